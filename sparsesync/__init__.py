@@ -1,0 +1,74 @@
+"""sparsesync: sparse files cost what their data costs.
+
+The public API. Everything here is defined in a room below and imported when it is first
+used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
+
+    copyfile, copy, copy2      shutil's functions, with holes    engine/copyfile.py
+    scan, Sparse               find sparse files                 engine/scan.py
+    extents                    where the data of a file is       engine/extents.py
+    verify, Difference         compare files and trees           compare.py
+    exclude_patterns           exclude files for rsync           exclude.py
+    sync, SyncResult           seed, then run rsync              wrapper.py
+    NoSpaceError               engine/fileio.py
+    TruncatedError             engine/delta.py
+    RsyncTooOldError           wrapper.py
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "copyfile": "engine.copyfile",
+    "copy": "engine.copyfile",
+    "copy2": "engine.copyfile",
+    "TruncatedError": "engine.delta",
+    "NoSpaceError": "engine.fileio",
+    "extents": "engine.extents",
+    "scan": "engine.scan",
+    "Sparse": "engine.scan",
+    "verify": "compare",
+    "Difference": "compare",
+    "exclude_patterns": "exclude",
+    "sync": "wrapper",
+    "SyncResult": "wrapper",
+    "RsyncTooOldError": "wrapper",
+}
+
+if TYPE_CHECKING:
+    from .compare import Difference, verify
+    from .engine.copyfile import copy, copy2, copyfile
+    from .engine.delta import TruncatedError
+    from .engine.extents import extents
+    from .engine.fileio import NoSpaceError
+    from .engine.scan import Sparse, scan
+    from .exclude import exclude_patterns
+    from .wrapper import RsyncTooOldError, SyncResult, sync
+
+__all__ = [
+    "Difference",
+    "NoSpaceError",
+    "RsyncTooOldError",
+    "TruncatedError",
+    "Sparse",
+    "SyncResult",
+    "__version__",
+    "copy",
+    "copy2",
+    "copyfile",
+    "exclude_patterns",
+    "extents",
+    "scan",
+    "sync",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        from importlib import import_module
+
+        value = getattr(import_module("." + _ROOMS[name], __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

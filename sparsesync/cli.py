@@ -1,0 +1,349 @@
+"""The ``sparsesync`` command: argument parsing and printing, nothing else.
+
+Each subcommand is a function from parsed arguments to an exit status, and imports what it needs
+itself, so that none pays for another. ``sync`` does not go through argparse: its arguments are
+rsync's, and rsync is to be the one who reads them.
+
+Results go to standard output; troubles to standard error, one line each with the path and,
+where there is something to be done, what. No trouble ends in a traceback: see :func:`main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from .engine.scan import Sparse
+
+TROUBLE = 1
+RSYNC_FILE_IO = 11
+RSYNC_SIGNAL = 20
+"""rsync's own statuses, rsync(1) EXIT VALUES, for ``sync`` when it fails before rsync runs."""
+RSYNC_SYNTAX = 1
+NOT_FOUND = 127
+"""A command that is not there, as a shell says it."""
+
+_HINTS = {
+    errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
+    errno.EROFS: "mount it writable, or name another destination",
+    errno.EDQUOT: "the old file is unchanged",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = _show_warning
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
+    try:
+        if argv[:1] == ["sync"]:
+            return _sync(argv[1:])
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return RSYNC_SIGNAL if argv[:1] == ["sync"] else 130
+    except BrokenPipeError:
+        # The reader has gone (| head); what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except (OSError, ValueError) as error:
+        _complain(error)
+        return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)  # by way of every "finally", so that no temporary is left
+
+
+def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
+    print(f"sparsesync: {message}", file=sys.stderr)
+
+
+def _complain(error: Exception) -> None:
+    print(f"sparsesync: {describe(error)}", file=sys.stderr)
+
+
+def describe(error: Exception) -> str:
+    """An error as one line for people: the path, what happened, what to do."""
+    from .engine.fileio import NoSpaceError
+    from .seeding import printable
+    from .units import iec
+
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    text = error.strerror
+    if isinstance(error, NoSpaceError):
+        text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
+    elif error.errno in _HINTS:
+        text += f" ({_HINTS[error.errno]})"
+    return f"{printable(os.fsdecode(error.filename))}: {text}" if error.filename else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(prog="sparsesync", description="Sparse files cost what their data costs.")
+    parser.add_argument("--version", action="version", version=f"sparsesync {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("scan", help="find the sparse files below paths")
+    command.add_argument("paths", nargs="+", metavar="PATH")
+    command.add_argument("--min-size", type=_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M")
+    command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
+    _add_one_file_system(command)
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("-0", "--null", action="store_true", help="paths only, each ended by a NUL")
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    command.set_defaults(run=_scan)
+
+    command = commands.add_parser("map", help="show where the data of a file is")
+    command.add_argument("file", metavar="FILE")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a list of {offset, length, data} in bytes")
+    form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
+    command.set_defaults(run=_map)
+
+    command = commands.add_parser("copy", help="copy files, holes as holes")
+    command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
+    command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
+    command.add_argument("--inplace", action="store_true", help="write only the blocks that differ, into the old file")
+    command.add_argument("--reflink", choices=["auto", "always", "never"], default="auto", help="share extents")
+    command.add_argument(
+        "--sparse", choices=["auto", "always"], default="auto", help="always: make blocks of zeros holes as well"
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    command.set_defaults(run=_copy)
+
+    command = commands.add_parser("exclude", help="write an exclude file for rsync that leaves out the sparse files")
+    command.add_argument("sources", nargs="+", metavar="SRC", help="as given to rsync: 'dir' and 'dir/' differ")
+    command.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
+    command.add_argument("-R", "--relative", action="store_true", help="as rsync's")
+    command.add_argument("-0", "--null", action="store_true", help="for rsync --from0: any file name can be carried")
+    command.add_argument("--min-size", type=_size, default=0, metavar="SIZE", help="smallest apparent size")
+    command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
+    command.add_argument("--preset", choices=["docker", "system"], help="add what such a tree is not copied with")
+    command.add_argument(
+        "--format", choices=["rsync", "tar", "borg", "restic"], default="rsync", help="whose exclude file to write"
+    )
+    _add_one_file_system(command)
+    command.set_defaults(run=_exclude)
+
+    command = commands.add_parser("verify", help="compare two files or trees, reading only data")
+    command.add_argument("a", metavar="A")
+    command.add_argument("b", metavar="B")
+    command.add_argument("--full", action="store_true", help="read the holes too")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    command.set_defaults(run=_verify)
+
+    commands.add_parser("sync", help="run rsync, with sparse files put in place first; its arguments are rsync's")
+    return parser
+
+
+def _add_one_file_system(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-x", "--one-file-system", action="store_true", help="do not enter other filesystems")
+
+
+def _size(text: str) -> int:
+    from .units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class _Troubles:
+    """Complains of each error and remembers that there was one."""
+
+    status = 0
+
+    def __call__(self, error: OSError) -> None:
+        _complain(error)
+        self.status = TROUBLE
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from .engine.scan import measure, scan
+    from .seeding import printable
+    from .units import iec
+
+    troubles = _Troubles()
+    found: dict[tuple[int, int], Sparse] = {}
+    for path in arguments.paths:
+        try:
+            # A link given by name means what it leads to, as for ls and du -D.
+            top = path + "/" if os.path.islink(path) and os.path.isdir(path) else path
+            for file in scan(
+                top,
+                one_file_system=arguments.one_file_system,
+                min_size=arguments.min_size,
+                every_file=arguments.all,
+                on_error=troubles,
+            ):
+                found.setdefault((file.st.st_dev, file.st.st_ino), file)
+        except OSError as error:
+            troubles(error)
+    files = sorted(found.values(), key=lambda file: (file.allocated - file.size, file.path))
+    if arguments.null:
+        for file in files:
+            sys.stdout.buffer.write(os.fsencode(file.path) + b"\0")
+        return troubles.status
+    rows = []
+    for file in files:
+        try:
+            rows.append((file, *measure(file.path)))
+        except OSError as error:
+            troubles(error)
+    size = sum(file.size for file, _, _ in rows)
+    allocated = sum(file.allocated for file, _, _ in rows)
+    data = sum(row[1] for row in rows)
+    if arguments.json:
+        import json
+
+        listed = [
+            {"path": file.path, "size": file.size, "allocated": file.allocated, "data": data, "extents": count}
+            for file, data, count in rows
+        ]
+        total = {"files": len(rows), "size": size, "allocated": allocated, "data": data}
+        print(json.dumps({"files": listed, "total": total}))
+        return troubles.status
+    if rows:
+        print(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
+    for file, in_extents, count in rows:
+        sizes = f"{iec(file.size):>10} {iec(file.allocated):>10} {iec(in_extents):>10}"
+        print(f"{sizes} {count:>8}  {printable(file.path)}")
+    kind = "file" if arguments.all else "sparse file"
+    print(f"{len(rows)} {kind}{'' if len(rows) == 1 else 's'}: {iec(size)} apparent, {iec(allocated)} allocated")
+    return troubles.status
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    from . import mapfile
+
+    fd = os.open(arguments.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mapfile.show(sys.stdout, fd, "json" if arguments.json else arguments.format, arguments.file)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    from .engine.copyfile import copy, copy2
+    from .engine.extents import allocated
+    from .progress import data_bar
+
+    *sources, destination = arguments.paths
+    if not sources:
+        raise ValueError(f"{destination}: a destination is missing")
+    if len(sources) > 1 and not os.path.isdir(destination):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a directory, and there are several sources", destination)
+    troubles = _Troubles()
+    for source in sources:
+        try:
+            with data_bar(allocated(os.stat(source)), os.path.basename(source), arguments.quiet) as advance:
+                (copy2 if arguments.preserve else copy)(
+                    source,
+                    destination,
+                    inplace=arguments.inplace,
+                    reflink=arguments.reflink,
+                    sparse=arguments.sparse,
+                    progress=advance,
+                )
+        except IsADirectoryError as error:
+            hint = "is a directory; for trees use 'sparsesync sync -a'"
+            troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
+        except OSError as error:
+            troubles(error)
+    return troubles.status
+
+
+def _exclude(arguments: argparse.Namespace) -> int:
+    from . import __version__, exclude
+
+    troubles = _Troubles()
+
+    def write(out: object) -> None:
+        exclude.write(
+            out,  # type: ignore[arg-type]
+            arguments.sources,
+            relative=arguments.relative,
+            min_size=arguments.min_size,
+            min_ratio=arguments.min_ratio,
+            one_file_system=arguments.one_file_system,
+            preset=arguments.preset,
+            format=arguments.format,
+            null=arguments.null,
+            on_error=troubles,
+            command=f"sparsesync {__version__}",
+        )
+
+    if arguments.output is None:
+        write(sys.stdout.buffer)
+    else:
+        # All or nothing: a shorter exclude file than wanted would let too much through.
+        from .engine.fileio import Target
+
+        directory, name = os.path.split(os.path.realpath(arguments.output))
+        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        with Target(parent, name, arguments.output) as target:
+            with open(target.fd, "wb", closefd=False) as out:
+                write(out)
+            os.fchmod(target.fd, 0o644)
+            target.commit()
+    return troubles.status
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .compare import verify
+    from .seeding import printable
+
+    troubles = _Troubles()
+    different = False
+    for difference in verify(arguments.a, arguments.b, full=arguments.full, on_error=troubles):
+        different = True
+        where = f" at byte {difference.offset}" if difference.offset is not None else ""
+        print(f"{printable(difference.path or arguments.a)}: {difference.kind}{where}")
+    return 2 if troubles.status else int(different)
+
+
+def _sync(argv: list[str]) -> int:
+    from .engine.fileio import NoSpaceError
+    from .wrapper import RsyncTooOldError, run, split_options
+
+    try:
+        seed, rest = split_options(argv)
+    except ValueError as error:
+        _complain(error)
+        return RSYNC_SYNTAX
+    try:
+        return run(rest, seed, replace=True).status
+    except NoSpaceError as error:
+        print(
+            f"sparsesync: {describe(error)}; nothing was written (--seed-no-space-check to try all the same)",
+            file=sys.stderr,
+        )
+        return RSYNC_FILE_IO
+    except RsyncTooOldError as error:
+        _complain(error)
+        return TROUBLE
+    except FileNotFoundError as error:
+        if error.filename != "rsync":
+            raise
+        print("sparsesync: rsync is not installed; install it, for instance: apt install rsync", file=sys.stderr)
+        return NOT_FOUND
+    except SystemExit as ended:
+        return RSYNC_SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

@@ -1,0 +1,230 @@
+"""Compare two files, or two trees, by content, reading only where there is data.
+
+Two trees are walked together, one directory at a time::
+
+    names = those of the directory in A and of the same directory in B, sorted
+    only in one of them  -> "missing" or "extra"; what is below is not listed
+    of different types   -> "type"
+    directories          -> kept for later
+    anything else        -> compared now: files by content, links by target, devices by number
+    then the directories that were kept, in order
+
+so what is held is the names of one directory and the directories still to enter beside the way
+down to it, never the tree. Only the content of regular files is read: a pipe or a socket
+equals another without being opened, and two names of one inode are equal as they
+stand. Modes, owners and times are not content.
+
+The roots may be symlinks and are followed; below them no symlink is. Each directory is opened from
+its root one component at a time (:func:`fileio.open_beneath`), and its entries by way of its
+descriptor, so that this holds even while somebody rearranges the tree; and a tree of any
+depth takes no more descriptors than a flat one.
+
+A root that is a block device is compared by its content, with another or with an image; below
+the roots a device node is compared by the device it stands for.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional, Union
+
+from .engine.delta import first_difference
+from .engine.fileio import open_beneath
+
+PathLike = Union[str, "os.PathLike[str]"]
+OnError = Optional[Callable[[OSError], None]]
+Progress = Optional[Callable[[int], None]]
+
+
+class Difference(NamedTuple):
+    """One thing that is not the same in A and B.
+
+    ``path`` is relative to the roots, and empty for the roots themselves. ``kind``
+    is ``"content"`` (then ``offset`` is that of the first byte that differs), ``"missing"`` (in B),
+    ``"extra"`` (in B), ``"type"``, ``"link"`` (another symlink target) or ``"device"``
+    (another device number).
+    """
+
+    path: str
+    kind: str
+    offset: Optional[int] = None
+
+
+def verify(
+    a: PathLike, b: PathLike, *, full: bool = False, on_error: OnError = None, progress: Progress = None
+) -> Iterator[Difference]:
+    """Yield each difference between two files or two trees; nothing if they are equal.
+
+    ``full`` reads the holes too. ``on_error`` gets the OSError, with its ``filename``, of each
+    file or directory that cannot be compared, and the walk goes on; without it the error
+    is raised. ``progress`` is called with the bytes compared since the last call.
+
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist.
+    """
+    ends = [_Place(None, path, path) for path in (os.fspath(a), os.fspath(b))]
+    return _Comparison(full, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
+
+
+class _Place(NamedTuple):
+    """A file on one of the two sides: a root, or a name in an open directory below one."""
+
+    directory: Optional[int]
+    name: str
+    path: str
+
+    def stat(self) -> os.stat_result:
+        with _naming(self.path):
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
+
+    def target(self) -> str:
+        with _naming(self.path):
+            return os.readlink(self.name, dir_fd=self.directory)
+
+    def open(self, expected: os.stat_result) -> int:
+        # Should the name have become a pipe since the stat, O_NONBLOCK keeps open(2) from waiting for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        if self.directory is not None:
+            flags |= os.O_NOFOLLOW
+        with _naming(self.path):
+            try:
+                fd = os.open(self.name, flags | os.O_NOATIME, dir_fd=self.directory)
+            except PermissionError:  # O_NOATIME is for the owner and root: open(2)
+                fd = os.open(self.name, flags, dir_fd=self.directory)
+            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(expected.st_mode):
+                os.close(fd)
+                raise OSError(errno.ESTALE, "the file was replaced while it was compared")
+            return fd
+
+
+class _Comparison:
+    """What :func:`verify` was asked to do."""
+
+    def __init__(self, full: bool, on_error: OnError, progress: Progress) -> None:
+        self.full = full
+        self.on_error = on_error
+        self.progress = progress
+
+    def roots(self, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
+        if _same_file(a_st, b_st):
+            return
+        if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
+            yield from self._trees(a.path, b.path)
+            return
+        found = None
+        with self._reporting():
+            if _has_content(a_st) and _has_content(b_st):
+                found = self._content("", a, b, a_st, b_st)
+            else:
+                found = self._entry("", a, b, a_st, b_st)
+        if found:
+            yield found
+
+    def _trees(self, a: str, b: str) -> Iterator[Difference]:
+        with contextlib.ExitStack() as opened:
+            roots: list[tuple[int, str]] = []
+            for root in (a, b):
+                with self._reporting(), _naming(root):
+                    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    opened.callback(os.close, fd)
+                    roots.append((fd, root))
+            if len(roots) < 2:
+                return
+            waiting = [""]
+            while waiting:
+                below: list[str] = []
+                yield from self._directory(waiting.pop(), roots, below)
+                waiting += reversed(below)
+
+    def _directory(self, path: str, roots: list[tuple[int, str]], below: list[str]) -> Iterator[Difference]:
+        """Compare the entries of one directory; those that are directories in both go to ``below``."""
+        with contextlib.ExitStack() as opened:
+            listings: list[tuple[int, str, set[str]]] = []
+            for root, root_path in roots:
+                here = os.path.join(root_path, path) if path else root_path
+                with self._reporting(), _naming(here):
+                    fd = open_beneath(root, path)
+                    opened.callback(os.close, fd)
+                    listings.append((fd, here, set(os.listdir(fd))))
+            # Half a pair says nothing about what is missing.
+            if len(listings) < 2:
+                return
+            (a_fd, a_path, a_names), (b_fd, b_path, b_names) = listings
+            for name in sorted(a_names | b_names):
+                entry = os.path.join(path, name)
+                if name not in b_names:
+                    yield Difference(entry, "missing")
+                elif name not in a_names:
+                    yield Difference(entry, "extra")
+                else:
+                    a = _Place(a_fd, name, os.path.join(a_path, name))
+                    b = _Place(b_fd, name, os.path.join(b_path, name))
+                    found = None
+                    with self._reporting():
+                        a_st, b_st = a.stat(), b.stat()
+                        if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
+                            found = self._entry(entry, a, b, a_st, b_st)
+                        elif not _same_file(a_st, b_st):
+                            below.append(entry)
+                    if found:
+                        yield found
+
+    def _entry(
+        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+    ) -> Optional[Difference]:
+        """Compare two files of any type but two directories."""
+        kind = stat.S_IFMT(a_st.st_mode)
+        if kind != stat.S_IFMT(b_st.st_mode):
+            return Difference(path, "type")
+        if _same_file(a_st, b_st):
+            return None
+        if kind == stat.S_IFREG:
+            return self._content(path, a, b, a_st, b_st)
+        if kind == stat.S_IFLNK and a.target() != b.target():
+            return Difference(path, "link")
+        if kind in (stat.S_IFBLK, stat.S_IFCHR) and a_st.st_rdev != b_st.st_rdev:
+            return Difference(path, "device")
+        return None
+
+    def _content(
+        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+    ) -> Optional[Difference]:
+        a_fd = a.open(a_st)
+        try:
+            b_fd = b.open(b_st)
+            try:
+                offset = first_difference(a_fd, b_fd, self.full, progress=self.progress, a_path=a.path, b_path=b.path)
+            finally:
+                os.close(b_fd)
+        finally:
+            os.close(a_fd)
+        return None if offset is None else Difference(path, "content", offset)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # An error without a name is not of the files: it comes from the caller's own progress.
+            if self.on_error is None or error.filename is None:
+                raise
+            self.on_error(error)
+
+
+def _same_file(a_st: os.stat_result, b_st: os.stat_result) -> bool:
+    return (a_st.st_dev, a_st.st_ino) == (b_st.st_dev, b_st.st_ino)
+
+
+def _has_content(st: os.stat_result) -> bool:
+    return stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Name ``path`` in any OSError: below a directory's descriptor the system's own name says too little."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = path
+        raise

@@ -1,0 +1,9 @@
+"""The engine: everything that touches file content, on whichever machine the file lives.
+
+It uses the standard library alone and the language of Python 3.6, because its
+sources are also sent to hosts where nothing can be installed. It imports
+nothing from the rooms above it. Read the modules in this order:
+:mod:`extents` (where the data is), :mod:`fileio` (one open file),
+:mod:`delta` (which blocks differ), :mod:`copy` (bring a target to a source's
+content), :mod:`scan` (find the sparse files of a tree).
+"""

@@ -1,0 +1,283 @@
+"""Bring one target to one source's content, at the cost of the data alone.
+
+:func:`copy_content` is the whole of it::
+
+    a new file:     clone the source, if both filesystems can; else
+                    give the target its size, and write each data extent
+    in place:       punch what is a hole in the source,
+                    write the blocks that differ
+
+What is to be written is a stream of ranges, and the writer does not ask where it comes
+from: all data extents, those found by looking for zeros as well, or those that differ.
+
+On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
+server can copy by itself. On a local disk that call is a copy in the page cache on
+one core, and two threads that read and write are faster: a thread of its own takes
+pieces of the large extents while the caller's thread goes on mapping and takes the rest.
+
+Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
+"""
+
+import errno
+import os
+import stat
+import threading
+from typing import Callable, Iterable, Iterator, Optional
+
+from .delta import TruncatedError, differing
+from .extents import Extent, allocated, extents, file_size, looks_sparse, nonzero
+from .fileio import Target, blame, clone, copy_range, has_data, punch, read_into, write_all
+
+Progress = Optional[Callable[[int], object]]
+
+PIECE = 256 * 1024
+"""How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""
+
+_TELL_EVERY = 1 << 20
+
+
+def copy_content(
+    source: int,
+    target: Target,
+    *,
+    sparse: str = "auto",
+    reflink: str = "auto",
+    progress: Progress = None,
+    source_path: str = "source"
+) -> int:
+    """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data copied.
+
+    ``sparse``: ``"auto"`` makes holes where the source has them; ``"always"`` also where the data is
+    blocks of zeros. ``reflink``: ``"auto"`` shares extents if possible, ``"always"`` fails if not,
+    ``"never"`` does not. ``progress`` is called with the bytes done since the last call. The
+    target still has to be committed.
+
+    Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything
+    is written if the data cannot fit, OSError as the system calls do.
+    """
+    check_choices(sparse, reflink, target.inplace)
+    before = os.fstat(source)
+    size = file_size(source)
+    if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
+        with blame(target.path):
+            if clone(source, target.fd):
+                _tell(progress, allocated(before))
+                return allocated(before)
+    if reflink == "always":
+        raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
+    block = os.fstatvfs(target.fd).f_bsize
+    ranges = _data(source, size, block if sparse == "always" else 0)
+    with blame(target.path):
+        if target.inplace:
+            ranges = _update(source, target, ranges, size, source_path)
+        else:
+            target.reserve(size, _data_at_most(source, before, size, sparse))
+        done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
+        if target.inplace:
+            _release(source, target, size)
+    if file_size(source) < size:
+        raise TruncatedError(source_path)
+    return done
+
+
+def check_choices(sparse: str, reflink: str, inplace: bool) -> None:
+    """Raises ValueError for an unknown ``sparse`` or ``reflink``, or two that exclude each other."""
+    if sparse not in ("auto", "always"):
+        raise ValueError("sparse must be 'auto' or 'always', not {!r}".format(sparse))
+    if reflink not in ("auto", "always", "never"):
+        raise ValueError("reflink must be 'auto', 'always' or 'never', not {!r}".format(reflink))
+    if reflink == "always" and (inplace or sparse == "always"):
+        raise ValueError("reflink='always' shares whole files; it cannot be combined with inplace or sparse='always'")
+
+
+def _tell(progress: Progress, count: int) -> None:
+    if progress is not None and count:
+        progress(count)
+
+
+def _data(source: int, size: int, zero_block: int) -> Iterator[Extent]:
+    for offset, length in extents(source, 0, size):
+        if zero_block:
+            for run in nonzero(source, offset, length, zero_block):
+                yield run
+        else:
+            yield offset, length
+
+
+def _data_at_most(source: int, st: os.stat_result, size: int, sparse: str) -> int:
+    """The bytes of storage a copy takes: what stat says, made exact only where it costs little."""
+    if sparse == "always":
+        return 0  # known only once all is read
+    if not looks_sparse(st):
+        return size
+    return allocated(st)
+
+
+def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str) -> Iterator[Extent]:
+    """The ranges to write for an update in place, punching the holes on the way."""
+    if file_size(target.fd) != size:
+        os.ftruncate(target.fd, size)
+    end = 0
+    for offset, length in ranges:
+        target.punch(end, offset - end)
+        end = offset + length
+        for run in differing(source, target.fd, offset, length, a_path=source_path, b_path=target.path):
+            yield run
+    if has_data(target.fd, end, size - end):
+        _cut(target.fd, end, size)
+
+
+def _cut(fd: int, end: int, size: int) -> None:
+    # A hole at the end is made by truncating: that also frees a last block that the file only begins.
+    os.ftruncate(fd, end)
+    os.ftruncate(fd, size)
+
+
+def _release(source: int, target: Target, size: int) -> None:
+    # SEEK_DATA calls preallocated ranges holes, so nothing was punched there; st_blocks shows them.
+    if allocated(os.fstat(target.fd)) > allocated(os.fstat(source)):
+        end = 0
+        for offset, length in extents(target.fd, 0, size):
+            punch(target.fd, end, offset - end)
+            end = offset + length
+        _cut(target.fd, end, size)
+
+
+def _pieces(offset: int, length: int) -> Iterator[Extent]:
+    end = offset + length
+    while offset < end:
+        count = min(PIECE, end - offset)
+        yield offset, count
+        offset += count
+
+
+class _Writer:
+    """Copies ranges of one open file to the same places of another."""
+
+    def __init__(self, source: int, target: int, kernel: bool, progress: Progress, source_path: str) -> None:
+        self.source = source
+        self.target = target
+        self.progress = progress
+        self.source_path = source_path
+        self.done = 0
+        self.told = 0
+        self.proven = False
+        # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
+        st = os.fstat(source)
+        self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
+
+    def write(self, ranges: Iterable[Extent]) -> int:
+        """Copy every range; returns the bytes copied."""
+        buffer = memoryview(bytearray(PIECE))
+        helper: Optional[_Helper] = None
+        try:
+            for offset, length in ranges:
+                if self.kernel and self._by_kernel(offset, length):
+                    pass
+                elif length <= PIECE:
+                    self.copy_piece(buffer, offset, length)
+                    self.done += length
+                else:
+                    if helper is None and (os.cpu_count() or 1) > 1:
+                        helper = _Helper(self.copy_piece)
+                    for piece, count in _pieces(offset, length):
+                        if helper is None or not helper.offer(piece, count):
+                            self.copy_piece(buffer, piece, count)
+                            self.done += count
+                            self._tell(helper)
+                if self.done - self.told >= _TELL_EVERY:
+                    self._tell(helper)
+            if helper is not None:
+                helper.finish()
+        finally:
+            if helper is not None:
+                helper.stop()
+        return self._tell(helper)
+
+    def _tell(self, helper: "Optional[_Helper]") -> int:
+        # From the caller's thread alone: progress bars are rarely safe to share.
+        done = self.done + (helper.done if helper is not None else 0)
+        _tell(self.progress, done - self.told)
+        self.told = done
+        return done
+
+    def copy_piece(self, buffer: memoryview, offset: int, length: int) -> None:
+        """Copy a range no longer than PIECE by way of ``buffer``. Any thread may call it."""
+        while length:
+            try:
+                count = read_into(self.source, buffer[:length], offset)
+            except OSError as error:
+                error.filename = self.source_path
+                raise
+            if not count:
+                raise TruncatedError(self.source_path)
+            write_all(self.target, buffer[:count], offset)
+            offset += count
+            length -= count
+
+    def _by_kernel(self, offset: int, length: int) -> bool:
+        while length:
+            # One call of 1 GiB at the most, so that an interrupt is heard.
+            step = min(length, 1 << 30)
+            if self.proven:
+                count = os.copy_file_range(self.source, self.target, step, offset, offset)
+            else:
+                answer = copy_range(self.source, self.target, offset, step)
+                if answer is None:
+                    self.kernel = False
+                    return False
+                count, self.proven = answer, True
+            if not count:
+                raise TruncatedError(self.source_path)
+            offset += count
+            length -= count
+            self.done += count
+        return True
+
+
+class _Helper:
+    """A second thread that copies the pieces it is offered while the caller goes on."""
+
+    def __init__(self, copy_piece: Callable[[memoryview, int, int], None]) -> None:
+        import queue
+
+        self._full = queue.Full
+        self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
+        self._copy_piece = copy_piece
+        self.done = 0
+        self._error: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(PIECE))
+        while True:
+            piece = self._queue.get()
+            if piece is None:
+                return
+            if self._error is None:
+                try:
+                    self._copy_piece(buffer, piece[0], piece[1])
+                    self.done += piece[1]
+                except BaseException as error:
+                    self._error = error
+
+    def offer(self, offset: int, length: int) -> bool:
+        """Take a piece, or say False when enough are waiting. Raises what an earlier piece raised."""
+        if self._error is not None:
+            raise self._error
+        try:
+            self._queue.put_nowait((offset, length))
+        except self._full:
+            return False
+        return True
+
+    def finish(self) -> None:
+        self.stop()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()

@@ -1,0 +1,243 @@
+"""shutil's ``copyfile``, ``copy`` and ``copy2``, with holes.
+
+Each opens the source, makes a :class:`~.fileio.Target` for the destination, has
+:func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
+and commits. So an existing destination is replaced whole or not at all; what shutil would
+have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
+but the mode) is carried over to the new file. A destination that is a symlink is followed, as
+shutil does, and the file it leads to is replaced. A hard-linked destination loses its other
+names, unless ``inplace``.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Callable, List, Optional, Union
+
+from .copy import Progress, check_choices, copy_content
+from .fileio import Target, blame
+from .scan import open_quietly
+
+Path = Union[str, "os.PathLike[str]"]
+Finish = Callable[[int, int], None]
+
+# What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
+_NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
+
+
+def copyfile(
+    src: Path,
+    dst: Path,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    progress: Progress = None
+) -> Path:
+    """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``.
+
+    As shutil.copyfile. An existing ``dst`` is replaced atomically; with ``inplace`` only the blocks
+    that differ are written to it and what became a hole is punched. ``reflink`` is "auto" (share extents where
+    the filesystem can), "always" or "never"; ``sparse`` is "auto" (the source's holes) or "always" (also
+    turn blocks of zeros into holes). ``progress`` is called with the bytes copied since the last call.
+
+    ``src`` may be a block device. Raises shutil.SameFileError, shutil.SpecialFileError, IsADirectoryError,
+    NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile,
+    ValueError for an unknown choice, OSError otherwise. Nothing is changed then, and nothing left behind,
+    unless ``inplace``.
+    """
+    return _copy(src, dst, follow_symlinks, inplace, reflink, sparse, progress, _no_attributes)
+
+
+def copy(
+    src: Path,
+    dst: Path,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    progress: Progress = None
+) -> Path:
+    """As :func:`copyfile`, and the mode too; ``dst`` may be a directory. Returns the file made, as shutil.copy."""
+    return _copy(src, _into(src, dst), follow_symlinks, inplace, reflink, sparse, progress, _copy_mode)
+
+
+def copy2(
+    src: Path,
+    dst: Path,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    progress: Progress = None
+) -> Path:
+    """As :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted."""
+    return _copy(src, _into(src, dst), follow_symlinks, inplace, reflink, sparse, progress, _copy_attributes)
+
+
+def _into(src: Path, dst: Path) -> Path:
+    if os.path.isdir(dst):
+        return os.path.join(dst, os.path.basename(os.fspath(src)))
+    return dst
+
+
+def _copy(
+    src: Path,
+    dst: Path,
+    follow_symlinks: bool,
+    inplace: bool,
+    reflink: str,
+    sparse: str,
+    progress: Progress,
+    attributes: Finish,
+) -> Path:
+    check_choices(sparse, reflink, inplace)
+    source_path = os.fspath(src)
+    if not follow_symlinks and os.path.islink(source_path):
+        return _copy_symlink(source_path, dst, attributes)
+    source = _open_source(source_path)
+    try:
+        path = os.path.realpath(dst) if os.path.islink(dst) else os.fspath(dst)
+        old = _existing(source, source_path, path)
+        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
+                copy_content(
+                    source, target, sparse=sparse, reflink=reflink, progress=progress, source_path=source_path
+                )
+                with blame(path):
+                    if old is None:
+                        os.fchmod(target.fd, 0o666 & ~_umask())
+                    elif not inplace:
+                        _copy_old(path, target.fd)
+                    attributes(source, target.fd)
+                target.commit()
+        finally:
+            os.close(directory)
+    finally:
+        os.close(source)
+    return dst
+
+
+def _open_source(path: str) -> int:
+    fd = open_quietly(path)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise _special(path)
+
+
+def _special(path: str) -> OSError:
+    # shutil takes as long to import as the rest of the program, and only its exceptions are wanted.
+    from shutil import SpecialFileError
+
+    return SpecialFileError(errno.EINVAL, "not a regular file", path)
+
+
+def _existing(source: int, source_path: str, path: str) -> Optional[os.stat_result]:
+    """The destination's stat if it may be replaced, None if there is none."""
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if os.path.samestat(os.fstat(source), old):
+        from shutil import SameFileError
+
+        raise SameFileError(errno.EINVAL, "source and destination are the same file", source_path, None, path)
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(old.st_mode):
+        raise _special(path)
+    # A rename would get past what the file itself refuses: permission, a read-only mount.
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
+            raise
+    return old
+
+
+def _copy_symlink(src: str, dst: Path, attributes: Finish) -> Path:
+    os.symlink(os.readlink(src), dst)
+    if attributes is _copy_attributes:
+        import shutil
+
+        st = os.lstat(src)
+        with contextlib.suppress(PermissionError):  # ownership where permitted
+            os.lchown(dst, st.st_uid, st.st_gid)
+        shutil.copystat(src, dst, follow_symlinks=False)
+    return dst
+
+
+def _umask() -> int:
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except FileNotFoundError:
+        pass  # no /proc: ask the only other way there is
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _no_attributes(source: int, target: int) -> None:
+    pass
+
+
+def _copy_mode(source: int, target: int) -> None:
+    os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+
+
+def _copy_old(path: str, target: int) -> None:
+    old = open_quietly(path)
+    try:
+        _copy_owner_xattrs_mode(old, target)
+    finally:
+        os.close(old)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    _copy_owner_xattrs_mode(source, target)
+    st = os.fstat(source)
+    os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+def _copy_owner_xattrs_mode(source: int, target: int) -> None:
+    st = os.fstat(source)
+    mode = stat.S_IMODE(st.st_mode)
+    new = os.fstat(target)
+    if (st.st_uid, st.st_gid) != (new.st_uid, new.st_gid):
+        try:
+            os.fchown(target, st.st_uid, st.st_gid)
+        except PermissionError:
+            # What ran as its owner must not run as somebody else: as cp -p.
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    wanted = set(_xattrs(source))
+    for name in set(_xattrs(target)) - wanted:  # an ACL inherited from the directory
+        _if_held(lambda name=name: os.removexattr(target, name))  # type: ignore[misc]
+    for name in sorted(wanted):
+        _if_held(lambda name=name: os.setxattr(target, name, os.getxattr(source, name)))  # type: ignore[misc]
+    os.fchmod(target, mode)
+
+
+def _xattrs(fd: int) -> List[str]:
+    names: List[str] = []
+    _if_held(lambda: names.extend(os.listxattr(fd)))
+    return names
+
+
+def _if_held(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except OSError as error:
+        if error.errno not in _NOT_HELD:
+            raise

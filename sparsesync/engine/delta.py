@@ -1,0 +1,235 @@
+"""Which blocks of two files differ.
+
+Two questions, answered by reading both files side by side into two buffers that are
+used again and again, so memory stays the same whatever the size of the files::
+
+    for each buffer's worth of the range:
+        read A, read B
+        equal as a whole?  -> on to the next         # one memcmp, most often the end of it
+        not equal          -> look closer: block by block, or for the one byte
+
+:func:`differing` yields the ranges that an update has to write, in whole blocks. It has
+read what it yields and nothing it has yet to yield, so the caller may write a range to B
+before asking for the next.
+
+:func:`first_difference` says whether two files are equal and, if not, where they part.
+A hole reads as zeros, so it looks only where there is data: it walks the extents of
+both files in step (:func:`_segments`), compares where both have data, wants
+zeros where one has, and passes over what is a hole in both. A hole in one file equals
+data of zeros in the other.
+
+Buffers are compared with ``bytearray.startswith(memoryview)``, which is memcmp in
+CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times slower,
+and slices of bytes or bytearrays are copies.
+"""
+
+import errno
+from typing import Callable, Iterable, Iterator, Optional, Tuple
+
+from .extents import Extent, extents, file_size
+from .fileio import read_into
+
+BUFFER = 256 * 1024
+"""How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
+
+LONGEST = 16 << 20
+"""Where a range that differs is cut: the caller reads it again, and then it should still be in the page cache."""
+
+_TELL_EVERY = 1 << 20
+
+Segment = Tuple[int, int, bool, bool]
+"""(offset, length, whether A has data there, whether B has)."""
+
+
+class TruncatedError(OSError):
+    """A file became shorter while it was read."""
+
+    def __init__(self, path: Optional[str] = None) -> None:
+        super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
+
+
+def differing(
+    a_fd: int,
+    b_fd: int,
+    offset: int,
+    length: int,
+    block: int = 4096,
+    *,
+    a_path: Optional[str] = None,
+    b_path: Optional[str] = None,
+) -> Iterator[Extent]:
+    """The parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
+
+    Blocks are counted from the start of the file; the two ends of the range need not be on a
+    block's border. Neighbours are merged, but no range grows much beyond ``LONGEST``. What lies
+    beyond B's end differs. The paths are for messages.
+
+    Raises TruncatedError if A ends before the range does, OSError as pread(2).
+    """
+    if block < 1:
+        raise ValueError("a block has at least one byte, not {}".format(block))
+    end = offset + length
+    size = max(BUFFER // block, 1) * block
+    a = bytearray(max(min(size, length), 0))
+    b = bytearray(len(a))
+    a_view, b_view = memoryview(a), memoryview(b)
+    run_start = run_end = offset
+    while offset < end:
+        count = min(size - offset % block, end - offset)
+        if _fill(a_fd, a_view[:count], offset, a_path) < count:
+            raise TruncatedError(a_path)
+        b_count = _fill(b_fd, b_view[:count], offset, b_path)
+        if b_count < count or not a.startswith(b_view[:count]):
+            at = 0
+            while at < count:
+                stop = min(at + block - (offset + at) % block, count)
+                if stop > b_count or not a.startswith(b_view[at:stop], at):
+                    if offset + at != run_end:
+                        if run_end > run_start:
+                            yield run_start, run_end - run_start
+                        run_start = offset + at
+                    run_end = offset + stop
+                at = stop
+        offset += count
+        # A run that has ended must not wait for the next one, which may be far away.
+        if run_end > run_start and (run_end < offset or run_end - run_start >= LONGEST):
+            yield run_start, run_end - run_start
+            run_start = run_end
+    if run_end > run_start:
+        yield run_start, run_end - run_start
+
+
+def first_difference(
+    a_fd: int,
+    b_fd: int,
+    full: bool = False,
+    *,
+    progress: Optional[Callable[[int], None]] = None,
+    a_path: Optional[str] = None,
+    b_path: Optional[str] = None,
+) -> Optional[int]:
+    """The offset of the first byte in which two open files differ; None if they are equal.
+
+    Reads data only; with ``full`` the holes too. Where one file is the beginning of the other, they
+    differ at the end of the shorter. ``progress`` is called with the bytes compared since the
+    last call. The paths are for messages.
+
+    Raises TruncatedError if a file shrinks meanwhile, OSError as lseek(2) and pread(2).
+    """
+    a_size, b_size = file_size(a_fd), file_size(b_fd)
+    common = min(a_size, b_size)
+    if full:
+        segments = iter([(0, common, True, True)])
+    else:
+        segments = _segments(_extents(a_fd, common, a_path), _extents(b_fd, common, b_path))
+    found = _compare(a_fd, b_fd, segments, min(BUFFER, common), progress, a_path, b_path)
+    # What vanishes with the end of a file looks like a hole, and would be judged as one.
+    for fd, path in ((a_fd, a_path), (b_fd, b_path)):
+        if file_size(fd) < common:
+            raise TruncatedError(path)
+    if found is None and a_size != b_size:
+        return common
+    return found
+
+
+def _compare(
+    a_fd: int,
+    b_fd: int,
+    segments: Iterable[Segment],
+    size: int,
+    progress: Optional[Callable[[int], None]],
+    a_path: Optional[str],
+    b_path: Optional[str],
+) -> Optional[int]:
+    """The offset of the first byte in the segments that differs, read into buffers of ``size``."""
+    a, b = bytearray(size), bytearray(size)
+    a_view, b_view, zeros = memoryview(a), memoryview(b), memoryview(bytes(size))
+    found = None
+    untold = 0
+    for offset, length, a_has, b_has in segments:
+        while length:
+            count = min(size, length)
+            if a_has and _fill(a_fd, a_view[:count], offset, a_path) < count:
+                raise TruncatedError(a_path)
+            if b_has and _fill(b_fd, b_view[:count], offset, b_path) < count:
+                raise TruncatedError(b_path)
+            one = a if a_has else b
+            other = b_view if a_has and b_has else zeros
+            if not one.startswith(other[:count]):
+                found = offset + _parting(one, other, count)
+                break
+            offset += count
+            length -= count
+            untold += count
+            if progress is not None and untold >= _TELL_EVERY:
+                progress(untold)
+                untold = 0
+        if found is not None:
+            break
+    if progress is not None and untold:
+        progress(untold)
+    return found
+
+
+def _segments(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[Segment]:
+    """Two streams of extents as one, ascending, without what neither has."""
+    a_extent, b_extent = next(a, None), next(b, None)
+    position = 0
+    while a_extent is not None and b_extent is not None:
+        if a_extent == b_extent:
+            yield a_extent[0], a_extent[1], True, True
+            a_extent, b_extent = next(a, None), next(b, None)
+            continue
+        a_start, b_start = a_extent[0], b_extent[0]
+        a_end, b_end = a_start + a_extent[1], b_start + b_extent[1]
+        position = max(position, min(a_start, b_start))
+        a_has, b_has = a_start <= position, b_start <= position
+        stop = min(a_end if a_has else a_start, b_end if b_has else b_start)
+        yield position, stop - position, a_has, b_has
+        position = stop
+        if a_end == stop:
+            a_extent = next(a, None)
+        if b_end == stop:
+            b_extent = next(b, None)
+    # One of the two has run out.
+    for extent, rest, a_has in ((a_extent, a, True), (b_extent, b, False)):
+        while extent is not None:
+            start = max(position, extent[0])
+            yield start, extent[0] + extent[1] - start, a_has, not a_has
+            extent = next(rest, None)
+
+
+def _extents(fd: int, end: int, path: Optional[str]) -> Iterator[Extent]:
+    try:
+        for extent in extents(fd, 0, end):
+            yield extent
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _fill(fd: int, view: memoryview, offset: int, path: Optional[str]) -> int:
+    """Read until ``view`` is full or the file ends; returns the bytes read."""
+    try:
+        done = read_into(fd, view, offset)
+        while 0 < done < len(view):
+            count = read_into(fd, view[done:], offset + done)
+            if not count:
+                break
+            done += count
+        return done
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _parting(one: bytearray, other: memoryview, count: int) -> int:
+    """The first index below ``count`` in which two buffers that differ below it do."""
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one.startswith(other[low:middle], low):
+            low = middle
+        else:
+            high = middle
+    return low

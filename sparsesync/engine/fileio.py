@@ -1,0 +1,296 @@
+"""One open file: what the kernel can do with it, and how it is replaced safely.
+
+The small functions (:func:`clone`, :func:`copy_range`, :func:`read_into`, :func:`punch`)
+are the calls a copy is made of. A call that a filesystem does not offer is tried
+once per pair of filesystems, and the refusal is remembered for the life of the process.
+
+:class:`Target` is the file a copy writes to. Mostly it is a temporary beside the
+file, created with O_EXCL and mode 0600, that is renamed over it when :meth:`Target.commit`
+is called, so whoever looks sees the old file or the new one. In place it is the file
+itself. Either way it is reached through the descriptor of its directory, which
+:func:`open_beneath` opens without following a symlink below a root.
+
+Sizes and offsets are bytes. Failures are OSError, with the path that is to blame.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import warnings
+from typing import Any, Callable, Iterator, Optional, Set, Tuple
+
+from .extents import allocated, extents
+
+FICLONE = 0x40049409
+"""_IOW(0x94, 9, int): ioctl_ficlone(2)."""
+
+_PUNCH = 0x01 | 0x02
+"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE: fallocate(2)."""
+
+_NAME_MAX = 255
+_ZEROS = bytes(256 * 1024)
+_UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS, errno.ENOTTY])
+
+_refused: Set[Tuple[str, int, int]] = set()
+
+
+class NoSpaceError(OSError):
+    """The destination cannot hold the file. ``needed`` and ``free`` are bytes."""
+
+    def __init__(self, needed: int, free: int, path: str) -> None:
+        super().__init__(
+            errno.ENOSPC, "No space left on device: {} bytes are needed, {} are free".format(needed, free), path
+        )
+        self.needed = needed
+        self.free = free
+
+
+@contextlib.contextmanager
+def blame(path: str, instead: bool = False) -> Iterator[None]:
+    """Name ``path`` in any OSError raised inside that names no path yet; ``instead``: whatever it names."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or instead:
+            error.filename, error.filename2 = path, None
+        raise
+
+
+def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:
+    """The result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
+    key = (call, os.fstat(source).st_dev, os.fstat(target).st_dev)
+    if key in _refused:
+        return None
+    try:
+        return attempt()
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            _refused.add(key)
+            return None
+        raise
+
+
+def clone(source: int, target: int) -> bool:
+    """Make ``target`` share all of ``source``'s extents (FICLONE). False: not possible here."""
+    try:
+        return _once("clone", source, target, lambda: fcntl.ioctl(target, FICLONE, source)) is not None
+    except OSError as error:
+        # Of this pair of files only: one is nodatacow, a swap file, immutable: ioctl_ficlone(2)
+        if error.errno in (errno.EINVAL, errno.ETXTBSY, errno.EPERM):
+            return False
+        raise
+
+
+def copy_range(source: int, target: int, offset: int, length: int) -> Optional[int]:
+    """copy_file_range(2) at the same offset in both. Bytes copied, or None: not possible here."""
+    if not hasattr(os, "copy_file_range"):
+        return None
+    count: Optional[int] = _once(
+        "copy_file_range", source, target, lambda: os.copy_file_range(source, target, length, offset, offset)
+    )
+    return count
+
+
+if hasattr(os, "preadv"):
+
+    def read_into(fd: int, view: memoryview, offset: int) -> int:
+        """Read at ``offset`` into ``view``; the bytes read, 0 at the end of the file."""
+        return os.preadv(fd, [view], offset)
+
+else:  # Python 3.6
+
+    def read_into(fd: int, view: memoryview, offset: int) -> int:
+        """Read at ``offset`` into ``view``; the bytes read, 0 at the end of the file."""
+        data = os.pread(fd, len(view), offset)
+        view[: len(data)] = data
+        return len(data)
+
+
+def write_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data = data[written:]
+        offset += written
+
+
+_fallocate: Optional[Callable[..., int]] = None
+
+
+def _load_fallocate() -> Callable[..., int]:
+    # ctypes costs as much to import as all of the engine, and only updates in place punch.
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    function = getattr(libc, "fallocate64", None) or libc.fallocate
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+    def fallocate(fd: int, mode: int, offset: int, length: int) -> int:
+        return 0 if function(fd, mode, offset, length) == 0 else ctypes.get_errno()
+
+    return fallocate
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Make a range of an open file a hole, without changing its size.
+
+    Where the filesystem cannot punch, what data there is in the range is overwritten with zeros.
+    """
+    global _fallocate
+    if length <= 0:
+        return
+    device = os.fstat(fd).st_dev
+    if ("punch", device, device) not in _refused:
+        if _fallocate is None:
+            _fallocate = _load_fallocate()
+        code = _fallocate(fd, _PUNCH, offset, length)
+        while code == errno.EINTR:
+            code = _fallocate(fd, _PUNCH, offset, length)
+        if code == 0:
+            return
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code))
+        _refused.add(("punch", device, device))
+    zeros = memoryview(_ZEROS)
+    for start, count in extents(fd, offset, offset + length):
+        while count:
+            size = min(count, len(zeros))
+            write_all(fd, zeros[:size], start)
+            start += size
+            count -= size
+
+
+def has_data(fd: int, offset: int, length: int) -> bool:
+    """Whether there is any data in a range of an open file."""
+    return next(extents(fd, offset, offset + length), None) is not None
+
+
+def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None) -> int:
+    """Open the directory ``path`` below the directory ``root`` without following any symlink.
+
+    A missing directory is made with the mode that ``create`` gives for its path (relative to
+    the root), if ``create`` is given. Returns a new descriptor. Raises OSError; ELOOP or ENOTDIR
+    where a component is a symlink or not a directory.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.dup(root)
+    done = ""
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if part == "..":
+            os.close(fd)
+            raise OSError(errno.EINVAL, "'..' in a path below the destination", path)
+        done = part if not done else done + "/" + part
+        try:
+            try:
+                below = os.open(part, flags, dir_fd=fd)
+            except FileNotFoundError:
+                if create is None:
+                    raise
+                os.mkdir(part, create(done), dir_fd=fd)
+                below = os.open(part, flags, dir_fd=fd)
+        except OSError as error:
+            error.filename = done
+            raise
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+class Target:
+    """A file being written: a temporary beside ``name``, or ``name`` itself (``inplace``).
+
+    A context manager: left without :meth:`commit`, the temporary is removed and nothing has
+    changed. ``directory`` is a descriptor that stays the caller's; ``path`` is what
+    messages call the file.
+    """
+
+    def __init__(self, directory: int, name: str, path: str, *, inplace: bool = False) -> None:
+        self.directory = directory
+        self.name = name
+        self.path = path
+        self.inplace = inplace
+        self._temporary: Optional[str] = None
+        with blame(path, instead=True):
+            if inplace:
+                self.fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+                if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                    os.close(self.fd)
+                    raise OSError(errno.EINVAL, "not a regular file", path)
+            else:
+                self._create()
+
+    def _create(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            # As rsync names its temporaries, so that its users recognise them and their excludes match.
+            suffix = "." + os.urandom(4).hex()
+            stem = os.fsencode("." + self.name)[: _NAME_MAX - len(suffix)]
+            temporary = os.fsdecode(stem) + suffix
+            try:
+                self.fd = os.open(temporary, flags, 0o600, dir_fd=self.directory)
+            except FileExistsError:
+                continue
+            self._temporary = temporary
+            return
+
+    def __enter__(self) -> "Target":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            if self._temporary is not None:
+                os.unlink(self._temporary, dir_fd=self.directory)
+                self._temporary = None
+        finally:
+            os.close(self.fd)
+
+    def reserve(self, size: int, needed: int) -> bool:
+        """Give the new, empty file its size, once it is sure that ``needed`` bytes of data fit.
+
+        Returns whether the filesystem keeps holes; where it does not, all of ``size`` must fit.
+        Raises NoSpaceError before anything is written.
+        """
+        holes = needed >= size or self._probe_holes()
+        filesystem = os.fstatvfs(self.fd)
+        free = (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
+        if not holes:
+            warnings.warn(
+                "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            needed = size
+        # Some filesystems in memory or on a server say 0 of 0; then the writes themselves will tell.
+        if needed > free and filesystem.f_blocks:
+            raise NoSpaceError(needed, free, self.path)
+        os.ftruncate(self.fd, size)
+        return holes
+
+    def _probe_holes(self) -> bool:
+        # What FAT does with a byte behind a gap is fill the gap, so one small gap tells.
+        gap = 1 << 20
+        os.pwrite(self.fd, b"\0", gap)
+        kept = allocated(os.fstat(self.fd)) < gap
+        os.ftruncate(self.fd, 0)
+        return kept
+
+    def punch(self, offset: int, length: int) -> None:
+        """Make a range a hole. In a temporary all that is not written is one already."""
+        if self.inplace and length > 0 and has_data(self.fd, offset, length):
+            punch(self.fd, offset, length)
+
+    def commit(self, *, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
+        """Set the modification time, if given, and let the new content take the name."""
+        with blame(self.path, instead=True):
+            if mtime_ns is not None:
+                os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, mtime_ns))
+            if fsync:
+                os.fsync(self.fd)
+            if self._temporary is not None:
+                os.rename(self._temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+                self._temporary = None

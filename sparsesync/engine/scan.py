@@ -1,0 +1,138 @@
+"""Walk a tree and find its sparse files.
+
+One ``lstat`` per file decides: fewer bytes allocated than the apparent size. Only
+the few files that pass are opened, to ask lseek(2) whether there really is a hole
+(see :mod:`extents`); compressed and inlined files look alike but have none.
+Nothing is kept while walking but the directories still to visit and, unless
+every link is wanted, the inode numbers of sparse files with several links.
+
+Filesystems that exist only in the kernel (proc, sysfs and the like) are never
+entered: /proc/kcore shows 128 TiB and allocates nothing, and no copy wants it.
+Symlinks are never followed, except a starting path that ends in a slash, which
+names the directory behind the link, as everywhere.
+"""
+
+import os
+import stat
+from typing import Callable, Collection, Iterator, NamedTuple, Optional, Set, Tuple
+
+from .extents import allocated, extents, filesystem_type, is_sparse, looks_sparse
+
+# The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems.
+_KERNEL_VIEWS = frozenset(
+    [
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs",
+        "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs",
+        "sysfs", "tracefs",
+    ]
+)  # fmt: skip
+
+OnError = Optional[Callable[[OSError], None]]
+
+
+class Sparse(NamedTuple):
+    """A file that was found, with its apparent and allocated size in bytes."""
+
+    path: str
+    size: int
+    allocated: int
+    st: os.stat_result
+
+
+def measure(path: str) -> Tuple[int, int]:
+    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2)."""
+    fd = open_quietly(path)
+    try:
+        data = count = 0
+        for _, length in extents(fd):
+            data += length
+            count += 1
+        return data, count
+    finally:
+        os.close(fd)
+
+
+def open_quietly(path: str, flags: int = 0) -> int:
+    """Open for reading without waiting on a pipe and, where permitted, without touching the access time."""
+    flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:  # O_NOATIME is for the owner and root: open(2)
+        return os.open(path, flags)
+
+
+def scan(
+    path: str,
+    *,
+    one_file_system: bool = False,
+    every_link: bool = False,
+    every_file: bool = False,
+    min_size: int = 0,
+    prune: Collection[str] = (),
+    on_error: OnError = None
+) -> Iterator[Sparse]:
+    """Yield each sparse regular file at or below ``path``.
+
+    Paths begin with ``path`` as it was given. ``one_file_system`` stays on the
+    filesystem ``path`` is on; ``min_size`` is the smallest apparent size in bytes;
+    ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
+    with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
+    without holes too.
+
+    Raises OSError if ``path`` itself cannot be examined. What cannot be examined
+    below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
+    """
+    top = os.stat(path) if path.endswith("/") else os.lstat(path)
+    seen: Set[Tuple[int, int]] = set()
+
+    def check(file: str, st: os.stat_result) -> Optional[Sparse]:
+        if st.st_size < min_size or not (every_file or looks_sparse(st)):
+            return None
+        inode = (st.st_dev, st.st_ino)
+        if not every_link and st.st_nlink > 1 and inode in seen:
+            return None
+        if not every_file:
+            fd = open_quietly(file, os.O_NOFOLLOW)
+            try:
+                if not is_sparse(fd):
+                    return None
+            finally:
+                os.close(fd)
+        if st.st_nlink > 1:
+            seen.add(inode)
+        return Sparse(file, st.st_size, allocated(st), st)
+
+    def report(error: OSError) -> None:
+        if on_error is None:
+            raise error
+        on_error(error)
+
+    if not stat.S_ISDIR(top.st_mode):
+        found = check(path, top) if stat.S_ISREG(top.st_mode) else None
+        if found:
+            yield found
+        return
+    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
+    waiting = [path] if entered[top.st_dev] and path not in prune else []
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    try:
+                        if entry.is_file(follow_symlinks=False):
+                            found = check(entry.path, entry.stat(follow_symlinks=False))
+                            if found:
+                                yield found
+                        elif entry.is_dir(follow_symlinks=False) and entry.path not in prune:
+                            device = entry.stat(follow_symlinks=False).st_dev
+                            if device not in entered:
+                                entered[device] = (
+                                    not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
+                                )
+                            if entered[device]:
+                                waiting.append(entry.path)
+                    except OSError as error:
+                        report(error)
+        except OSError as error:
+            report(error)

@@ -1,0 +1,237 @@
+"""Exclude files, from a scan: what leaves out exactly the sparse files that were found.
+
+A pattern has to name a file as the program sees it that reads the pattern. For rsync that is
+the name in the transfer: ``/var/lib/docker/`` puts its contents at the top, so a file below it is
+``/devicemapper/...``; ``/var/lib/docker`` puts the directory itself there, ``/docker/...``; with
+``--relative`` all of the path counts (:func:`transfer_name`). A leading slash anchors the pattern
+there, so it matches one file and no other.
+
+Each program quotes in its own way, and each has names that a line of text cannot carry. rsync takes a
+backslash for an escape only where the pattern has a wildcard, and ends a line at a carriage return too;
+with ``--from0`` it takes any name. What cannot be written is a ValueError, never a
+pattern that means something else.
+
+The presets (:mod:`presets`) add patterns of their own, which do hold wildcards.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Callable
+
+from .engine.scan import OnError, Sparse, scan
+from .presets import preset_patterns
+from .units import iec
+
+FORMATS = ("rsync", "tar", "borg", "restic")
+
+
+def exclude_patterns(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    relative: bool = False,
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    preset: str | None = None,
+    format: str = "rsync",
+    null: bool = True,
+    on_error: OnError = None,
+) -> list[str]:
+    """The patterns that exclude the sparse files below ``sources``, one rule each.
+
+    ``sources`` are given as to rsync, and ``relative`` is rsync's ``--relative``. ``min_size`` is the smallest
+    apparent size in bytes; ``min_ratio`` the smallest share of the file, 0 to 1, that is not allocated. ``preset`` is
+    "docker" or "system"; ``format`` "rsync", "tar", "borg" or "restic". Undecodable bytes in names are surrogate
+    escapes (os.fsencode). With ``null`` false, names that need ``rsync --from0`` are refused.
+
+    Where two sources have a file of the same name in the transfer, a pattern cannot tell them apart.
+
+    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
+    cannot be read; other errors go to ``on_error`` if that is given.
+    """
+    quote = _quoter(format, null)
+    names = [os.fspath(source) for source in sources]
+    patterns = dict.fromkeys(_preset(names, relative, preset, format))
+    for source, found in _found(names, min_size, min_ratio, one_file_system, on_error):
+        patterns[quote(_seen_as(format, source, found.path, relative))] = None
+    return list(patterns)
+
+
+def write(
+    out: BinaryIO,
+    sources: Sequence[str],
+    *,
+    relative: bool = False,
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    preset: str | None = None,
+    format: str = "rsync",
+    null: bool = False,
+    on_error: OnError = None,
+    command: str = "sparsesync",
+) -> None:
+    """Write an exclude file: a head of comments that says what was found and how, and the patterns.
+
+    ``null`` ends every line with a NUL, for ``rsync --from0``. The other parameters are those of
+    :func:`exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
+    because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
+    """
+    if null and format != "rsync":
+        raise ValueError("-0 is for rsync's --from0; the other formats are lines of text")
+    quote = _quoter(format, null)
+    end = b"\0" if null else b"\n"
+    count = size = allocated = 0
+    patterns = dict.fromkeys(_preset(sources, relative, preset, format))
+    for source, found in _found(sources, min_size, min_ratio, one_file_system, on_error):
+        patterns[quote(_seen_as(format, source, found.path, relative))] = None
+        count += 1
+        size += found.size
+        allocated += found.allocated
+    if format != "tar":
+        usage = {
+            "rsync": "rsync --from0 --exclude-from=FILE" if null else "rsync --exclude-from=FILE",
+            "borg": "borg create --exclude-from FILE",
+            "restic": "restic backup --exclude-file FILE",
+        }[format]
+        given = " ".join(re.sub(r"[\0-\x1f]", "?", source) for source in sources)
+        options = " --relative" * relative + f" --preset {preset}" * bool(preset)
+        options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
+        for line in (
+            f"# {count} sparse files: {iec(size)} apparent, {iec(allocated)} allocated",
+            f"# made by {command} exclude{options} {given}",
+            f"# use: {usage}",
+        ):
+            out.write(os.fsencode(line) + end)
+    for pattern in patterns:
+        out.write(os.fsencode(pattern) + end)
+
+
+def _found(
+    sources: Sequence[str], min_size: int, min_ratio: float, one_file_system: bool, on_error: OnError
+) -> Iterator[tuple[str, Sparse]]:
+    for source in sources:
+        # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
+        for found in scan(
+            source, one_file_system=one_file_system, every_link=True, min_size=min_size, on_error=on_error
+        ):
+            if 1 - found.allocated / found.size >= min_ratio:
+                yield source, found
+
+
+def _preset(sources: Sequence[str], relative: bool, preset: str | None, format: str) -> Iterator[str]:
+    if preset is None:
+        return
+    if format != "rsync":
+        raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
+    for source, path, wild in preset_patterns(preset, sources):
+        name = transfer_name(source, path, relative)
+        if name is not None:
+            yield _quote_wild(name) + wild if wild else _quote_rsync("/" + name)
+
+
+def transfer_name(source: str, path: str, relative: bool) -> str | None:
+    """The name in rsync's transfer of ``path``, which is ``source`` or below it; None if it is neither.
+
+    As rsync(1) tells of a trailing slash and of ``--relative``; "." and ".." at the end of a source mean
+    its contents. The name of what has none, a directory whose contents are copied, is "".
+    """
+    if relative:
+        head, cut, tail = source.partition("/./")
+        top, shown = _clean(source), _clean(tail if cut else source).lstrip("/")
+    else:
+        top = _clean(source)
+        last = os.path.basename(source)
+        shown = "" if last in ("", ".", "..") else last
+    path = _clean(path)
+    if path == top:
+        return "" if shown == "." else shown
+    prefix = top if top.endswith("/") else top + "/"
+    if top == ".":
+        below = path
+    elif path.startswith(prefix):
+        below = path[len(prefix) :]
+    else:
+        return None
+    return below if shown in ("", ".") else f"{shown}/{below}"
+
+
+def _clean(path: str) -> str:
+    """Without empty and "." components; ".." stays, because behind a symlink it is not what it seems."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
+
+
+def _seen_as(format: str, source: str, path: str, relative: bool) -> str:
+    if format == "rsync":
+        name = transfer_name(source, path, relative)
+        assert name is not None  # a scan yields what is below its source
+        return "/" + name
+    if format == "tar":
+        return _tar_path(source, path)
+    return os.path.abspath(path) if format == "restic" else os.path.normpath(path)
+
+
+def _tar_path(source: str, path: str) -> str:
+    # tar names what it walks by the argument less its slashes at the end, and a slash: tar(1).
+    top = source.rstrip("/") or "/"
+    rest = path[len(source) :].lstrip("/")
+    return top if not rest else (top if top == "/" else top + "/") + rest
+
+
+def _quoter(format: str, null: bool) -> Callable[[str], str]:
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; there are {', '.join(FORMATS)}")
+    if format == "borg":
+        return _quote_borg
+    if format == "rsync":
+        return _quote_rsync if null else _refusing("\n\r", _quote_rsync, "use -0, and rsync --from0")
+    quote = _quote_tar if format == "tar" else _quote_restic
+    return _refusing("\n", quote, f"exclude files of {format} cannot carry such a name")
+
+
+def _refusing(characters: str, quote: Callable[[str], str], advice: str) -> Callable[[str], str]:
+    def checked(name: str) -> str:
+        if any(character in name for character in characters):
+            raise ValueError(f"{name!r} has a line break in its name: {advice}")
+        return quote(name)
+
+    return checked
+
+
+def _quote_rsync(name: str) -> str:
+    """rsync(1), PATTERN MATCHING RULES: a backslash escapes only in a pattern with a wildcard."""
+    return _quote_wild(name) if re.search(r"[*?\[]", name) else name
+
+
+def _quote_wild(name: str) -> str:
+    return re.sub(r"([*?\[\\])", r"\\\1", name)
+
+
+def _quote_tar(name: str) -> str:
+    """GNU tar's manual, "Wildcards Patterns and Matching"; white space at the end of a line is cut off."""
+    return _bracket_last_space(_quote_wild(name))
+
+
+def _quote_restic(name: str) -> str:
+    """restic's manual, "Excluding Files": Go's filepath.Match, with ``$`` for the environment."""
+    return _bracket_last_space(_quote_wild(name).replace("$", "$$"))
+
+
+def _bracket_last_space(pattern: str) -> str:
+    return f"{pattern[:-1]}[{pattern[-1]}]" if pattern[-1:].isspace() else pattern
+
+
+def _quote_borg(name: str) -> str:
+    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``."""
+    name = name.lstrip("/")
+    if name == name.strip() and name.isprintable():
+        return f"pf:{name}"
+    quoted = "".join(f"\\x{ord(c):02x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
+    return f"re:^{quoted}$"
+
+
+__all__ = ["FORMATS", "exclude_patterns", "transfer_name", "write"]

@@ -1,0 +1,450 @@
+"""What an rsync command line means, and what rsync says it would transfer.
+
+Three questions are answered here, and nothing is ever written.
+
+**What was asked?** ``parse`` reads a command line the way rsync does (with popt: bundles such as ``-avzP``, values
+attached or in the next argument, options between and after the paths, ``--``) and gives a ``Command``: the paths, the
+options in their order, and the state they leave behind, later ones winning. The options themselves are data, in
+``rsync_options``. Seeding is an optimisation, so whatever is not understood for certain, or is known to need all of
+rsync, is no error: it becomes ``Command.handoff``, one reason in words, and the whole run is left to rsync.
+
+**What would rsync transfer?** Nobody knows but rsync, with its filters and its quick check. So it is asked: a dry run
+of the user's own options, rebuilt one by one without those that change what is printed, plus a format of our own::
+
+    >f+++++++++ 107374182400 docker/data//var/lib/docker/data
+    what (%i)   size (%l)    name (%n)  //  source (%f)
+
+rsync prints unprintable bytes as ``\\#ooo``, in the format as well as in names, so no control character can separate
+the two names. But it prints both of them cleaned: neither ever holds ``//``, a file's name does not end with ``/``, and
+%f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. (rsync gives up, with
+status 13, where both names together pass 5000 bytes; the caller sees a failed listing and leaves the run to rsync.)
+
+**Which file is that?** %f is the source argument and the path beneath it, less a leading ``/``: ``etc/x`` may be /etc/x
+or ./etc/x. ``source_path`` finds the source argument it begins with, and says None where two kinds of them fit. With
+--files-from, %f is relative to the one source directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, NamedTuple
+
+from sparsesync.rsync_options import LETTERS, LONGS
+
+
+class Option(NamedTuple):
+    """One option as it was given. ``name`` is the long name, ``no-`` in front when it turns something off."""
+
+    name: str
+    value: str | None
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of rsync, understood."""
+
+    argv: tuple[str, ...]
+    options: tuple[Option, ...]
+    sources: tuple[str, ...]
+    destination: str | None
+    handoff: str | None
+    """None: seeding is allowed. Otherwise why everything is left to rsync, in words for a person."""
+    remote: bool
+    spool_stdin: bool
+    """An option reads standard input, which both runs of rsync must be given."""
+    literal_excludes: tuple[str, ...]
+    """Excluded paths (/literal or /literal/*) that a scan may leave out, to be faster and for nothing else."""
+
+    recursive: bool
+    relative: bool
+    times: bool
+    perms: bool
+    executability: bool
+    acls: bool
+    xattrs: bool
+    owner: bool
+    group: bool
+    atimes: bool
+    open_noatime: bool
+    inplace: bool
+    sparse: bool
+    fsync: bool
+    hard_links: bool
+    one_file_system: bool
+    links_followed: bool
+    keep_dirlinks: bool
+    checksum: bool
+    size_only: bool
+    dry_run: bool
+    backup: bool
+    delete: bool
+    remove_source_files: bool
+    mkpath: bool
+    partial: bool
+    verbose: int
+    quiet: int
+    itemize: bool
+    progress: bool
+    stats: bool
+    chmod: str | None
+    files_from: str | None
+    bwlimit: str | None
+    partial_dir: str | None
+
+    def value(self, name: str) -> str | None:
+        """The value the option was last given, if it was."""
+        return next((option.value for option in reversed(self.options) if option.name == name), None)
+
+
+class Listed(NamedTuple):
+    """A regular file that rsync would transfer."""
+
+    itemize: bytes
+    size: int
+    name: bytes
+    """Beneath the destination (%n): never with a leading slash, though -R may show one."""
+    source: bytes
+    """%f; see source_path()."""
+
+
+class _NotUnderstood(Exception):
+    """The reason is its message."""
+
+
+# What the dry run is asked with; parse_listing() reads it.
+_FORMAT = "--out-format=%i %l %n//%f"
+_LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
+_LITERAL = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/*?\[\\]+)+(?:/\*?)?", re.DOTALL)
+_ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
+
+# They change what is printed, or write a log. All of them are as good as absent in a dry run.
+_SILENCED = frozenset(
+    "quiet verbose progress stats itemize-changes human-readable out-format log-file log-file-format msgs2stderr"
+    .split()
+)
+# A value of these may be one that rsync refuses (or --info=help, which prints and exits). So they stay, that the dry
+# run fails as the run itself would, and are then overruled.
+_OVERRULED = {"info": "--info=all0,name1", "debug": "--debug=all0", "stderr": "--stderr=errors"}
+
+# Without -p the mode of a new file comes from more than the source and the umask; a file that exists keeps its own.
+_BASIS = "a new file gets the mode of the one it is made from"
+_WITHOUT_PERMS = {
+    "chmod": "it would change new files only",
+    "fuzzy": _BASIS,
+    "compare-dest": _BASIS,
+    "copy-dest": _BASIS,
+    "link-dest": _BASIS,
+}
+
+_FILTERS = frozenset("cvs-exclude F filter include exclude-from include-from".split())
+_IMPLIED = {
+    "archive": ("links", "perms", "times", "group", "owner", "devices", "specials"),
+    "acls": ("perms",),
+    "D": ("devices", "specials"),
+    "P": ("partial", "progress"),
+    "usermap": ("owner",),
+    "groupmap": ("group",),
+}
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Command:
+    """Understand the arguments that follow ``rsync``. Never fails: what is not understood becomes ``handoff``."""
+    why_not: list[str] = []
+    options, paths = _split(argv, why_not)
+    state, values = _effects(options)
+
+    explicit = [option.name for option in options if option.name in ("relative", "no-relative")]
+    files_from = values.get("files-from")
+    # -R comes with --files-from unless it is refused, and the -r in -a does not.
+    relative = explicit[-1] == "relative" if explicit else files_from is not None
+    recursive = state["recursive"] > (1 if files_from is not None else 0)
+    partial_dir = values.get("partial-dir")
+    if partial_dir is None and state["partial"] and not state["inplace"]:
+        partial_dir = environ.get("RSYNC_PARTIAL_DIR")
+    stdin_readers = [o for o in options if o.name in ("files-from", "exclude-from", "include-from") and o.value == "-"]
+    remote = any(map(_is_remote, paths))
+
+    why_not += _why_not_options(options)
+    if not state["perms"]:
+        why_not += (f"--{name} is given without --perms: {why}" for name, why in _WITHOUT_PERMS.items() if state[name])
+        if partial_dir:
+            why_not.append(f"--partial-dir is used without --perms: {_BASIS}")
+    if len(stdin_readers) > 1:
+        why_not.append("more than one option reads standard input")
+    why_not += _why_not_files(options)
+    why_not += _why_not_environment(argv, environ)
+    if len(paths) < 2:
+        why_not.append("there is no destination: rsync only lists files")
+    if "" in paths:
+        why_not.append("a source or the destination is empty")
+    if remote:
+        daemon = any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths))
+        why_not.append("an rsync daemon is at the other end" if daemon else
+                       "a source or the destination is on another host")
+
+    return Command(
+        argv=tuple(argv),
+        options=tuple(options),
+        sources=tuple(paths[:-1] if len(paths) > 1 else paths),
+        destination=paths[-1] if len(paths) > 1 else None,
+        handoff=why_not[0] if why_not else None,
+        remote=remote,
+        spool_stdin=bool(stdin_readers),
+        literal_excludes=_literal_excludes(options),
+        recursive=recursive,
+        relative=relative,
+        times=state["times"] > 0,
+        perms=state["perms"] > 0,
+        executability=state["executability"] > 0,
+        acls=state["acls"] > 0,
+        xattrs=state["xattrs"] > 0,
+        owner=state["owner"] > 0,
+        group=state["group"] > 0,
+        atimes=state["atimes"] > 0,
+        open_noatime=state["open-noatime"] > 0,
+        inplace=state["inplace"] > 0,
+        sparse=state["sparse"] > 0,
+        fsync=state["fsync"] > 0,
+        hard_links=state["hard-links"] > 0,
+        one_file_system=state["one-file-system"] > 0,
+        links_followed=any(state[name] for name in ("copy-links", "copy-unsafe-links", "copy-dirlinks")),
+        keep_dirlinks=state["keep-dirlinks"] > 0,
+        checksum=state["checksum"] > 0,
+        size_only=state["size-only"] > 0,
+        dry_run=state["dry-run"] > 0,
+        backup=state["backup"] > 0 or "backup-dir" in values,
+        delete=any(option.name.startswith("delete") for option in options),
+        remove_source_files=any(option.name in ("remove-source-files", "remove-sent-files") for option in options),
+        mkpath=state["mkpath"] > 0,
+        partial=state["partial"] > 0 or bool(partial_dir),
+        verbose=state["verbose"],
+        quiet=state["quiet"],
+        itemize=state["itemize-changes"] > 0 or "out-format" in values,
+        progress=state["progress"] > 0,
+        stats=state["stats"] > 0,
+        chmod=values.get("chmod"),
+        files_from=files_from,
+        bwlimit=values.get("bwlimit"),
+        partial_dir=partial_dir or None,
+    )
+
+
+def _split(argv: Sequence[str], why_not: list[str]) -> tuple[list[Option], list[str]]:
+    options: list[Option] = []
+    paths: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            paths += rest
+        elif argument == "-" or not argument.startswith("-"):
+            paths.append(argument)
+        else:
+            try:
+                options += _long(argument, rest) if argument.startswith("--") else _bundle(argument, rest)
+            except _NotUnderstood as error:
+                why_not.append(str(error))
+    return options, paths
+
+
+def _long(argument: str, rest: Iterator[str]) -> Iterator[Option]:
+    given, equals, value = argument[2:].partition("=")
+    if given not in LONGS:
+        raise _NotUnderstood(f"the option --{given} is not known")
+    spec, negated = LONGS[given]
+    name = f"no-{spec.name}" if negated else spec.name
+    if not spec.takes_argument or negated:
+        if equals:
+            raise _NotUnderstood(f"the option --{given} takes no value")
+        yield Option(name, None, (argument,))
+    else:
+        value = value if equals else _next(rest, f"--{given}")
+        yield Option(name, value, (f"--{given}={value}",))
+
+
+def _bundle(argument: str, rest: Iterator[str]) -> Iterator[Option]:
+    for index, letter in enumerate(argument[1:], 2):
+        if letter not in LETTERS:
+            raise _NotUnderstood(f"the option -{letter} is not known")
+        spec = LETTERS[letter]
+        if not spec.takes_argument:
+            yield Option(spec.name, None, (f"-{letter}",))
+            continue
+        attached = argument[index:]
+        # popt takes one '=' between a letter and its value as punctuation: -B=800 is -B800.
+        value = attached[attached.startswith("="):] if attached else _next(rest, f"-{letter}")
+        yield Option(spec.name, value, (f"--{spec.name}={value}",))
+        return
+
+
+def _next(rest: Iterator[str], shown: str) -> str:
+    # Whatever comes next is the value, be it '--' or another option.
+    for value in rest:
+        return value
+    raise _NotUnderstood(f"the option {shown} lacks its value")
+
+
+def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
+    """How often each option holds in the end, and the last value of each that has one."""
+    state: Counter[str] = Counter()
+    values: dict[str, str] = {}
+    for name, value, _ in options:
+        if name in LONGS and LONGS[name][1]:
+            for each in _IMPLIED["D"] if name == "no-D" else (name[3:],):
+                state[each] = 0
+                values.pop(each, None)
+            continue
+        state[name] += 1
+        if value is not None:
+            values[name] = value
+        for implied in _IMPLIED.get(name, ()):
+            state[implied] = max(1, state[implied])
+        if name == "recursive":
+            state[name] = 2
+        elif name == "archive":
+            state["recursive"] = max(1, state["recursive"])
+        elif name == "atimes" and state[name] > 1:
+            state["open-noatime"] = 1
+        elif name == "chown" and value is not None:
+            user, _, group = value.partition(":")
+            state["owner"] = max(state["owner"], int(bool(user)))
+            state["group"] = max(state["group"], int(bool(group)))
+    return state, values
+
+
+def _is_remote(path: str) -> bool:
+    return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
+
+
+def _why_not_options(options: Sequence[Option]) -> Iterator[str]:
+    for name, _, tokens in options:
+        # An option that forbids seeding forbids it even where a later one takes it back: that is rare, and safe.
+        spec = LETTERS[name] if name in LETTERS else LONGS[name][0] if name in LONGS else None
+        if spec and spec.why_not and name == spec.name:
+            yield f"{tokens[0].partition('=')[0]} is given: {spec.why_not}"
+
+
+def _why_not_files(options: Sequence[Option]) -> Iterator[str]:
+    """Filters are read by both runs, so each must be a file that says the same twice."""
+    for name, value, _ in options:
+        if value is None:
+            continue
+        if name == "files-from" and _is_remote(value):
+            yield "--files-from names a file on another host"
+        elif name in ("files-from", "exclude-from", "include-from") and value != "-" and not _readable_twice(value):
+            yield f"--{name} names something that can be read only once"
+        elif name == "filter" and value.startswith((".", "merge")):
+            rule = re.fullmatch(r"(?:\.|merge(?=[ _,])),?([^\s_]*)[ _](.+)", value, re.DOTALL)
+            if rule is None or "w" in rule[1] or not _merge_is_plain(rule[2]):
+                yield "--filter reads rules from something other than one plain file"
+        elif name == "filter" and value.startswith((":", "dir-merge")) and re.search("/dev/|/proc/", value):
+            yield "--filter names something that can be read only once"
+
+
+def _readable_twice(path: str) -> bool:
+    try:
+        if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+            return False
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True  # the dry run fails on it as the run itself will
+    except (OSError, ValueError):
+        return False
+
+
+def _merge_is_plain(path: str) -> bool:
+    """Is it a file of rules none of which reads yet another file?"""
+    try:
+        if path == "-" or not _readable_twice(path):
+            return False
+        with open(path, "rb") as rules:
+            return not any(re.search(rb"(?:^|[\0\r])\s*(?:\.|merge)", rule) for rule in rules)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _why_not_environment(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
+    if "POSIXLY_CORRECT" in environ:
+        yield "POSIXLY_CORRECT is set: options after the first path mean something else"
+    if environ.get("RSYNC_ICONV"):
+        yield "RSYNC_ICONV is set: names are to be converted"
+    if any("!#:+" in argument for argument in argv):
+        yield "an argument holds '!#:+', which has a meaning of its own in option values"
+    files = ["/etc/popt", os.path.join(environ.get("HOME") or "/", ".popt")]
+    try:
+        files += (entry.path for entry in os.scandir("/etc/popt.d"))
+    except OSError:
+        pass
+    for path in files:
+        try:
+            with open(path, "rb") as lines:
+                # The first word is the program; newer versions of popt let it be a pattern.
+                if any(re.match(rb"\s*(?:rsync|[^\s#]*[*?\[])", line) for line in lines):
+                    yield f"{path} redefines options of rsync"
+        except (OSError, ValueError):
+            continue
+
+
+def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
+    patterns = [option.value for option in options if option.name == "exclude" and option.value is not None]
+    # An --exclude may be an include in disguise ('+ PATTERN'), or may clear all before it ('!').
+    if any(option.name in _FILTERS for option in options) or any(p.startswith(("+ ", "- ", "!")) for p in patterns):
+        return ()
+    return tuple(pattern for pattern in patterns if _LITERAL.fullmatch(pattern))
+
+
+def listing_argv(command: Command) -> list[str]:
+    """The arguments of the dry run that asks rsync what it would transfer."""
+    asked: list[str] = []
+    for option in command.options:
+        if option.name == "P":
+            asked.append("--partial")
+        elif option.name.replace("no-", "", 1) not in _SILENCED:
+            asked += option.tokens
+    asked += (overruling for name, overruling in _OVERRULED.items() if command.value(name) is not None)
+    asked += ["--dry-run", _FORMAT, "--", *command.sources]
+    return asked if command.destination is None else [*asked, command.destination]
+
+
+def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
+    """The regular files that rsync's answer to ``listing_argv`` names, one at a time."""
+    for line in stream:
+        # A last line cut short, by a dying rsync, has no newline.
+        match = _LINE.fullmatch(line[:-1]) if line.endswith(b"\n") else None
+        if match and match[3].count(b"//") == 1:
+            name, source = match[3].split(b"//")
+            yield Listed(match[1], int(match[2]), _unescape(name).lstrip(b"/"), _unescape(source))
+
+
+def _unescape(name: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
+
+
+def source_path(command: Command, listed: Listed) -> str | None:
+    """Where the listed file is: absolute, or relative to the current directory. None if that is not certain."""
+    shown = os.fsdecode(listed.source)
+    if command.files_from is not None:
+        return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None
+    found = set()
+    for source in command.sources:
+        beginning = "/".join(part for part in source.split("/") if part not in ("", "."))
+        if not beginning or shown == beginning or shown.startswith(beginning + "/"):
+            found.add("/" + shown if source.startswith("/") else shown)
+    return found.pop() if len(found) == 1 else None
+
+
+def version(program: str = "rsync") -> tuple[int, int, int]:
+    """The version of the installed rsync. FileNotFoundError if there is none, ValueError if it is something else."""
+    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", done.stdout)
+    if match is None:
+        raise ValueError(f"{program} is not an rsync that sparsesync knows")
+    return int(match[1]), int(match[2]), int(match[3] or 0)

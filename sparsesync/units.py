@@ -1,0 +1,33 @@
+"""Sizes as people write and read them, in IEC units: 1 KiB is 1024 bytes."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGTPE])(?:i?B)?|B)?", re.IGNORECASE)
+
+
+def iec(size: int) -> str:
+    """A size in bytes for people: whole up to MiB, one decimal from GiB up, where it says something."""
+    value, unit = float(size), 0
+    while abs(value) >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    # 1023.96 GiB must not be shown as 1024.0 GiB.
+    if round(abs(value), 1 if unit >= 3 else 0) >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:.1f} {_UNITS[unit]}" if unit >= 3 else f"{value:.0f} {_UNITS[unit]}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``4096``, ``64K``, ``1.5MiB``, ``10G``; all units are powers of 1024.
+
+    Raises ValueError for anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write for instance 4096, 64K, 1.5M or 10G")
+    letter = (match[2] or "").upper()
+    return int(float(match[1]) * 1024 ** ("KMGTPE".index(letter) + 1 if letter else 0))

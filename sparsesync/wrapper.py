@@ -1,0 +1,220 @@
+"""The wrapper: put sparse files in place, then let the user's own rsync run.
+
+rsync reads, hashes and sends the holes of a sparse file as if they were data. But it
+leaves a file alone whose size and modification time agree at both ends. So::
+
+    1. understand the command line        nothing certain?  rsync does it all
+    2. look for one sparse file           none?             rsync does it all
+    3. ask rsync, by a dry run under exactly the user's filters and options,
+       which files it would transfer
+    4. seed the sparse ones among them: write the data to a temporary, give it
+       the source's modification time, rename it to its place
+    5. run the user's command unchanged: for what was seeded, rsync has only the
+       attributes left to do
+
+Seeding may never change the result. Where an option, a path or a file makes it uncertain
+what rsync would do, that file, or the run, is left to rsync; with ``-v`` the reason is
+printed. So every shortcut here has the form "if in doubt, leave it".
+
+Below the destination no symlink is followed. Memory does not grow with the tree: what rsync
+answers in step 3 goes through a temporary file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from . import rsync
+from .engine.scan import scan
+from .seeding import Seeded, Seeding, SeedOptions
+from .units import parse_size
+
+OLDEST_RSYNC = (3, 1, 0)
+"""The first with the --info and --out-format behaviour that the listing relies on."""
+
+class RsyncTooOldError(RuntimeError):
+    """The rsync on this machine is older than what seeding needs."""
+
+
+@dataclass
+class SyncResult:
+    """What a run did. ``status`` is rsync's exit status; sizes are bytes."""
+
+    status: int = 0
+    seeded: list[Seeded] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    """Sparse files that were left to rsync, each with the reason."""
+    handoff: str | None = None
+    """Why nothing at all was seeded, or None."""
+    bytes: int = 0
+    seconds: float = 0.0
+    command: list[str] = field(default_factory=list)
+
+
+def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
+    """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
+    off, min_hole, space_check = False, 1, True
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif not word.startswith("--seed-"):
+            rest.append(word)
+        elif word == "--seed-off":
+            off = True
+        elif word == "--seed-no-space-check":
+            space_check = False
+        elif name == "--seed-min-hole":
+            if not equals:
+                value = next(words, "")
+            min_hole = max(1, parse_size(value))
+        else:
+            raise ValueError(f"{word}: unknown; there are --seed-off, --seed-min-hole=SIZE, --seed-no-space-check")
+    return SeedOptions(off, min_hole, space_check), rest
+
+
+def sync(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    destination: str | os.PathLike[str],
+    options: Sequence[str] = (),
+) -> SyncResult:
+    """Copy ``sources`` to ``destination`` as ``rsync OPTIONS SOURCES DESTINATION`` would, holes staying holes.
+
+    ``options`` are rsync's, and the ``--seed-`` options of the command line. rsync's output goes where the
+    caller's goes. rsync's failures are not raised: see the result's ``status``.
+
+    Raises FileNotFoundError if there is no rsync, RsyncTooOldError, ValueError for a wrong ``--seed-``
+    option, NoSpaceError before anything is written.
+    """
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    seed, rest = split_options(options)
+    return run([*rest, "--", *[os.fspath(source) for source in sources], os.fspath(destination)], seed)
+
+
+def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> SyncResult:
+    """Seed for the rsync arguments ``argv``, then run rsync with them.
+
+    With ``replace`` a run in which nothing is seeded becomes rsync (it does not return).
+    """
+    started = time.monotonic()
+    result = SyncResult(command=["rsync", *argv])
+    command = rsync.parse(argv)
+    say = _say if command.verbose and not command.quiet else lambda message: None
+    spool: IO[bytes] | None = None
+    with contextlib.ExitStack() as stack:
+        result.handoff = "--seed-off is given" if seed.off else command.handoff or _nothing_to_seed(command, seed)
+        if result.handoff is None:
+            _check_version()
+            if command.spool_stdin:
+                spool = stack.enter_context(_spooled(sys.stdin.buffer))
+            seeding = Seeding(command, seed, say)
+            result.handoff = _ask_and_seed(command, seeding, spool)
+            result.seeded, result.left = seeding.seeded, seeding.left
+            result.bytes = sum(seeded.data for seeded in seeding.seeded)
+        if result.handoff:
+            say(f"everything is left to rsync: {result.handoff}")
+        sys.stdout.flush()
+        if replace and spool is None and not result.seeded:
+            os.execvp("rsync", result.command)
+        result.status = _run_rsync(result.command, spool)
+        if result.seeded and not command.times:
+            seeding.touch()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _check_version() -> None:
+    version = rsync.version()
+    if version < OLDEST_RSYNC:
+        found = ".".join(map(str, version))
+        raise RsyncTooOldError(
+            f"rsync {found} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
+        )
+
+
+def _ask_and_seed(command: rsync.Command, seeding: Seeding, stdin: IO[bytes] | None) -> str | None:
+    """Steps 3 and 4. Returns why nothing was seeded, or None."""
+    with tempfile.TemporaryFile() as listing:
+        if stdin is not None:
+            stdin.seek(0)
+        asked = subprocess.run(
+            ["rsync", *rsync.listing_argv(command)],
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=listing,
+            stderr=subprocess.DEVNULL,  # the real run meets the same troubles and says them
+        )
+        # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
+        if asked.returncode not in (0, 23, 24, 25):
+            return f"its dry run ends with status {asked.returncode}"
+        return seeding.run(listing)
+
+
+def _say(message: str) -> None:
+    print(f"sparsesync: {message}")
+
+
+def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
+    """One scan, ended by the first sparse file."""
+    if command.files_from:
+        return None  # rsync's answer is shorter than the tree below the source
+    for source in command.sources:
+        # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
+        top = "/" if command.relative else os.path.dirname(source)
+        prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # rsync will say it
+            for found in scan(
+                source,
+                one_file_system=command.one_file_system,
+                every_link=True,
+                prune=prune,
+                on_error=lambda error: None,  # rsync meets the same and says it
+            ):
+                if found.size - found.allocated >= seed.min_hole:
+                    return None
+    return "there are no sparse files"
+
+
+@contextlib.contextmanager
+def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    import shutil
+
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(stream, copy)
+        yield copy
+
+
+def _run_rsync(command: list[str], stdin: IO[bytes] | None) -> int:
+    """Run rsync to its end, handing on to it the signals that reach us."""
+    if stdin is not None:
+        stdin.seek(0)
+    process: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, frame: object) -> None:
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.signal(number, hand_on)
+    try:
+        process = subprocess.Popen(command, stdin=stdin)
+        status = process.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status

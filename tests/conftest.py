@@ -1,0 +1,43 @@
+"""Fixtures: one mounted filesystem of each kind for the whole run."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.filesystems import KINDS, filesystem
+
+OnFilesystem = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def _mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    with contextlib.ExitStack() as stack:
+        top = tmp_path_factory.mktemp("filesystems")
+        yield {kind: stack.enter_context(filesystem(kind, top / kind)) for kind in KINDS}
+
+
+@pytest.fixture
+def on(_mounted: dict[str, Path]) -> Iterator[OnFilesystem]:
+    """Gives an empty directory on a filesystem of the kind asked for."""
+    made: list[Path] = []
+
+    def directory(kind: str) -> Path:
+        path = _mounted[kind] / f"test{len(made)}"
+        path.mkdir()
+        made.append(path)
+        return path
+
+    yield directory
+    for path in made:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(params=KINDS)
+def each(request: pytest.FixtureRequest, on: OnFilesystem) -> Path:
+    """An empty directory on each kind of filesystem in turn."""
+    return on(str(request.param))

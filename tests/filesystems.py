@@ -1,0 +1,106 @@
+"""Real filesystems in loop files, and the tools that judge what is on them.
+
+Nothing here uses the code under test: content is compared by cmp(1), holes are read
+from qemu-img, sizes from stat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
+_MAKE = {
+    "ext4": ["mkfs.ext4", "-q", "-F"],
+    "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+    "exfat": ["mkfs.exfat"],
+}
+
+
+def need(present: bool, reason: str) -> None:
+    """Skip the test if something it needs is missing; on CI nothing may be missing."""
+    if not present:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+def need_tools(*tools: str) -> None:
+    for tool in tools:
+        need(shutil.which(tool) is not None, f"{tool} is not installed")
+
+
+def command(*argv: str | os.PathLike[str]) -> str:
+    """Run a command that must succeed; its output."""
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    assert done.returncode == 0, (argv, done.stdout)
+    return done.stdout.decode()
+
+
+@contextlib.contextmanager
+def filesystem(kind: str, place: Path, size: str = "1G", options: str = "defaults") -> Iterator[Path]:
+    """A new filesystem of a kind, mounted below ``place``; unmounted and gone afterwards."""
+    need(os.geteuid() == 0, "mounting needs root")
+    need_tools("mount", "umount", *(_MAKE[kind][:1] if kind in _MAKE else []))
+    place.mkdir(parents=True, exist_ok=True)
+    mountpoint = place / "mnt"
+    mountpoint.mkdir()
+    image = place / "image"
+    if kind == "tmpfs":
+        command("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mountpoint)
+        loop = None
+    else:
+        command("truncate", "-s", size, image)
+        command(*_MAKE[kind], image)
+        loop = command("losetup", "-f", "--show", image).strip()
+    try:
+        if loop and kind == "exfat":
+            need_tools("mount.exfat-fuse")
+            command("mount.exfat-fuse", loop, mountpoint)
+        elif loop:
+            command("mount", "-t", kind, "-o", options, loop, mountpoint)
+        try:
+            yield mountpoint
+        finally:
+            command("umount", mountpoint)
+    finally:
+        if loop:
+            command("losetup", "-d", loop)
+        image.unlink(missing_ok=True)
+
+
+def sparse_file(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:
+    """A file of ``size`` bytes with data, none of it zeros, at the (offset, length) extents."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for number, (offset, length) in enumerate(extents):
+            file.seek(offset)
+            file.write(bytes([1 + (seed + number) % 255]) * min(length, size - offset))
+    return path
+
+
+def same_content(a: Path, b: Path) -> bool:
+    return subprocess.run(["cmp", "-s", "--", a, b], timeout=120).returncode == 0
+
+
+def qemu_map(path: Path) -> list[dict[str, object]]:
+    """The file's map as qemu-img sees it."""
+    need_tools("qemu-img")
+    listed = json.loads(command("qemu-img", "map", "--output=json", "-f", "raw", str(path)))
+    assert isinstance(listed, list)
+    return listed
+
+
+def data_bytes(path: Path) -> int:
+    """Bytes inside data extents, as qemu-img sees them."""
+    return sum(int(str(part["length"])) for part in qemu_map(path) if part["data"])
+
+
+def allocated(path: Path) -> int:
+    return os.stat(path).st_blocks * 512
