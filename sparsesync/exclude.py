@@ -130,7 +130,8 @@ def _preset(sources: Sequence[str], relative: bool, preset: str | None, format: 
     for source, path, wild in preset_patterns(preset, sources):
         name = transfer_name(source, path, relative)
         if name is not None:
-            yield _quote_wild(name) + wild if wild else _quote_rsync("/" + name)
+            anchored = "/" + name if name else ""
+            yield _quote_wild(anchored) + wild if wild else _quote_rsync(anchored)
 
 
 def transfer_name(source: str, path: str, relative: bool) -> str | None:

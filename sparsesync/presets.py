@@ -114,7 +114,7 @@ def _system(source: str) -> Iterator[Place]:
         for path, wild in _SYSTEM:
             if path == name:
                 yield source, source, wild
-    else:
+    elif os.path.isdir(source):
         for path, wild in _SYSTEM:
             yield source, os.path.join(source, path), wild
     for swap in swap_files():

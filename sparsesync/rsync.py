@@ -137,6 +137,7 @@ _OVERRULED = {"info": "--info=all0,name1", "debug": "--debug=all0", "stderr": "-
 _BASIS = "a new file gets the mode of the one it is made from"
 _WITHOUT_PERMS = {
     "chmod": "it would change new files only",
+    "acls": "the modes of new files come from both",
     "fuzzy": _BASIS,
     "compare-dest": _BASIS,
     "copy-dest": _BASIS,
