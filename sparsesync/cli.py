@@ -36,6 +36,15 @@ _HINTS = {
     errno.EDQUOT: "the old file is unchanged",
 }
 
+_DIFFERENCES = {
+    "content": "content differs at byte {offset}",
+    "missing": "missing in {b}",
+    "extra": "only in {b}",
+    "type": "of another type in {b}",
+    "link": "the symlink leads elsewhere in {b}",
+    "device": "another device in {b}",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
@@ -232,8 +241,9 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 def _map(arguments: argparse.Namespace) -> int:
     from . import mapfile
+    from .engine.copyfile import open_source
 
-    fd = os.open(arguments.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = open_source(arguments.file)
     try:
         mapfile.show(sys.stdout, fd, "json" if arguments.json else arguments.format, arguments.file)
     finally:
@@ -309,14 +319,18 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from .compare import verify
+    from .progress import data_bar
     from .seeding import printable
 
     troubles = _Troubles()
     different = False
-    for difference in verify(arguments.a, arguments.b, full=arguments.full, on_error=troubles):
-        different = True
-        where = f" at byte {difference.offset}" if difference.offset is not None else ""
-        print(f"{printable(difference.path or arguments.a)}: {difference.kind}{where}")
+    with data_bar(None, "verifying", arguments.quiet) as advance:
+        for difference in verify(
+            arguments.a, arguments.b, full=arguments.full, on_error=troubles, progress=advance
+        ):
+            different = True
+            what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
+            print(f"{printable(difference.path or arguments.a)}: {what}")
     return 2 if troubles.status else int(different)
 
 

@@ -35,7 +35,7 @@ from .engine.fileio import open_beneath
 
 PathLike = Union[str, "os.PathLike[str]"]
 OnError = Optional[Callable[[OSError], None]]
-Progress = Optional[Callable[[int], None]]
+Progress = Optional[Callable[[int], object]]
 
 
 class Difference(NamedTuple):

@@ -57,7 +57,7 @@ def exclude_patterns(
     patterns = dict.fromkeys(_preset(names, relative, preset, format))
     for source, found in _found(names, min_size, min_ratio, one_file_system, on_error):
         patterns[quote(_seen_as(format, source, found.path, relative))] = None
-    return list(patterns)
+    return sorted(patterns)
 
 
 def write(
@@ -106,7 +106,7 @@ def write(
             f"# use: {usage}",
         ):
             out.write(os.fsencode(line) + end)
-    for pattern in patterns:
+    for pattern in sorted(patterns):
         out.write(os.fsencode(pattern) + end)
 
 

@@ -74,6 +74,8 @@ def _qemu(fd: int) -> Iterator[dict[str, object]]:
     qemu 7; since 8.2 it prints ``compressed`` too, which is always false for a raw file.
     """
     size = file_size(fd)
+    if size == 0:
+        yield {"start": 0, "length": 0, "depth": 0, "present": False, "zero": False, "data": False}
     sectors = -(-size // 512) * 512
     pending: Segment | None = None
     for segment in _padded(fd, size, sectors):

@@ -16,8 +16,8 @@ Advance = Optional[Callable[[int], object]]
 
 
 @contextlib.contextmanager
-def data_bar(total: int, what: str, quiet: bool = False) -> Iterator[Advance]:
-    """A progress bar of ``total`` data bytes; yields the function to call with bytes done, or None."""
+def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
+    """A bar of ``total`` data bytes (None: not known); yields the function to call with bytes done, or None."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

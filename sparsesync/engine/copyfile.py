@@ -99,7 +99,7 @@ def _copy(
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
         return _copy_symlink(source_path, dst, attributes)
-    source = _open_source(source_path)
+    source = open_source(source_path)
     try:
         path = os.path.realpath(dst) if os.path.islink(dst) else os.fspath(dst)
         old = _existing(source, source_path, path)
@@ -123,7 +123,8 @@ def _copy(
     return dst
 
 
-def _open_source(path: str) -> int:
+def open_source(path: str) -> int:
+    """Open a file or block device for reading. Raises IsADirectoryError, shutil.SpecialFileError, OSError."""
     fd = open_quietly(path)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):

@@ -104,7 +104,7 @@ def first_difference(
     b_fd: int,
     full: bool = False,
     *,
-    progress: Optional[Callable[[int], None]] = None,
+    progress: Optional[Callable[[int], object]] = None,
     a_path: Optional[str] = None,
     b_path: Optional[str] = None,
 ) -> Optional[int]:
@@ -137,7 +137,7 @@ def _compare(
     b_fd: int,
     segments: Iterable[Segment],
     size: int,
-    progress: Optional[Callable[[int], None]],
+    progress: Optional[Callable[[int], object]],
     a_path: Optional[str],
     b_path: Optional[str],
 ) -> Optional[int]:

@@ -27,6 +27,7 @@ move the descriptor's file offset, so use positioned reads beside them.
 import errno
 import os
 import stat
+import time
 from typing import Dict, Iterator, Optional, Tuple
 
 Extent = Tuple[int, int]
@@ -137,7 +138,7 @@ def nonzero(fd: int, offset: int, length: int, block: int = ZERO_BLOCK) -> Itera
 def _answers_stub(fd: int, size: int) -> bool:
     """Does the filesystem call the whole file data although blocks are missing?"""
     st = os.fstat(fd)
-    if not looks_sparse(st) or filesystem_type(st.st_dev) in _TRUTHFUL:
+    if not looks_sparse(st) or _is_truthful(st.st_dev):
         return False
     try:
         return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= size
@@ -149,24 +150,35 @@ def _answers_stub(fd: int, size: int) -> bool:
         raise
 
 
-_types: Dict[int, str] = {}
-
-
 def filesystem_type(device: int) -> Optional[str]:
     """The type, as in mount(8), of the mounted filesystem with this ``st_dev``; None if unknown.
 
     From /proc/self/mountinfo (proc_pid_mountinfo(5)). A btrfs subvolume has a
     device number of its own that is not listed there.
     """
-    if device not in _types:
-        _types[device] = ""
-        try:
-            with open("/proc/self/mountinfo", "rb") as table:
-                for line in table:
-                    fields = line.split()
-                    major, minor = fields[2].split(b":")
-                    kind = fields[fields.index(b"-") + 1]
-                    _types[os.makedev(int(major), int(minor))] = os.fsdecode(kind)
-        except FileNotFoundError:  # a chroot without /proc: nothing is known
-            return None
-    return _types[device] or None
+    number = "{}:{}".format(os.major(device), os.minor(device)).encode()
+    try:
+        with open("/proc/self/mountinfo", "rb") as table:
+            for line in table:
+                fields = line.split()
+                if fields[2] == number:
+                    return os.fsdecode(fields[fields.index(b"-") + 1])
+    except FileNotFoundError:
+        pass  # a chroot without /proc: nothing is known
+    return None
+
+
+_truthful: Dict[int, bool] = {}
+_truthful_asked = 0.0
+
+
+def _is_truthful(device: int) -> bool:
+    """Is the filesystem one whose lseek knows holes? Remembered for a second: a tree may ask for every file."""
+    global _truthful_asked
+    now = time.monotonic()
+    if now - _truthful_asked > 1:
+        _truthful.clear()
+        _truthful_asked = now
+    if device not in _truthful:
+        _truthful[device] = filesystem_type(device) in _TRUTHFUL
+    return _truthful[device]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -110,7 +111,7 @@ def test_tar(
         shutil.rmtree(place)
 
 
-HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'q\"", "\u00e9", "-d"]
+HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'\"", "\u00e9", "-d"]
 
 
 def hostile_tree(top: Path) -> None:
@@ -196,7 +197,7 @@ def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch
     root = tmp_path / "srv/containers data"
     (root / "devicemapper/devicemapper").mkdir(parents=True)
     configuration = tmp_path / "daemon.json"
-    configuration.write_text('{"data-root": "%s"}' % root)
+    configuration.write_text(json.dumps({"data-root": str(root)}))
     monkeypatch.setattr("sparsesync.presets.DAEMON_JSON", str(configuration))
     patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
     assert "/srv/containers data/devicemapper/devicemapper/data" in patterns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.filesystems import need
+import sparsesync
+from tests.filesystems import filesystem, need
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -146,7 +148,8 @@ OPTIONS = [
     ["-m"], ["--max-size=1M"], ["--min-size=1M"], ["-L"], ["-K"], ["-R"], ["--no-implied-dirs"], ["-z"], ["-W"],
     ["--no-W"], ["--partial"], ["--partial-dir=.part"], ["--delay-updates"], ["--append"], ["-c"], ["-I"],
     ["--fsync"], ["--numeric-ids"], ["--chown=55:66"], ["--force"], ["-y"], ["--remove-source-files"], ["-q"],
-    ["-v"], ["-i"], ["--out-format=%n"], ["--stats"], ["-P"], ["-h"], ["--modify-window=1"], ["-U"], ["--fake-super"],
+    ["-v"], ["-i"], ["--out-format=%n"], ["--stats"], ["-P"], ["-h"], ["--modify-window=1"], ["-U"],
+    ["-og", "--fake-super"],
 ]  # fmt: skip
 
 
@@ -193,3 +196,257 @@ def test_leaves_what_rsync_leaves(
     assert outcomes["sparsesync"].returncode == outcomes["rsync"].returncode, outcomes
     assert difference(results["sparsesync"], results["rsync"]) == {}
     assert difference(results["sparsesync source"], results["rsync source"]) == {}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    make_source(tmp_path / "src")
+    return tmp_path
+
+
+def allocated(path: Path) -> int:
+    return os.stat(path).st_blocks * 512
+
+
+@pytest.mark.parametrize("options", [[], ["--inplace"], ["-S"], ["-H"], ["--backup"], ["-q"]])
+def test_holes_stay_holes(tree: Path, options: list[str]) -> None:
+    done = sync("-a", *options, "src/", "dst/", cwd=tree)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    for name in ("a/b/img", "a/disk one", "c/-x", "top.img", "a/hole", "a/zeros"):
+        assert allocated(tree / "dst" / name) <= allocated(tree / "src" / name), name
+        if "-S" in options and name == "a/zeros":
+            assert allocated(tree / "dst" / name) == 0
+
+
+def test_a_second_run_has_nothing_to_do(tree: Path) -> None:
+    sync("-a", "src/", "dst/", cwd=tree)
+    before = {p: os.stat(p).st_ino for p in (tree / "dst").rglob("*")}
+    done = sync("-aiv", "src/", "dst/", cwd=tree)
+    assert b"everything is left to rsync: it would transfer no sparse file" in done.stdout
+    assert before == {p: os.stat(p).st_ino for p in (tree / "dst").rglob("*")}
+
+
+def test_v_says_what_was_seeded_and_what_was_left_and_why(tree: Path) -> None:
+    make_destination(tree / "dst", "in the way")
+    out = sync("-av", "src/", "dst/", cwd=tree).stdout.decode(errors="surrogateescape")
+    assert "sparsesync: seeded a/hole: 0 B of 2 MiB\n" in out
+    assert "sparsesync: seeded c/" not in out
+    assert "sparsesync: left to rsync: c/-x: c at the destination is not a directory\n" in out
+    assert "sparsesync: left to rsync: a/disk one: what is at its place is not a regular file\n" in out
+    out = sync("-av", "--append", "src/", "other/", cwd=tree).stdout.decode(errors="surrogateescape")
+    assert "sparsesync: everything is left to rsync: --append is given" in out
+    out = sync("-av", "host:src/", "other/", "--rsh=false", cwd=tree).stdout.decode(errors="surrogateescape")
+    assert "everything is left to rsync: a source or the destination is on another host" in out
+
+
+def test_dry_run_writes_nothing_and_says_what_would_be_seeded(tree: Path) -> None:
+    done = sync("-an", "src/", "dst/", cwd=tree)
+    assert b"would seed a/b/img: 16 KiB of 2 MiB\n" in done.stdout
+    assert b"would seed c/\\#377\\#012\\#134#012" in done.stdout or b"would seed c/\xff\\#012" in done.stdout
+    assert not (tree / "dst").exists()
+    assert b"top.img" in sync("-ani", "src/", "dst/", cwd=tree).stdout.replace(b"would seed top.img", b"")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--version"], ["--help"], ["-h"], [], ["--frob"], ["-a"], ["-a", "none", "dst"], ["src/"],
+     ["-a", "--info=x", "src", "dst"]],
+)  # fmt: skip
+def test_answers_as_rsync_does(tree: Path, argv: list[str]) -> None:
+    ours, theirs = sync(*argv, cwd=tree), run("rsync", *argv, cwd=tree)
+    assert ours.returncode == theirs.returncode
+    assert ours.stdout == theirs.stdout
+    strip = lambda text: [line.split(b"(code")[0] for line in text.splitlines()]  # noqa: E731
+    assert strip(ours.stderr) == strip(theirs.stderr)
+
+
+def test_statuses_pass_through(tree: Path) -> None:
+    need(os.geteuid() == 0, "chattr needs root")
+    assert sync("-a", "src/", "none", "dst/", cwd=tree).returncode == 23
+    assert (tree / "dst/top.img").exists()
+
+
+def test_a_tree_without_sparse_files_costs_one_scan(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(tree / "src")
+    (tree / "src").mkdir()
+    (tree / "src/plain").write_bytes(b"x" * 100_000)
+    need(shutil.which("strace") is not None, "strace is not installed")
+    argv = [sys.executable, "-m", "sparsesync", "sync", "-a", f"{tree}/src/", f"{tree}/dst/"]
+    done = run("strace", "-f", "-e", "trace=execve", "-qq", *argv)
+    started = [line for line in done.stderr.splitlines() if b"rsync" in line and line.endswith(b"= 0")]
+    assert done.returncode == 0
+    assert len([line for line in started if b'rsync", ["rsync"' in line]) == 1
+
+
+@pytest.mark.parametrize("option", ["--files-from", "--exclude-from", "--include-from"])
+def test_a_list_on_standard_input_reaches_both_runs(tree: Path, option: str) -> None:
+    argv = ["-a", f"{option}=-", "src/", "dst/"]
+    done = sync(*argv, cwd=tree, input=b"a/b/img\n")
+    assert done.returncode == 0
+    run("rsync", "-a", f"{option}=-", "src/", "theirs/", cwd=tree, input=b"a/b/img\n")
+    since = time.time() - 60
+    assert difference(snapshot(tree / "dst", since), snapshot(tree / "theirs", since)) == {}
+    if option != "--exclude-from":
+        assert allocated(tree / "dst/a/b/img") == allocated(tree / "src/a/b/img")
+
+
+def test_a_list_from_a_pipe_is_left_whole_for_rsync(tree: Path) -> None:
+    script = f"cd {tree} && {sys.executable} -m sparsesync sync -av --exclude-from=<(echo /c) src/ dst/"
+    done = run("bash", "-c", script)
+    assert done.returncode == 0
+    assert not (tree / "dst/c").exists()
+    assert (tree / "dst/top.img").exists()
+
+
+def fake_rsync(place: Path, body: str) -> dict[str, str]:
+    place.mkdir()
+    (place / "rsync").write_text("#!/bin/sh\n" + body)
+    os.chmod(place / "rsync", 0o755)
+    return {**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}
+
+
+def test_without_rsync(tree: Path) -> None:
+    (tree / "bin").mkdir()
+    environment = {**os.environ, "PATH": str(tree / "bin")}
+    done = sync("-a", "src/", "dst/", cwd=tree, env=environment)
+    assert done.returncode == 127
+    assert done.stderr == b"sparsesync: rsync is not installed; install it, for instance: apt install rsync\n"
+    assert not (tree / "dst").exists()
+    for argv in (["scan", "src"], ["copy", "src/top.img", "x"], ["verify", "src", "src"], ["exclude", "-0", "src"]):
+        done = run(sys.executable, "-m", "sparsesync", *argv, cwd=tree, env=environment)
+        assert done.returncode == 0, (argv, done.stderr)
+
+
+def test_an_rsync_that_is_too_old(tree: Path) -> None:
+    environment = fake_rsync(tree / "bin", 'echo "rsync  version 3.0.9  protocol version 30"\n')
+    done = sync("-a", "src/", "dst/", cwd=tree, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1 and b"rsync 3.0.9 is too old" in done.stderr
+    assert not (tree / "dst").exists()
+    assert sync("--seed-off", "-a", "src/", "dst/", cwd=tree, env=environment).returncode == 0
+
+
+def test_options_of_our_own(tree: Path) -> None:
+    done = sync("-av", "--seed-off", "src/", "dst/", cwd=tree)
+    assert b"everything is left to rsync: --seed-off is given" in done.stdout
+    done = sync("-av", "--seed-min-hole=10M", "src/", "dst2/", cwd=tree)
+    assert b"everything is left to rsync: there are no sparse files" in done.stdout
+    done = sync("-av", "--seed-min-hole", "1M", "src/", "dst3/", cwd=tree)
+    assert b"sparsesync: seeded" in done.stdout
+    done = sync("-a", "--seed-everything", "src/", "dst4/", cwd=tree)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    done = sync("-a", "--seed-min-hole=big", "src/", "dst4/", cwd=tree)
+    assert done.returncode == 1 and b"'big' is not a size" in done.stderr
+    assert not (tree / "dst4").exists()
+
+
+def test_too_small_a_destination_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    with open(source / "img", "wb") as file:
+        file.truncate(1 << 30)
+        for _ in range(40):
+            file.write(b"x" * MIB)
+    (source / "plain").write_bytes(b"plain")
+    with filesystem("ext4", tmp_path / "fs", "32M") as small:
+        (small / "img").write_bytes(b"old")
+        done = sync("-a", f"{source}/", f"{small}/")
+        assert done.returncode == 11
+        assert done.stderr.count(b"\n") == 1
+        assert b"40 MiB are needed" in done.stderr and b"are free" in done.stderr
+        assert (small / "img").read_bytes() == b"old"
+        assert sorted(os.listdir(small)) == ["img", "lost+found"]
+        done = sync("-a", "--seed-no-space-check", f"{source}/", f"{small}/")
+        assert done.returncode == 11
+        assert (small / "img").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_seeding(tmp_path: Path, number: int) -> None:
+    (tmp_path / "src").mkdir()
+    with open(tmp_path / "src/img", "wb") as file:
+        file.write(b"x" * (300 * MIB))
+        file.truncate(1 << 30)
+    process = subprocess.Popen([sys.executable, "-m", "sparsesync", "sync", "-a", "src/", "dst/"], cwd=tmp_path)
+    while process.poll() is None and not any((tmp_path / "dst").glob(".img.*")):
+        time.sleep(0.001)
+    process.send_signal(number)
+    if process.wait(timeout=60) == 0:
+        pytest.skip("it had finished before the signal came")
+    assert process.returncode == 20
+    assert os.listdir(tmp_path / "dst") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_rsync(tree: Path, number: int) -> None:
+    body = 'for a in "$@"; do case $a in --dry-run|--version) exec /usr/bin/rsync "$@";; esac; done\n'
+    body += "trap 'echo caught; exit 20' INT TERM; echo started; while :; do sleep 0.05; done\n"
+    environment = fake_rsync(tree / "bin", body)
+    argv = [sys.executable, "-m", "sparsesync", "sync", "-a", "src/", "dst/"]
+    process = subprocess.Popen(argv, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    process.send_signal(number)
+    assert process.stdout.read() == "caught\n"
+    assert process.wait(timeout=60) == 20
+    process.stdout.close()
+
+
+def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
+    outside = tree / "outside"
+    outside.mkdir()
+    (tree / "dst").mkdir()
+    (tree / "dst/c").symlink_to(outside)
+    assert sync("-a", "src/", "dst/", cwd=tree).returncode == 0
+    assert os.listdir(outside) == []
+    assert (tree / "dst/c").is_dir() and not (tree / "dst/c").is_symlink()
+
+
+def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsesync import seeding
+
+    real = seeding.copy_content
+
+    def copy(source: int, *arguments: object, **more: object) -> int:
+        done = real(source, *arguments, **more)  # type: ignore[arg-type]
+        if more["source_path"] == f"{tree}/src/top.img":
+            with open(tree / "src/top.img", "r+b") as file:
+                file.write(b"changed")
+        return done
+
+    monkeypatch.setattr(seeding, "copy_content", copy)
+    result = sparsesync.sync(f"{tree}/src/", f"{tree}/dst/", ["-a"])
+    assert result.status == 0
+    assert ("top.img", "it changed while it was copied") in result.left
+    assert (tree / "dst/top.img").read_bytes() == (tree / "src/top.img").read_bytes()
+
+
+def test_from_python(tree: Path) -> None:
+    result = sparsesync.sync([tree / "src/a", tree / "src/top.img"], tree / "dst", ["-aH"])
+    assert result.status == 0 and result.handoff is None
+    assert {"a/b/img", "a/disk one", "top.img"} < {seeded.name for seeded in result.seeded}
+    assert result.bytes == sum(seeded.data for seeded in result.seeded) > 0
+    assert result.command[:2] == ["rsync", "-aH"]
+    assert sparsesync.sync(f"{tree}/none", f"{tree}/dst").status == 23
+    with pytest.raises(ValueError, match="--seed-x"):
+        sparsesync.sync(tree / "src", tree / "dst", ["--seed-x"])
+
+
+def test_the_command_of_a_real_report(tmp_path: Path) -> None:
+    """rsync -aAXv --exclude={...} --progress /* DEST, on a small root of our own: a chroot-like tree by cwd."""
+    root = tmp_path / "root"
+    for path in ("etc/passwd", "proc/1/x", "tmp/x", "var/log/x", "mnt/disk/x", "lost+found/x", "dev/x"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    (root / "var/lib/docker").mkdir(parents=True)
+    sparse(root / "var/lib/docker/data")
+    script = (
+        "cd {root} && {run} -aAXv --exclude={{\"/dev/*\",\"/proc/*\",\"/sys/*\",\"/tmp/*\",\"/run/*\",\"/mnt/*\","
+        "\"/media/*\",\"/lost+found\"}} --progress {root}/* {target}"
+    )
+    ours = run("bash", "-c", script.format(root=root, run=f"{sys.executable} -m sparsesync sync", target="../ours"))
+    theirs = run("bash", "-c", script.format(root=root, run="rsync", target="../theirs"))
+    assert ours.returncode == theirs.returncode == 0
+    assert b"sparsesync: seeded var/lib/docker/data: 16 KiB of 2 MiB" in ours.stdout
+    since = time.time() - 60
+    assert difference(snapshot(tmp_path / "ours", since), snapshot(tmp_path / "theirs", since)) == {}
+    assert allocated(tmp_path / "ours/var/lib/docker/data") == allocated(root / "var/lib/docker/data")

@@ -1,0 +1,211 @@
+"""The command as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.filesystems import allocated, need, same_content, sparse_file
+
+MIB = 1 << 20
+
+
+def run(*argv: str, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sparsesync", *argv]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, **more)  # type: ignore
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "d").mkdir()
+    sparse_file(tmp_path / "d/large", 100 << 30, [(0, MIB), (50 << 30, 2 * MIB)])
+    sparse_file(tmp_path / "d/small", 2 * MIB, [(0, 4096)])
+    sparse_file(tmp_path / "d/dense", MIB, [(0, MIB)])
+    os.link(tmp_path / "d/large", tmp_path / "d/name too")
+    return tmp_path
+
+
+def test_scan(tree: Path) -> None:
+    done = run("scan", "d", cwd=tree)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0].split() == ["apparent", "allocated", "data", "extents", "path"]
+    assert lines[1].split()[:7] == ["100.0", "GiB", "3", "MiB", "3", "MiB", "2"]
+    assert lines[2].split() == ["2", "MiB", "4", "KiB", "4", "KiB", "1", "d/small"]
+    assert lines[3:] == ["2 sparse files: 100.0 GiB apparent, 3 MiB allocated"]
+    assert run("scan", "--min-size", "1G", "d", cwd=tree).stdout.endswith(
+        "1 sparse file: 100.0 GiB apparent, 3 MiB allocated\n"
+    )
+    assert "d/dense" in run("scan", "--all", "d", cwd=tree).stdout
+    paths = run("scan", "-0", "d", "d/small", cwd=tree).stdout.split("\0")
+    assert paths[1:] == ["d/small", ""] and paths[0] in ("d/large", "d/name too")
+    (tree / "to").symlink_to("d")
+    assert "to/small" in run("scan", "to", cwd=tree).stdout
+
+
+def test_scan_json(tree: Path) -> None:
+    found = json.loads(run("scan", "--json", "d/small", "d/large", cwd=tree).stdout)
+    assert found == {
+        "files": [
+            {"path": "d/large", "size": 100 << 30, "allocated": allocated(tree / "d/large"), "data": 3 * MIB,
+             "extents": 2},
+            {"path": "d/small", "size": 2 * MIB, "allocated": 4096, "data": 4096, "extents": 1},
+        ],
+        "total": {"files": 2, "size": (100 << 30) + 2 * MIB, "allocated": allocated(tree / "d/large") + 4096,
+                  "data": 3 * MIB + 4096},
+    }  # fmt: skip
+
+
+def test_scan_goes_on_after_a_trouble(tree: Path) -> None:
+    done = run("scan", "none", "d", cwd=tree)
+    assert done.returncode == 1
+    assert done.stderr == "sparsesync: none: No such file or directory\n"
+    assert "2 sparse files" in done.stdout
+
+
+def test_odd_names_reach_the_terminal_as_one_line(tmp_path: Path) -> None:
+    sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\nb\x1b[31m\xff")), MIB, [])
+    done = subprocess.run([sys.executable, "-m", "sparsesync", "scan", "."], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\xff")
+
+
+def test_copy(tree: Path) -> None:
+    assert run("copy", "d/large", "copied", cwd=tree).returncode == 0
+    assert allocated(tree / "copied") == allocated(tree / "d/large")
+    (tree / "into").mkdir()
+    os.utime(tree / "d/small", (1, 1))
+    done = run("copy", "-p", "d/small", "d/dense", "into", cwd=tree)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert same_content(tree / "d/dense", tree / "into/dense")
+    assert os.stat(tree / "into/small").st_mtime == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["copy", "none", "x"], "none: No such file or directory"),
+        (["copy", "d", "x"], "d: is a directory; for trees use 'sparsesync sync -a'"),
+        (["copy", "d/small", "d/small"], "d/small: source and destination are the same file"),
+        (["copy", "d/small", "no/x"], "no: No such file or directory"),
+        (["copy", "d/small"], "d/small: a destination is missing"),
+        (["copy", "d/small", "d/dense", "x"], "x: is not a directory, and there are several sources"),
+        (["map", "none"], "none: No such file or directory"),
+        (["map", "d"], "d: Is a directory"),
+        (["exclude", "none"], "none: No such file or directory"),
+        (["exclude", "--preset", "docker", "--format", "tar", "d"], "the presets are for rsync"),
+        (["scan", "none"], "none: No such file or directory"),
+    ],
+)
+def test_one_line_and_a_status_for_bad_input(tree: Path, argv: list[str], message: str) -> None:
+    before = sorted(os.listdir(tree))
+    done = run(*argv, cwd=tree)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"sparsesync: {message}")
+    assert done.stderr.count("\n") == 1
+    assert sorted(os.listdir(tree)) == before
+
+
+def test_a_size_limit_and_a_full_disk_say_what_to_do(tree: Path) -> None:
+    script = f"ulimit -f 1000; exec {sys.executable} -m sparsesync copy d/large x"
+    done = subprocess.run(["bash", "-c", script], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "sparsesync: x: File too large (the filesystem's limit, or 'ulimit -f')\n"
+    need(os.path.isdir("/dev/shm"), "there is no /dev/shm")
+
+
+def test_exclude_to_a_file_is_all_or_nothing(tree: Path) -> None:
+    assert run("exclude", "-o", "list", "d/", cwd=tree).returncode == 0
+    assert (tree / "list").read_text().splitlines()[-1] == "/small"
+    sparse_file(tree / "d/new\nline", MIB, [])
+    done = run("exclude", "-o", "list", "d/", cwd=tree)
+    assert done.returncode == 1 and "use -0" in done.stderr
+    assert (tree / "list").read_text().splitlines()[-1] == "/small"
+    assert run("exclude", "-0", "-o", "list", "d/", cwd=tree).returncode == 0
+    assert "/new\nline\0" in (tree / "list").read_text()
+
+
+def test_verify(tree: Path) -> None:
+    run("copy", "d/large", "copied", cwd=tree)
+    done = run("verify", "d/large", "copied", cwd=tree)
+    assert (done.returncode, done.stdout) == (0, "")
+    with open(tree / "copied", "r+b") as file:
+        file.seek(70 << 30)
+        file.write(b"!")
+    done = run("verify", "d/large", "copied", cwd=tree)
+    assert done.returncode == 1
+    assert done.stdout == f"d/large: content differs at byte {70 << 30}\n"
+    (tree / "e").mkdir()
+    done = run("verify", "d", "e", cwd=tree)
+    assert done.returncode == 1 and "dense: missing in e\n" in done.stdout
+    done = run("verify", "d", "none", cwd=tree)
+    assert (done.returncode, done.stderr) == (2, "sparsesync: none: No such file or directory\n")
+
+
+def test_a_reader_that_goes_away(tree: Path) -> None:
+    script = f"{sys.executable} -m sparsesync map --json d/large | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=tree, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_help_and_version(tree: Path) -> None:
+    import sparsesync
+
+    assert run("--version", cwd=tree).stdout == f"sparsesync {sparsesync.__version__}\n"
+    done = run("--help", cwd=tree)
+    assert done.returncode == 0
+    for command in ("scan", "map", "copy", "exclude", "verify", "sync"):
+        assert command in done.stdout
+        if command != "sync":
+            assert run(command, "--help", cwd=tree).returncode == 0
+    assert run("frob", cwd=tree).returncode == 2
+
+
+def test_the_public_names() -> None:
+    import sparsesync
+
+    for name in sparsesync.__all__:
+        assert getattr(sparsesync, name) is not None
+    assert callable(sparsesync.verify) and callable(sparsesync.sync)
+    with pytest.raises(AttributeError, match="frob"):
+        sparsesync.frob  # noqa: B018
+
+
+def test_start_up_imports_only_what_is_used() -> None:
+    script = "import sys, sparsesync; sparsesync.copyfile; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
+                             env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}).stdout.split()  # fmt: skip
+    assert "sparsesync.engine.copyfile" in modules
+    assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync"} & set(modules)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: bool) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    sparse_file(tree / "big", 100 << 30, [(0, 64 * MIB)])
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = (
+        "import sparsesync.progress as p\n"
+        f"with p.data_bar(64 << 20, 'seeding', quiet={quiet}) as advance:\n"
+        "    import time; time.sleep(0.6)\n"
+        "    advance and [advance(32 << 20), time.sleep(0.2), advance(32 << 20)]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tree, stderr=theirs, check=True)
+    os.write(theirs, b"end")
+    text = os.read(ours, 65536).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert ("64.0M" in text) is (not quiet)
+    assert ("seeding" in text) is (not quiet)
+    done = run("copy", "big", "x", cwd=tree)
+    assert done.stderr == ""
