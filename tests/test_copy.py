@@ -106,6 +106,14 @@ def test_allocates_no_more_than_the_source(each: Path) -> None:
         assert same_content(source, each / name)
 
 
+def test_does_not_wait_for_the_disk(on: OnFilesystem) -> None:
+    place = on("ext4")
+    sparse_file(place / "a", 8 << 20, [(0, 1 << 20)])
+    sparsesync.copyfile(place / "a", place / "b")
+    # Not allocated yet: ext4 would have been made to write it out on close by a truncation to 0.
+    assert "delalloc" in command("filefrag", "-v", place / "b")
+
+
 def test_zeros_become_holes_only_when_asked(tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.write_bytes(b"x" * 4096 + bytes(MIB) + b"y" * 100)

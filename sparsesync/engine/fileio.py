@@ -276,7 +276,8 @@ class Target:
         gap = 1 << 20
         os.pwrite(self.fd, b"\0", gap)
         kept = allocated(os.fstat(self.fd)) < gap
-        os.ftruncate(self.fd, 0)
+        # Not to 0: ext4 takes that for a file being replaced and writes it out on close (auto_da_alloc, ext4(5)).
+        os.ftruncate(self.fd, 1)
         return kept
 
     def punch(self, offset: int, length: int) -> None:
