@@ -26,7 +26,7 @@ from typing import Callable, Iterable, Iterator, Optional
 
 from .delta import TruncatedError, differing
 from .extents import Extent, allocated, extents, file_size, looks_sparse, nonzero
-from .fileio import Target, blame, clone, copy_range, has_data, punch, read_into, write_all
+from .fileio import Target, blame, clone, copy_range, has_data, read_into, write_all
 
 Progress = Optional[Callable[[int], object]]
 
@@ -66,7 +66,7 @@ def copy_content(
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
     block = os.fstatvfs(target.fd).f_bsize
-    ranges = _data(source, size, block if sparse == "always" else 0)
+    ranges = data_ranges(source, size, block if sparse == "always" else 0)
     with blame(target.path):
         if target.inplace:
             ranges = _update(source, target, ranges, size, source_path)
@@ -74,7 +74,7 @@ def copy_content(
             target.reserve(size, _data_at_most(source, before, size, sparse))
         done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
         if target.inplace:
-            _release(source, target, size)
+            target.trim(allocated(os.fstat(source)))
     if file_size(source) < size:
         raise TruncatedError(source_path)
     return done
@@ -95,7 +95,8 @@ def _tell(progress: Progress, count: int) -> None:
         progress(count)
 
 
-def _data(source: int, size: int, zero_block: int) -> Iterator[Extent]:
+def data_ranges(source: int, size: int, zero_block: int) -> Iterator[Extent]:
+    """The extents of an open file; with ``zero_block`` less the blocks of that size that hold zeros."""
     for offset, length in extents(source, 0, size):
         if zero_block:
             for run in nonzero(source, offset, length, zero_block):
@@ -124,23 +125,7 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
         for run in differing(source, target.fd, offset, length, a_path=source_path, b_path=target.path):
             yield run
     if has_data(target.fd, end, size - end):
-        _cut(target.fd, end, size)
-
-
-def _cut(fd: int, end: int, size: int) -> None:
-    # A hole at the end is made by truncating: that also frees a last block that the file only begins.
-    os.ftruncate(fd, end)
-    os.ftruncate(fd, size)
-
-
-def _release(source: int, target: Target, size: int) -> None:
-    # SEEK_DATA calls preallocated ranges holes, so nothing was punched there; st_blocks shows them.
-    if allocated(os.fstat(target.fd)) > allocated(os.fstat(source)):
-        end = 0
-        for offset, length in extents(target.fd, 0, size):
-            punch(target.fd, end, offset - end)
-            end = offset + length
-        _cut(target.fd, end, size)
+        target.cut(end, size)
 
 
 def _pieces(offset: int, length: int) -> Iterator[Extent]:

@@ -36,6 +36,10 @@ _UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS, errno.ENO
 _refused: Set[Tuple[str, int, int]] = set()
 
 
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
 class NoSpaceError(OSError):
     """The destination cannot hold the file. ``needed`` and ``free`` are bytes."""
 
@@ -201,42 +205,93 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
     return fd
 
 
+def hidden_name(name: str, suffix: str) -> str:
+    """``.NAMEsuffix``, the name cut where it would be too long."""
+    return os.fsdecode(os.fsencode("." + name)[: _NAME_MAX - len(suffix)]) + suffix
+
+
+def free_space(filesystem: os.statvfs_result) -> int:
+    """The bytes that this user may still take of a filesystem."""
+    return (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
+
+
 class Target:
     """A file being written: a temporary beside ``name``, or ``name`` itself (``inplace``).
 
     A context manager: left without :meth:`commit`, the temporary is removed and nothing has
     changed. ``directory`` is a descriptor that stays the caller's; ``path`` is what
     messages call the file.
+
+    ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
+    run that broke off left there is taken up again (then ``resumed`` is true), and is left there once more if
+    :attr:`keep` is set. No two runs write the same one: it is locked.
     """
 
-    def __init__(self, directory: int, name: str, path: str, *, inplace: bool = False) -> None:
+    def __init__(
+        self, directory: int, name: str, path: str, *, inplace: bool = False, partial: Optional[Tuple[int, str]] = None
+    ) -> None:
         self.directory = directory
         self.name = name
         self.path = path
         self.inplace = inplace
+        self.resumed = False
+        self.keep = False
         self._temporary: Optional[str] = None
+        self._temporary_directory = directory
         with blame(path, instead=True):
             if inplace:
-                self.fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+                self.fd = os.open(name, _UPDATE, dir_fd=directory)
                 if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                     os.close(self.fd)
                     raise OSError(errno.EINVAL, "not a regular file", path)
+            elif partial is not None:
+                self._temporary_directory, self._temporary = partial
+                self._take_up()
             else:
                 self._create()
 
+    @property
+    def overlay(self) -> bool:
+        """Whether there is something below what is written, so that holes have to be punched."""
+        return self.inplace or self.resumed
+
     def _create(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
-            stem = os.fsencode("." + self.name)[: _NAME_MAX - len(suffix)]
-            temporary = os.fsdecode(stem) + suffix
+            temporary = hidden_name(self.name, suffix)
             try:
-                self.fd = os.open(temporary, flags, 0o600, dir_fd=self.directory)
+                self.fd = os.open(temporary, _CREATE, 0o600, dir_fd=self.directory)
             except FileExistsError:
                 continue
             self._temporary = temporary
             return
+
+    def _take_up(self) -> None:
+        name, directory = self._temporary, self._temporary_directory
+        assert name is not None
+        while True:
+            try:
+                fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
+            except FileExistsError:
+                fd, resumed = os.open(name, _UPDATE, dir_fd=directory), True
+            try:
+                st = os.fstat(fd)
+                if not stat.S_ISREG(st.st_mode) or st.st_nlink > 1 or st.st_uid != os.geteuid():
+                    raise OSError(errno.EEXIST, "something else has the name of its partial file")
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise OSError(errno.EBUSY, "another run is writing it") from None
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), st):
+                        os.fchmod(fd, 0o600)
+                        self.fd, self.resumed = fd, resumed
+                        return
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # the run that had it has just finished
 
     def __enter__(self) -> "Target":
         return self
@@ -244,7 +299,8 @@ class Target:
     def __exit__(self, *exc_info: object) -> None:
         try:
             if self._temporary is not None:
-                os.unlink(self._temporary, dir_fd=self.directory)
+                if not (self.keep and allocated(os.fstat(self.fd))):
+                    os.unlink(self._temporary, dir_fd=self._temporary_directory)
                 self._temporary = None
         finally:
             os.close(self.fd)
@@ -255,9 +311,9 @@ class Target:
         Returns whether the filesystem keeps holes; where it does not, all of ``size`` must fit.
         Raises NoSpaceError before anything is written.
         """
-        holes = needed >= size or self._probe_holes()
+        holes = needed >= size or self._probe_holes(size)
         filesystem = os.fstatvfs(self.fd)
-        free = (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
+        free = free_space(filesystem)
         if not holes:
             warnings.warn(
                 "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
@@ -271,27 +327,50 @@ class Target:
         os.ftruncate(self.fd, size)
         return holes
 
-    def _probe_holes(self) -> bool:
+    def _probe_holes(self, size: int) -> bool:
         # What FAT does with a byte behind a gap is fill the gap, so one small gap tells.
         gap = 1 << 20
         os.pwrite(self.fd, b"\0", gap)
         kept = allocated(os.fstat(self.fd)) < gap
         # Not to 0: ext4 takes that for a file being replaced and writes it out on close (auto_da_alloc, ext4(5)).
-        os.ftruncate(self.fd, 1)
+        os.ftruncate(self.fd, gap if size > gap else 0)
         return kept
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. In a temporary all that is not written is one already."""
-        if self.inplace and length > 0 and has_data(self.fd, offset, length):
+        if self.overlay and length > 0 and has_data(self.fd, offset, length):
             punch(self.fd, offset, length)
 
-    def commit(self, *, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
-        """Set the modification time, if given, and let the new content take the name."""
+    def trim(self, at_most: int) -> None:
+        """Give back what is preallocated, if more than ``at_most`` bytes are allocated.
+
+        SEEK_DATA calls preallocated ranges holes, so nothing was punched there; st_blocks shows them.
+        """
+        st = os.fstat(self.fd)
+        if allocated(st) <= at_most:
+            return
+        end = 0
+        for offset, length in extents(self.fd, 0, st.st_size):
+            punch(self.fd, end, offset - end)
+            end = offset + length
+        self.cut(end, st.st_size)
+
+    def cut(self, end: int, size: int) -> None:
+        """Make all from ``end`` to ``size`` a hole by truncating: a last block that the file only begins goes too."""
+        os.ftruncate(self.fd, end)
+        os.ftruncate(self.fd, size)
+
+    def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
+        """Set mode and modification time, if given, and let the new content take the name."""
         with blame(self.path, instead=True):
+            if mode is not None:
+                os.fchmod(self.fd, mode)
             if mtime_ns is not None:
                 os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, mtime_ns))
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:
-                os.rename(self._temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+                os.rename(
+                    self._temporary, self.name, src_dir_fd=self._temporary_directory, dst_dir_fd=self.directory
+                )
                 self._temporary = None

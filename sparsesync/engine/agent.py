@@ -1,0 +1,193 @@
+"""The far end's main loop: operations by name, until the client goes away.
+
+The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.ssh`). It greets, tells
+what it can do, and takes CALL frames. Each names an operation, one of the ``_op_`` methods of :class:`Agent`, and its
+arguments; the answer is any number of ITEM and TROUBLE frames and one DONE or FAIL. ``receive`` and ``send`` turn
+the connection into a transfer (:mod:`receive`, :mod:`send`) for as long as that takes.
+
+Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
+paths below a destination for leading out of it, but it is no guard against its own user.
+"""
+
+import os
+import sys
+from typing import Any, Dict, List, Optional, Tuple
+
+from . import protocol
+from .capabilities import Compressor, Digest, capabilities
+from .extents import allocated, extents, file_size
+from .link import Link
+from .place import Need, Place
+from .protocol import LinkError, ProtocolError, get
+from .receive import Receiver
+from .scan import measure, open_quietly, scan
+from .send import Outgoing, Sender, outgoing
+
+_BATCH = 500
+
+
+class Agent:
+    """Serves one connection. What a transfer needs between calls is kept here."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.place: Optional[Place] = None
+
+    def serve(self) -> None:
+        """Greet, and answer until the connection ends. Raises ProtocolError if the client makes no sense."""
+        self.link.write(protocol.MAGIC)
+        self.link.send_json(
+            protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **capabilities()
+        )
+        hello = self.link.read()
+        if hello.kind != protocol.HELLO:
+            raise ProtocolError("the client does not say hello")
+        value = hello.json()
+        if get(value, "protocol", int) != protocol.VERSION:
+            raise ProtocolError("the client speaks version {} of the protocol".format(value["protocol"]))
+        self.digest = Digest(get(value, "digest", str), bytes.fromhex(get(value, "salt", str)))
+        self.link.timeout = get(value, "timeout", float, optional=True)
+        if self.link.timeout:
+            self.link.keep_alive(self.link.timeout / 3)
+        while True:
+            frame = self.link.read()
+            if frame.kind != protocol.CALL:
+                raise ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
+            call = frame.json()
+            operation = getattr(self, "_op_" + get(call, "op", str), None)
+            if operation is None:
+                raise ProtocolError("there is no operation {!r}".format(call["op"]))
+            try:
+                result = operation(**get(call, "arguments", dict))
+                if result is not None:
+                    self.link.send_json(protocol.DONE, **result)
+            except LinkError:
+                raise
+            except (OSError, ValueError, TypeError) as error:
+                self.link.fail(protocol.FAIL, error)
+
+    def _trouble(self, error: OSError) -> None:
+        self.link.fail(protocol.TROUBLE, error)
+
+    def _op_stat(self, path: str) -> Dict[str, Any]:
+        """The mode of what is at a path, behind symlinks; None if that is nothing. And if there is at least a link."""
+        try:
+            mode = os.stat(path).st_mode  # type: Optional[int]
+        except (FileNotFoundError, NotADirectoryError):
+            mode = None
+        return {"mode": mode, "exists": mode is not None or os.path.lexists(path)}
+
+    def _op_look(self, paths: List[str], follow: bool) -> Dict[str, Any]:
+        """Size and allocated size of each of the regular files among ``paths``; None for what is none."""
+        found = []  # type: List[Optional[Tuple[int, int]]]
+        for path in paths:
+            found.append(look(path, follow))
+        return {"found": found}
+
+    def _op_scan(self, path: str, measured: bool, **options: Any) -> Dict[str, Any]:
+        for file in scan(path, on_error=self._trouble, **options):
+            data = count = 0
+            if measured:
+                try:
+                    data, count = measure(file.path)
+                except OSError as error:
+                    self._trouble(error)
+                    continue
+            self.link.send_json(
+                protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
+                nlink=file.st.st_nlink, data=data, extents=count,
+            )  # fmt: skip
+        return {}
+
+    def _op_extents(self, path: str) -> Dict[str, Any]:
+        fd = open_quietly(path)
+        try:
+            size = file_size(fd)
+            batch = []  # type: List[Tuple[int, int]]
+            for extent in extents(fd, 0, size):
+                batch.append(extent)
+                if len(batch) == _BATCH:
+                    self.link.send_json(protocol.ITEM, extents=batch)
+                    batch = []
+            self.link.send_json(protocol.ITEM, extents=batch)
+        finally:
+            os.close(fd)
+        return {"size": size}
+
+    def _op_place(self, path: str, **options: Any) -> Dict[str, Any]:
+        """Open the destination of a transfer."""
+        if self.place is not None:
+            self.place.close()
+            self.place = None
+        self.place = Place(path, **options)
+        return {}
+
+    def _at(self) -> Place:
+        if self.place is None:
+            raise ProtocolError("there is no destination yet")
+        return self.place
+
+    def _op_expect(self, needs: List[Tuple[str, int]]) -> Dict[str, Any]:
+        self._at().expect(Need(name, size, None) for name, size in needs)
+        return {}
+
+    def _op_check_space(self) -> Dict[str, Any]:
+        from .fileio import NoSpaceError
+
+        try:
+            self._at().check_space()
+        except NoSpaceError as error:
+            return {"no_space": [error.needed, error.free, error.filename]}
+        return {"no_space": None}
+
+    def _op_touch(self, names: List[str]) -> Dict[str, Any]:
+        self._at().touch(names)
+        return {}
+
+    def _op_receive(self) -> None:
+        Receiver(self.link, self.digest, self._at(), lambda result: None).run()
+
+    def _op_send(
+        self,
+        follow: bool,
+        sparse: str,
+        compressor: Optional[Tuple[str, Optional[int]]],
+        bwlimit: Optional[int],
+    ) -> None:
+        self.link.bwlimit = bwlimit
+        squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
+
+        def make(path: str, name: str) -> Outgoing:
+            return outgoing(path, name, follow=follow)
+
+        Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
+
+
+def look(path: str, follow: bool) -> Optional[Tuple[int, int]]:
+    """(size, allocated) of a regular file, in bytes; None if it is none or out of reach."""
+    import stat
+
+    try:
+        st = os.stat(path, follow_symlinks=follow)
+    except (OSError, ValueError):
+        return None
+    return (st.st_size, allocated(st)) if stat.S_ISREG(st.st_mode) else None
+
+
+def main() -> int:
+    """Serve on standard input and output; returns the exit status. Says what is wrong on standard error."""
+    source, sink = os.dup(0), os.dup(1)
+    # Whatever prints from here on must not end up between frames.
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    link = Link(source, sink, name="the client")
+    try:
+        Agent(link).serve()
+    except ProtocolError as error:
+        sys.stderr.write("sparsesync agent: {}\n".format(error))
+        return 1
+    except LinkError:
+        return 0  # the client has gone, as it does when it is done
+    return 0
+

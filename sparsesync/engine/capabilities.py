@@ -1,0 +1,139 @@
+"""What this machine can do that the other end may not: digests and compressors.
+
+Each end says what it has, with how fast its digests are here; the client chooses what suits
+both (:func:`choose`). BLAKE3 if both have it, since nothing else comes near; otherwise the
+cryptographic hash of hashlib that is the fastest on the slower of the two machines, which is
+SHA-256 where the processor has instructions for it and BLAKE2b elsewhere.
+
+Every digest begins with a salt that is new for each connection. So the short digests by which blocks are
+compared cannot be made to collide by whoever wrote the files.
+"""
+
+import hashlib
+import time
+import zlib
+from typing import Any, Dict, Optional
+
+from .protocol import PAYLOAD, ProtocolError, get
+
+_SAMPLE = bytes(64 * 1024)
+
+
+def _blake3() -> Any:
+    import blake3
+
+    return blake3.blake3()
+
+
+_DIGESTS = {"blake3": _blake3, "blake2b": hashlib.blake2b, "sha256": hashlib.sha256}  # type: Dict[str, Any]
+
+
+class Digest:
+    """A family of hashes: one algorithm, one salt."""
+
+    def __init__(self, name: str, salt: bytes) -> None:
+        self.name = name
+        self._base = _DIGESTS[name]()
+        self._base.update(salt)
+
+    def new(self) -> Any:
+        """A hash object that has taken the salt, with ``update`` and ``digest`` as in hashlib."""
+        return self._base.copy()
+
+    def of(self, data: Any) -> bytes:
+        """The whole digest of some bytes."""
+        digest = self._base.copy()
+        digest.update(data)
+        return bytes(digest.digest())
+
+
+def capabilities() -> Dict[str, Any]:
+    """What is to be had here: ``digests``, each with its speed in bytes per second, and ``compressors``."""
+    digests = {}
+    for name in _DIGESTS:
+        try:
+            digest = Digest(name, b"")
+        except Exception:  # not installed, or broken: either way it cannot be used
+            continue
+        digest.of(_SAMPLE)
+        started = time.perf_counter()
+        digest.of(_SAMPLE)
+        digests[name] = int(len(_SAMPLE) / max(time.perf_counter() - started, 1e-9))
+    return {"digests": digests, "compressors": ["zlib"] if _zstd() is None else ["zstd", "zlib"]}
+
+
+def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:
+    """The digest both have that the slower of the two ends computes fastest. Raises ProtocolError if there is none."""
+    mine, other = get(ours, "digests", dict), get(theirs, "digests", dict)
+    both = [name for name in mine if name in other and type(other[name]) is int]
+    if not both:
+        raise ProtocolError("the two ends have no digest in common")
+    return "blake3" if "blake3" in both else max(both, key=lambda name: int(min(mine[name], other[name])))
+
+
+def choose_compressor(ours: Dict[str, Any], theirs: Dict[str, Any], wanted: Optional[str]) -> str:
+    """zstd where both have it, else zlib; ``wanted`` overrules if both have that."""
+    both = [name for name in get(ours, "compressors", list) if name in get(theirs, "compressors", list)]
+    if wanted is not None and wanted in both:
+        return wanted
+    return "zstd" if "zstd" in both else "zlib"
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard
+
+        return zstandard
+    except ImportError:
+        return None
+
+
+NONE, ZLIB, ZSTD = range(3)
+"""How the content of a DATA frame is compressed."""
+
+
+class Compressor:
+    """Compresses what is sent. ``level``: the library's own, None for its default."""
+
+    def __init__(self, name: str, level: Optional[int]) -> None:
+        self.code = ZSTD if name == "zstd" else ZLIB
+        if self.code == ZLIB:
+            chosen = -1 if level is None else max(-1, min(level, 9))
+            self._compress = lambda data: zlib.compress(data, chosen)  # type: Any
+        else:
+            zstd = _zstd()
+            chosen = 3 if level is None else max(1, min(level, 22))
+            self._compress = zstd.ZstdCompressor(level=chosen).compress
+
+    def compress(self, data: memoryview) -> Optional[bytes]:
+        """The data made smaller, or None if it would not be."""
+        made = self._compress(data)
+        return made if len(made) < len(data) else None
+
+
+def decompress(code: int, data: memoryview, size: int) -> bytes:
+    """The ``size`` bytes that ``data`` holds. Raises ProtocolError if it holds more, fewer, or garbage."""
+    if size > PAYLOAD:
+        raise ProtocolError("a frame holds {} bytes, where {} are allowed".format(size, PAYLOAD))
+    try:
+        made = _decompress(code, data, size)
+    except ProtocolError:
+        raise
+    except Exception:  # each library has errors of its own, and none means anything but this
+        raise ProtocolError("compressed data is broken") from None
+    if len(made) != size:
+        raise ProtocolError("compressed data is not as long as it said")
+    return made
+
+
+def _decompress(code: int, data: memoryview, size: int) -> bytes:
+    if code == ZLIB:
+        stream = zlib.decompressobj()
+        # One byte more than wanted is enough to see a bomb, and is all that is ever made of it.
+        return stream.decompress(data, size + 1)
+    zstd = _zstd() if code == ZSTD else None
+    if zstd is None:
+        raise ProtocolError("data is compressed in a way that was not agreed on")
+    with zstd.ZstdDecompressor().stream_reader(bytes(data)) as reader:
+        return bytes(reader.read(size + 1))
+

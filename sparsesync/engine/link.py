@@ -1,0 +1,177 @@
+"""One connection between two engines: file descriptors around :mod:`protocol`.
+
+:class:`Link` reads and writes frames, and is where time is watched: a peer that is silent for longer than
+``timeout`` is given up, and ``bwlimit`` slows down what is written. Both descriptors are non-blocking and waited
+for by select(2), since a write to a pipe may otherwise hang in the kernel for good.
+
+Reading and writing may happen in two threads, and pings come from a third; so writing is
+locked, and a frame is always written whole.
+"""
+
+import os
+import select
+import threading
+import time
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Union
+
+from . import protocol
+from .protocol import Decoder, Frame, LinkError, ProtocolError
+
+Part = Union[bytes, memoryview]
+
+_PIPE = 1 << 20
+"""What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
+
+_F_SETPIPE_SZ = 1031
+
+
+class Link:
+    """A connection by two descriptors, which it owns from now on.
+
+    ``timeout``: seconds of silence after which the peer is given up, None for never. ``bwlimit``: bytes per
+    second, None for no limit. ``name`` is what messages call the peer.
+    """
+
+    def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
+        self.source = source
+        self.sink = sink
+        self.name = name
+        self.timeout: Optional[float] = None
+        self.bwlimit: Optional[int] = None
+        self.received = 0
+        self.sent = 0
+        self._decoder = Decoder(greeting)
+        self._frames = iter(())  # type: Any
+        self._lock = threading.Lock()
+        self._pinger: Optional[threading.Event] = None
+        self._credit_at = time.monotonic()
+        for fd in (source, sink):
+            os.set_blocking(fd, False)
+            _widen(fd)
+
+    def read(self) -> Frame:
+        """The next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
+        while True:
+            frame: Frame
+            for frame in self._frames:
+                if frame.kind != protocol.PING:
+                    return frame
+            self._fill()
+
+    def _fill(self) -> None:
+        space = self._decoder.space()
+        while True:
+            try:
+                count = os.readv(self.source, [space])
+                break
+            except BlockingIOError:
+                self._wait([self.source], [])
+            except OSError as error:
+                self._lost(error)
+        if not count:
+            self._decoder.ended()
+            raise LinkError("{}: the connection has ended".format(self.name))
+        self.received += count
+        self._decoder.received(count)
+        self._frames = self._decoder.frames()
+
+    def write(self, *parts: Part) -> None:
+        """Write the parts as they are, one after the other. Raises LinkError."""
+        with self._lock:
+            rest: List[memoryview] = [memoryview(part) for part in parts if part]
+            if self.bwlimit:
+                self._slow_down(sum(map(len, rest)))
+            while rest:
+                try:
+                    count = os.writev(self.sink, rest)
+                except BlockingIOError:
+                    self._wait([], [self.sink])
+                    continue
+                except OSError as error:
+                    self._lost(error)
+                self.sent += count
+                while rest and count >= len(rest[0]):
+                    count -= len(rest.pop(0))
+                if count:
+                    rest[0] = rest[0][count:]
+
+    def _lost(self, error: OSError) -> NoReturn:
+        raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
+
+    def _wait(self, readers: Sequence[int], writers: Sequence[int]) -> None:
+        poll = select.poll()
+        for fd in readers:
+            poll.register(fd, select.POLLIN)
+        for fd in writers:
+            poll.register(fd, select.POLLOUT)
+        timeout = self.timeout
+        if not poll.poll(None if timeout is None else timeout * 1000):
+            raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))
+
+    def _slow_down(self, count: int) -> None:
+        # Each frame pays in advance for the time it takes at this rate; a pause is not saved up for a burst.
+        assert self.bwlimit
+        now = time.monotonic()
+        self._credit_at = max(self._credit_at, now) + float(count) / self.bwlimit
+        if self._credit_at - now > 0.02:
+            time.sleep(self._credit_at - now)
+
+    def send_json(self, kind: int, **values: Any) -> None:
+        """Write a control frame."""
+        self.write(protocol.encode_json(kind, **values))
+
+    def fail(self, kind: int, error: BaseException) -> None:
+        """Write an error as a FAIL or TROUBLE frame."""
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        name = getattr(error, "filename", None)
+        self.send_json(
+            kind,
+            errno=getattr(error, "errno", None),
+            strerror=text,
+            filename=None if name is None else os.fsdecode(name),
+            value=isinstance(error, ValueError),
+        )
+
+    def keep_alive(self, interval: float) -> None:
+        """Send pings from a thread of its own until the link is closed."""
+        stop = self._pinger = threading.Event()
+
+        def run() -> None:
+            while not stop.wait(interval):
+                try:
+                    self.write(protocol.encode(protocol.PING))
+                except OSError:
+                    return  # whoever reads or writes next meets the same and tells
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def close(self) -> None:
+        """Close both descriptors. The peer sees the end of the stream."""
+        if self._pinger is not None:
+            self._pinger.set()
+        for fd in {self.source, self.sink}:
+            os.close(fd)
+
+
+def peer_error(value: Dict[str, Any]) -> Exception:
+    """The error that a FAIL or TROUBLE frame carries, as the peer raised it: an OSError or a ValueError."""
+    code = protocol.get(value, "errno", int, optional=True)
+    text = protocol.get(value, "strerror", str)
+    name = protocol.get(value, "filename", str, optional=True)
+    if protocol.get(value, "value", bool):
+        return ValueError(text)
+    return OSError(text) if code is None else OSError(code, text, name)
+
+
+def unexpected(frame: Frame) -> ProtocolError:
+    """The error for a frame that has no place here."""
+    return ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
+
+
+def _widen(fd: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
+    except OSError:
+        pass  # a socket, or more than this user may have: it works as it is

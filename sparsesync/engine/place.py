@@ -1,0 +1,297 @@
+"""The destination of a transfer: its root, and rsync's rules for putting a file below it.
+
+What rsync does after the seeding must come out as if it had made the files itself. So here
+
+* a new file gets the mode rsync gives one (the source's less the umask), an updated one keeps
+  its own; with ``-p`` and the like rsync then sets the rest;
+* missing parents get the mode that rsync gives them;
+* whatever is not plain is left alone: a symlink in the way, a device, a directory, an
+  earlier partial file of rsync's, a backup that rsync would have to make.
+
+:meth:`Place.target` gives the :class:`~.fileio.Target` of one name, or raises :class:`Leave` with the reason
+why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name, ``.NAME.sparsesync``
+beside the file or below ``partial_dir``, that outlives a broken connection.
+
+No symlink is followed below the root. Sizes are bytes.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from .extents import allocated
+from .fileio import NoSpaceError, Target, free_space, hidden_name, open_beneath
+
+PARTIAL = ".sparsesync"
+"""How the name of a partial file ends that lies beside its target."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Leave(Exception):
+    """This file is left to rsync; the message says why."""
+
+
+class Need(NamedTuple):
+    """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
+
+    name: str
+    allocated: int
+    device: Optional[int]
+
+
+class Spec(NamedTuple):
+    """A file that is to be put in place.
+
+    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``allocated`` is what it takes there.
+    ``attributes`` are what :mod:`copyfile` carries over, where that is what was asked for.
+    """
+
+    name: str
+    size: int
+    allocated: int
+    mode: int
+    mtime_ns: int
+    parents: Sequence[int] = ()
+    attributes: Optional[Dict[str, Any]] = None
+
+
+class Place:
+    """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
+
+    ``make``: the mode to make the directory with if it is missing. The others are rsync's options of the same
+    name. Raises OSError if the directory cannot be opened or made.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        single: Optional[str] = None,
+        *,
+        make: Optional[int] = None,
+        inplace: bool = False,
+        perms: bool = True,
+        backup: bool = False,
+        fsync: bool = False,
+        partial_dir: Optional[str] = None,
+        resume: bool = False
+    ) -> None:
+        self.path = path
+        self.single = single
+        self.inplace = inplace
+        self.perms = perms
+        self.backup = backup
+        self.fsync = fsync
+        self.partial_dir = partial_dir
+        self.resume = resume
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._growth: Dict[int, int] = {}
+        self._example: Dict[int, str] = {}
+        try:
+            self._root = os.open(path, _DIRECTORY)
+        except FileNotFoundError:
+            # rsync makes the last component only, so a missing parent is an error it has to report.
+            if make is None:
+                raise
+            os.mkdir(path, make & 0o777)
+            self._root = os.open(path, _DIRECTORY)
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def expect(self, needs: Iterable[Need]) -> None:
+        """Count what is going to be written, for :meth:`check_space`."""
+        for need in needs:
+            target = os.path.join(self.path, self.single or need.name)
+            holder = os.path.dirname(target)
+            while holder != self.path and not os.path.isdir(holder):
+                holder = os.path.dirname(holder)
+            device = os.stat(holder or ".").st_dev
+            if device == need.device:
+                continue  # extents may be shared; the target itself checks once it knows
+            block = os.statvfs(holder or ".").f_frsize
+            growth = -(-need.allocated // block) * block
+            partial = hidden_name(os.path.basename(target), PARTIAL)
+            for held in (target, os.path.join(os.path.dirname(target), partial)):
+                with contextlib.suppress(OSError):
+                    growth -= allocated(os.lstat(held))
+            self._growth[device] = self._growth.get(device, 0) + growth
+            self._example[device] = holder or "."
+
+    def check_space(self) -> None:
+        """Raises NoSpaceError if what was expected does not fit on one of the filesystems it goes to."""
+        for device, needed in self._growth.items():
+            filesystem = os.statvfs(self._example[device])
+            free = free_space(filesystem)
+            if needed > free and filesystem.f_blocks:
+                raise NoSpaceError(needed, free, self._example[device])
+
+    def has_basis(self, spec: Spec) -> bool:
+        """Whether there is something to compare the source with: an earlier file, or a partial one."""
+        check_name(spec.name)
+        parent, base = os.path.split(self.single or spec.name)
+        try:
+            directory = open_beneath(self._root, parent)
+        except OSError:
+            return False  # not there yet; or target() will say what is wrong
+        try:
+            names = [base, hidden_name(base, PARTIAL)]
+            if self.partial_dir:
+                names.append(os.path.join(self.partial_dir, base))
+            return any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names)
+        finally:
+            os.close(directory)
+
+    def target(self, spec: Spec) -> "Placed":
+        """The target for a file. Raises Leave if it is for rsync to make, ValueError for a bad name, OSError."""
+        name, mode = spec.name, spec.mode
+        parent, base = os.path.split(self.single or name)
+        check_name(name)
+        try:
+            directory = open_beneath(self._root, parent, _Modes(parent, spec.parents))
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Leave("{} at the destination is not a directory".format(error.filename)) from None
+            raise
+        try:
+            old = self._existing(directory, base)
+            inplace = self.inplace and old is not None
+            if not self.perms and _has_default_acl(directory):
+                raise Leave("the directory's default ACL decides its mode")
+            if not inplace:
+                mode = mode & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
+            partial = None
+            if self.resume and not inplace:
+                partial = self._partial(directory, base)
+            return Placed(directory, base, name, partial, old, None if inplace else mode, self.fsync)
+        except BaseException:
+            os.close(directory)
+            raise
+
+    def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
+        """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
+        earlier = self.partial_dir
+        if earlier and not self.resume:
+            if os.access(os.path.join(earlier, base), os.F_OK, dir_fd=directory, follow_symlinks=False):
+                raise Leave("a partial file of an earlier run is there")
+        try:
+            old = os.stat(base, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if self.backup:
+            raise Leave("the backup is rsync's to make")
+        if not stat.S_ISREG(old.st_mode):
+            raise Leave("what is at its place is not a regular file")
+        return old
+
+    def _partial(self, directory: int, base: str) -> Tuple[int, str]:
+        """Where the partial file goes: the descriptor of the directory, to be closed, and its name there."""
+        if not self.partial_dir:
+            return os.dup(directory), hidden_name(base, PARTIAL)
+        # rsync(1), --partial-dir: made with mode 0700, relative to the file's own directory unless absolute.
+        if self.partial_dir.startswith("/"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.partial_dir, 0o700)
+            return os.open(self.partial_dir, _DIRECTORY | os.O_NOFOLLOW), base
+        return open_beneath(directory, self.partial_dir, lambda path: 0o700), base
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Give files the time of the transfer, as rsync does without ``--times``."""
+        for name in names:
+            check_name(name)
+            parent, base = os.path.split(self.single or name)
+            try:
+                directory = open_beneath(self._root, parent)
+            except OSError:
+                continue  # rsync had a reason to remove or replace it
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(base, dir_fd=directory, follow_symlinks=False)
+            finally:
+                os.close(directory)
+
+
+class Placed(Target):
+    """A target below a place. It owns the descriptor of its directory, and knows the mode it is to get."""
+
+    def __init__(
+        self,
+        directory: int,
+        name: str,
+        path: str,
+        partial: Optional[Tuple[int, str]],
+        old: Optional[os.stat_result],
+        mode: Optional[int],
+        fsync: bool,
+    ) -> None:
+        self.old = old
+        self.mode = mode
+        self.fsync = fsync
+        self._partial = partial
+        try:
+            super().__init__(directory, name, path, inplace=mode is None, partial=partial)
+        except BaseException:
+            if partial is not None:
+                os.close(partial[0])
+            raise
+
+    def open_old(self) -> Optional[int]:
+        """A descriptor of the file that will be replaced, for reading; None if there is none."""
+        if self.old is None or self.inplace:
+            return None
+        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
+        if not os.path.samestat(os.fstat(fd), self.old):
+            os.close(fd)
+            raise Leave("it was replaced meanwhile")
+        return fd
+
+    def finish(self, spec: Spec) -> None:
+        """Commit with the mode rsync would have given the file, and the source's time."""
+        self.commit(mode=self.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            if self._partial is not None:
+                os.close(self._partial[0])
+            os.close(self.directory)
+
+
+class _Modes:
+    """The modes for missing parents, by their path; :func:`open_beneath` asks for them."""
+
+    def __init__(self, parent: str, modes: Sequence[int]) -> None:
+        parts = [part for part in parent.split("/") if part]
+        self._modes = {"/".join(parts[: count + 1]): mode for count, mode in enumerate(modes)}
+
+    def __call__(self, path: str) -> int:
+        return self._modes.get(path, 0o777) & 0o777 | stat.S_IRWXU
+
+
+def parent_modes(source: str, name: str) -> List[int]:
+    """The modes of the directories on the way to ``name``, which ``source`` ends with. Raises OSError."""
+    above = source[: len(source) - len(name)]
+    parts = [part for part in os.path.dirname(name).split("/") if part]
+    return [
+        stat.S_IMODE(os.stat(os.path.join(above, *parts[: count + 1])).st_mode) for count in range(len(parts))
+    ]
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that could lead out of the root, or is none."""
+    parts = name.split("/")
+    if name.startswith("/") or "\0" in name or ".." in parts or parts[-1] in ("", "."):
+        raise ValueError("{!r} is not a name below the destination".format(name))
+
+
+def _has_default_acl(directory: int) -> bool:
+    try:
+        return bool(os.getxattr(directory, "system.posix_acl_default"))
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise

@@ -1,0 +1,407 @@
+"""The receiving end of a transfer: digests of what is here, and files made of what comes.
+
+The receiver is a loop over frames with no opinion of its own; the sender decides (:mod:`send`)::
+
+    FILE    -> is there a basis?                          STATE
+    ASK     -> digests of the basis' blocks               DIGESTS
+    DATA    -> write the bytes
+    KEEP    -> what the basis has there is right: leave it, or copy it within the machine
+    HOLE    -> punch, if there is anything
+    FINISH  -> the digests over everything agree? commit  CLOSED
+    END     -> no more files                              DONE, once all are closed
+
+A target is opened when the first frame needs it, so a thousand files can be announced at once. The
+basis is the partial file of an earlier run where that has data, and the old file elsewhere; which of the two a block
+came from does not matter, since its digest decides. Where the filesystem can clone, the
+target begins as a clone of the old file.
+
+The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
+DATA, the digest of each :data:`BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here.
+
+The sender is not trusted: ranges are checked against the size that was announced, names by the place.
+If the connection breaks, what was received is kept as a partial file.
+"""
+
+import os
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from . import protocol
+from .capabilities import NONE, Digest, decompress
+from .delta import TruncatedError
+from .extents import Extent
+from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
+from .link import Link, peer_error, unexpected
+from .place import Leave, Place, Placed, Spec
+from .protocol import Frame, ProtocolError, get
+
+BLOCK = 64 * 1024
+"""The block that digests are compared by first, and that the guard is made of."""
+
+FINE = 4096
+"""The block that is compared where a BLOCK differs: the filesystems' own."""
+
+_DIGEST_SIZE = {BLOCK: 16, FINE: 8}
+
+_WANTS_AHEAD = 2048
+
+Progress = Optional[Callable[[int], object]]
+
+
+class Result(NamedTuple):
+    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content."""
+
+    name: str
+    size: int
+    data: int
+    sent: int
+    left: Optional[str] = None
+    no_space: Optional[Tuple[int, int]] = None
+
+
+def digest_size(block: int) -> int:
+    """How many bytes of a block's digest are sent. Raises ProtocolError for a block that is not compared."""
+    if block not in _DIGEST_SIZE:
+        raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
+    return _DIGEST_SIZE[block]
+
+
+def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
+    """Ranges cut at every multiple of ``block``."""
+    for offset, length in ranges:
+        end = offset + length
+        while offset < end:
+            count = min(block - offset % block, end - offset)
+            yield offset, count
+            offset += count
+
+
+class _Arriving:
+    """A file that is being received."""
+
+    def __init__(self, number: int, spec: Spec, digest: Digest) -> None:
+        self.number = number
+        self.spec = spec
+        self.target: Optional[Placed] = None
+        self.old: Optional[int] = None
+        self.data = 0
+        self.sent = 0
+        self.guard = digest.new()
+
+    def open(self, place: Place) -> Placed:
+        target = self.target
+        if target is None:
+            target = self.target = place.target(self.spec)
+            self.old = target.open_old()
+            size = self.spec.size
+            if self.old is not None and not target.resumed and clone(self.old, target.fd):
+                target.resumed = True
+            if not target.overlay:
+                target.reserve(size, self.spec.allocated)
+            elif os.fstat(target.fd).st_size != size:
+                os.ftruncate(target.fd, size)
+        return target
+
+    def close(self, keep: bool) -> None:
+        target, self.target = self.target, None
+        if self.old is not None:
+            os.close(self.old)
+            self.old = None
+        if target is not None:
+            target.keep = keep
+            target.__exit__(None, None, None)
+
+
+class Receiver:
+    """Receives files into a place. ``on_result`` gets a :class:`Result` for each; ``progress`` bytes of data done."""
+
+    def __init__(
+        self,
+        link: Link,
+        digest: Digest,
+        place: Place,
+        on_result: Callable[[Result], None],
+        progress: Progress = None,
+    ) -> None:
+        self.link = link
+        self.digest = digest
+        self.place = place
+        self.on_result = on_result
+        self.progress = progress
+        self._files: Dict[int, _Arriving] = {}
+        self._announced = 0
+        self._buffer = memoryview(bytearray(BLOCK))
+        self._more = True
+        self._wanted: Dict[int, str] = {}
+        self._handlers = {
+            protocol.FILE: self._file,
+            protocol.SKIP: self._skip,
+            protocol.ASK: self._ask,
+            protocol.DATA: self._data,
+            protocol.KEEP: self._keep,
+            protocol.HOLE: self._hole,
+            protocol.FINISH: self._finish,
+            protocol.ABORT: self._abort,
+            protocol.END: self._end,
+        }  # type: Dict[int, Callable[[Frame], None]]
+
+    def run(self, wants: Optional[Iterator[Tuple[str, str]]] = None) -> None:
+        """Receive until the sender has no more.
+
+        ``wants``, for a pull, are (path at the sender, name here) of the files to ask for. Raises LinkError
+        and ProtocolError; then partial files have been kept. What goes wrong with one file is in its result.
+        """
+        self._pull = wants is not None
+        self._wants = wants
+        self._count = 0
+        try:
+            while True:
+                self._ask_for_more()
+                if not self._more and not self._files:
+                    break
+                frame = self.link.read()
+                handler = self._handlers.get(frame.kind)
+                if handler is None:
+                    if frame.kind == protocol.FAIL:
+                        raise peer_error(frame.json())
+                    raise unexpected(frame)
+                handler(frame)
+            self.link.send_json(protocol.DONE)
+        finally:
+            for arriving in self._files.values():
+                arriving.close(keep=True)
+
+    def _ask_for_more(self) -> None:
+        while self._wants is not None and len(self._wanted) < _WANTS_AHEAD:
+            batch: List[Tuple[int, str, str]] = []
+            for path, name in self._wants:
+                self._count += 1
+                self._wanted[self._count] = name
+                batch.append((self._count, path, name))
+                if len(batch) == 64:
+                    break
+            self.link.send_json(protocol.WANT, files=batch)
+            if not batch:
+                self._wants = None
+
+    def _file(self, frame: Frame) -> None:
+        value = frame.json()
+        number = get(value, "id", int)
+        name = get(value, "name", str)
+        if self._pull:
+            # The names are ours: what the peer calls the file is not looked at.
+            if number not in self._wanted:
+                raise ProtocolError("a file that nobody asked for")
+            name = self._wanted.pop(number)
+        spec = Spec(
+            name,
+            get(value, "size", int),
+            get(value, "allocated", int),
+            get(value, "mode", int),
+            get(value, "mtime_ns", int),
+            [mode for mode in get(value, "parents", list) if type(mode) is int],
+            get(value, "attributes", dict, optional=True),
+        )
+        if number <= self._announced or not 0 <= spec.size < 1 << 63:
+            raise ProtocolError("a file is announced that cannot be")
+        self._announced = number
+        arriving = _Arriving(number, spec, self.digest)
+        self._files[number] = arriving
+        try:
+            basis = self.place.has_basis(spec)
+        except (OSError, ValueError) as error:
+            self._leave(arriving, error)
+        else:
+            self.link.send_json(protocol.STATE, id=number, basis=basis)
+
+    def _skip(self, frame: Frame) -> None:
+        value = frame.json()
+        name = self._wanted.pop(get(value, "id", int), None)
+        if name is None:
+            raise ProtocolError("a file is skipped that nobody asked for")
+        reason = get(value, "reason", str, optional=True)
+        if reason is not None:
+            self.on_result(Result(name, 0, 0, 0, reason))
+
+    def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
+        """The frame's content and its file; None if that has been left and the sender does not know yet."""
+        ranged = protocol.read_ranged(frame.payload)
+        arriving = self._find(ranged.file)
+        if arriving is not None:
+            offset, length = ranged.ranges[-1]
+            if offset + length > arriving.spec.size:
+                raise ProtocolError("a range beyond the end of its file")
+        return ranged, arriving
+
+    def _find(self, number: int) -> Optional[_Arriving]:
+        arriving = self._files.get(number)
+        if arriving is None and number > self._announced:
+            raise ProtocolError("a frame for a file that was not announced")
+        return arriving
+
+    def _ask(self, frame: Frame) -> None:
+        asked, arriving = self._ranged(frame)
+        size = digest_size(asked.code)
+        wanted = list(blocks(asked.ranges, asked.code)) if sum(n for _, n in asked.ranges) <= 1 << 22 else []
+        if not 0 < len(wanted) * size <= protocol.DIGEST_BYTES:
+            raise ProtocolError("too many digests are asked for")
+        answer = bytes(len(wanted) * size)
+        if arriving is not None:
+            try:
+                target = arriving.open(self.place)
+                answer = b"".join([self._digest(arriving, target, offset, n)[:size] for offset, n in wanted])
+            except (OSError, ValueError, Leave) as error:
+                self._leave(arriving, error)
+        self.link.write(protocol.encode_digests(asked.file, answer))
+
+    def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int) -> bytes:
+        basis = self._basis(arriving, target, offset, length)
+        if basis is None:
+            return bytes(32)
+        view = self._read(basis, offset, length)
+        return self.digest.of(view) if len(view) == length else bytes(32)
+
+    def _basis(self, arriving: _Arriving, target: Target, offset: int, length: int) -> Optional[int]:
+        """The descriptor that has data of a block: of the target if that has, else of the old file, or None."""
+        if target.overlay and has_data(target.fd, offset, length):
+            return target.fd
+        if arriving.old is not None and has_data(arriving.old, offset, length):
+            return arriving.old
+        return None
+
+    def _read(self, fd: int, offset: int, length: int) -> memoryview:
+        """What there is of a block; good until the next call."""
+        done = 0
+        while done < length:
+            count = read_into(fd, self._buffer[done:length], offset + done)
+            if not count:
+                break
+            done += count
+        return self._buffer[:done]
+
+    def _data(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        size = sum(length for _, length in ranged.ranges)
+        content = ranged.content
+        if ranged.code != NONE:
+            content = memoryview(decompress(ranged.code, content, size))
+        if len(content) != size:
+            raise ProtocolError("a frame does not hold what its ranges say")
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            arriving.guard.update(ranged.packed)
+            arriving.guard.update(content)
+            for offset, length in ranged.ranges:
+                write_all(target.fd, content[:length], offset)
+                content = content[length:]
+        except (OSError, ValueError, Leave) as error:
+            self._leave(arriving, error)
+            return
+        arriving.sent += size
+        self._tell(arriving, size)
+
+    def _keep(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            for offset, length in blocks(ranged.ranges, BLOCK):
+                basis = self._basis(arriving, target, offset, length)
+                view = self._read(basis, offset, length) if basis is not None else self._buffer[:0]
+                if len(view) < length:
+                    raise TruncatedError(arriving.spec.name)
+                if basis != target.fd:
+                    write_all(target.fd, view, offset)
+                arriving.guard.update(protocol.pack_ranges([(offset, length)]) + self.digest.of(view))
+                self._tell(arriving, length)
+        except (OSError, ValueError, Leave) as error:
+            self._leave(arriving, error)
+
+    def _hole(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            arriving.guard.update(ranged.packed)
+            for offset, length in ranged.ranges:
+                if offset + length == arriving.spec.size and target.overlay:
+                    target.cut(offset, arriving.spec.size)
+                else:
+                    target.punch(offset, length)
+        except (OSError, ValueError, Leave) as error:
+            self._leave(arriving, error)
+
+    def _finish(self, frame: Frame) -> None:
+        number, digest = protocol.read_tail(frame.payload)
+        arriving = self._find(number)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            if arriving.guard.digest() != digest:
+                raise Leave("what arrived is not what was sent: their digests differ")
+            target.trim(max(arriving.spec.allocated, arriving.data))
+            target.finish(arriving.spec)
+        except (OSError, ValueError, Leave) as error:
+            self._leave(arriving, error)
+        else:
+            self._close(arriving, None)
+
+    def _abort(self, frame: Frame) -> None:
+        value = frame.json()
+        arriving = self._find(get(value, "id", int))
+        reason = get(value, "reason", str)
+        if arriving is not None:
+            self._leave(arriving, Leave(reason))
+
+    def _end(self, frame: Frame) -> None:
+        if self._wanted:
+            raise ProtocolError("the sender ends before it has answered")
+        self._more = False
+
+    def _tell(self, arriving: _Arriving, count: int) -> None:
+        arriving.data += count
+        if arriving.data > arriving.spec.size:
+            raise ProtocolError("more data than the file has room for")
+        if self.progress is not None:
+            self.progress(count)
+
+    def _leave(self, arriving: _Arriving, error: Exception) -> None:
+        if isinstance(error, OSError):
+            reason = "{}: {}".format(error.filename or arriving.spec.name, error.strerror)
+        else:
+            reason = str(error)
+        space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
+        self._close(arriving, reason, space)
+
+    def _close(self, arriving: _Arriving, left: Optional[str], no_space: Optional[Tuple[int, int]] = None) -> None:
+        del self._files[arriving.number]
+        arriving.close(keep=False)
+        spec = arriving.spec
+        self.link.send_json(
+            protocol.CLOSED,
+            id=arriving.number,
+            left=left,
+            no_space=no_space,
+            data=arriving.data,
+            sent=arriving.sent,
+        )
+        self.on_result(Result(spec.name, spec.size, arriving.data, arriving.sent, left, no_space))
+
+
+def read_result(value: Dict[str, Any], name: str, size: int) -> Result:
+    """The result that a CLOSED frame carries."""
+    space = get(value, "no_space", list, optional=True)
+    if space is not None and [type(number) for number in space] != [int, int]:
+        raise ProtocolError("a control frame has no proper 'no_space'")
+    return Result(
+        name,
+        size,
+        get(value, "data", int),
+        get(value, "sent", int),
+        get(value, "left", str, optional=True),
+        None if space is None else (space[0], space[1]),
+    )

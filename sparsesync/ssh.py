@@ -1,0 +1,287 @@
+"""The engine on another host: started through the remote shell, with nothing installed there.
+
+``ssh host sh -c '...'`` looks for a Python of 3.6 or newer and has it read a program from its standard
+input: first a loader of a few lines, then the sources of the ``engine`` package, which it
+imports from memory. Nothing is written to the far host's disk. What then speaks on the other side of the connection is
+:mod:`sparsesync.engine.agent`.
+
+The remote shell is the one rsync would use: ``-e``, else RSYNC_RSH, else ssh. If it is ssh, and neither the command
+nor the user's configuration has ideas of its own about sharing connections, the agent's connection becomes a
+master (ControlMaster, ssh_config(5)) with its socket in a private directory, and rsync's goes through it: one
+login for the whole run. It ends with the agent.
+
+Passwords and questions are between ssh and the terminal; ssh's messages go to our standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .engine import protocol
+from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest
+from .engine.link import Link, peer_error, unexpected
+from .engine.protocol import LinkError, ProtocolError, get
+
+
+class Remote(NamedTuple):
+    """``user@host:path``, taken apart."""
+
+    user: str | None
+    host: str
+    path: str
+
+
+def split_remote(path: str) -> Remote | None:
+    """What ``path`` names on another host by rsync's rule, a colon before the first slash; None if it is local.
+
+    Raises ValueError for an rsync daemon (``host::module``), which is not reached through a shell, and for no host.
+    """
+    match = re.match(r"(?:([^/:\[]*)@)?(?:\[([^]/]*)\]|([^/:\[]*)):", path)
+    if match is None:
+        return None
+    rest = path[match.end() :]
+    host = match[2] if match[2] is not None else match[3]
+    if rest.startswith(":") or host == "rsync" and rest.startswith("//"):
+        raise ValueError(f"{path}: an rsync daemon is not reached through a remote shell")
+    if not host or host.startswith("-") or (match[1] or "").startswith("-"):
+        raise ValueError(f"{path}: there is no host before the colon; a local file can be written ./{path}")
+    return Remote(match[1], host, rest)
+
+
+class Shell(NamedTuple):
+    """How to run a command on another host.
+
+    ``command`` is the remote shell's and its arguments; ``prefix`` is put before the command there, as
+    ``--rsync-path='sudo rsync'`` puts it before rsync; ``python`` names the Python to use there.
+    """
+
+    command: Sequence[str]
+    prefix: str = ""
+    python: str | None = None
+
+
+def split_shell(text: str) -> list[str]:
+    """The words of a remote shell's command as rsync splits it: quotes count, backslashes do not."""
+    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    words.whitespace_split = True
+    words.escape = ""
+    words.commenters = ""
+    found = list(words)
+    if not found:
+        raise ValueError("the remote shell's command is empty")
+    return found
+
+
+def default_shell() -> list[str]:
+    """The remote shell of the environment: RSYNC_RSH, else ssh."""
+    return split_shell(os.environ.get("RSYNC_RSH") or "ssh")
+
+
+_PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
+_OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
+_NO_PYTHON = 86
+"""The exit status of our script where it finds no Python."""
+
+# Stage one fits into the command line: read a length and as many bytes, and run them.
+_STAGE_ONE = (
+    'import os;f=os.fdopen(os.dup(0),\\"rb\\",0);n=int(f.readline());s=b\\"\\"\n'
+    "while len(s)<n:s+=f.read(n-len(s))or os._exit(3)\n"
+    "f.close();exec(s)"
+)
+
+# Stage two imports the engine from memory: ``sources`` are the texts by module name.
+_STAGE_TWO = """
+import sys, zlib, json, importlib.abc, importlib.machinery
+sources = json.loads(zlib.decompress(packed).decode())
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name in sources:
+            return importlib.machinery.ModuleSpec(name, self, is_package=name in ("sparsesync", "sparsesync.engine"))
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Finder())
+from sparsesync.engine.agent import main
+sys.exit(main())
+"""
+
+
+def _program() -> bytes:
+    """What is sent to the far Python: a length, and the two stages' worth of sources."""
+    import json
+
+    folder = Path(__file__).parent / "engine"
+    sources = {f"sparsesync.engine.{file.stem}": file.read_text(encoding="utf-8") for file in folder.glob("*.py")}
+    sources["sparsesync.engine"] = sources.pop("sparsesync.engine.__init__")
+    sources["sparsesync"] = ""
+    packed = zlib.compress(json.dumps(sources).encode("ascii"), 9)
+    stage_two = f"packed = {packed!r}\n{_STAGE_TWO}".encode("ascii")
+    return b"%d\n" % len(stage_two) + stage_two
+
+
+def _remote_command(shell: Shell) -> str:
+    """The command line for the far login shell, which need not be a Bourne shell: one word in single quotes."""
+    pythons = [shell.python] if shell.python else _PYTHONS
+    if any("'" in python or not python for python in pythons):
+        raise ValueError("the far Python's name must not hold a quote")
+    names = " ".join(f'"{python}"' for python in pythons)
+    script = (
+        f'for p in {names}; do "$p" -c "{_OLD_ENOUGH}" 2>/dev/null && exec "$p" -c "{_STAGE_ONE}"; done; '
+        f"exit {_NO_PYTHON}"
+    )
+    return f"{shell.prefix}{' ' if shell.prefix else ''}sh -c '{script}'"
+
+
+class Agent:
+    """An agent on a host, from this side. Use :func:`connect`.
+
+    ``control`` are the arguments that make another ssh share this connection; empty if it cannot be shared.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], host: str, timeout: float | None, control: list[str]) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self.process = process
+        self.host = host
+        self.control = control
+        source, sink = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
+        process.stdin.close()
+        process.stdout.close()
+        self.link = Link(source, sink, greeting=True, name=host)
+        self.link.timeout = timeout
+        self.digest: Digest
+        self.compressors: dict[str, Any] = {}
+
+    def greet(self) -> None:
+        """Send the program and agree on a digest. Raises LinkError with what is wrong at the other end."""
+        try:
+            self.link.write(_program())
+            frame = self.link.read()
+        except LinkError as error:
+            status = self._status()
+            if status == _NO_PYTHON:
+                raise LinkError(f"{self.host}: no Python 3.6 or newer was found there") from None
+            # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
+            if status == 255:
+                raise LinkError(f"{self.host}: ssh could not log in") from None
+            raise LinkError(f"{self.host}: no agent could be started: {error}") from None
+        if frame.kind != protocol.HELLO:
+            raise unexpected(frame)
+        theirs, ours = frame.json(), capabilities()
+        version = get(theirs, "protocol", int)
+        if version != protocol.VERSION:
+            raise ProtocolError(f"{self.host}: speaks version {version} of the protocol, not {protocol.VERSION}")
+        name, salt = choose_digest(ours, theirs), secrets.token_bytes(16)
+        self.digest = Digest(name, salt)
+        self.compressors = {"ours": ours, "theirs": theirs}
+        self.link.send_json(
+            protocol.HELLO, protocol=protocol.VERSION, digest=name, salt=salt.hex(), timeout=self.link.timeout
+        )
+        if self.link.timeout:
+            self.link.keep_alive(self.link.timeout / 3)
+
+    def compressor(self, wanted: str | None) -> str:
+        """The compressor to use with this host."""
+        return choose_compressor(self.compressors["ours"], self.compressors["theirs"], wanted)
+
+    def _status(self) -> int | None:
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def start(self, op: str, **arguments: Any) -> None:
+        """Call an operation that turns the connection into a transfer."""
+        self.link.send_json(protocol.CALL, op=op, arguments=arguments)
+
+    def items(self, op: str, on_trouble: Any = None, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """Call an operation and yield its items, and its result last.
+
+        ``on_trouble`` gets the OSError of each file that is in trouble; without it that is raised. Paths in
+        errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
+        """
+        self.start(op, **arguments)
+        while True:
+            frame = self.link.read()
+            value = frame.json()
+            if frame.kind in (protocol.FAIL, protocol.TROUBLE):
+                error = self._named(peer_error(value))
+                if frame.kind == protocol.FAIL or on_trouble is None:
+                    raise error
+                on_trouble(error)
+            elif frame.kind in (protocol.ITEM, protocol.DONE):
+                yield value
+                if frame.kind == protocol.DONE:
+                    return
+            else:
+                raise unexpected(frame)
+
+    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """Call an operation that has a result and no items."""
+        (result,) = self.items(op, **arguments)
+        return result
+
+    def _named(self, error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = f"{self.host}:{error.filename}"
+        return error
+
+    def close(self) -> None:
+        """End the agent and the connection."""
+        self.link.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def connect(
+    host: str, shell: Shell, *, user: str | None = None, timeout: float | None = None, share: bool = False
+) -> Iterator[Agent]:
+    """An agent on ``host``; it ends with the context. ``share``: let another ssh use the connection.
+
+    ``timeout``: seconds of silence after which the connection is given up, None for never. Raises
+    LinkError if no agent can be started, FileNotFoundError if there is no such remote shell.
+    """
+    with contextlib.ExitStack() as stack:
+        login = [*(["-l", user] if user else []), host]
+        control = _control(shell.command, login, stack) if share else []
+        master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *control] if control else []
+        command = [*shell.command, *master, *login, _remote_command(shell)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        agent = Agent(process, host, timeout, control)
+        stack.callback(agent.close)
+        agent.greet()
+        yield agent
+
+
+def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitStack) -> list[str]:
+    """The arguments by which another ssh finds our connection; empty where sharing is not for us to decide."""
+    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
+        return []
+    asked = subprocess.run(
+        [*command, "-G", *login], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    settings = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    if asked.returncode or settings.get("controlmaster") != "false" or settings.get("controlpath", "none") != "none":
+        return []
+    # A socket's name is short: unix(7) allows 107 bytes, and ssh adds some of its own while it makes it.
+    folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
+    stack.callback(folder.cleanup)
+    return ["-o", f"ControlPath={folder.name}/s"]
+
+
+__all__ = ["Agent", "LinkError", "Remote", "Shell", "connect", "default_shell", "split_remote", "split_shell"]
