@@ -35,6 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
+from sparsesync.remote import Far, NotForUs, far_end, pulled_from
 from sparsesync.rsync_options import LETTERS, LONGS
 
 
@@ -56,7 +57,8 @@ class Command:
     destination: str | None
     handoff: str | None
     """None: seeding is allowed. Otherwise why everything is left to rsync, in words for a person."""
-    remote: bool
+    far: Far | None
+    """The other host, if one is named."""
     spool_stdin: bool
     """An option reads standard input, which both runs of rsync must be given."""
     literal_excludes: tuple[str, ...]
@@ -95,7 +97,11 @@ class Command:
     stats: bool
     chmod: str | None
     files_from: str | None
-    bwlimit: str | None
+    compress: bool
+    bwlimit: int | None
+    """Bytes per second."""
+    timeout: int | None
+    """Seconds."""
     partial_dir: str | None
 
     def value(self, name: str) -> str | None:
@@ -185,10 +191,17 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         why_not.append("there is no destination: rsync only lists files")
     if "" in paths:
         why_not.append("a source or the destination is empty")
-    if remote:
-        daemon = any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths))
-        why_not.append("an rsync daemon is at the other end" if daemon else
-                       "a source or the destination is on another host")
+    far = None
+    if remote and not why_not:
+        if any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths)):
+            why_not.append("an rsync daemon is at the other end")
+        else:
+            families = [option.name for option in options if option.name in ("ipv4", "ipv6")]
+            family = f"-{families[-1][-1]}" if families else None
+            try:
+                far = far_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
+            except NotForUs as reason:
+                why_not.append(str(reason))
 
     return Command(
         argv=tuple(argv),
@@ -196,7 +209,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         sources=tuple(paths[:-1] if len(paths) > 1 else paths),
         destination=paths[-1] if len(paths) > 1 else None,
         handoff=why_not[0] if why_not else None,
-        remote=remote,
+        far=far,
         spool_stdin=bool(stdin_readers),
         literal_excludes=_literal_excludes(options),
         recursive=recursive,
@@ -232,7 +245,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         stats=state["stats"] > 0,
         chmod=values.get("chmod"),
         files_from=files_from,
-        bwlimit=values.get("bwlimit"),
+        compress=_compresses(state, values),
+        bwlimit=parse_bwlimit(values.get("bwlimit")),
+        timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
     )
 
@@ -317,6 +332,26 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
             state["owner"] = max(state["owner"], int(bool(user)))
             state["group"] = max(state["group"], int(bool(group)))
     return state, values
+
+
+def _compresses(state: Counter[str], values: Mapping[str, str]) -> bool:
+    # A level or an algorithm asks for compression by itself, and "none" or 0 takes it back: rsync(1), --compress.
+    options = ("compress", "old-compress", "new-compress", "compress-choice", "compress-level")
+    asked = any(state[name] for name in options)
+    return asked and values.get("compress-choice") != "none" and values.get("compress-level") != "0"
+
+
+def parse_bwlimit(text: str | None) -> int | None:
+    """Bytes per second of a ``--bwlimit``; None for no limit, or one that rsync will refuse.
+
+    rsync(1): units of 1024 bytes; with a suffix K, M, G (or KiB) of that power of 1024, with KB of 1000.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([bkmgtp]?)(b|ib)?([+-]1)?", text or "0", re.IGNORECASE)
+    if match is None:
+        return None
+    power = "bkmgtp".index(match[2].lower() or "k")
+    limit = float(match[1]) * (1000 if (match[3] or "").lower() == "b" else 1024) ** power + int(match[4] or 0)
+    return max(int(limit), 512) if limit else None
 
 
 def _is_remote(path: str) -> bool:
@@ -430,8 +465,14 @@ def _unescape(name: bytes) -> bytes:
 
 
 def source_path(command: Command, listed: Listed) -> str | None:
-    """Where the listed file is: absolute, or relative to the current directory. None if that is not certain."""
+    """Where the listed file is: absolute, or relative to the current directory, on a pull to the far home.
+
+    None if that is not certain.
+    """
     shown = os.fsdecode(listed.source)
+    if command.far is not None and not command.far.push:
+        name, from_list = os.fsdecode(listed.name), command.files_from is not None
+        return pulled_from(command.far.paths, name, relative=command.relative, files_from=from_list)
     if command.files_from is not None:
         return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None
     found = set()

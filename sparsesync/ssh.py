@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -32,31 +30,7 @@ from .engine import protocol
 from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest
 from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import LinkError, ProtocolError, get
-
-
-class Remote(NamedTuple):
-    """``user@host:path``, taken apart."""
-
-    user: str | None
-    host: str
-    path: str
-
-
-def split_remote(path: str) -> Remote | None:
-    """What ``path`` names on another host by rsync's rule, a colon before the first slash; None if it is local.
-
-    Raises ValueError for an rsync daemon (``host::module``), which is not reached through a shell, and for no host.
-    """
-    match = re.match(r"(?:([^/:\[]*)@)?(?:\[([^]/]*)\]|([^/:\[]*)):", path)
-    if match is None:
-        return None
-    rest = path[match.end() :]
-    host = match[2] if match[2] is not None else match[3]
-    if rest.startswith(":") or host == "rsync" and rest.startswith("//"):
-        raise ValueError(f"{path}: an rsync daemon is not reached through a remote shell")
-    if not host or host.startswith("-") or (match[1] or "").startswith("-"):
-        raise ValueError(f"{path}: there is no host before the colon; a local file can be written ./{path}")
-    return Remote(match[1], host, rest)
+from .remote import Remote, default_shell, split_remote, split_shell
 
 
 class Shell(NamedTuple):
@@ -69,23 +43,6 @@ class Shell(NamedTuple):
     command: Sequence[str]
     prefix: str = ""
     python: str | None = None
-
-
-def split_shell(text: str) -> list[str]:
-    """The words of a remote shell's command as rsync splits it: quotes count, backslashes do not."""
-    words = shlex.shlex(text, posix=True, punctuation_chars=False)
-    words.whitespace_split = True
-    words.escape = ""
-    words.commenters = ""
-    found = list(words)
-    if not found:
-        raise ValueError("the remote shell's command is empty")
-    return found
-
-
-def default_shell() -> list[str]:
-    """The remote shell of the environment: RSYNC_RSH, else ssh."""
-    return split_shell(os.environ.get("RSYNC_RSH") or "ssh")
 
 
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]

@@ -5,6 +5,7 @@ leaves a file alone whose size and modification time agree at both ends. So::
 
     1. understand the command line        nothing certain?  rsync does it all
     2. look for one sparse file           none?             rsync does it all
+       (not on a pull); start an agent on the other host, if there is one
     3. ask rsync, by a dry run under exactly the user's filters and options,
        which files it would transfer
     4. seed the sparse ones among them: write the data to a temporary, give it
@@ -32,15 +33,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, TYPE_CHECKING, Callable
 
 from . import rsync
+from .engine.protocol import LinkError
 from .engine.scan import scan
+from .remote import QUOTES_ARGUMENTS, why_not_plain
 from .seeding import Seeded, Seeding, SeedOptions
+from .transfer import Local, Settings, Transfer
 from .units import parse_size
+
+if TYPE_CHECKING:
+    from .ssh import Agent
 
 OLDEST_RSYNC = (3, 1, 0)
 """The first with the --info and --out-format behaviour that the listing relies on."""
+
 
 class RsyncTooOldError(RuntimeError):
     """The rsync on this machine is older than what seeding needs."""
@@ -57,13 +65,15 @@ class SyncResult:
     handoff: str | None = None
     """Why nothing at all was seeded, or None."""
     bytes: int = 0
+    wire: int = 0
+    """What the seeding of files sent and received over the network."""
     seconds: float = 0.0
     command: list[str] = field(default_factory=list)
 
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check = False, 1, True
+    off, min_hole, space_check, python = False, 1, True, None
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -80,9 +90,14 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             if not equals:
                 value = next(words, "")
             min_hole = max(1, parse_size(value))
+        elif name == "--seed-python":
+            python = value if equals else next(words, "")
+            if not python:
+                raise ValueError("--seed-python: the path of a Python on the other host is missing")
         else:
-            raise ValueError(f"{word}: unknown; there are --seed-off, --seed-min-hole=SIZE, --seed-no-space-check")
-    return SeedOptions(off, min_hole, space_check), rest
+            known = "--seed-off, --seed-min-hole=SIZE, --seed-no-space-check, --seed-python=PATH"
+            raise ValueError(f"{word}: unknown; there are {known}")
+    return SeedOptions(off, min_hole, space_check, python), rest
 
 
 def sync(
@@ -110,56 +125,146 @@ def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> Syn
     With ``replace`` a run in which nothing is seeded becomes rsync (it does not return).
     """
     started = time.monotonic()
-    result = SyncResult(command=["rsync", *argv])
     command = rsync.parse(argv)
-    say = _say if command.verbose and not command.quiet else lambda message: None
-    spool: IO[bytes] | None = None
+    run = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None)
     with contextlib.ExitStack() as stack:
-        result.handoff = "--seed-off is given" if seed.off else command.handoff or _nothing_to_seed(command, seed)
-        if result.handoff is None:
-            _check_version()
-            if command.spool_stdin:
-                spool = stack.enter_context(_spooled(sys.stdin.buffer))
-            seeding = Seeding(command, seed, say)
-            result.handoff = _ask_and_seed(command, seeding, spool)
-            result.seeded, result.left = seeding.seeded, seeding.left
-            result.bytes = sum(seeded.data for seeded in seeding.seeded)
+        run.seed_files(stack)
+        result = run.result
         if result.handoff:
-            say(f"everything is left to rsync: {result.handoff}")
+            run.say(f"everything is left to rsync: {result.handoff}")
         sys.stdout.flush()
-        if replace and spool is None and not result.seeded:
+        if replace and run.spool is None and not result.seeded and not run.connected:
             os.execvp("rsync", result.command)
-        result.status = _run_rsync(result.command, spool)
-        if result.seeded and not command.times:
-            seeding.touch()
+        result.status = _run_rsync(*run.shared(result.command), run.spool)
+        if result.seeded and not command.times and run.seeding is not None:
+            run.seeding.touch()
     result.seconds = time.monotonic() - started
     return result
 
 
-def _check_version() -> None:
+class _Run:
+    """One run, until rsync takes over."""
+
+    def __init__(self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None]) -> None:
+        self.command = command
+        self.seed = seed
+        self.say = say
+        self.result = SyncResult(command=["rsync", *command.argv])
+        self.spool: IO[bytes] | None = None
+        self.seeding: Seeding | None = None
+        self.connected = False
+        self.control: list[str] = []
+        """What makes another ssh share the agent's connection."""
+
+    def seed_files(self, stack: contextlib.ExitStack) -> None:
+        """Steps 2 to 4. What has to stay open until rsync is done is left to ``stack``."""
+        result, command = self.result, self.command
+        result.handoff = "--seed-off is given" if self.seed.off else command.handoff
+        if result.handoff is None and not (command.far and not command.far.push):
+            result.handoff = _nothing_to_seed(command, self.seed)
+        if result.handoff is None:
+            version = _check_version()
+            if command.far is not None:
+                result.handoff = why_not_plain(command.far, _quotes(command, version))
+        if result.handoff is None:
+            transfer = self._transfer(stack)
+            if transfer is not None:
+                if command.spool_stdin:
+                    self.spool = stack.enter_context(_spooled(sys.stdin.buffer))
+                self.seeding = Seeding(command, self.seed, transfer, self.say)
+                result.handoff = self._ask_and_seed(self.seeding)
+                result.seeded, result.left = self.seeding.seeded, self.seeding.left
+                result.bytes = sum(seeded.data for seeded in result.seeded)
+
+    def _transfer(self, stack: contextlib.ExitStack) -> Transfer | None:
+        """The two ends; None, and the reason in the result, if there is no getting at the other host."""
+        command, far = self.command, self.command.far
+        settings = Settings(
+            follow=command.links_followed,
+            sparse=command.sparse,
+            bwlimit=command.bwlimit,
+            compress=_compression(command) if command.compress else None,
+        )
+        if far is None:
+            transfer: Transfer = Local(settings)
+        else:
+            from .far import Pull, Push
+            from .ssh import Shell, connect
+
+            shell = Shell(far.shell, far.prefix, self.seed.python)
+            try:
+                agent = stack.enter_context(
+                    connect(far.host, shell, user=far.user, timeout=command.timeout, share=True)
+                )
+            except LinkError as error:
+                # Said even without -v: it costs the user what seeding would have saved.
+                self.result.handoff = str(error)
+                print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
+                return None
+            self.connected, self.control = True, agent.control
+            stack.callback(self._count, agent)
+            transfer = Push(agent, settings) if far.push else Pull(agent, settings)
+        stack.callback(transfer.close)
+        return transfer
+
+    def _count(self, agent: Agent) -> None:
+        self.result.wire = agent.link.sent + agent.link.received
+
+    def _ask_and_seed(self, seeding: Seeding) -> str | None:
+        """Steps 3 and 4. Returns why nothing was seeded, or None."""
+        with tempfile.TemporaryFile() as listing:
+            if self.spool is not None:
+                self.spool.seek(0)
+            arguments, environ = self.shared(["rsync", *rsync.listing_argv(self.command)])
+            asked = subprocess.run(
+                arguments,
+                env=environ,
+                stdin=self.spool if self.spool is not None else subprocess.DEVNULL,
+                stdout=listing,
+                stderr=subprocess.DEVNULL,  # the real run meets the same troubles and says them
+            )
+            # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
+            if asked.returncode not in (0, 23, 24, 25):
+                return f"its dry run ends with status {asked.returncode}"
+            return seeding.run(listing)
+
+    def shared(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
+        """The command and its environment, made to share the agent's connection."""
+        environ = dict(os.environ)
+        if not self.control:
+            return command, environ
+        rsh = self.command.value("rsh")
+        through = f"{rsh or environ.get('RSYNC_RSH') or 'ssh'} {' '.join(self.control)}"
+        if rsh is None:
+            environ["RSYNC_RSH"] = through
+            return command, environ
+        # Later options win, and options end at "--".
+        end = command.index("--") if "--" in command else len(command)
+        return [*command[:end], f"--rsh={through}", *command[end:]], environ
+
+
+def _quotes(command: rsync.Command, version: tuple[int, int, int]) -> bool:
+    """Does rsync hand far paths on as they are?"""
+    old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
+    return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
+
+
+def _compression(command: rsync.Command) -> tuple[str | None, int | None]:
+    """(algorithm, level) as rsync was told them."""
+    choice, level = command.value("compress-choice"), command.value("compress-level")
+    known = {"zlib": "zlib", "zlibx": "zlib", "zstd": "zstd"}
+    number = int(level) if level is not None and level.lstrip("+-").isdecimal() else None
+    return (known.get(choice) if choice else None), number
+
+
+def _check_version() -> tuple[int, int, int]:
     version = rsync.version()
     if version < OLDEST_RSYNC:
         found = ".".join(map(str, version))
         raise RsyncTooOldError(
             f"rsync {found} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
         )
-
-
-def _ask_and_seed(command: rsync.Command, seeding: Seeding, stdin: IO[bytes] | None) -> str | None:
-    """Steps 3 and 4. Returns why nothing was seeded, or None."""
-    with tempfile.TemporaryFile() as listing:
-        if stdin is not None:
-            stdin.seek(0)
-        asked = subprocess.run(
-            ["rsync", *rsync.listing_argv(command)],
-            stdin=stdin if stdin is not None else subprocess.DEVNULL,
-            stdout=listing,
-            stderr=subprocess.DEVNULL,  # the real run meets the same troubles and says them
-        )
-        # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
-        if asked.returncode not in (0, 23, 24, 25):
-            return f"its dry run ends with status {asked.returncode}"
-        return seeding.run(listing)
+    return version
 
 
 def _say(message: str) -> None:
@@ -196,7 +301,7 @@ def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _run_rsync(command: list[str], stdin: IO[bytes] | None) -> int:
+def _run_rsync(command: list[str], environ: dict[str, str], stdin: IO[bytes] | None) -> int:
     """Run rsync to its end, handing on to it the signals that reach us."""
     if stdin is not None:
         stdin.seek(0)
@@ -212,7 +317,7 @@ def _run_rsync(command: list[str], stdin: IO[bytes] | None) -> int:
             if signal.getsignal(number) != signal.SIG_IGN:
                 handlers[number] = signal.signal(number, hand_on)
     try:
-        process = subprocess.Popen(command, stdin=stdin)
+        process = subprocess.Popen(command, env=environ, stdin=stdin)
         status = process.wait()
     finally:
         for number, handler in handlers.items():

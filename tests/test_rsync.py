@@ -93,7 +93,15 @@ def test_values(argv: list[str], value: str) -> None:
         ("--usermap=0:1", {"owner": True, "group": False}),
         ("-k", {"links_followed": True}),
         ("-K", {"links_followed": False, "keep_dirlinks": True}),
-        ("--bwlimit=5m", {"bwlimit": "5m"}),
+        ("--bwlimit=5m", {"bwlimit": 5 << 20}),
+        ("--bwlimit=100", {"bwlimit": 102400}),
+        ("--bwlimit=1.5MB", {"bwlimit": 1500000}),
+        ("--bwlimit=0", {"bwlimit": None}),
+        ("--timeout=30", {"timeout": 30}),
+        ("-z", {"compress": True}),
+        ("--zl=0 -z", {"compress": False}),
+        ("--zc=zstd", {"compress": True}),
+        ("-z --no-z", {"compress": False}),
         ("--bwlimit=5m --no-bwlimit", {"bwlimit": None}),
         ("--del", {"delete": True}),
         ("--delete-excluded", {"delete": True}),
@@ -148,10 +156,12 @@ def test_a_forbidding_option_says_its_name_and_its_reason(spec: Spec) -> None:
          "--link-dest is given without --perms: a new file gets the mode of the one it is made from"),
         ("-a a", "there is no destination: rsync only lists files"),
         ("-h", "there is no destination: rsync only lists files"),
-        ("-a host:a b", "a source or the destination is on another host"),
-        ("-a a b:c host:/x/y:z", "a source or the destination is on another host"),
-        ("-a :a b", "a source or the destination is on another host"),
-        ("-a [::1]:/x b", "a source or the destination is on another host"),
+        ("-a a b:c host:/x/y:z", "which host is the other one is for rsync to say"),
+        ("-a h:a i:b c", "more than one other host is named"),
+        ("-a u@h:a h:b c", "more than one other host is named"),
+        ("-a :a b", "more than one other host is named"),
+        ("-a :a b:", "which host is the other one is for rsync to say"),
+        ("-a --rsync-path=/opt/rsync3 a h:b", "--rsync-path runs something other than rsync"),
         ("-a a host::b", "an rsync daemon is at the other end"),
         ("-a a rsync://host/b", "an rsync daemon is at the other end"),
         ("-a --files-from=h:list a b", "--files-from names a file on another host"),
@@ -168,7 +178,7 @@ def test_reasons(line: str, reason: str) -> None:
 @pytest.mark.parametrize("path", ["a", "./a:b", "/a:b", "a/b:c", "../x:y", "a[b]/c:d"])
 def test_a_colon_after_a_slash_is_no_host(path: str) -> None:
     command = parse("-a", path, "b")
-    assert not command.remote
+    assert command.far is None
     assert command.handoff is None
 
 

@@ -15,13 +15,14 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from . import protocol
 from .capabilities import Compressor, Digest, capabilities
-from .extents import allocated, extents, file_size
+from .extents import extents, file_size
 from .link import Link
+from .outgoing import Outgoing, outgoing
 from .place import Need, Place
 from .protocol import LinkError, ProtocolError, get
 from .receive import Receiver
-from .scan import measure, open_quietly, scan
-from .send import Outgoing, Sender, outgoing
+from .scan import at, look, measure, open_quietly, scan
+from .send import Sender
 
 _BATCH = 500
 
@@ -70,19 +71,11 @@ class Agent:
         self.link.fail(protocol.TROUBLE, error)
 
     def _op_stat(self, path: str) -> Dict[str, Any]:
-        """The mode of what is at a path, behind symlinks; None if that is nothing. And if there is at least a link."""
-        try:
-            mode = os.stat(path).st_mode  # type: Optional[int]
-        except (FileNotFoundError, NotADirectoryError):
-            mode = None
-        return {"mode": mode, "exists": mode is not None or os.path.lexists(path)}
+        mode, exists = at(home(path))
+        return {"mode": mode, "exists": exists}
 
     def _op_look(self, paths: List[str], follow: bool) -> Dict[str, Any]:
-        """Size and allocated size of each of the regular files among ``paths``; None for what is none."""
-        found = []  # type: List[Optional[Tuple[int, int]]]
-        for path in paths:
-            found.append(look(path, follow))
-        return {"found": found}
+        return {"found": [look(home(path), follow) for path in paths]}
 
     def _op_scan(self, path: str, measured: bool, **options: Any) -> Dict[str, Any]:
         for file in scan(path, on_error=self._trouble, **options):
@@ -119,7 +112,7 @@ class Agent:
         if self.place is not None:
             self.place.close()
             self.place = None
-        self.place = Place(path, **options)
+        self.place = Place(home(path), **options)
         return {}
 
     def _at(self) -> Place:
@@ -158,20 +151,14 @@ class Agent:
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
 
         def make(path: str, name: str) -> Outgoing:
-            return outgoing(path, name, follow=follow)
+            return outgoing(home(path), name, follow=follow)
 
         Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
 
 
-def look(path: str, follow: bool) -> Optional[Tuple[int, int]]:
-    """(size, allocated) of a regular file, in bytes; None if it is none or out of reach."""
-    import stat
-
-    try:
-        st = os.stat(path, follow_symlinks=follow)
-    except (OSError, ValueError):
-        return None
-    return (st.st_size, allocated(st)) if stat.S_ISREG(st.st_mode) else None
+def home(path: str) -> str:
+    """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def main() -> int:

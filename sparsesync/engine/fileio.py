@@ -19,7 +19,7 @@ import fcntl
 import os
 import stat
 import warnings
-from typing import Any, Callable, Iterator, Optional, Set, Tuple
+from typing import Any, Callable, Iterator, Optional, Set, Tuple, TypeVar
 
 from .extents import allocated, extents
 
@@ -205,6 +205,9 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
     return fd
 
 
+_Target = TypeVar("_Target", bound="Target")
+
+
 def hidden_name(name: str, suffix: str) -> str:
     """``.NAMEsuffix``, the name cut where it would be too long."""
     return os.fsdecode(os.fsencode("." + name)[: _NAME_MAX - len(suffix)]) + suffix
@@ -293,7 +296,7 @@ class Target:
                 raise
             os.close(fd)  # the run that had it has just finished
 
-    def __enter__(self) -> "Target":
+    def __enter__(self: "_Target") -> "_Target":
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -58,6 +58,17 @@ class Spec(NamedTuple):
     attributes: Optional[Dict[str, Any]] = None
 
 
+class Result(NamedTuple):
+    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content."""
+
+    name: str
+    size: int
+    data: int
+    sent: int
+    left: Optional[str] = None
+    no_space: Optional[Tuple[int, int]] = None
+
+
 class Place:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 

@@ -23,7 +23,7 @@ If the connection breaks, what was received is kept as a partial file.
 """
 
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
 from .capabilities import NONE, Digest, decompress
@@ -31,7 +31,7 @@ from .delta import TruncatedError
 from .extents import Extent
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
-from .place import Leave, Place, Placed, Spec
+from .place import Leave, Place, Placed, Result, Spec
 from .protocol import Frame, ProtocolError, get
 
 BLOCK = 64 * 1024
@@ -45,17 +45,6 @@ _DIGEST_SIZE = {BLOCK: 16, FINE: 8}
 _WANTS_AHEAD = 2048
 
 Progress = Optional[Callable[[int], object]]
-
-
-class Result(NamedTuple):
-    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content."""
-
-    name: str
-    size: int
-    data: int
-    sent: int
-    left: Optional[str] = None
-    no_space: Optional[Tuple[int, int]] = None
 
 
 def digest_size(block: int) -> int:

@@ -61,6 +61,29 @@ def open_quietly(path: str, flags: int = 0) -> int:
         return os.open(path, flags)
 
 
+def at(path: str) -> Tuple[Optional[int], bool]:
+    """The mode of what is at a path, behind symlinks, None if that is nothing; and whether there is at least a link."""
+    try:
+        return os.stat(path).st_mode, True
+    except (FileNotFoundError, NotADirectoryError):
+        return None, os.path.lexists(path)
+
+
+def look(path: str, follow: bool) -> Optional[Tuple[int, int, int]]:
+    """(size, allocated, number of links) of a sparse file, in bytes; None if it is none or out of reach."""
+    try:
+        st = os.stat(path, follow_symlinks=follow)
+        if not looks_sparse(st):
+            return None
+        fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW)
+        try:
+            return (st.st_size, allocated(st), st.st_nlink) if is_sparse(fd) else None
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return None  # gone or out of reach, as rsync will say
+
+
 def scan(
     path: str,
     *,

@@ -23,7 +23,6 @@ that both write never wait for each other.
 
 import os
 import queue
-import stat
 import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
@@ -32,13 +31,13 @@ from . import protocol
 from .capabilities import NONE, Compressor, Digest
 from .copy import data_ranges
 from .delta import TruncatedError
-from .extents import Extent, allocated
+from .extents import Extent
 from .fileio import read_into
 from .link import Link, peer_error
-from .place import Leave, Spec, parent_modes
+from .outgoing import Outgoing, changed
+from .place import Leave, Result
 from .protocol import PAYLOAD, ProtocolError, get
-from .receive import BLOCK, FINE, Result, blocks, digest_size, read_result
-from .scan import open_quietly
+from .receive import BLOCK, FINE, blocks, digest_size, read_result
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""
@@ -49,51 +48,6 @@ _FILES_AHEAD = 1024
 _MOST_QUEUED = 32 << 20
 
 OnResult = Callable[[Result], None]
-
-
-class Outgoing:
-    """A file to be sent: ``path`` here, and what the receiver is told of it."""
-
-    def __init__(self, path: str, spec: Spec, st: os.stat_result, follow: bool = False) -> None:
-        self.path = path
-        self.spec = spec
-        self.st = st
-        self.follow = follow
-        self.number = 0
-        self.basis: Optional[bool] = None
-        self.over = False
-        self.fd: Optional[int] = None
-        self.guard: Any = None
-
-    def open(self) -> int:
-        """Open the source. Raises Leave if it is not what it was when it was announced, OSError."""
-        fd = open_quietly(self.path, 0 if self.follow else os.O_NOFOLLOW)
-        st = os.fstat(fd)
-        if not os.path.samestat(st, self.st) or changed(st, self.st):
-            os.close(fd)
-            raise Leave("it changed before it was sent")
-        self.fd = fd
-        return fd
-
-    def close(self) -> None:
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
-
-
-def outgoing(path: str, name: str, *, follow: bool = False, attributes: Optional[Dict[str, Any]] = None) -> Outgoing:
-    """A file to be sent under a name. Raises OSError."""
-    st = os.stat(path, follow_symlinks=follow)
-    parents = parent_modes(path, name) if path.endswith(name) else []
-    mode = stat.S_IMODE(st.st_mode)
-    return Outgoing(
-        path, Spec(name, st.st_size, allocated(st), mode, st.st_mtime_ns, parents, attributes), st, follow
-    )
-
-
-def changed(a: os.stat_result, b: os.stat_result) -> bool:
-    """Has the content of a file changed between two stats, as far as can be seen?"""
-    return (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns)
 
 
 class _Job:
@@ -421,8 +375,8 @@ class Sender:
 
     def _add(self, file: Outgoing, offset: int, length: int) -> None:
         """Put a range into the DATA frame that is being filled."""
-        self._runs_of = file
         while length:
+            self._runs_of = file
             count = min(length, PAYLOAD - self._filled)
             self._read(file, self._content[self._filled : self._filled + count], offset, count)
             self._runs.append((offset, count))

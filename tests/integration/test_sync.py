@@ -236,7 +236,7 @@ def test_v_says_what_was_seeded_and_what_was_left_and_why(tree: Path) -> None:
     out = sync("-av", "--append", "src/", "other/", cwd=tree).stdout.decode(errors="surrogateescape")
     assert "sparsesync: everything is left to rsync: --append is given" in out
     out = sync("-av", "host:src/", "other/", "--rsh=false", cwd=tree).stdout.decode(errors="surrogateescape")
-    assert "everything is left to rsync: a source or the destination is on another host" in out
+    assert "everything is left to rsync: host: no agent could be started: " in out
 
 
 def test_dry_run_writes_nothing_and_says_what_would_be_seeded(tree: Path) -> None:
@@ -402,9 +402,9 @@ def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync import seeding
+    from sparsesync import transfer
 
-    real = seeding.copy_content
+    real = transfer.copy_content
 
     def copy(source: int, *arguments: object, **more: object) -> int:
         done = real(source, *arguments, **more)  # type: ignore[arg-type]
@@ -413,7 +413,7 @@ def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytes
                 file.write(b"changed")
         return done
 
-    monkeypatch.setattr(seeding, "copy_content", copy)
+    monkeypatch.setattr(transfer, "copy_content", copy)
     result = sparsesync.sync(f"{tree}/src/", f"{tree}/dst/", ["-a"])
     assert result.status == 0
     assert ("top.img", "it changed while it was copied") in result.left

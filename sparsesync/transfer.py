@@ -1,0 +1,168 @@
+"""The two ends of a seeding: both here, or one of them on another host.
+
+A transfer has a few operations, the same in three kinds, and :mod:`seeding` does not ask which it has::
+
+    look, source_mode        what is at the source
+    destination_mode, ...    what is at the destination
+    open, expect, check_space, touch
+    run                      put the files in place
+
+:class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`far`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple, Protocol
+
+from .engine.copy import copy_content
+from .engine.fileio import NoSpaceError
+from .engine.outgoing import Outgoing, changed, outgoing
+from .engine.place import Leave, Need, Place, Result
+from .engine.scan import at, look
+from .progress import Advance
+
+OnResult = Callable[[Result], None]
+
+class Planned(NamedTuple):
+    """A sparse file that is to be seeded: its name in the transfer, its path at the source, its sizes in bytes."""
+
+    name: str
+    source: str
+    size: int
+    allocated: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """rsync's options that a transfer obeys. ``bwlimit``: bytes per second; ``compress``: (algorithm, level)."""
+
+    follow: bool = False
+    sparse: bool = False
+    bwlimit: int | None = None
+    compress: tuple[str | None, int | None] | None = None
+
+
+class Transfer(Protocol):
+    """What :mod:`seeding` needs of the two ends."""
+
+    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
+        """(size, allocated, number of links) of each that is a sparse file at the source, else None."""
+
+    def source_mode(self, path: str) -> int | None:
+        """The mode of what is at ``path``, behind symlinks; None if there is nothing."""
+
+    def destination_mode(self, path: str) -> tuple[int | None, bool]:
+        """The same at the destination, and whether there is at least a symlink."""
+
+    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
+        """Open the destination; see :class:`~.engine.place.Place`. Raises OSError."""
+
+    def expect(self, planned: Iterable[Planned]) -> None:
+        """Count what is going to be written."""
+
+    def check_space(self) -> None:
+        """Raises NoSpaceError if what was expected does not fit."""
+
+    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
+        """Put the files in place. Raises LinkError; what goes wrong with one file is in its result."""
+
+    def touch(self, names: Sequence[str]) -> None:
+        """Give files at the destination the time of now."""
+
+    def close(self) -> None:
+        """Let go of the destination."""
+
+
+class SourceHere:
+    """The operations of a source on this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
+        return (look(path, self.settings.follow) for path in paths)
+
+    def source_mode(self, path: str) -> int | None:
+        return at(path)[0]
+
+    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[Outgoing]:
+        for file in planned:
+            try:
+                yield outgoing(file.source, file.name, follow=self.settings.follow)
+            except OSError as error:
+                on_result(failed(file.name, file.size, error))
+
+
+class DestinationHere:
+    """The operations of a destination on this machine."""
+
+    place: Place | None = None
+    _resume = False
+
+    def destination_mode(self, path: str) -> tuple[int | None, bool]:
+        return at(path)
+
+    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
+        self.place = Place(path, single, make=make, resume=self._resume, **options)
+
+    def _at(self) -> Place:
+        assert self.place is not None  # it is opened first
+        return self.place
+
+    def expect(self, planned: Iterable[Planned]) -> None:
+        self._at().expect(Need(file.name, file.allocated, self._device(file)) for file in planned)
+
+    def _device(self, file: Planned) -> int | None:
+        return None
+
+    def check_space(self) -> None:
+        self._at().check_space()
+
+    def touch(self, names: Sequence[str]) -> None:
+        self._at().touch(names)
+
+    def close(self) -> None:
+        if self.place is not None:
+            self.place.close()
+            self.place = None
+
+
+class Local(SourceHere, DestinationHere):
+    """Both ends on this machine."""
+
+    def _device(self, file: Planned) -> int | None:
+        try:
+            return os.stat(file.source, follow_symlinks=self.settings.follow).st_dev
+        except OSError:
+            return None
+
+    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
+        for file in self.outgoing(planned, on_result):
+            try:
+                on_result(self._copy(file, progress))
+            except (OSError, ValueError, Leave) as error:
+                on_result(failed(file.spec.name, file.spec.size, error))
+            finally:
+                file.close()
+
+    def _copy(self, file: Outgoing, progress: Advance) -> Result:
+        spec = file.spec
+        source = file.open()
+        with self._at().target(spec) as target:
+            sparse = "always" if self.settings.sparse else "auto"
+            data = copy_content(source, target, sparse=sparse, progress=progress, source_path=file.path)
+            if changed(os.fstat(source), file.st):
+                raise Leave("it changed while it was copied")
+            target.finish(spec)
+        return Result(spec.name, spec.size, data, 0)
+
+
+def failed(name: str, size: int, error: Exception) -> Result:
+    """The result of a file that an error left to rsync."""
+    if not isinstance(error, OSError):
+        return Result(name, size, 0, 0, str(error))
+    space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
+    return Result(name, size, 0, 0, f"{error.filename or name}: {error.strerror}", space)
