@@ -136,10 +136,10 @@ class Sender:
             while True:
                 self._announce()
                 self._plan()
-                while not self._events.empty():
-                    self._next_event()
                 if self._jobs and not self._jobs[0].waits:
                     self._do(self._jobs.popleft())
+                    while not self._events.empty():
+                        self._next_event()
                 elif self._exhausted and not (self._jobs or self._current or self._announced):
                     break
                 else:
