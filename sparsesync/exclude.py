@@ -11,7 +11,7 @@ backslash for an escape only where the pattern has a wildcard, and ends a line a
 with ``--from0`` it takes any name. What cannot be written is a ValueError, never a
 pattern that means something else.
 
-The presets (:mod:`presets`) add patterns of their own, which do hold wildcards.
+The presets (:mod:`engine.presets`) add patterns of their own, which do hold wildcards.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
+from .engine.presets import preset_patterns
 from .engine.scan import OnError, Sparse, scan
-from .presets import preset_patterns
 from .units import iec
 
 FORMATS = ("rsync", "tar", "borg", "restic")
