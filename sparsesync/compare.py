@@ -24,14 +24,14 @@ the roots a device node is compared by the device it stands for.
 """
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional, Union
 
 from .engine.delta import first_difference
-from .engine.fileio import open_beneath
+from .engine.fileio import blame, open_beneath
+from .engine.node import Node, has_content
 
 PathLike = Union[str, "os.PathLike[str]"]
 OnError = Optional[Callable[[OSError], None]]
@@ -63,39 +63,8 @@ def verify(
 
     Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist.
     """
-    ends = [_Place(None, path, path) for path in (os.fspath(a), os.fspath(b))]
+    ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
     return _Comparison(full, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
-
-
-class _Place(NamedTuple):
-    """A file on one of the two sides: a root, or a name in an open directory below one."""
-
-    directory: Optional[int]
-    name: str
-    path: str
-
-    def stat(self) -> os.stat_result:
-        with _naming(self.path):
-            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
-
-    def target(self) -> str:
-        with _naming(self.path):
-            return os.readlink(self.name, dir_fd=self.directory)
-
-    def open(self, expected: os.stat_result) -> int:
-        # Should the name have become a pipe since the stat, O_NONBLOCK keeps open(2) from waiting for a writer.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        if self.directory is not None:
-            flags |= os.O_NOFOLLOW
-        with _naming(self.path):
-            try:
-                fd = os.open(self.name, flags | os.O_NOATIME, dir_fd=self.directory)
-            except PermissionError:  # O_NOATIME is for the owner and root: open(2)
-                fd = os.open(self.name, flags, dir_fd=self.directory)
-            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(expected.st_mode):
-                os.close(fd)
-                raise OSError(errno.ESTALE, "the file was replaced while it was compared")
-            return fd
 
 
 class _Comparison:
@@ -106,7 +75,7 @@ class _Comparison:
         self.on_error = on_error
         self.progress = progress
 
-    def roots(self, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
+    def roots(self, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
         if _same_file(a_st, b_st):
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
@@ -114,7 +83,7 @@ class _Comparison:
             return
         found = None
         with self._reporting():
-            if _has_content(a_st) and _has_content(b_st):
+            if has_content(a_st) and has_content(b_st):
                 found = self._content("", a, b, a_st, b_st)
             else:
                 found = self._entry("", a, b, a_st, b_st)
@@ -125,7 +94,7 @@ class _Comparison:
         with contextlib.ExitStack() as opened:
             roots: list[tuple[int, str]] = []
             for root in (a, b):
-                with self._reporting(), _naming(root):
+                with self._reporting(), blame(root, instead=True):
                     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     opened.callback(os.close, fd)
                     roots.append((fd, root))
@@ -143,7 +112,7 @@ class _Comparison:
             listings: list[tuple[int, str, set[str]]] = []
             for root, root_path in roots:
                 here = os.path.join(root_path, path) if path else root_path
-                with self._reporting(), _naming(here):
+                with self._reporting(), blame(here, instead=True):
                     fd = open_beneath(root, path)
                     opened.callback(os.close, fd)
                     listings.append((fd, here, set(os.listdir(fd))))
@@ -158,8 +127,8 @@ class _Comparison:
                 elif name not in a_names:
                     yield Difference(entry, "extra")
                 else:
-                    a = _Place(a_fd, name, os.path.join(a_path, name))
-                    b = _Place(b_fd, name, os.path.join(b_path, name))
+                    a = Node(a_fd, name, os.path.join(a_path, name))
+                    b = Node(b_fd, name, os.path.join(b_path, name))
                     found = None
                     with self._reporting():
                         a_st, b_st = a.stat(), b.stat()
@@ -171,7 +140,7 @@ class _Comparison:
                         yield found
 
     def _entry(
-        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
     ) -> Optional[Difference]:
         """Compare two files of any type but two directories."""
         kind = stat.S_IFMT(a_st.st_mode)
@@ -188,7 +157,7 @@ class _Comparison:
         return None
 
     def _content(
-        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
     ) -> Optional[Difference]:
         a_fd = a.open(a_st)
         try:
@@ -214,17 +183,3 @@ class _Comparison:
 
 def _same_file(a_st: os.stat_result, b_st: os.stat_result) -> bool:
     return (a_st.st_dev, a_st.st_ino) == (b_st.st_dev, b_st.st_ino)
-
-
-def _has_content(st: os.stat_result) -> bool:
-    return stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Name ``path`` in any OSError: below a directory's descriptor the system's own name says too little."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = path
-        raise
