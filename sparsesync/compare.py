@@ -21,19 +21,21 @@ depth takes no more descriptors than a flat one.
 
 A root that is a block device is compared by its content, with another or with an image; below
 the roots a device node is compared by the device it stands for.
+
+Where one of the two is on another host, the comparison is another: :mod:`merge`.
 """
 
 import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
+from .ends import PathLike, is_remote
 from .engine.delta import first_difference
 from .engine.fileio import blame, open_beneath
 from .engine.node import Node, has_content
 
-PathLike = Union[str, "os.PathLike[str]"]
 OnError = Optional[Callable[[OSError], None]]
 Progress = Optional[Callable[[int], object]]
 
@@ -53,16 +55,33 @@ class Difference(NamedTuple):
 
 
 def verify(
-    a: PathLike, b: PathLike, *, full: bool = False, on_error: OnError = None, progress: Progress = None
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    on_error: OnError = None,
+    progress: Progress = None,
+    rsh: Optional[str] = None,
+    python: Optional[str] = None,
 ) -> Iterator[Difference]:
     """Yield each difference between two files or two trees; nothing if they are equal.
+
+    A ``str`` may be ``host:path``: then digests are exchanged instead of data, ``rsh`` is the remote shell's command
+    (by default RSYNC_RSH, else ssh), and ``python`` the Python to use there (by default one is looked for).
 
     ``full`` reads the holes too. ``on_error`` gets the OSError, with its ``filename``, of each
     file or directory that cannot be compared, and the walk goes on; without it the error
     is raised. ``progress`` is called with the bytes compared since the last call.
 
-    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist.
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist. If one of them is on another host, the
+    first step raises it, or LinkError if there is no connection.
     """
+    if is_remote(a) or is_remote(b):
+        from . import merge
+
+        return merge.verify(
+            a, b, full=full, on_error=on_error, progress=progress, rsh=rsh, python=python
+        )
     ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
     return _Comparison(full, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
 

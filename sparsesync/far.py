@@ -1,0 +1,146 @@
+"""An agent on another host as an end: the operations of :class:`ends.Here`, asked over a connection.
+
+An agent's answers are checked here for type, order and sense, before anybody builds on them. What is wrong with one
+is a ProtocolError that names the host. Nothing that an agent says is kept: what comes is checked and handed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable
+
+from .ends import Range, Scanned
+from .engine.manifest import DIGEST, Event, Reader
+from .engine.protocol import ProtocolError, get, get_name, get_size, is_name
+from .engine.scan import OnError, Sparse
+
+if TYPE_CHECKING:
+    from .engine.bmap import Run
+    from .engine.extents import Extent
+    from .engine.presets import Place
+    from .ssh import Agent
+
+
+class There:
+    """An agent on another host. The operations are those of :class:`Here`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def scan(
+        self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
+    ) -> Iterator[Scanned]:
+        with self._naming():
+            for item in self._agent.items("scan", on_error, path=path, measured=measured, **options):
+                if not item:
+                    return
+                found, stat = get_name(item, "path"), get(item, "stat", list)
+                size, allocated, data, count = (get_size(item, key) for key in ("size", "allocated", "data", "extents"))
+                if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
+                    raise ProtocolError("a file is not below the path that was scanned")
+                if len(stat) != 10 or any(type(part) is not int or part.bit_length() > 64 for part in stat):
+                    raise ProtocolError("a file's stat is none")
+                st = os.stat_result(stat, {"st_blocks": allocated // 512})
+                yield Scanned(Sparse(found, size, allocated, st), data, count)
+
+    @contextlib.contextmanager
+    def extents(self, path: str) -> Iterator[tuple[int, Iterator[Extent]]]:
+        size, parts = self._mapped([int, int], "extents", path=path)
+        yield size, self._ordered(parts, size, _extent)
+
+    @contextlib.contextmanager
+    def checksums(self, path: str, block: int) -> Iterator[tuple[int, Iterator[Run]]]:
+        size, parts = self._mapped([int, int, str], "checksums", path=path, block=block)
+        yield size, self._ordered(parts, -(-size // block), _run)
+
+    def preset(self, preset: str, source: str) -> list[Place]:
+        with self._naming():
+            places = get(self._agent.call("preset", preset=preset, sources=[source]), "places", list)
+            for place in places:
+                if type(place) is not list or [type(part) for part in place] != [str, str, str]:
+                    raise ProtocolError("a place of a preset that is none")
+                if place[0] != source or not is_name(place[1]) or not re.fullmatch("[a-z/*]*", place[2]):
+                    raise ProtocolError("a place that no preset has")
+        return [(place[0], place[1], place[2]) for place in places]
+
+    def directory(self) -> str:
+        with self._naming():
+            return get_name(self._agent.call("directory"), "path")
+
+    def manifest(self, root: str, full: bool) -> Iterator[Event]:
+        reader = Reader()
+        # A trouble stands between two items; the reader refuses a second one there.
+        troubles: list[Event] = []
+
+        def trouble(error: OSError) -> None:
+            troubles.append(reader.trouble(error))
+
+        with self._naming():
+            for item in self._agent.items("manifest", trouble, path=root, full=full):
+                yield from troubles
+                troubles.clear()
+                if item:
+                    yield from reader.item(item)
+
+    def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
+        items = self._agent.items("digests", on_error, path=root, block=block, ranges=ranges)
+        with self._naming():
+            for _, _, length in ranges:
+                item = next(items, {})
+                if "digests" not in item:
+                    raise ProtocolError("fewer digests than were asked for")
+                text = get(item, "digests", str, optional=True)
+                yield None if text is None else _unhex(text, -(-length // block) * DIGEST)
+            if next(items, {}):
+                raise ProtocolError("more digests than were asked for")
+
+    def _mapped(self, types: list[type], op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
+        """The size of a file, and the parts of it that an operation lists."""
+        items = self._agent.items(op, **arguments)
+
+        def parts() -> Iterator[Any]:
+            for item in items:
+                for part in get(item, "parts", list) if item else []:
+                    if type(part) is not list or [type(field) for field in part] != types:
+                        raise ProtocolError("a part of a file that is none")
+                    yield part
+
+        with self._naming():
+            return get_size(next(items), "size"), parts()
+
+    def _ordered(self, parts: Iterator[Any], limit: int, span: Callable[[Any], tuple[int, int]]) -> Iterator[Any]:
+        """The parts as tuples. Raises ProtocolError unless each begins where there is room and ends by the limit."""
+        end = 0
+        with self._naming():
+            for part in parts:
+                start, stop = span(part)
+                if not end <= start < stop <= limit:
+                    raise ProtocolError("parts of a file that are not in order")
+                end = stop
+                yield tuple(part)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name the host in what is said of its answers."""
+        try:
+            yield
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._agent.host}: {error}") from None
+
+
+def _extent(part: list[Any]) -> tuple[int, int]:
+    return part[0], part[0] + part[1]
+
+
+def _run(part: list[Any]) -> tuple[int, int]:
+    _unhex(part[2], 32)
+    return part[0], part[1] + 1
+
+
+def _unhex(text: str, size: int) -> bytes:
+    if len(text) != 2 * size or not re.fullmatch("[0-9a-f]*", text):
+        raise ProtocolError("a digest that is none")
+    return bytes.fromhex(text)
