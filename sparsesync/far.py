@@ -84,15 +84,26 @@ class There:
                 troubles.clear()
                 if item:
                     yield from reader.item(item)
+            reader.ended()
 
     def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
-        items = self._agent.items("digests", on_error, path=root, block=block, ranges=ranges)
+        troubles = 0
+
+        def trouble(error: OSError) -> None:
+            nonlocal troubles
+            troubles += 1
+            if on_error is None:
+                raise error
+            on_error(error)
+
+        items = self._agent.items("digests", trouble, path=root, block=block, ranges=ranges)
         with self._naming():
             for _, _, length in ranges:
+                before = troubles
                 item = next(items, {})
-                if "digests" not in item:
-                    raise ProtocolError("fewer digests than were asked for")
                 text = get(item, "digests", str, optional=True)
+                if text is None and troubles == before:
+                    raise ProtocolError("digests are missing")
                 yield None if text is None else _unhex(text, -(-length // block) * DIGEST)
             if next(items, {}):
                 raise ProtocolError("more digests than were asked for")

@@ -33,7 +33,6 @@ from typing import IO, NamedTuple
 from .compare import Difference, OnError, Progress
 from .ends import Ends, PathLike, Site
 from .engine.manifest import BLOCK, DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
-from .engine.protocol import ProtocolError
 
 _STEPS = (4096, 256, 16, 1)
 _AT_ONCE = 64 * 1024
@@ -47,11 +46,17 @@ def verify(
     a: PathLike, b: PathLike, *, full: bool, on_error: OnError, progress: Progress, rsh: str | None, python: str | None
 ) -> Iterator[Difference]:
     """As :func:`compare.verify`, where one path at least is ``host:path``. Everything is raised by the first step."""
-    with Ends(rsh, python) as ends, tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
-        sites = ends.opposite(a, b)
+    with Ends(rsh, python) as ends:
+        yield from differences(*ends.opposite(a, b), full=full, on_error=on_error, progress=progress)
+
+
+def differences(
+    a: Site, b: Site, *, full: bool = False, on_error: OnError = None, progress: Progress = None
+) -> Iterator[Difference]:
+    """What differs between what is at two ends; they are two, and compute the same digests."""
+    with tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
-            sides = [_Side(site, full, opened) for site in sites]
-            merge = _Merge(sides[0], sides[1], on_error, progress, noted)
+            merge = _Merge(_Side(a, full, opened), _Side(b, full, opened), on_error, progress, noted)
             yield from merge.differences()
         yield from merge.closer()
 
@@ -78,9 +83,7 @@ class _Side:
         self.event = next(self._events, None)
 
     def entry(self) -> Entry:
-        """The root."""
-        if not isinstance(self.event, Entry):
-            raise ProtocolError("a tree without a root")
+        assert isinstance(self.event, Entry)
         return self.event
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:

@@ -215,6 +215,8 @@ class Agent:
         ``on_trouble`` gets the OSError of each file that is in trouble; without it that is raised. Paths in
         errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
         """
+        if self._busy:
+            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
         self.start(op, **arguments)
         self._busy = True
         while True:

@@ -91,6 +91,8 @@ class Trouble(NamedTuple):
 
 Event = Union[Entry, Directory, Blocks, Trouble]
 
+_NOTHING = Blocks(b"")
+
 
 def key(path: str) -> List[bytes]:
     """What directories are ordered by: the bytes of each component."""
@@ -202,11 +204,11 @@ def _version(st: os.stat_result) -> Tuple[int, int]:
 
 
 def _digested(fd: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]:
-    """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time."""
+    """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time or none."""
     buffer = bytearray(min(BLOCK, size))
     view, zeros = memoryview(buffer), memoryview(bytes(len(buffer)))
     packed = []  # type: List[bytes]
-    offset = 0
+    offset = read = 0
     for start, length in [(0, size)] if full else extents(fd, 0, size):
         # Extents need not begin or end with a block, so two may share one.
         offset = max(offset, start - start % BLOCK)
@@ -215,10 +217,11 @@ def _digested(fd: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]
             _read(fd, view[:count], offset)
             if not buffer.startswith(zeros[:count]):
                 packed.append(_PACKED.pack(offset, digest.of(view[:count])[:DIGEST]))
-                if len(packed) == _BLOCKS:
-                    yield b"".join(packed)
-                    packed = []
             offset += count
+            read += 1
+            if read % _BLOCKS == 0:  # of zeros too, so that nobody waits for long to hear anything
+                yield b"".join(packed)
+                packed = []
     if packed:
         yield b"".join(packed)
 
@@ -269,7 +272,8 @@ def pack(event: Event) -> List[Any]:
 def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
     """Packed events by the frame, and the errors of Troubles between them.
 
-    A batch does not wait for long: the other end compares what it has while this one reads on.
+    A batch does not wait for long, even if it is empty: the other end compares what it has while this one
+    reads on, and this one learns it if the other has gone.
     """
     batch = []  # type: List[Any]
     size = 0
@@ -281,13 +285,13 @@ def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
             yield event.error
             batch, size, since = [], 0, time.monotonic()
             continue
-        batch.append(pack(event))
+        if event != _NOTHING:
+            batch.append(pack(event))
         size += 50 + sum([len(part) for part in event if isinstance(part, (str, bytes))])
         if size >= _BATCH or time.monotonic() - since > _LATEST:
             yield batch
             batch, size, since = [], 0, time.monotonic()
-    if batch:
-        yield batch
+    yield batch
 
 
 class Reader:
@@ -295,6 +299,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._last: Optional[Event] = None
+        self._tree = False
         self._directory: Optional[List[bytes]] = None
         self._name = b""
         self._size = -1
@@ -314,6 +319,11 @@ class Reader:
         self._last = Trouble(error)
         return self._last
 
+    def ended(self) -> None:
+        """There is no more. Raises ProtocolError if that is too soon."""
+        if self._last is None or (self._tree and self._directory is None):
+            raise ProtocolError("a tree that is not told to its end")
+
     def _event(self, packed: Any) -> Event:
         kinds = [type(part) for part in packed] if type(packed) is list else []
         if kinds == [str, str, str, int, str, int] and packed[0] == "e":
@@ -329,7 +339,9 @@ class Reader:
         name = entry.name if root else _checked(entry.name)
         if root != (not name) or len(entry.kind) != 1 or not 0 <= entry.size <= LARGEST:
             raise ProtocolError("an entry that is none")
-        if not root:
+        if root:
+            self._tree = entry.kind == "d"
+        else:
             encoded = os.fsencode(name)
             if self._directory is None or encoded <= self._name:
                 raise ProtocolError("entries that are not in order")
@@ -343,7 +355,7 @@ class Reader:
             for part in directory.path.split("/"):
                 _checked(part)
         order = key(directory.path)
-        if self._last is None or (order <= self._directory if self._directory is not None else order):
+        if not self._tree or (order <= self._directory if self._directory is not None else order):
             raise ProtocolError("directories that are not in order")
         self._directory, self._name, self._size = order, b"", -1
         return directory
