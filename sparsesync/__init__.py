@@ -4,7 +4,8 @@ The public API. Everything here is defined in a room below and imported when it 
 used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
 
     copyfile, copy, copy2      shutil's functions, with holes    engine/copyfile.py
-    scan, Sparse               find sparse files                 engine/scan.py
+    scan                       find sparse files                 find.py
+    Sparse                     a file that was found             engine/scan.py
     extents                    where the data of a file is       engine/extents.py
     verify, Difference         compare files and trees           compare.py
     exclude_patterns           exclude files for rsync           exclude.py
@@ -12,6 +13,7 @@ used, so that ``import sparsesync`` and the start of the program cost nearly not
     NoSpaceError               engine/fileio.py
     TruncatedError             engine/delta.py
     RsyncTooOldError           wrapper.py
+    LinkError                  engine/protocol.py
 """
 
 from typing import TYPE_CHECKING
@@ -24,8 +26,9 @@ _ROOMS = {
     "copy2": "engine.copyfile",
     "TruncatedError": "engine.delta",
     "NoSpaceError": "engine.fileio",
+    "LinkError": "engine.protocol",
     "extents": "engine.extents",
-    "scan": "engine.scan",
+    "scan": "find",
     "Sparse": "engine.scan",
     "verify": "compare",
     "Difference": "compare",
@@ -41,12 +44,15 @@ if TYPE_CHECKING:
     from .engine.delta import TruncatedError
     from .engine.extents import extents
     from .engine.fileio import NoSpaceError
-    from .engine.scan import Sparse, scan
+    from .engine.protocol import LinkError
+    from .engine.scan import Sparse
     from .exclude import exclude_patterns
+    from .find import scan
     from .wrapper import RsyncTooOldError, SyncResult, sync
 
 __all__ = [
     "Difference",
+    "LinkError",
     "NoSpaceError",
     "RsyncTooOldError",
     "TruncatedError",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from .engine.scan import Sparse
+    from .ends import Scanned
 
 TROUBLE = 1
 RSYNC_FILE_IO = 11
@@ -68,9 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (| head); what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if not _is_trouble(error):
+            raise
         _complain(error)
         return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+def _is_trouble(error: Exception) -> bool:
+    """Whether an error is one of those that tell a person what is wrong, and not a mistake of ours."""
+    from .engine.protocol import LinkError
+
+    return isinstance(error, (OSError, ValueError, LinkError))
 
 
 def _end(number: int, frame: object) -> NoReturn:
@@ -92,8 +101,8 @@ def describe(error: Exception) -> str:
     from .units import iec
 
     if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    text = error.strerror
+        return printable(str(error))
+    text = printable(error.strerror)
     if isinstance(error, NoSpaceError):
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
     elif error.errno in _HINTS:
@@ -113,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--min-size", type=_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M")
     command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
     _add_one_file_system(command)
+    _add_far_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("-0", "--null", action="store_true", help="paths only, each ended by a NUL")
     form.add_argument("--json", action="store_true", help="one JSON object")
@@ -120,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("map", help="show where the data of a file is")
     command.add_argument("file", metavar="FILE")
+    _add_far_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a list of {offset, length, data} in bytes")
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
@@ -148,12 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=["rsync", "tar", "borg", "restic"], default="rsync", help="whose exclude file to write"
     )
     _add_one_file_system(command)
+    _add_far_end(command)
     command.set_defaults(run=_exclude)
 
     command = commands.add_parser("verify", help="compare two files or trees, reading only data")
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
     command.add_argument("--full", action="store_true", help="read the holes too")
+    _add_far_end(command)
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_verify)
 
@@ -163,6 +176,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_one_file_system(command: argparse.ArgumentParser) -> None:
     command.add_argument("-x", "--one-file-system", action="store_true", help="do not enter other filesystems")
+
+
+def _add_far_end(command: argparse.ArgumentParser) -> None:
+    """How to reach ``host:path``, the same for every command that takes one."""
+    far = command.add_argument_group("to reach host:path")
+    far.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
+    far.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
 
 
 def _size(text: str) -> int:
@@ -179,46 +199,44 @@ class _Troubles:
 
     status = 0
 
-    def __call__(self, error: OSError) -> None:
+    def __call__(self, error: Exception) -> None:
         _complain(error)
         self.status = TROUBLE
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    from .engine.scan import measure, scan
+    from .ends import Ends
+    from .engine.protocol import LinkError
     from .seeding import printable
     from .units import iec
 
     troubles = _Troubles()
-    found: dict[tuple[int, int], Sparse] = {}
-    for path in arguments.paths:
-        try:
-            # A link given by name means what it leads to, as for ls and du -D.
-            top = path + "/" if os.path.islink(path) and os.path.isdir(path) else path
-            for file in scan(
-                top,
-                one_file_system=arguments.one_file_system,
-                min_size=arguments.min_size,
-                every_file=arguments.all,
-                on_error=troubles,
-            ):
-                found.setdefault((file.st.st_dev, file.st.st_ino), file)
-        except OSError as error:
-            troubles(error)
-    files = sorted(found.values(), key=lambda file: (file.allocated - file.size, file.path))
+    found: dict[tuple[object, int, int], Scanned] = {}
+    with Ends(arguments.rsh, arguments.python) as ends:
+        for path in arguments.paths:
+            try:
+                end, below, prefix = ends.at(path)
+                for scanned in end.scan(
+                    below,
+                    measured=not arguments.null,
+                    one_file_system=arguments.one_file_system,
+                    min_size=arguments.min_size,
+                    every_file=arguments.all,
+                    follow=True,
+                    on_error=troubles,
+                ):
+                    file = scanned.file
+                    named = scanned._replace(file=file._replace(path=prefix + file.path))
+                    found.setdefault((end, file.st.st_dev, file.st.st_ino), named)
+            except (OSError, LinkError) as error:
+                troubles(error)
+    rows = sorted(found.values(), key=lambda row: (row.file.allocated - row.file.size, row.file.path))
     if arguments.null:
-        for file in files:
-            sys.stdout.buffer.write(os.fsencode(file.path) + b"\0")
+        for row in rows:
+            sys.stdout.buffer.write(os.fsencode(row.file.path) + b"\0")
         return troubles.status
-    rows = []
-    for file in files:
-        try:
-            rows.append((file, *measure(file.path)))
-        except OSError as error:
-            troubles(error)
-    size = sum(file.size for file, _, _ in rows)
-    allocated = sum(file.allocated for file, _, _ in rows)
-    data = sum(row[1] for row in rows)
+    size = sum(row.file.size for row in rows)
+    allocated = sum(row.file.allocated for row in rows)
     if arguments.json:
         import json
 
@@ -226,13 +244,13 @@ def _scan(arguments: argparse.Namespace) -> int:
             {"path": file.path, "size": file.size, "allocated": file.allocated, "data": data, "extents": count}
             for file, data, count in rows
         ]
-        total = {"files": len(rows), "size": size, "allocated": allocated, "data": data}
+        total = {"files": len(rows), "size": size, "allocated": allocated, "data": sum(row.data for row in rows)}
         print(json.dumps({"files": listed, "total": total}))
         return troubles.status
     if rows:
         print(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
-    for file, in_extents, count in rows:
-        sizes = f"{iec(file.size):>10} {iec(file.allocated):>10} {iec(in_extents):>10}"
+    for file, data, count in rows:
+        sizes = f"{iec(file.size):>10} {iec(file.allocated):>10} {iec(data):>10}"
         print(f"{sizes} {count:>8}  {printable(file.path)}")
     kind = "file" if arguments.all else "sparse file"
     print(f"{len(rows)} {kind}{'' if len(rows) == 1 else 's'}: {iec(size)} apparent, {iec(allocated)} allocated")
@@ -241,13 +259,11 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 def _map(arguments: argparse.Namespace) -> int:
     from . import mapfile
-    from .engine.copyfile import open_source
+    from .ends import Ends
 
-    fd = open_source(arguments.file)
-    try:
-        mapfile.show(sys.stdout, fd, "json" if arguments.json else arguments.format, arguments.file)
-    finally:
-        os.close(fd)
+    with Ends(arguments.rsh, arguments.python) as ends:
+        form = "json" if arguments.json else arguments.format
+        mapfile.show(sys.stdout, ends.at(arguments.file), form, arguments.file)
     return 0
 
 
@@ -299,6 +315,8 @@ def _exclude(arguments: argparse.Namespace) -> int:
             null=arguments.null,
             on_error=troubles,
             command=f"sparsesync {__version__}",
+            rsh=arguments.rsh,
+            python=arguments.python,
         )
 
     if arguments.output is None:
@@ -326,7 +344,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     different = False
     with data_bar(None, "verifying", arguments.quiet) as advance:
         for difference in verify(
-            arguments.a, arguments.b, full=arguments.full, on_error=troubles, progress=advance
+            arguments.a,
+            arguments.b,
+            full=arguments.full,
+            on_error=troubles,
+            progress=advance,
+            rsh=arguments.rsh,
+            python=arguments.python,
         ):
             different = True
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)

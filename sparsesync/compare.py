@@ -21,19 +21,21 @@ depth takes no more descriptors than a flat one.
 
 A root that is a block device is compared by its content, with another or with an image; below
 the roots a device node is compared by the device it stands for.
+
+Where one of the two is on another host, the comparison is another: :mod:`merge`.
 """
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
+from .ends import PathLike, is_remote
 from .engine.delta import first_difference
-from .engine.fileio import open_beneath
+from .engine.fileio import blame, open_beneath
+from .engine.node import Node, has_content
 
-PathLike = Union[str, "os.PathLike[str]"]
 OnError = Optional[Callable[[OSError], None]]
 Progress = Optional[Callable[[int], object]]
 
@@ -53,49 +55,35 @@ class Difference(NamedTuple):
 
 
 def verify(
-    a: PathLike, b: PathLike, *, full: bool = False, on_error: OnError = None, progress: Progress = None
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    on_error: OnError = None,
+    progress: Progress = None,
+    rsh: Optional[str] = None,
+    python: Optional[str] = None,
 ) -> Iterator[Difference]:
     """Yield each difference between two files or two trees; nothing if they are equal.
+
+    A ``str`` may be ``host:path``: then digests are exchanged instead of data, ``rsh`` is the remote shell's command
+    (by default RSYNC_RSH, else ssh), and ``python`` the Python to use there (by default one is looked for).
 
     ``full`` reads the holes too. ``on_error`` gets the OSError, with its ``filename``, of each
     file or directory that cannot be compared, and the walk goes on; without it the error
     is raised. ``progress`` is called with the bytes compared since the last call.
 
-    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist.
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist. If one of them is on another host, the
+    first step raises it, or LinkError if there is no connection.
     """
-    ends = [_Place(None, path, path) for path in (os.fspath(a), os.fspath(b))]
+    if is_remote(a) or is_remote(b):
+        from . import merge
+
+        return merge.verify(
+            a, b, full=full, on_error=on_error, progress=progress, rsh=rsh, python=python
+        )
+    ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
     return _Comparison(full, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
-
-
-class _Place(NamedTuple):
-    """A file on one of the two sides: a root, or a name in an open directory below one."""
-
-    directory: Optional[int]
-    name: str
-    path: str
-
-    def stat(self) -> os.stat_result:
-        with _naming(self.path):
-            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
-
-    def target(self) -> str:
-        with _naming(self.path):
-            return os.readlink(self.name, dir_fd=self.directory)
-
-    def open(self, expected: os.stat_result) -> int:
-        # Should the name have become a pipe since the stat, O_NONBLOCK keeps open(2) from waiting for a writer.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        if self.directory is not None:
-            flags |= os.O_NOFOLLOW
-        with _naming(self.path):
-            try:
-                fd = os.open(self.name, flags | os.O_NOATIME, dir_fd=self.directory)
-            except PermissionError:  # O_NOATIME is for the owner and root: open(2)
-                fd = os.open(self.name, flags, dir_fd=self.directory)
-            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(expected.st_mode):
-                os.close(fd)
-                raise OSError(errno.ESTALE, "the file was replaced while it was compared")
-            return fd
 
 
 class _Comparison:
@@ -106,7 +94,7 @@ class _Comparison:
         self.on_error = on_error
         self.progress = progress
 
-    def roots(self, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
+    def roots(self, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
         if _same_file(a_st, b_st):
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
@@ -114,7 +102,7 @@ class _Comparison:
             return
         found = None
         with self._reporting():
-            if _has_content(a_st) and _has_content(b_st):
+            if has_content(a_st) and has_content(b_st):
                 found = self._content("", a, b, a_st, b_st)
             else:
                 found = self._entry("", a, b, a_st, b_st)
@@ -125,7 +113,7 @@ class _Comparison:
         with contextlib.ExitStack() as opened:
             roots: list[tuple[int, str]] = []
             for root in (a, b):
-                with self._reporting(), _naming(root):
+                with self._reporting(), blame(root, instead=True):
                     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     opened.callback(os.close, fd)
                     roots.append((fd, root))
@@ -143,7 +131,7 @@ class _Comparison:
             listings: list[tuple[int, str, set[str]]] = []
             for root, root_path in roots:
                 here = os.path.join(root_path, path) if path else root_path
-                with self._reporting(), _naming(here):
+                with self._reporting(), blame(here, instead=True):
                     fd = open_beneath(root, path)
                     opened.callback(os.close, fd)
                     listings.append((fd, here, set(os.listdir(fd))))
@@ -158,8 +146,8 @@ class _Comparison:
                 elif name not in a_names:
                     yield Difference(entry, "extra")
                 else:
-                    a = _Place(a_fd, name, os.path.join(a_path, name))
-                    b = _Place(b_fd, name, os.path.join(b_path, name))
+                    a = Node(a_fd, name, os.path.join(a_path, name))
+                    b = Node(b_fd, name, os.path.join(b_path, name))
                     found = None
                     with self._reporting():
                         a_st, b_st = a.stat(), b.stat()
@@ -171,7 +159,7 @@ class _Comparison:
                         yield found
 
     def _entry(
-        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
     ) -> Optional[Difference]:
         """Compare two files of any type but two directories."""
         kind = stat.S_IFMT(a_st.st_mode)
@@ -188,7 +176,7 @@ class _Comparison:
         return None
 
     def _content(
-        self, path: str, a: _Place, b: _Place, a_st: os.stat_result, b_st: os.stat_result
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
     ) -> Optional[Difference]:
         a_fd = a.open(a_st)
         try:
@@ -214,17 +202,3 @@ class _Comparison:
 
 def _same_file(a_st: os.stat_result, b_st: os.stat_result) -> bool:
     return (a_st.st_dev, a_st.st_ino) == (b_st.st_dev, b_st.st_ino)
-
-
-def _has_content(st: os.stat_result) -> bool:
-    return stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Name ``path`` in any OSError: below a directory's descriptor the system's own name says too little."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = path
-        raise

@@ -11,7 +11,9 @@ backslash for an escape only where the pattern has a wildcard, and ends a line a
 with ``--from0`` it takes any name. What cannot be written is a ValueError, never a
 pattern that means something else.
 
-The presets (:mod:`presets`) add patterns of their own, which do hold wildcards.
+The presets (:mod:`engine.presets`) add patterns of their own, which do hold wildcards.
+
+A source on another host is scanned there (:mod:`ends`), and what counts for the pattern is the path behind the colon.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
-from .engine.scan import OnError, Sparse, scan
-from .presets import preset_patterns
+from .ends import Ends, PathLike, Site
+from .engine.scan import OnError, Sparse
 from .units import iec
 
 FORMATS = ("rsync", "tar", "borg", "restic")
 
 
 def exclude_patterns(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[PathLike],
     *,
     relative: bool = False,
     min_size: int = 0,
@@ -39,24 +41,29 @@ def exclude_patterns(
     format: str = "rsync",
     null: bool = True,
     on_error: OnError = None,
+    rsh: str | None = None,
+    python: str | None = None,
 ) -> list[str]:
     """The patterns that exclude the sparse files below ``sources``, one rule each.
 
     ``sources`` are given as to rsync, and ``relative`` is rsync's ``--relative``. ``min_size`` is the smallest
     apparent size in bytes; ``min_ratio`` the smallest share of the file, 0 to 1, that is not allocated. ``preset`` is
     "docker" or "system"; ``format`` "rsync", "tar", "borg" or "restic". Undecodable bytes in names are surrogate
-    escapes (os.fsencode). With ``null`` false, names that need ``rsync --from0`` are refused.
+    escapes (os.fsencode). With ``null`` false, names that need ``rsync --from0`` are refused. A ``str`` may be
+    ``host:path``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and ``python`` the Python to
+    use there (by default one is looked for).
 
     Where two sources have a file of the same name in the transfer, a pattern cannot tell them apart.
 
     Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
-    cannot be read; other errors go to ``on_error`` if that is given.
+    cannot be read, LinkError if there is no connection; other errors go to ``on_error`` if that is given.
     """
     quote = _quoter(format, null)
-    names = [os.fspath(source) for source in sources]
-    patterns = dict.fromkeys(_preset(names, relative, preset, format))
-    for source, found in _found(names, min_size, min_ratio, one_file_system, on_error):
-        patterns[quote(_seen_as(format, source, found.path, relative))] = None
+    with Ends(rsh, python) as ends:
+        sites = [ends.at(source) for source in sources]
+        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
+        for name, _ in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns[quote(name)] = None
     return sorted(patterns)
 
 
@@ -73,6 +80,8 @@ def write(
     null: bool = False,
     on_error: OnError = None,
     command: str = "sparsesync",
+    rsh: str | None = None,
+    python: str | None = None,
 ) -> None:
     """Write an exclude file: a head of comments that says what was found and how, and the patterns.
 
@@ -85,12 +94,14 @@ def write(
     quote = _quoter(format, null)
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
-    patterns = dict.fromkeys(_preset(sources, relative, preset, format))
-    for source, found in _found(sources, min_size, min_ratio, one_file_system, on_error):
-        patterns[quote(_seen_as(format, source, found.path, relative))] = None
-        count += 1
-        size += found.size
-        allocated += found.allocated
+    with Ends(rsh, python) as ends:
+        sites = [ends.at(source) for source in sources]
+        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
+        for name, found in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns[quote(name)] = None
+            count += 1
+            size += found.size
+            allocated += found.allocated
     if format != "tar":
         usage = {
             "rsync": "rsync --from0 --exclude-from=FILE" if null else "rsync --exclude-from=FILE",
@@ -111,27 +122,39 @@ def write(
 
 
 def _found(
-    sources: Sequence[str], min_size: int, min_ratio: float, one_file_system: bool, on_error: OnError
+    sites: Sequence[Site],
+    relative: bool,
+    format: str,
+    min_size: int,
+    min_ratio: float,
+    one_file_system: bool,
+    on_error: OnError,
 ) -> Iterator[tuple[str, Sparse]]:
-    for source in sources:
+    """Each sparse file, with its name as the program sees it that reads the pattern."""
+    for end, source, _ in sites:
+        top = end.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
-        for found in scan(
+        for found, _, _ in end.scan(
             source, one_file_system=one_file_system, every_link=True, min_size=min_size, on_error=on_error
         ):
-            if 1 - found.allocated / found.size >= min_ratio:
-                yield source, found
+            if found.size - found.allocated >= min_ratio * found.size:
+                yield _seen_as(format, top, source, found.path, relative), found
 
 
-def _preset(sources: Sequence[str], relative: bool, preset: str | None, format: str) -> Iterator[str]:
+def _preset(
+    sites: Sequence[Site], relative: bool, preset: str | None, format: str, quote: Callable[[str], str]
+) -> Iterator[str]:
     if preset is None:
         return
     if format != "rsync":
         raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
-    for source, path, wild in preset_patterns(preset, sources):
-        name = transfer_name(source, path, relative)
-        if name is not None:
-            anchored = "/" + name if name else ""
-            yield _quote_wild(anchored) + wild if wild else _quote_rsync(anchored)
+    for end, given, _ in sites:
+        for source, path, wild in end.preset(preset, given):
+            name = transfer_name(source, path, relative)
+            if name is not None:
+                anchored = "/" + name if name else ""
+                quoted = quote(anchored)
+                yield _quote_wild(anchored) + wild if wild else quoted
 
 
 def transfer_name(source: str, path: str, relative: bool) -> str | None:
@@ -166,14 +189,14 @@ def _clean(path: str) -> str:
     return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
 
 
-def _seen_as(format: str, source: str, path: str, relative: bool) -> str:
+def _seen_as(format: str, top: str, source: str, path: str, relative: bool) -> str:
     if format == "rsync":
         name = transfer_name(source, path, relative)
         assert name is not None  # a scan yields what is below its source
         return "/" + name
     if format == "tar":
         return _tar_path(source, path)
-    return os.path.abspath(path) if format == "restic" else os.path.normpath(path)
+    return os.path.normpath(os.path.join(top, path))
 
 
 def _tar_path(source: str, path: str) -> str:

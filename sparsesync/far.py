@@ -1,123 +1,157 @@
-"""Transfers with an agent at the far end: :class:`Push` to another host, :class:`Pull` from one.
+"""An agent on another host as an end: the operations of :class:`ends.Here`, asked over a connection.
 
-They call the agent for what is asked of the far end, and turn the connection into a transfer of the
-engine's (:mod:`.engine.send`, :mod:`.engine.receive`) for the content. What a broken connection leaves is
-a partial file, which the next run takes up.
+An agent's answers are checked here for type, order and sense, before anybody builds on them. What is wrong with one
+is a ProtocolError that names the host. Nothing that an agent says is kept: what comes is checked and handed on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable
 
-from .engine.capabilities import Compressor
-from .engine.fileio import NoSpaceError
-from .engine.protocol import ProtocolError, get
-from .engine.receive import Receiver
-from .engine.send import Sender
-from .progress import Advance
-from .ssh import Agent
-from .transfer import DestinationHere, OnResult, Planned, Settings, SourceHere
+from .ends import Range, Scanned
+from .engine.manifest import DIGEST, Event, Reader
+from .engine.protocol import ProtocolError, get, get_name, get_size, is_name
+from .engine.scan import OnError, Sparse
 
-_BATCH = 256 * 1024
-
-
-class Push(SourceHere):
-    """The destination on another host."""
-
-    def __init__(self, agent: Agent, settings: Settings) -> None:
-        super().__init__(settings)
-        self.agent = agent
-
-    def destination_mode(self, path: str) -> tuple[int | None, bool]:
-        return _far_mode(self.agent, path)
-
-    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
-        self.agent.call("place", path=path, single=single, make=make, resume=True, **options)
-
-    def expect(self, planned: Iterable[Planned]) -> None:
-        for batch in _batches((file.name, file.allocated) for file in planned):
-            self.agent.call("expect", needs=batch)
-
-    def check_space(self) -> None:
-        short = get(self.agent.call("check_space"), "no_space", list, optional=True)
-        if short is not None:
-            needed, free, path = short
-            raise NoSpaceError(int(needed), int(free), f"{self.agent.host}:{path}")
-
-    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
-        settings, link = self.settings, self.agent.link
-        squeeze = None
-        if settings.compress is not None:
-            squeeze = Compressor(self.agent.compressor(settings.compress[0]), settings.compress[1])
-        link.bwlimit = settings.bwlimit
-        self.agent.start("receive")
-        sparse = "always" if settings.sparse else "auto"
-        sender = Sender(link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, progress=progress)
-        sender.send(self.outgoing(planned, on_result))
-        link.bwlimit = None
-
-    def touch(self, names: Sequence[str]) -> None:
-        for batch in _batches(names):
-            self.agent.call("touch", names=batch)
-
-    def close(self) -> None:
-        pass  # the agent lets go of it when it ends
+if TYPE_CHECKING:
+    from .engine.bmap import Run
+    from .engine.extents import Extent
+    from .engine.presets import Place
+    from .ssh import Agent
 
 
-class Pull(DestinationHere):
-    """The source on another host."""
+class There:
+    """An agent on another host. The operations are those of :class:`Here`."""
 
-    _resume = True
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
 
-    def __init__(self, agent: Agent, settings: Settings) -> None:
-        self.agent = agent
-        self.settings = settings
+    def scan(
+        self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
+    ) -> Iterator[Scanned]:
+        with self._naming():
+            for item in self._agent.items("scan", on_error, path=path, measured=measured, **options):
+                if not item:
+                    return
+                found, stat = get_name(item, "path"), get(item, "stat", list)
+                size, allocated, data, count = (get_size(item, key) for key in ("size", "allocated", "data", "extents"))
+                if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
+                    raise ProtocolError("a file is not below the path that was scanned")
+                if len(stat) != 10 or any(type(part) is not int or part.bit_length() > 64 for part in stat):
+                    raise ProtocolError("a file's stat is none")
+                st = os.stat_result(stat, {"st_blocks": allocated // 512})
+                yield Scanned(Sparse(found, size, allocated, st), data, count)
 
-    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
-        for batch in _batches(paths):
-            found = get(self.agent.call("look", paths=batch, follow=self.settings.follow), "found", list)
-            if len(found) != len(batch):
-                raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
-            for each in found:
-                if each is None:
-                    yield None
-                elif type(each) is list and [type(number) for number in each] == [int, int, int]:
-                    yield each[0], each[1], each[2]
-                else:
-                    raise ProtocolError(f"{self.agent.host}: sizes that are none")
+    @contextlib.contextmanager
+    def extents(self, path: str) -> Iterator[tuple[int, Iterator[Extent]]]:
+        size, parts = self._mapped([int, int], "extents", path=path)
+        yield size, self._ordered(parts, size, _extent)
 
-    def source_mode(self, path: str) -> int | None:
-        return _far_mode(self.agent, path)[0]
+    @contextlib.contextmanager
+    def checksums(self, path: str, block: int) -> Iterator[tuple[int, Iterator[Run]]]:
+        size, parts = self._mapped([int, int, str], "checksums", path=path, block=block)
+        yield size, self._ordered(parts, -(-size // block), _run)
 
-    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
-        settings, agent = self.settings, self.agent
-        compress = settings.compress and (agent.compressor(settings.compress[0]), settings.compress[1])
-        agent.start(
-            "send",
-            follow=settings.follow,
-            sparse="always" if settings.sparse else "auto",
-            compressor=compress,
-            bwlimit=settings.bwlimit,
-        )
-        receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
-        receiver.run((file.source, file.name) for file in planned)
+    def preset(self, preset: str, source: str) -> list[Place]:
+        with self._naming():
+            places = get(self._agent.call("preset", preset=preset, sources=[source]), "places", list)
+            for place in places:
+                if type(place) is not list or [type(part) for part in place] != [str, str, str]:
+                    raise ProtocolError("a place of a preset that is none")
+                if place[0] != source or not is_name(place[1]) or not re.fullmatch("[a-z/*]*", place[2]):
+                    raise ProtocolError("a place that no preset has")
+        return [(place[0], place[1], place[2]) for place in places]
+
+    def directory(self) -> str:
+        with self._naming():
+            return get_name(self._agent.call("directory"), "path")
+
+    def manifest(self, root: str, full: bool) -> Iterator[Event]:
+        reader = Reader()
+        # A trouble stands between two items; the reader refuses a second one there.
+        troubles: list[Event] = []
+
+        def trouble(error: OSError) -> None:
+            troubles.append(reader.trouble(error))
+
+        with self._naming():
+            for item in self._agent.items("manifest", trouble, path=root, full=full):
+                yield from troubles
+                troubles.clear()
+                if item:
+                    yield from reader.item(item)
+            reader.ended()
+
+    def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
+        troubles = 0
+
+        def trouble(error: OSError) -> None:
+            nonlocal troubles
+            troubles += 1
+            if on_error is None:
+                raise error
+            on_error(error)
+
+        items = self._agent.items("digests", trouble, path=root, block=block, ranges=ranges)
+        with self._naming():
+            for _, _, length in ranges:
+                before = troubles
+                item = next(items, {})
+                text = get(item, "digests", str, optional=True)
+                if text is None and troubles == before:
+                    raise ProtocolError("digests are missing")
+                yield None if text is None else _unhex(text, -(-length // block) * DIGEST)
+            if next(items, {}):
+                raise ProtocolError("more digests than were asked for")
+
+    def _mapped(self, types: list[type], op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
+        """The size of a file, and the parts of it that an operation lists."""
+        items = self._agent.items(op, **arguments)
+
+        def parts() -> Iterator[Any]:
+            for item in items:
+                for part in get(item, "parts", list) if item else []:
+                    if type(part) is not list or [type(field) for field in part] != types:
+                        raise ProtocolError("a part of a file that is none")
+                    yield part
+
+        with self._naming():
+            return get_size(next(items), "size"), parts()
+
+    def _ordered(self, parts: Iterator[Any], limit: int, span: Callable[[Any], tuple[int, int]]) -> Iterator[Any]:
+        """The parts as tuples. Raises ProtocolError unless each begins where there is room and ends by the limit."""
+        end = 0
+        with self._naming():
+            for part in parts:
+                start, stop = span(part)
+                if not end <= start < stop <= limit:
+                    raise ProtocolError("parts of a file that are not in order")
+                end = stop
+                yield tuple(part)
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name the host in what is said of its answers."""
+        try:
+            yield
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._agent.host}: {error}") from None
 
 
-def _far_mode(agent: Agent, path: str) -> tuple[int | None, bool]:
-    found = agent.call("stat", path=path)
-    return get(found, "mode", int, optional=True), get(found, "exists", bool)
+def _extent(part: list[Any]) -> tuple[int, int]:
+    return part[0], part[0] + part[1]
 
 
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Items by the frameful, estimated by the length of their representation."""
-    batch: list[Any] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += len(ascii(item))
-        if size > _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _run(part: list[Any]) -> tuple[int, int]:
+    _unhex(part[2], 32)
+    return part[0], part[1] + 1
+
+
+def _unhex(text: str, size: int) -> bytes:
+    if len(text) != 2 * size or not re.fullmatch("[0-9a-f]*", text):
+        raise ProtocolError("a digest that is none")
+    return bytes.fromhex(text)

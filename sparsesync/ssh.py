@@ -119,9 +119,10 @@ class Agent:
         self.link.timeout = timeout
         self.digest: Digest
         self.compressors: dict[str, Any] = {}
+        self._busy = False
 
-    def greet(self) -> None:
-        """Send the program and agree on a digest. Raises LinkError with what is wrong at the other end."""
+    def greet(self, digest: Digest | None = None) -> None:
+        """Send the program and agree on a digest, unless one is given. Raises LinkError with what is wrong there."""
         try:
             self.link.write(_program())
             frame = self.link.read()
@@ -139,11 +140,14 @@ class Agent:
         version = get(theirs, "protocol", int)
         if version != protocol.VERSION:
             raise ProtocolError(f"{self.host}: speaks version {version} of the protocol, not {protocol.VERSION}")
-        name, salt = choose_digest(ours, theirs), secrets.token_bytes(16)
-        self.digest = Digest(name, salt)
+        self.digest = digest or Digest(choose_digest(ours, theirs), secrets.token_bytes(16))
         self.compressors = {"ours": ours, "theirs": theirs}
         self.link.send_json(
-            protocol.HELLO, protocol=protocol.VERSION, digest=name, salt=salt.hex(), timeout=self.link.timeout
+            protocol.HELLO,
+            protocol=protocol.VERSION,
+            digest=self.digest.name,
+            salt=self.digest.salt.hex(),
+            timeout=self.link.timeout,
         )
         if self.link.timeout:
             self.link.keep_alive(self.link.timeout / 3)
@@ -168,10 +172,14 @@ class Agent:
         ``on_trouble`` gets the OSError of each file that is in trouble; without it that is raised. Paths in
         errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
         """
+        if self._busy:
+            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
         self.start(op, **arguments)
+        self._busy = True
         while True:
             frame = self.link.read()
             value = frame.json()
+            self._busy = frame.kind not in (protocol.FAIL, protocol.DONE)
             if frame.kind in (protocol.FAIL, protocol.TROUBLE):
                 error = self._named(peer_error(value))
                 if frame.kind == protocol.FAIL or on_trouble is None:
@@ -186,17 +194,22 @@ class Agent:
 
     def call(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Call an operation that has a result and no items."""
-        (result,) = self.items(op, **arguments)
+        result = next(self.items(op, **arguments))
+        if self._busy:
+            raise ProtocolError(f"{self.host}: an operation without items has some")
         return result
 
     def _named(self, error: Exception) -> Exception:
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename = f"{self.host}:{error.filename}"
-        return error
+        if isinstance(error, OSError):
+            error.filename = self.host if error.filename is None else f"{self.host}:{error.filename}"
+        return ValueError(f"{self.host}: {error}") if isinstance(error, ValueError) else error
 
     def close(self) -> None:
         """End the agent and the connection."""
         self.link.close()
+        if self._busy:
+            # Nobody wants the rest, and an agent that is reading a large file would not notice for long.
+            self.process.terminate()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -206,12 +219,19 @@ class Agent:
 
 @contextlib.contextmanager
 def connect(
-    host: str, shell: Shell, *, user: str | None = None, timeout: float | None = None, share: bool = False
+    host: str,
+    shell: Shell,
+    *,
+    user: str | None = None,
+    timeout: float | None = None,
+    share: bool = False,
+    digest: Digest | None = None,
 ) -> Iterator[Agent]:
     """An agent on ``host``; it ends with the context. ``share``: let another ssh use the connection.
 
-    ``timeout``: seconds of silence after which the connection is given up, None for never. Raises
-    LinkError if no agent can be started, FileNotFoundError if there is no such remote shell.
+    ``timeout``: seconds of silence after which the connection is given up, None for never. ``digest``: one that
+    every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started,
+    FileNotFoundError if there is no such remote shell.
     """
     with contextlib.ExitStack() as stack:
         login = [*(["-l", user] if user else []), host]
@@ -221,7 +241,7 @@ def connect(
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         agent = Agent(process, host, timeout, control)
         stack.callback(agent.close)
-        agent.greet()
+        agent.greet(digest)
         yield agent
 
 

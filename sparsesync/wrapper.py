@@ -188,7 +188,7 @@ class _Run:
         if far is None:
             transfer: Transfer = Local(settings)
         else:
-            from .far import Pull, Push
+            from .push_pull import Pull, Push
             from .ssh import Shell, connect
 
             shell = Shell(far.shell, far.prefix, self.seed.python)

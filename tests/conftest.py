@@ -1,4 +1,4 @@
-"""Fixtures: one mounted filesystem of each kind for the whole run."""
+"""Fixtures: one mounted filesystem of each kind, and one sshd, for the whole run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.filesystems import KINDS, filesystem
+from tests.sshd import Sshd, sshd
 
 OnFilesystem = Callable[[str], Path]
 
@@ -41,3 +42,10 @@ def on(_mounted: dict[str, Path]) -> Iterator[OnFilesystem]:
 def each(request: pytest.FixtureRequest, on: OnFilesystem) -> Path:
     """An empty directory on each kind of filesystem in turn."""
     return on(str(request.param))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A real sshd on loopback, to which every host name leads."""
+    with sshd(tmp_path_factory.mktemp("sshd") / "server") as running:
+        yield running

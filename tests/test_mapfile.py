@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync import mapfile
+from sparsesync.ends import Here, Site
 from tests.conftest import OnFilesystem
 from tests.filesystems import KINDS, command, need_tools, qemu_map, same_content, sparse_file
 
@@ -21,9 +21,7 @@ layouts = st.lists(st.tuples(st.integers(0, 1 << 21), st.integers(1, 1 << 19)), 
 def shown(path: Path, form: str | None, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding=encoding)
-    fd = os.open(path, os.O_RDONLY)
-    mapfile.show(out, fd, form, path.name)
-    os.close(fd)
+    mapfile.show(out, Site(Here(), str(path), ""), form, path.name)
     out.flush()
     return raw.getvalue().decode(encoding)
 

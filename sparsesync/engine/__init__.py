@@ -5,5 +5,6 @@ sources are also sent to hosts where nothing can be installed. It imports
 nothing from the rooms above it. Read the modules in this order:
 :mod:`extents` (where the data is), :mod:`fileio` (one open file),
 :mod:`delta` (which blocks differ), :mod:`copy` (bring a target to a source's
-content), :mod:`scan` (find the sparse files of a tree).
+content), :mod:`scan` (find the sparse files of a tree), :mod:`manifest` (what is in a tree, for a comparison with
+another end).
 """

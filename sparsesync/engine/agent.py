@@ -11,17 +11,23 @@ paths below a destination for leading out of it, but it is no guard against its 
 
 import os
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from itertools import islice
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
+from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities
+from .copyfile import open_source
 from .extents import extents, file_size
+from .fileio import blame
 from .link import Link
+from .manifest import batches, digests, manifest
 from .outgoing import Outgoing, outgoing
 from .place import Need, Place
+from .presets import preset_patterns
 from .protocol import LinkError, ProtocolError, get
 from .receive import Receiver
-from .scan import at, look, measure, open_quietly, scan
+from .scan import at, look, measure, scan
 from .send import Sender
 
 _BATCH = 500
@@ -93,19 +99,53 @@ class Agent:
         return {}
 
     def _op_extents(self, path: str) -> Dict[str, Any]:
-        fd = open_quietly(path)
+        """The size of a file, and its extents."""
+        return self._mapped(path, extents)
+
+    def _op_checksums(self, path: str, block: int) -> Dict[str, Any]:
+        """The size of a file, and what a block map lists."""
+        return self._mapped(path, lambda fd, start, size: checksums(fd, size, block))
+
+    def _mapped(self, path: str, parts: Callable[[int, int, int], Iterator[Any]]) -> Dict[str, Any]:
+        fd = open_source(path)
         try:
-            size = file_size(fd)
-            batch = []  # type: List[Tuple[int, int]]
-            for extent in extents(fd, 0, size):
-                batch.append(extent)
-                if len(batch) == _BATCH:
-                    self.link.send_json(protocol.ITEM, extents=batch)
-                    batch = []
-            self.link.send_json(protocol.ITEM, extents=batch)
+            with blame(path):
+                size = file_size(fd)
+                self.link.send_json(protocol.ITEM, size=size)
+                rest = parts(fd, 0, size)
+                batch = list(islice(rest, _BATCH))
+                while batch:
+                    self.link.send_json(protocol.ITEM, parts=batch)
+                    batch = list(islice(rest, _BATCH))
         finally:
             os.close(fd)
-        return {"size": size}
+        return {}
+
+    def _op_preset(self, preset: str, sources: List[str]) -> Dict[str, Any]:
+        return {"places": list(preset_patterns(preset, sources))}
+
+    def _op_directory(self) -> Dict[str, Any]:
+        """What relative paths are relative to."""
+        return {"path": os.getcwd()}
+
+    def _op_manifest(self, path: str, full: bool) -> Dict[str, Any]:
+        for batch in batches(manifest(path, self.digest, full)):
+            if isinstance(batch, OSError):
+                self._trouble(batch)
+            else:
+                self.link.send_json(protocol.ITEM, events=batch)
+        return {}
+
+    def _op_digests(self, path: str, block: int, ranges: List[Tuple[str, int, int]]) -> Dict[str, Any]:
+        """Digests of ranges of files below a root: an item for each, None for a file in trouble."""
+        for name, offset, length in ranges:
+            found = None  # type: Optional[str]
+            try:
+                found = digests(path, name, offset, length, block, self.digest).hex()
+            except OSError as error:
+                self._trouble(error)
+            self.link.send_json(protocol.ITEM, digests=found)
+        return {}
 
     def _op_place(self, path: str, **options: Any) -> Dict[str, Any]:
         """Open the destination of a transfer."""

@@ -33,6 +33,7 @@ class Digest:
 
     def __init__(self, name: str, salt: bytes) -> None:
         self.name = name
+        self.salt = salt
         self._base = _DIGESTS[name]()
         self._base.update(salt)
 

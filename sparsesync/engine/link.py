@@ -140,7 +140,7 @@ class Link:
             while not stop.wait(interval):
                 try:
                     self.write(protocol.encode(protocol.PING))
-                except OSError:
+                except (protocol.LinkError, OSError):
                     return  # whoever reads or writes next meets the same and tells
 
         threading.Thread(target=run, daemon=True).start()

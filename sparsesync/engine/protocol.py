@@ -37,12 +37,15 @@ CLOSED     JSON: what became of a file, from the receiver
 END        nothing: the sender announces no more files
 =========  ==========================================================================
 
-Names in JSON hold undecodable bytes as surrogate escapes, as everywhere in Python.
+Names in JSON are UTF-8 with undecodable bytes as surrogate escapes, whatever the encoding of file names is
+at the ends: without a locale, Python 3.6 has ASCII.
 """
 
 import json
+import os
 import struct
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+import sys
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 VERSION = 1
 
@@ -80,7 +83,10 @@ _LIMITS.update({
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, FINISH: 256,
 })  # fmt: skip
 
-_LARGEST = 1 << 63
+LARGEST = (1 << 63) - 1
+"""The largest size or offset of a file."""
+
+_LIKE_THE_WIRE = sys.getfilesystemencoding().lower() == "utf-8"
 
 Range = Tuple[int, int]
 
@@ -107,7 +113,7 @@ class Frame(NamedTuple):
             raise ProtocolError("a control frame is not JSON") from None
         if not isinstance(value, dict):
             raise ProtocolError("a control frame is not an object")
-        return value
+        return value if _LIKE_THE_WIRE else _translate(value, _from_wire)
 
 
 class Decoder:
@@ -196,6 +202,8 @@ def encode(kind: int, payload: bytes = b"") -> bytes:
 
 def encode_json(kind: int, **values: Any) -> bytes:
     """A control frame. Raises ValueError if it would be longer than the peer takes."""
+    if not _LIKE_THE_WIRE:
+        values = _translate(values, _to_wire)
     payload = json.dumps(values, separators=(",", ":")).encode("ascii")
     if len(payload) > CONTROL:
         raise ValueError("{} bytes of JSON are too many for a frame".format(len(payload)))
@@ -251,7 +259,7 @@ def read_ranged(payload: memoryview) -> Ranged:
     ranges: List[Range] = []
     end = 0
     for offset, length in _RANGE.iter_unpack(packed):
-        if offset < end or not length or offset + length > _LARGEST:
+        if offset < end or not length or offset + length > LARGEST:
             raise ProtocolError("ranges that are not in order")
         end = offset + length
         ranges.append((offset, length))
@@ -271,3 +279,48 @@ def get(value: Dict[str, Any], name: str, kind: type, optional: bool = False) ->
     if type(found) is kind or (found is None and optional):
         return found
     raise ProtocolError("a control frame has no proper {!r}".format(name))
+
+
+def get_size(value: Dict[str, Any], name: str) -> int:
+    """A field that is a size or an offset. Raises ProtocolError."""
+    size = get(value, name, int)
+    if not 0 <= size <= LARGEST:
+        raise ProtocolError("a control frame has no proper {!r}".format(name))
+    return int(size)
+
+
+def get_name(value: Dict[str, Any], name: str) -> str:
+    """A field that is a file's name or path. Raises ProtocolError."""
+    found = get(value, name, str)
+    if not is_name(found):
+        raise ProtocolError("a control frame has no proper {!r}".format(name))
+    return str(found)
+
+
+def is_name(text: str) -> bool:
+    """Whether this could be a file's name or path: it stands for bytes, none of them NUL."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        return False
+
+
+def _translate(value: Any, way: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        try:
+            return way(value)
+        except UnicodeError:
+            return value  # not a name
+    if isinstance(value, dict):
+        return {name: _translate(part, way) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_translate(part, way) for part in value]
+    return value
+
+
+def _to_wire(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _from_wire(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

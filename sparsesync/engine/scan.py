@@ -52,13 +52,16 @@ def measure(path: str) -> Tuple[int, int]:
         os.close(fd)
 
 
-def open_quietly(path: str, flags: int = 0) -> int:
-    """Open for reading without waiting on a pipe and, where permitted, without touching the access time."""
+def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> int:
+    """Open for reading without waiting on a pipe and, where permitted, without touching the access time.
+
+    ``path`` is relative to ``directory``, a descriptor, if that is given.
+    """
     flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        return os.open(path, flags | os.O_NOATIME)
+        return os.open(path, flags | os.O_NOATIME, dir_fd=directory)
     except PermissionError:  # O_NOATIME is for the owner and root: open(2)
-        return os.open(path, flags)
+        return os.open(path, flags, dir_fd=directory)
 
 
 def at(path: str) -> Tuple[Optional[int], bool]:
@@ -92,6 +95,7 @@ def scan(
     every_file: bool = False,
     min_size: int = 0,
     prune: Collection[str] = (),
+    follow: bool = False,
     on_error: OnError = None
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``.
@@ -100,11 +104,13 @@ def scan(
     filesystem ``path`` is on; ``min_size`` is the smallest apparent size in bytes;
     ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
     with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
-    without holes too.
+    without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to, as for du -D.
 
     Raises OSError if ``path`` itself cannot be examined. What cannot be examined
     below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
     """
+    if follow and os.path.islink(path) and os.path.isdir(path):
+        path += "/"
     top = os.stat(path) if path.endswith("/") else os.lstat(path)
     seen: Set[Tuple[int, int]] = set()
 

@@ -198,7 +198,7 @@ def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch
     (root / "devicemapper/devicemapper").mkdir(parents=True)
     configuration = tmp_path / "daemon.json"
     configuration.write_text(json.dumps({"data-root": str(root)}))
-    monkeypatch.setattr("sparsesync.presets.DAEMON_JSON", str(configuration))
+    monkeypatch.setattr("sparsesync.engine.presets.DAEMON_JSON", str(configuration))
     patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
     assert "/srv/containers data/devicemapper/devicemapper/data" in patterns
     configuration.write_text("{")
@@ -214,7 +214,7 @@ def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (top / path).write_bytes(b"x")
     swaps = tmp_path / "swaps"
     swaps.write_text(f"Filename\tType\tSize\n{top}/swap\\040file\tfile\t1\n/dev/sda2\tpartition\t1\n")
-    monkeypatch.setattr("sparsesync.presets.SWAPS", str(swaps))
+    monkeypatch.setattr("sparsesync.engine.presets.SWAPS", str(swaps))
     with open(tmp_path / "list", "wb") as out:
         exclude.write(out, [f"{top}/"], preset="system")
     assert set(rsync(tmp_path, ["root/"], False, "out", "--exclude-from=list")) == {

@@ -1,15 +1,14 @@
 """What a kind of tree is not to be copied with: the presets of ``sparsesync exclude``.
 
 A preset is a list of places below a root, each a path and a wildcard behind it. It says nothing
-of rsync: :mod:`exclude` turns the places into patterns, anchored to the transfer.
+of rsync: ``sparsesync.exclude`` turns the places into patterns, anchored to the transfer. What there is on a
+machine, its Docker and its swap files, is seen only on that machine; so this is part of the engine.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 DATA_ROOT = "/var/lib/docker"
@@ -48,7 +47,7 @@ _SYSTEM = (
     ("lost+found", ""),
 )
 
-Place = tuple[str, str, str]
+Place = Tuple[str, str, str]
 """(source, path, wildcard): everything at ``path`` followed by the wildcard, in the transfer of ``source``."""
 
 
@@ -56,12 +55,14 @@ def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[Place]:
     """The places a preset leaves out. Raises ValueError for an unknown preset or a broken daemon.json."""
     if preset == "docker":
         for source in sources:
-            yield from _docker(source)
+            for place in _docker(source):
+                yield place
     elif preset == "system":
         for source in sources:
-            yield from _system(source)
+            for place in _system(source):
+                yield place
     else:
-        raise ValueError(f"unknown preset {preset!r}; there are docker, system")
+        raise ValueError("unknown preset {!r}; there are docker, system".format(preset))
 
 
 def _docker(source: str) -> Iterator[Place]:
@@ -82,7 +83,7 @@ def _is_data_root(path: str) -> bool:
     return any(os.path.isdir(os.path.join(path, driver)) for driver in _DRIVERS)
 
 
-def data_root(daemon_json: str | None = None) -> str:
+def data_root(daemon_json: Optional[str] = None) -> str:
     """Docker's data root on this machine, from daemon.json. Raises ValueError if that file is broken."""
     daemon_json = daemon_json or DAEMON_JSON
     try:
@@ -93,11 +94,11 @@ def data_root(daemon_json: str | None = None) -> str:
     except FileNotFoundError:
         return DATA_ROOT
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{daemon_json}: not a configuration of dockerd: {error}") from None
-    return str(root)
+        raise ValueError("{}: not a configuration of dockerd: {}".format(daemon_json, error)) from None
+    return os.fsdecode(str(root).encode("utf-8"))  # the machine's own encoding may be another
 
 
-def _below(source: str, path: str) -> str | None:
+def _below(source: str, path: str) -> Optional[str]:
     """``path`` spelled from ``source`` on, if it is there or below."""
     top = os.path.realpath(source)
     real = os.path.realpath(path)
@@ -123,11 +124,11 @@ def _system(source: str) -> Iterator[Place]:
             yield source, below, ""
 
 
-def swap_files(swaps: str | None = None) -> list[str]:
+def swap_files(swaps: Optional[str] = None) -> List[str]:
     """The swap files in use, from /proc/swaps (proc_swaps(5)), which writes blanks as octal escapes."""
     try:
-        with open(swaps or SWAPS, encoding="utf-8", errors="surrogateescape") as file:
-            rows = [line.split() for line in file][1:]
+        with open(swaps or SWAPS, "rb") as file:
+            rows = [os.fsdecode(line).split() for line in file][1:]
     except FileNotFoundError:
         return []
     return [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), row[0]) for row in rows if row[1] == "file"]

@@ -1,0 +1,220 @@
+"""One kind of end: the engine in this process, or an agent on another host, behind the same operations.
+
+A path is ``host:path``, or here (:func:`is_remote`: rsync's rule, and only for a ``str``; an os.PathLike is always
+here). :class:`Ends` gives for each path its :class:`Site`, that is the end to ask, the path to ask it for, and what
+to put before the paths it answers with. No caller has to know which kind of end it got::
+
+    with Ends() as ends:
+        site = ends.at("host:vms")
+        for found in site.end.scan(site.path):
+            print(site.prefix + found.file.path)
+
+A host is logged in to once, when the first path needs it, however many paths there are. An agent does
+one thing at a time: an iterator has to be exhausted before the next operation of the same end.
+:func:`opposite` is for two ends that are to be read at the same time and whose digests are compared.
+
+The other kind is :class:`far.There`. What an agent cannot read comes as OSError with the file named ``host:path``;
+any other failure is a LinkError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+from .engine.fileio import blame
+from .engine.scan import OnError, Sparse, measure, scan
+
+if TYPE_CHECKING:
+    from .engine.bmap import Run
+    from .engine.capabilities import Digest
+    from .engine.extents import Extent
+    from .engine.manifest import Event
+    from .engine.presets import Place
+    from .far import There
+    from .ssh import Agent, Remote
+
+PathLike = Union[str, "os.PathLike[str]"]
+Range = tuple[str, int, int]
+"""A file below a root, and an offset and a length in it, in bytes."""
+
+_COMMON = "blake2b"
+"""The digest two agents use: every Python has it, and no machine is slow at it."""
+
+
+class Scanned(NamedTuple):
+    """A file that a scan found, and if it was measured the bytes and the number of its data extents."""
+
+    file: Sparse
+    data: int
+    extents: int
+
+
+class Here:
+    """The engine in this process. ``digest`` is what the other end computes."""
+
+    def __init__(self, digest: Digest | None = None) -> None:
+        self._digest = digest
+
+    def scan(
+        self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
+    ) -> Iterator[Scanned]:
+        """The sparse files below ``path``; the options are those of :func:`engine.scan.scan`."""
+        for file in scan(path, on_error=on_error, **options):
+            try:
+                data, count = measure(file.path) if measured else (0, 0)
+            except OSError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                continue
+            yield Scanned(file, data, count)
+
+    @contextlib.contextmanager
+    def extents(self, path: str) -> Iterator[tuple[int, Iterator[Extent]]]:
+        """The size of a file or block device, and its data extents."""
+        from .engine.extents import extents
+
+        with _opened(path) as (fd, size):
+            yield size, extents(fd, 0, size)
+
+    @contextlib.contextmanager
+    def checksums(self, path: str, block: int) -> Iterator[tuple[int, Iterator[Run]]]:
+        """The size of a file or block device, and its runs of ``block`` with data, for a block map."""
+        from .engine.bmap import checksums
+
+        with _opened(path) as (fd, size):
+            yield size, checksums(fd, size, block)
+
+    def preset(self, preset: str, source: str) -> list[Place]:
+        """The places below ``source`` that a preset leaves out on that machine."""
+        from .engine.presets import preset_patterns
+
+        return list(preset_patterns(preset, [source]))
+
+    def directory(self) -> str:
+        """What a relative path is relative to."""
+        return os.getcwd()
+
+    def manifest(self, root: str, full: bool) -> Iterator[Event]:
+        """What is at ``root``, for a comparison: see :mod:`engine.manifest`."""
+        from .engine.manifest import manifest
+
+        assert self._digest
+        return manifest(root, self._digest, full)
+
+    def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
+        """For each range its digests by ``block``, one after the other; None if there is trouble with the file."""
+        from .engine.manifest import digests
+
+        assert self._digest
+        for path, offset, length in ranges:
+            found = None
+            try:
+                found = digests(root, path, offset, length, block, self._digest)
+            except OSError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            yield found
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
+    from .engine.copyfile import open_source
+    from .engine.extents import file_size
+
+    fd = open_source(path)
+    try:
+        with blame(path):
+            yield fd, file_size(fd)
+    finally:
+        os.close(fd)
+
+
+End = Union[Here, "There"]
+
+
+class Site(NamedTuple):
+    """Where a path is: ``path`` at ``end``; ``prefix`` and a path from there make one to be given to us."""
+
+    end: End
+    path: str
+    prefix: str
+
+
+def is_remote(path: PathLike) -> bool:
+    """Whether a path is on another host. Raises ValueError for an rsync daemon, ``host::module``."""
+    return _remote(path) is not None
+
+
+def _remote(path: PathLike) -> Remote | None:
+    # Most paths have no colon, and need nothing of what speaks to other hosts.
+    if not isinstance(path, str) or ":" not in path:
+        return None
+    from .ssh import split_remote
+
+    return split_remote(path)
+
+
+class Ends:
+    """The ends of some paths, for as long as the context lasts.
+
+    ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), ``python`` the Python to use at the far
+    ends (by default one is looked for).
+    """
+
+    def __init__(self, rsh: str | None = None, python: str | None = None) -> None:
+        self._rsh = rsh
+        self._python = python
+        self._opened = contextlib.ExitStack()
+        self._here = Here()
+        self._hosts: dict[tuple[str | None, str], There] = {}
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._opened.close()
+
+    def at(self, path: PathLike) -> Site:
+        """Where ``path`` is. Raises ValueError, LinkError if there is no connection, FileNotFoundError for no ssh."""
+        remote = _remote(path)
+        if remote is None:
+            return self._site(self._here, path, None)
+        host = remote.user, remote.host
+        if host not in self._hosts:
+            from .far import There
+
+            self._hosts[host] = There(self._connect(remote))
+        return self._site(self._hosts[host], path, remote)
+
+    def _connect(self, remote: Remote, digest: Digest | None = None) -> Agent:
+        from .ssh import Shell, connect, default_shell, split_shell
+
+        shell = Shell(split_shell(self._rsh) if self._rsh else default_shell(), python=self._python)
+        return self._opened.enter_context(connect(remote.host, shell, user=remote.user, digest=digest))
+
+    @staticmethod
+    def _site(end: End, path: PathLike, remote: Remote | None) -> Site:
+        given = os.fspath(path)
+        if remote is None:
+            return Site(end, given, "")
+        # "host:" is the directory one gets to by logging in.
+        return Site(end, remote.path or ".", given[: len(given) - len(remote.path)])
+
+    def opposite(self, a: PathLike, b: PathLike) -> tuple[Site, Site]:
+        """Where two paths are, one of them at least on another host: at two ends that compute the same digests."""
+        remotes = _remote(a), _remote(b)
+        import secrets
+
+        from .engine.capabilities import Digest
+        from .far import There
+
+        digest = Digest(_COMMON, secrets.token_bytes(16)) if all(remotes) else None
+        agents = [self._connect(remote, digest) if remote else None for remote in remotes]
+        shared = next(agent.digest for agent in agents if agent)
+        ends = [There(agent) if agent else Here(shared) for agent in agents]
+        return self._site(ends[0], a, remotes[0]), self._site(ends[1], b, remotes[1])

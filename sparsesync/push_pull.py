@@ -1,0 +1,123 @@
+"""Transfers with an agent at the far end: :class:`Push` to another host, :class:`Pull` from one.
+
+They call the agent for what is asked of the far end, and turn the connection into a transfer of the
+engine's (:mod:`.engine.send`, :mod:`.engine.receive`) for the content. What a broken connection leaves is
+a partial file, which the next run takes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .engine.capabilities import Compressor
+from .engine.fileio import NoSpaceError
+from .engine.protocol import ProtocolError, get
+from .engine.receive import Receiver
+from .engine.send import Sender
+from .progress import Advance
+from .ssh import Agent
+from .transfer import DestinationHere, OnResult, Planned, Settings, SourceHere
+
+_BATCH = 256 * 1024
+
+
+class Push(SourceHere):
+    """The destination on another host."""
+
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        super().__init__(settings)
+        self.agent = agent
+
+    def destination_mode(self, path: str) -> tuple[int | None, bool]:
+        return _far_mode(self.agent, path)
+
+    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
+        self.agent.call("place", path=path, single=single, make=make, resume=True, **options)
+
+    def expect(self, planned: Iterable[Planned]) -> None:
+        for batch in _batches((file.name, file.allocated) for file in planned):
+            self.agent.call("expect", needs=batch)
+
+    def check_space(self) -> None:
+        short = get(self.agent.call("check_space"), "no_space", list, optional=True)
+        if short is not None:
+            needed, free, path = short
+            raise NoSpaceError(int(needed), int(free), f"{self.agent.host}:{path}")
+
+    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
+        settings, link = self.settings, self.agent.link
+        squeeze = None
+        if settings.compress is not None:
+            squeeze = Compressor(self.agent.compressor(settings.compress[0]), settings.compress[1])
+        link.bwlimit = settings.bwlimit
+        self.agent.start("receive")
+        sparse = "always" if settings.sparse else "auto"
+        sender = Sender(link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, progress=progress)
+        sender.send(self.outgoing(planned, on_result))
+        link.bwlimit = None
+
+    def touch(self, names: Sequence[str]) -> None:
+        for batch in _batches(names):
+            self.agent.call("touch", names=batch)
+
+    def close(self) -> None:
+        pass  # the agent lets go of it when it ends
+
+
+class Pull(DestinationHere):
+    """The source on another host."""
+
+    _resume = True
+
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        self.agent = agent
+        self.settings = settings
+
+    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
+        for batch in _batches(paths):
+            found = get(self.agent.call("look", paths=batch, follow=self.settings.follow), "found", list)
+            if len(found) != len(batch):
+                raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
+            for each in found:
+                if each is None:
+                    yield None
+                elif type(each) is list and [type(number) for number in each] == [int, int, int]:
+                    yield each[0], each[1], each[2]
+                else:
+                    raise ProtocolError(f"{self.agent.host}: sizes that are none")
+
+    def source_mode(self, path: str) -> int | None:
+        return _far_mode(self.agent, path)[0]
+
+    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
+        settings, agent = self.settings, self.agent
+        compress = settings.compress and (agent.compressor(settings.compress[0]), settings.compress[1])
+        agent.start(
+            "send",
+            follow=settings.follow,
+            sparse="always" if settings.sparse else "auto",
+            compressor=compress,
+            bwlimit=settings.bwlimit,
+        )
+        receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
+        receiver.run((file.source, file.name) for file in planned)
+
+
+def _far_mode(agent: Agent, path: str) -> tuple[int | None, bool]:
+    found = agent.call("stat", path=path)
+    return get(found, "mode", int, optional=True), get(found, "exists", bool)
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Items by the frameful, estimated by the length of their representation."""
+    batch: list[Any] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(ascii(item))
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
