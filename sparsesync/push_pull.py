@@ -12,8 +12,10 @@ from typing import Any
 
 from .engine.capabilities import Compressor
 from .engine.fileio import NoSpaceError
+from .engine.pace import Pace
 from .engine.protocol import ProtocolError, get
 from .engine.receive import Receiver
+from .engine.scan import Looked
 from .engine.send import Sender
 from .progress import Advance
 from .ssh import Agent
@@ -36,7 +38,7 @@ class Push(SourceHere):
         self.agent.call("place", path=path, single=single, make=make, resume=True, **options)
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        for batch in _batches((file.name, file.allocated) for file in planned):
+        for batch in _batches((file.name, file.data) for file in planned):
             self.agent.call("expect", needs=batch)
 
     def check_space(self) -> None:
@@ -50,12 +52,12 @@ class Push(SourceHere):
         squeeze = None
         if settings.compress is not None:
             squeeze = Compressor(self.agent.compressor(settings.compress[0]), settings.compress[1])
-        link.bwlimit = settings.bwlimit
+        link.pace = Pace(settings.bwlimit) if settings.bwlimit else None
         self.agent.start("receive")
         sparse = "always" if settings.sparse else "auto"
         sender = Sender(link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, progress=progress)
         sender.send(self.outgoing(planned, on_result))
-        link.bwlimit = None
+        link.pace = None
 
     def touch(self, names: Sequence[str]) -> None:
         for batch in _batches(names):
@@ -74,7 +76,7 @@ class Pull(DestinationHere):
         self.agent = agent
         self.settings = settings
 
-    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
+    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
         for batch in _batches(paths):
             found = get(self.agent.call("look", paths=batch, follow=self.settings.follow), "found", list)
             if len(found) != len(batch):
@@ -83,7 +85,7 @@ class Pull(DestinationHere):
                 if each is None:
                     yield None
                 elif type(each) is list and [type(number) for number in each] == [int, int, int]:
-                    yield each[0], each[1], each[2]
+                    yield Looked(*each)
                 else:
                     raise ProtocolError(f"{self.agent.host}: sizes that are none")
 

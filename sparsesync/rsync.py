@@ -66,6 +66,7 @@ class Command:
 
     recursive: bool
     relative: bool
+    implied_dirs: bool
     times: bool
     perms: bool
     executability: bool
@@ -88,6 +89,7 @@ class Command:
     backup: bool
     delete: bool
     remove_source_files: bool
+    update: bool
     mkpath: bool
     partial: bool
     verbose: int
@@ -214,6 +216,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         literal_excludes=_literal_excludes(options),
         recursive=recursive,
         relative=relative,
+        implied_dirs=[o.name for o in options if o.name.endswith("implied-dirs")][-1:] != ["no-implied-dirs"],
         times=state["times"] > 0,
         perms=state["perms"] > 0,
         executability=state["executability"] > 0,
@@ -236,6 +239,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         backup=state["backup"] > 0 or "backup-dir" in values,
         delete=any(option.name.startswith("delete") for option in options),
         remove_source_files=any(option.name in ("remove-source-files", "remove-sent-files") for option in options),
+        update=state["update"] > 0,
         mkpath=state["mkpath"] > 0,
         partial=state["partial"] > 0 or bool(partial_dir),
         verbose=state["verbose"],
@@ -297,6 +301,21 @@ def _bundle(argument: str, rest: Iterator[str]) -> Iterator[Option]:
         value = attached[attached.startswith("="):] if attached else _next(rest, f"-{letter}")
         yield Option(spec.name, value, (f"--{spec.name}={value}",))
         return
+
+
+def takes_next(word: str) -> bool:
+    """Whether a word of a command line is an option whose value is the next word."""
+    if word.startswith("--"):
+        given, equals, _ = word[2:].partition("=")
+        return given in LONGS and LONGS[given][0].takes_argument and not LONGS[given][1] and not equals
+    if not word.startswith("-"):
+        return False
+    for index, letter in enumerate(word[1:], 2):
+        if letter not in LETTERS:
+            return False
+        if LETTERS[letter].takes_argument:
+            return index == len(word)
+    return False
 
 
 def _next(rest: Iterator[str], shown: str) -> str:
@@ -488,5 +507,5 @@ def version(program: str = "rsync") -> tuple[int, int, int]:
     done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", done.stdout)
     if match is None:
-        raise ValueError(f"{program} is not an rsync that sparsesync knows")
+        raise ValueError(f"{program} is not an rsync that sparsesync knows; run without seeding by --seed-off")
     return int(match[1]), int(match[2]), int(match[3] or 0)

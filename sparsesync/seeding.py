@@ -88,21 +88,27 @@ class Seeding:
             for planned in self._sparse(listing):
                 json.dump(planned, plan)
                 plan.write("\n")
-                total += planned.allocated
+                total += planned.data
                 count += 1
             if not count:
                 return "it would transfer no sparse file"
             if self.command.dry_run:
                 reason, _, _ = self._find_destination(listing)
                 for planned in [] if reason else _planned(plan):
-                    print(f"would seed {printable(planned.name)}: {_sizes(planned.size, planned.allocated)}")
+                    print(f"would seed {printable(planned.name)}: {_sizes(planned.size, planned.data)}")
                 return reason
             reason = self._open_destination(listing)
             if reason:
                 return reason
-            if self.options.space_check and not self.command.delete:
+            # --delete may make room, and how much --sparse leaves is known only once all is read.
+            if self.options.space_check and not (self.command.delete or self.command.sparse):
                 self.transfer.expect(_planned(plan))
-                self.transfer.check_space()
+                try:
+                    self.transfer.check_space()
+                except NoSpaceError:
+                    # What else rsync will write may make room: a file that becomes shorter.
+                    self.transfer.expect(self._others(listing, _planned(plan)))
+                    self.transfer.check_space()
             with data_bar(total, "seeding", quiet=self.command.quiet > 0) as advance:
                 self.transfer.run(_planned(plan), self._done, advance)
         return None
@@ -126,13 +132,26 @@ class Seeding:
 
     def _those_sparse(self, candidates: list[tuple[str, str, int]]) -> Iterator[Planned]:
         found = self.transfer.look(source for _, source, _ in candidates)
-        for (name, source, size), sizes in zip(candidates, found):
-            if sizes is None or sizes[0] != size or size - sizes[1] < self.options.min_hole:
+        # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
+        by_name = self.command.hard_links and (self.command.backup or self.command.update)
+        for (name, source, size), looked in zip(candidates, found):
+            if looked is None or looked.size != size or size - looked.data < self.options.min_hole:
                 continue
-            if self.command.backup and self.command.hard_links and sizes[2] > 1:
-                self._leave(name, "rsync would back up some of its hard links")
+            if by_name and looked.links > 1:
+                self._leave(name, "what becomes of its other hard links is for rsync to decide")
                 continue
-            yield Planned(name, source, size, sizes[1])
+            yield Planned(name, source, size, looked.data)
+
+    def _others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
+        """The listed files that are not planned, which come in the same order."""
+        listing.seek(0)
+        known = next(planned, None)
+        for entry in rsync.parse_listing(listing):
+            name = os.fsdecode(entry.name)
+            if known is not None and known.name == name:
+                known = next(planned, None)
+            else:
+                yield Planned(name, "", entry.size, entry.size)
 
     def _find_destination(self, listing: IO[bytes]) -> tuple[str | None, str, str | None]:
         """(a reason, the root, the name of a single file): a directory to be filled, or the name of the one file?
@@ -165,21 +184,25 @@ class Seeding:
         reason, root, single = self._find_destination(listing)
         if reason:
             return reason
-        make = None
+        command = self.command
+        make = 0o777 if command.mkpath else None
         if single is None:
             contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
-            like = self.transfer.source_mode(contents[0]) if contents and not self.command.relative else None
+            like = self.transfer.source_mode(contents[0]) if contents and not command.relative else None
             make = 0o777 if like is None else stat.S_IMODE(like)
         try:
             self.transfer.open(
                 root,
                 single,
                 make,
-                inplace=self.command.inplace,
-                perms=self.command.perms,
-                backup=self.command.backup,
-                fsync=self.command.fsync,
-                partial_dir=self.command.partial_dir,
+                mkpath=command.mkpath,
+                inplace=command.inplace,
+                perms=command.perms,
+                group=command.group,
+                implied_dirs=command.implied_dirs,
+                backup=command.backup,
+                fsync=command.fsync,
+                partial_dir=command.partial_dir,
             )
         except OSError as error:
             return f"{root}: {error.strerror}"
@@ -191,9 +214,7 @@ class Seeding:
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
             self.say(f"seeded {printable(result.name)}: {_sizes(result.size, result.data)}{sent}")
             return
-        if result.no_space is not None and self.options.space_check and not self.command.delete:
-            raise NoSpaceError(*result.no_space, result.name)
-        self._leave(result.name, "no space" if result.no_space else result.left)
+        self._leave(result.name, result.left)
 
     def _leave(self, name: str, reason: str) -> None:
         self.left.append((name, reason))

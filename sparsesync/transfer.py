@@ -20,19 +20,20 @@ from typing import Any, Callable, NamedTuple, Protocol
 from .engine.copy import copy_content
 from .engine.fileio import NoSpaceError
 from .engine.outgoing import Outgoing, changed, outgoing
-from .engine.place import Leave, Need, Place, Result
-from .engine.scan import at, look
+from .engine.pace import Pace
+from .engine.place import Leave, Need, Place, Result, reason
+from .engine.scan import Looked, at, look
 from .progress import Advance
 
 OnResult = Callable[[Result], None]
 
 class Planned(NamedTuple):
-    """A sparse file that is to be seeded: its name in the transfer, its path at the source, its sizes in bytes."""
+    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes."""
 
     name: str
     source: str
     size: int
-    allocated: int
+    data: int
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Settings:
 class Transfer(Protocol):
     """What :mod:`seeding` needs of the two ends."""
 
-    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
-        """(size, allocated, number of links) of each that is a sparse file at the source, else None."""
+    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
+        """What there is of each at the source that is a sparse file, else None."""
 
     def source_mode(self, path: str) -> int | None:
         """The mode of what is at ``path``, behind symlinks; None if there is nothing."""
@@ -82,7 +83,7 @@ class SourceHere:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def look(self, paths: Iterable[str]) -> Iterator[tuple[int, int, int] | None]:
+    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
         return (look(path, self.settings.follow) for path in paths)
 
     def source_mode(self, path: str) -> int | None:
@@ -113,7 +114,7 @@ class DestinationHere:
         return self.place
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        self._at().expect(Need(file.name, file.allocated, self._device(file)) for file in planned)
+        self._at().expect(Need(file.name, file.data, self._device(file)) for file in planned)
 
     def _device(self, file: Planned) -> int | None:
         return None
@@ -140,13 +141,15 @@ class Local(SourceHere, DestinationHere):
             return None
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
+        paced = _paced(progress, self.settings.bwlimit)
         for file in self.outgoing(planned, on_result):
             try:
-                on_result(self._copy(file, progress))
+                on_result(self._copy(file, paced))
             except (OSError, ValueError, Leave) as error:
                 on_result(failed(file.spec.name, file.spec.size, error))
             finally:
                 file.close()
+        self._at().settle()
 
     def _copy(self, file: Outgoing, progress: Advance) -> Result:
         spec = file.spec
@@ -160,9 +163,20 @@ class Local(SourceHere, DestinationHere):
         return Result(spec.name, spec.size, data, 0)
 
 
+def _paced(progress: Advance, bwlimit: int | None) -> Advance:
+    if bwlimit is None:
+        return progress
+    pace = Pace(bwlimit)
+
+    def advance(count: int) -> None:
+        pace.spend(count)
+        if progress is not None:
+            progress(count)
+
+    return advance
+
+
 def failed(name: str, size: int, error: Exception) -> Result:
     """The result of a file that an error left to rsync."""
-    if not isinstance(error, OSError):
-        return Result(name, size, 0, 0, str(error))
     space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-    return Result(name, size, 0, 0, f"{error.filename or name}: {error.strerror}", space)
+    return Result(name, size, 0, 0, reason(error, name), space)

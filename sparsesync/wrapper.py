@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Callable
 
 from . import rsync
+from .engine.fileio import blame
 from .engine.protocol import LinkError
 from .engine.scan import scan
 from .remote import QUOTES_ARGUMENTS, why_not_plain
@@ -82,6 +83,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             rest += [word, *words]
         elif not word.startswith("--seed-"):
             rest.append(word)
+            if rsync.takes_next(word):
+                rest += [value for value in [next(words, None)] if value is not None]
         elif word == "--seed-off":
             off = True
         elif word == "--seed-no-space-check":
@@ -134,7 +137,8 @@ def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> Syn
             run.say(f"everything is left to rsync: {result.handoff}")
         sys.stdout.flush()
         if replace and run.spool is None and not result.seeded and not run.connected:
-            os.execvp("rsync", result.command)
+            with blame("rsync", instead=True):
+                os.execvp("rsync", result.command)
         result.status = _run_rsync(*run.shared(result.command), run.spool)
         if result.seeded and not command.times and run.seeding is not None:
             run.seeding.touch()
@@ -162,6 +166,8 @@ class _Run:
         result.handoff = "--seed-off is given" if self.seed.off else command.handoff
         if result.handoff is None and not (command.far and not command.far.push):
             result.handoff = _nothing_to_seed(command, self.seed)
+        if result.handoff is None:
+            result.handoff = _no_temporary_directory()
         if result.handoff is None:
             version = _check_version()
             if command.far is not None:
@@ -196,7 +202,7 @@ class _Run:
                 agent = stack.enter_context(
                     connect(far.host, shell, user=far.user, timeout=command.timeout, share=True)
                 )
-            except LinkError as error:
+            except (LinkError, FileNotFoundError) as error:
                 # Said even without -v: it costs the user what seeding would have saved.
                 self.result.handoff = str(error)
                 print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
@@ -243,6 +249,14 @@ class _Run:
         return [*command[:end], f"--rsh={through}", *command[end:]], environ
 
 
+def _no_temporary_directory() -> str | None:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return str(error.strerror)
+    return None
+
+
 def _quotes(command: rsync.Command, version: tuple[int, int, int]) -> bool:
     """Does rsync hand far paths on as they are?"""
     old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
@@ -273,8 +287,8 @@ def _say(message: str) -> None:
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """One scan, ended by the first sparse file."""
-    if command.files_from:
-        return None  # rsync's answer is shorter than the tree below the source
+    if command.files_from or command.links_followed:
+        return None  # rsync's answer is another one than the tree below the source
     for source in command.sources:
         # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
         top = "/" if command.relative else os.path.dirname(source)

@@ -23,6 +23,7 @@ from .fileio import blame
 from .link import Link
 from .manifest import batches, digests, manifest
 from .outgoing import Outgoing, outgoing
+from .pace import Pace
 from .place import Need, Place
 from .presets import preset_patterns
 from .protocol import LinkError, ProtocolError, get
@@ -187,7 +188,7 @@ class Agent:
         compressor: Optional[Tuple[str, Optional[int]]],
         bwlimit: Optional[int],
     ) -> None:
-        self.link.bwlimit = bwlimit
+        self.link.pace = Pace(bwlimit) if bwlimit else None
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
 
         def make(path: str, name: str) -> Outgoing:

@@ -26,7 +26,7 @@ from typing import Callable, Iterable, Iterator, Optional
 
 from .delta import TruncatedError, differing
 from .extents import Extent, allocated, extents, file_size, looks_sparse, nonzero
-from .fileio import Target, blame, clone, copy_range, has_data, read_into, write_all
+from .fileio import NoSpaceError, Target, blame, clone, copy_range, has_data, read_into, write_all
 
 Progress = Optional[Callable[[int], object]]
 
@@ -71,7 +71,7 @@ def copy_content(
         if target.inplace:
             ranges = _update(source, target, ranges, size, source_path)
         else:
-            target.reserve(size, _data_at_most(source, before, size, sparse))
+            _reserve(target, size, _data_at_most(before, size, sparse), source)
         done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
         if target.inplace:
             target.trim(allocated(os.fstat(source)))
@@ -105,8 +105,19 @@ def data_ranges(source: int, size: int, zero_block: int) -> Iterator[Extent]:
             yield offset, length
 
 
-def _data_at_most(source: int, st: os.stat_result, size: int, sparse: str) -> int:
-    """The bytes of storage a copy takes: what stat says, made exact only where it costs little."""
+def _reserve(target: Target, size: int, at_most: int, source: int) -> None:
+    try:
+        target.reserve(size, at_most)
+    except NoSpaceError:
+        # What is preallocated is not data. To know how much that is costs a walk, so only now.
+        data = sum(length for _, length in extents(source, 0, size))
+        if data >= at_most:
+            raise
+        target.reserve(size, data)
+
+
+def _data_at_most(st: os.stat_result, size: int, sparse: str) -> int:
+    """The bytes of storage a copy takes by what stat says."""
     if sparse == "always":
         return 0  # known only once all is read
     if not looks_sparse(st):

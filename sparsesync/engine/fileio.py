@@ -303,7 +303,9 @@ class Target:
         try:
             if self._temporary is not None:
                 if not (self.keep and allocated(os.fstat(self.fd))):
-                    os.unlink(self._temporary, dir_fd=self._temporary_directory)
+                    # A signal may come between the rename and the note that it is done.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self._temporary, dir_fd=self._temporary_directory)
                 self._temporary = None
         finally:
             os.close(self.fd)

@@ -1,7 +1,7 @@
 """One connection between two engines: file descriptors around :mod:`protocol`.
 
 :class:`Link` reads and writes frames, and is where time is watched: a peer that is silent for longer than
-``timeout`` is given up, and ``bwlimit`` slows down what is written. Both descriptors are non-blocking and waited
+``timeout`` is given up, and ``pace`` slows down what is written. Both descriptors are non-blocking and waited
 for by select(2), since a write to a pipe may otherwise hang in the kernel for good.
 
 Reading and writing may happen in two threads, and pings come from a third; so writing is
@@ -11,10 +11,10 @@ locked, and a frame is always written whole.
 import os
 import select
 import threading
-import time
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Union
 
 from . import protocol
+from .pace import Pace
 from .protocol import Decoder, Frame, LinkError, ProtocolError
 
 Part = Union[bytes, memoryview]
@@ -28,8 +28,8 @@ _F_SETPIPE_SZ = 1031
 class Link:
     """A connection by two descriptors, which it owns from now on.
 
-    ``timeout``: seconds of silence after which the peer is given up, None for never. ``bwlimit``: bytes per
-    second, None for no limit. ``name`` is what messages call the peer.
+    ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
+    written, None for no limit. ``name`` is what messages call the peer.
     """
 
     def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
@@ -37,14 +37,13 @@ class Link:
         self.sink = sink
         self.name = name
         self.timeout: Optional[float] = None
-        self.bwlimit: Optional[int] = None
+        self.pace: Optional[Pace] = None
         self.received = 0
         self.sent = 0
         self._decoder = Decoder(greeting)
         self._frames = iter(())  # type: Any
         self._lock = threading.Lock()
         self._pinger: Optional[threading.Event] = None
-        self._credit_at = time.monotonic()
         for fd in (source, sink):
             os.set_blocking(fd, False)
             _widen(fd)
@@ -79,8 +78,8 @@ class Link:
         """Write the parts as they are, one after the other. Raises LinkError."""
         with self._lock:
             rest: List[memoryview] = [memoryview(part) for part in parts if part]
-            if self.bwlimit:
-                self._slow_down(sum(map(len, rest)))
+            if self.pace is not None:
+                self.pace.spend(sum(map(len, rest)))
             while rest:
                 try:
                     count = os.writev(self.sink, rest)
@@ -107,14 +106,6 @@ class Link:
         timeout = self.timeout
         if not poll.poll(None if timeout is None else timeout * 1000):
             raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))
-
-    def _slow_down(self, count: int) -> None:
-        # Each frame pays in advance for the time it takes at this rate; a pause is not saved up for a burst.
-        assert self.bwlimit
-        now = time.monotonic()
-        self._credit_at = max(self._credit_at, now) + float(count) / self.bwlimit
-        if self._credit_at - now > 0.02:
-            time.sleep(self._credit_at - now)
 
     def send_json(self, kind: int, **values: Any) -> None:
         """Write a control frame."""

@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional
 
 from .extents import allocated
 from .place import Leave, Spec, parent_modes
-from .scan import open_quietly
+from .scan import look, open_quietly
 
 
 class Outgoing:
@@ -46,11 +46,11 @@ class Outgoing:
 def outgoing(path: str, name: str, *, follow: bool = False, attributes: Optional[Dict[str, Any]] = None) -> Outgoing:
     """A file to be sent under a name. Raises OSError."""
     st = os.stat(path, follow_symlinks=follow)
+    found = look(path, follow)
     parents = parent_modes(path, name) if path.endswith(name) else []
     mode = stat.S_IMODE(st.st_mode)
-    return Outgoing(
-        path, Spec(name, st.st_size, allocated(st), mode, st.st_mtime_ns, parents, attributes), st, follow
-    )
+    data = found.data if found else allocated(st)
+    return Outgoing(path, Spec(name, st.st_size, data, mode, st.st_mtime_ns, parents, attributes), st, follow)
 
 
 def changed(a: os.stat_result, b: os.stat_result) -> bool:

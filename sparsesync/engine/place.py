@@ -38,20 +38,20 @@ class Need(NamedTuple):
     """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
 
     name: str
-    allocated: int
+    data: int
     device: Optional[int]
 
 
 class Spec(NamedTuple):
     """A file that is to be put in place.
 
-    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``allocated`` is what it takes there.
+    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
     ``attributes`` are what :mod:`copyfile` carries over, where that is what was asked for.
     """
 
     name: str
     size: int
-    allocated: int
+    data: int
     mode: int
     mtime_ns: int
     parents: Sequence[int] = ()
@@ -72,8 +72,9 @@ class Result(NamedTuple):
 class Place:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 
-    ``make``: the mode to make the directory with if it is missing. The others are rsync's options of the same
-    name. Raises OSError if the directory cannot be opened or made.
+    ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``resume``: use
+    partial files. The others are rsync's options of the same name. Raises OSError if the directory cannot be
+    opened or made.
     """
 
     def __init__(
@@ -82,8 +83,11 @@ class Place:
         single: Optional[str] = None,
         *,
         make: Optional[int] = None,
+        mkpath: bool = False,
         inplace: bool = False,
         perms: bool = True,
+        group: bool = True,
+        implied_dirs: bool = True,
         backup: bool = False,
         fsync: bool = False,
         partial_dir: Optional[str] = None,
@@ -93,6 +97,9 @@ class Place:
         self.single = single
         self.inplace = inplace
         self.perms = perms
+        # With the modes but not the groups of directories, a setgid bit that comes or goes decides on groups.
+        self.setgid_matters = perms and not group
+        self.implied_dirs = implied_dirs
         self.backup = backup
         self.fsync = fsync
         self.partial_dir = partial_dir
@@ -101,12 +108,15 @@ class Place:
         os.umask(self._umask)
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
+        self._unsettled: Dict[str, int] = {}
         try:
             self._root = os.open(path, _DIRECTORY)
         except FileNotFoundError:
             # rsync makes the last component only, so a missing parent is an error it has to report.
             if make is None:
                 raise
+            if mkpath:
+                os.makedirs(os.path.dirname(path.rstrip("/")) or ".", exist_ok=True)
             os.mkdir(path, make & 0o777)
             self._root = os.open(path, _DIRECTORY)
 
@@ -124,7 +134,7 @@ class Place:
             if device == need.device:
                 continue  # extents may be shared; the target itself checks once it knows
             block = os.statvfs(holder or ".").f_frsize
-            growth = -(-need.allocated // block) * block
+            growth = -(-need.data // block) * block
             partial = hidden_name(os.path.basename(target), PARTIAL)
             for held in (target, os.path.join(os.path.dirname(target), partial)):
                 with contextlib.suppress(OSError):
@@ -161,13 +171,12 @@ class Place:
         name, mode = spec.name, spec.mode
         parent, base = os.path.split(self.single or name)
         check_name(name)
+        directory = self._open_parent(parent, spec.parents)
         try:
-            directory = open_beneath(self._root, parent, _Modes(parent, spec.parents))
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise Leave("{} at the destination is not a directory".format(error.filename)) from None
-            raise
-        try:
+            if self.setgid_matters and any(
+                each & stat.S_ISGID for each in [os.fstat(directory).st_mode, *spec.parents]
+            ):
+                raise Leave("the directory's setgid bit decides its group")
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
             if not self.perms and _has_default_acl(directory):
@@ -181,6 +190,34 @@ class Place:
         except BaseException:
             os.close(directory)
             raise
+
+    def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
+        parts = [part for part in parent.split("/") if part]
+        wanted = {"/".join(parts[: count + 1]): mode & 0o777 for count, mode in enumerate(modes)}
+
+        def mode(path: str) -> int:
+            if not self.implied_dirs or self.setgid_matters:
+                raise Leave("its directory is for rsync to make")
+            made = wanted.get(path, 0o777)
+            if made & stat.S_IRWXU != stat.S_IRWXU:
+                self._unsettled[path] = made & ~self._umask
+            return made | stat.S_IRWXU
+
+        try:
+            return open_beneath(self._root, parent, mode)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Leave("{} at the destination is not a directory".format(error.filename)) from None
+            raise
+
+    def settle(self) -> None:
+        """Take from the directories that were made what their owner only needed to fill them, as rsync does."""
+        for path in sorted(self._unsettled, reverse=True):
+            directory = open_beneath(self._root, path)
+            try:
+                os.fchmod(directory, self._unsettled.pop(path))
+            finally:
+                os.close(directory)
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
@@ -196,6 +233,8 @@ class Place:
             raise Leave("the backup is rsync's to make")
         if not stat.S_ISREG(old.st_mode):
             raise Leave("what is at its place is not a regular file")
+        if not os.access(base, os.R_OK, dir_fd=directory, effective_ids=True):
+            raise Leave("what is at its place cannot be read")  # rsync takes it for missing
         return old
 
     def _partial(self, directory: int, base: str) -> Tuple[int, str]:
@@ -272,17 +311,6 @@ class Placed(Target):
             os.close(self.directory)
 
 
-class _Modes:
-    """The modes for missing parents, by their path; :func:`open_beneath` asks for them."""
-
-    def __init__(self, parent: str, modes: Sequence[int]) -> None:
-        parts = [part for part in parent.split("/") if part]
-        self._modes = {"/".join(parts[: count + 1]): mode for count, mode in enumerate(modes)}
-
-    def __call__(self, path: str) -> int:
-        return self._modes.get(path, 0o777) & 0o777 | stat.S_IRWXU
-
-
 def parent_modes(source: str, name: str) -> List[int]:
     """The modes of the directories on the way to ``name``, which ``source`` ends with. Raises OSError."""
     above = source[: len(source) - len(name)]
@@ -290,6 +318,15 @@ def parent_modes(source: str, name: str) -> List[int]:
     return [
         stat.S_IMODE(os.stat(os.path.join(above, *parts[: count + 1])).st_mode) for count in range(len(parts))
     ]
+
+
+def reason(error: Exception, name: str) -> str:
+    """Why a file is left alone, for people who are told its name already."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename in (None, name):
+        return error.strerror
+    return "{}: {}".format(error.filename, error.strerror)
 
 
 def check_name(name: str) -> None:

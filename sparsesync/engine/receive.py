@@ -31,7 +31,7 @@ from .delta import TruncatedError
 from .extents import Extent
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
-from .place import Leave, Place, Placed, Result, Spec
+from .place import Leave, Place, Placed, Result, Spec, reason
 from .protocol import Frame, ProtocolError, get
 
 BLOCK = 64 * 1024
@@ -85,7 +85,7 @@ class _Arriving:
             if self.old is not None and not target.resumed and clone(self.old, target.fd):
                 target.resumed = True
             if not target.overlay:
-                target.reserve(size, self.spec.allocated)
+                target.reserve(size, self.spec.data)
             elif os.fstat(target.fd).st_size != size:
                 os.ftruncate(target.fd, size)
         return target
@@ -154,6 +154,7 @@ class Receiver:
                         raise peer_error(frame.json())
                     raise unexpected(frame)
                 handler(frame)
+            self.place.settle()
             self.link.send_json(protocol.DONE)
         finally:
             for arriving in self._files.values():
@@ -184,7 +185,7 @@ class Receiver:
         spec = Spec(
             name,
             get(value, "size", int),
-            get(value, "allocated", int),
+            get(value, "data", int),
             get(value, "mode", int),
             get(value, "mtime_ns", int),
             [mode for mode in get(value, "parents", list) if type(mode) is int],
@@ -207,9 +208,9 @@ class Receiver:
         name = self._wanted.pop(get(value, "id", int), None)
         if name is None:
             raise ProtocolError("a file is skipped that nobody asked for")
-        reason = get(value, "reason", str, optional=True)
-        if reason is not None:
-            self.on_result(Result(name, 0, 0, 0, reason))
+        why = get(value, "reason", str, optional=True)
+        if why is not None:
+            self.on_result(Result(name, 0, 0, 0, why))
 
     def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
         """The frame's content and its file; None if that has been left and the sender does not know yet."""
@@ -332,7 +333,7 @@ class Receiver:
             target = arriving.open(self.place)
             if arriving.guard.digest() != digest:
                 raise Leave("what arrived is not what was sent: their digests differ")
-            target.trim(max(arriving.spec.allocated, arriving.data))
+            target.trim(max(arriving.spec.data, arriving.data))
             target.finish(arriving.spec)
         except (OSError, ValueError, Leave) as error:
             self._leave(arriving, error)
@@ -342,9 +343,9 @@ class Receiver:
     def _abort(self, frame: Frame) -> None:
         value = frame.json()
         arriving = self._find(get(value, "id", int))
-        reason = get(value, "reason", str)
+        why = get(value, "reason", str)
         if arriving is not None:
-            self._leave(arriving, Leave(reason))
+            self._leave(arriving, Leave(why))
 
     def _end(self, frame: Frame) -> None:
         if self._wanted:
@@ -359,12 +360,8 @@ class Receiver:
             self.progress(count)
 
     def _leave(self, arriving: _Arriving, error: Exception) -> None:
-        if isinstance(error, OSError):
-            reason = "{}: {}".format(error.filename or arriving.spec.name, error.strerror)
-        else:
-            reason = str(error)
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-        self._close(arriving, reason, space)
+        self._close(arriving, reason(error, arriving.spec.name), space)
 
     def _close(self, arriving: _Arriving, left: Optional[str], no_space: Optional[Tuple[int, int]] = None) -> None:
         del self._files[arriving.number]

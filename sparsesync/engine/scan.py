@@ -14,6 +14,7 @@ names the directory behind the link, as everywhere.
 
 import os
 import stat
+from itertools import islice
 from typing import Callable, Collection, Iterator, NamedTuple, Optional, Set, Tuple
 
 from .extents import allocated, extents, filesystem_type, is_sparse, looks_sparse
@@ -26,6 +27,8 @@ _KERNEL_VIEWS = frozenset(
         "sysfs", "tracefs",
     ]
 )  # fmt: skip
+
+_FEW = 1024
 
 OnError = Optional[Callable[[OSError], None]]
 
@@ -72,19 +75,36 @@ def at(path: str) -> Tuple[Optional[int], bool]:
         return None, os.path.lexists(path)
 
 
-def look(path: str, follow: bool) -> Optional[Tuple[int, int, int]]:
-    """(size, allocated, number of links) of a sparse file, in bytes; None if it is none or out of reach."""
+class Looked(NamedTuple):
+    """A sparse file's apparent size, the bytes of its data at the most, and its number of hard links."""
+
+    size: int
+    data: int
+    links: int
+
+
+def look(path: str, follow: bool) -> Optional[Looked]:
+    """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
+
+    Data is counted exactly only where there are few extents: preallocated ranges belong to files such as that.
+    """
     try:
         st = os.stat(path, follow_symlinks=follow)
-        if not looks_sparse(st):
+        if not looks_sparse(st) or (not st.st_blocks and filesystem_type(st.st_dev) in _KERNEL_VIEWS):
             return None
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW)
         try:
-            return (st.st_size, allocated(st), st.st_nlink) if is_sparse(fd) else None
+            found = list(islice(extents(fd), _FEW))
         finally:
             os.close(fd)
     except (OSError, ValueError):
-        return None  # gone or out of reach, as rsync will say
+        return None
+    if found == [(0, st.st_size)]:
+        return None
+    data = allocated(st)
+    if len(found) < _FEW:
+        data = min(data, sum(length for _, length in found))
+    return Looked(st.st_size, data, st.st_nlink)
 
 
 def scan(

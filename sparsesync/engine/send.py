@@ -35,7 +35,7 @@ from .extents import Extent
 from .fileio import read_into
 from .link import Link, peer_error
 from .outgoing import Outgoing, changed
-from .place import Leave, Result
+from .place import Leave, Result, reason
 from .protocol import PAYLOAD, ProtocolError, get
 from .receive import BLOCK, FINE, blocks, digest_size, read_result
 
@@ -123,7 +123,7 @@ class Sender:
             try:
                 file = make(path, name)
             except (OSError, ValueError, Leave) as error:
-                self.link.send_json(protocol.SKIP, id=number, reason=getattr(error, "strerror", None) or str(error))
+                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path))
                 continue
             file.number = number
             yield file
@@ -230,7 +230,9 @@ class Sender:
                 return
             self._files[file.number] = file
             self._announced.append(file)
-            self.link.send_json(protocol.FILE, id=file.number, **file.spec._asdict())
+            # How much is left without the zeros is known only once all is read.
+            spec = file.spec if self.sparse == "auto" else file.spec._replace(data=0)
+            self.link.send_json(protocol.FILE, id=file.number, **spec._asdict())
 
     def _plan(self) -> None:
         while len(self._jobs) < _JOBS_AHEAD:
@@ -418,11 +420,7 @@ class Sender:
             self._drop()
         file.close()
         file.over = True
-        if isinstance(error, OSError):
-            reason = "{}: {}".format(error.filename or file.path, error.strerror)
-        else:
-            reason = str(error)
-        self.link.send_json(protocol.ABORT, id=file.number, reason=reason)
+        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path))
 
     def _tell(self, count: int) -> None:
         if self.progress is not None:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -450,3 +451,131 @@ def test_the_command_of_a_real_report(tmp_path: Path) -> None:
     since = time.time() - 60
     assert difference(snapshot(tmp_path / "ours", since), snapshot(tmp_path / "theirs", since)) == {}
     assert allocated(tmp_path / "ours/var/lib/docker/data") == allocated(root / "var/lib/docker/data")
+
+
+# Found by comparing with rsync in odd places: each of these once came out differently.
+
+
+def both(top: Path, options: list[str], *paths: str) -> tuple[Path, Path]:
+    """Run rsync and sparsesync, each in a copy of ``top / "case"``; the two copies."""
+    places = top / "rsync", top / "sparsesync"
+    for place, run_it in zip(places, (lambda *argv, **more: run("rsync", *argv, **more), sync)):
+        run("cp", "-a", str(top / "case"), str(place))
+        done = run_it(*options, *paths, cwd=place)
+        assert done.returncode == 0, done
+    return places
+
+
+def odd_parents(case: Path) -> None:
+    (case / "src/closed").mkdir(parents=True)
+    sparse(case / "src/closed/f")
+    os.chmod(case / "src/closed", 0o555)
+
+
+def newer_link(case: Path) -> None:
+    (case / "src").mkdir(parents=True)
+    (case / "dst").mkdir()
+    sparse(case / "src/a")
+    os.utime(case / "src/a", (OLD, OLD))
+    os.link(case / "src/a", case / "src/b")
+    (case / "dst/b").write_text("newer")
+
+
+def setgid(case: Path) -> None:
+    (case / "src/s").mkdir(parents=True)
+    (case / "dst/s").mkdir(parents=True)
+    sparse(case / "src/s/f")
+    if os.geteuid() == 0:
+        os.chown(case / "dst/s", 0, 1001)
+    os.chmod(case / "src/s", 0o2755)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (odd_parents, ["-r"]),
+        (odd_parents, ["-a"]),
+        (odd_parents, ["-aR", "--no-implied-dirs"]),
+        (newer_link, ["-aHu"]),
+        (setgid, ["-rp"]),
+        (setgid, ["-a", "--no-g"]),
+        (setgid, ["-a"]),
+    ],
+)
+def test_odd_places(tmp_path: Path, make: Callable[[Path], None], options: list[str]) -> None:
+    make(tmp_path / "case")
+    theirs, ours = both(tmp_path, options, "src/", "dst/")
+    assert difference(snapshot(ours, time.time() - 60), snapshot(theirs, time.time() - 60)) == {}
+
+
+def test_parents_are_made_with_mkpath_and_links_are_looked_through(tree: Path) -> None:
+    done = sync("-av", "--mkpath", "src/", "one/two/three/", cwd=tree)
+    assert b"seeded top.img" in done.stdout
+    (tree / "links").mkdir()
+    (tree / "links/f").symlink_to(tree / "src/top.img")
+    assert b"seeded f" in sync("-avL", "links/", "looked/", cwd=tree).stdout
+
+
+def test_the_value_of_an_option_is_not_an_option_of_ours(tree: Path) -> None:
+    done = sync("-av", "--exclude", "--seed-off", "src/", "dst/", cwd=tree)
+    assert done.returncode == 0
+    assert b"seeded top.img" in done.stdout
+
+
+@pytest.mark.parametrize("options", [["-aS"], ["-a"]])
+def test_what_fits_is_not_refused(tmp_path: Path, options: list[str]) -> None:
+    with filesystem("ext4", tmp_path / "fs", "64M") as top:
+        source = tmp_path / "src"
+        source.mkdir()
+        (top / "a").write_bytes(os.urandom(30 * MIB))
+        (source / "a").write_bytes(b"short now")
+        sparse(source / "zeros", size=80 * MIB, extents=())
+        os.posix_fallocate(fd := os.open(source / "preallocated", os.O_RDWR | os.O_CREAT), 0, 80 * MIB)
+        os.ftruncate(fd, 90 * MIB)
+        os.close(fd)
+        if "-aS" in options:
+            with open(source / "zeros", "r+b") as file:
+                file.write(bytes(70 * MIB))
+        done = sync(*options, f"{source}/", f"{top}/")
+        assert done.returncode == 0, done
+        assert allocated(top / "preallocated") <= 64 * KIB
+
+
+def test_without_a_temporary_directory_rsync_does_it_all(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    result = sparsesync.sync(f"{tree}/src/", f"{tree}/dst/", ["-a"])
+    assert (result.status, result.handoff) == (0, "No usable temporary directory found")
+
+
+def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsesync.cli import main
+
+    real = os.rename
+
+    def rename(*arguments: object, **more: object) -> None:
+        real(*arguments, **more)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "rename", rename)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["sync", "-a", f"{tree}/src/", f"{tree}/dst/"]) == 20
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tree / "dst/plain").exists()
+
+
+def test_bwlimit_is_obeyed_on_one_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsesync.engine import pace
+
+    pauses: list[float] = []
+    monkeypatch.setattr(pace.time, "sleep", pauses.append)
+    sparse(tree / "src/a/large", size=40 * MIB, extents=tuple(range(0, 40 * MIB, 16 * KIB)))
+    result = sparsesync.sync(f"{tree}/src/a/", f"{tree}/dst/", ["-a", "--bwlimit=1m"])
+    assert result.bytes > 20 * MIB
+    assert sum(pauses) > result.bytes / MIB / 2
