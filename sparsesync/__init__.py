@@ -3,7 +3,7 @@
 The public API. Everything here is defined in a room below and imported when it is first
 used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
 
-    copyfile, copy, copy2      shutil's functions, with holes    engine/copyfile.py
+    copyfile, copy, copy2      shutil's functions, with holes    copying.py
     scan                       find sparse files                 find.py
     Sparse                     a file that was found             engine/scan.py
     extents                    where the data of a file is       engine/extents.py
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "copyfile": "engine.copyfile",
-    "copy": "engine.copyfile",
-    "copy2": "engine.copyfile",
+    "copyfile": "copying",
+    "copy": "copying",
+    "copy2": "copying",
     "TruncatedError": "engine.delta",
     "NoSpaceError": "engine.fileio",
     "LinkError": "engine.protocol",
@@ -40,7 +40,7 @@ _ROOMS = {
 
 if TYPE_CHECKING:
     from .compare import Difference, verify
-    from .engine.copyfile import copy, copy2, copyfile
+    from .copying import copy, copy2, copyfile
     from .engine.delta import TruncatedError
     from .engine.extents import extents
     from .engine.fileio import NoSpaceError

@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("copy", help="copy files, holes as holes")
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
+    _add_far_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
     command.add_argument("--inplace", action="store_true", help="write only the blocks that differ, into the old file")
     command.add_argument("--reflink", choices=["auto", "always", "never"], default="auto", help="share extents")
@@ -268,32 +269,39 @@ def _map(arguments: argparse.Namespace) -> int:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
-    from .engine.copyfile import copy, copy2
+    from .copying import Copies
+    from .ends import is_remote
     from .engine.extents import allocated
     from .progress import data_bar
 
     *sources, destination = arguments.paths
     if not sources:
         raise ValueError(f"{destination}: a destination is missing")
-    if len(sources) > 1 and not os.path.isdir(destination):
+    if len(sources) > 1 and not is_remote(destination) and not os.path.isdir(destination):
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory, and there are several sources", destination)
+    if len(sources) > 1 and is_remote(destination):
+        # Nobody has looked whether it is a directory; with the slash it has to be one.
+        destination += "./" if destination.endswith(":") else "/"
     troubles = _Troubles()
-    for source in sources:
-        try:
-            with data_bar(allocated(os.stat(source)), os.path.basename(source), arguments.quiet) as advance:
-                (copy2 if arguments.preserve else copy)(
-                    source,
-                    destination,
-                    inplace=arguments.inplace,
-                    reflink=arguments.reflink,
-                    sparse=arguments.sparse,
-                    progress=advance,
-                )
-        except IsADirectoryError as error:
-            hint = "is a directory; for trees use 'sparsesync sync -a'"
-            troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
-        except OSError as error:
-            troubles(error)
+    with Copies(arguments.rsh, arguments.python) as copies:
+        for source in sources:
+            try:
+                total = None if is_remote(source) else allocated(os.stat(source))
+                with data_bar(total, os.path.basename(source), arguments.quiet) as advance:
+                    copies.copy(
+                        source,
+                        destination,
+                        "all" if arguments.preserve else "mode",
+                        inplace=arguments.inplace,
+                        reflink=arguments.reflink,
+                        sparse=arguments.sparse,
+                        progress=advance,
+                    )
+            except IsADirectoryError as error:
+                hint = "is a directory; for trees use 'sparsesync sync -a'"
+                troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
+            except OSError as error:
+                troubles(error)
     return troubles.status
 
 

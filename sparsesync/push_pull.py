@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .engine.capabilities import Compressor
+from .engine.copy_place import CopyPlace
 from .engine.fileio import NoSpaceError
+from .engine.outgoing import outgoing
 from .engine.pace import Pace
-from .engine.protocol import ProtocolError, get
+from .engine.protocol import ProtocolError, get, get_name, get_size
 from .engine.receive import Receiver
 from .engine.scan import Looked
 from .engine.send import Sender
@@ -36,6 +38,15 @@ class Push(SourceHere):
 
     def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
         self.agent.call("place", path=path, single=single, make=make, resume=True, **options)
+
+    def open_copy(self, path: str, name: str, **options: Any) -> str:
+        """Open the destination of a copy; returns the path of the file it will be. Raises OSError."""
+        return get_name(self.agent.call("copy_place", path=path, name=name, **options), "path")
+
+    def measure(self, path: str) -> tuple[int, int]:
+        """Size and data of a file, in bytes. Raises OSError."""
+        spec = outgoing(path, "", follow=True).spec
+        return spec.size, spec.data
 
     def expect(self, planned: Iterable[Planned]) -> None:
         for batch in _batches((file.name, file.data) for file in planned):
@@ -92,6 +103,16 @@ class Pull(DestinationHere):
     def source_mode(self, path: str) -> int | None:
         return _far_mode(self.agent, path)[0]
 
+    def open_copy(self, path: str, name: str, **options: Any) -> str:
+        """Open the destination of a copy; returns the path of the file it will be. Raises OSError."""
+        self.place = place = CopyPlace(path, name, resume=True, **options)
+        return place.file
+
+    def measure(self, path: str) -> tuple[int, int]:
+        """Size and data of a file, in bytes. Raises OSError."""
+        found = self.agent.call("measure", path=path)
+        return get_size(found, "size"), get_size(found, "data")
+
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
         settings, agent = self.settings, self.agent
         compress = settings.compress and (agent.compressor(settings.compress[0]), settings.compress[1])
@@ -101,6 +122,7 @@ class Pull(DestinationHere):
             sparse="always" if settings.sparse else "auto",
             compressor=compress,
             bwlimit=settings.bwlimit,
+            with_attributes=settings.attributes,
         )
         receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
         receiver.run((file.source, file.name) for file in planned)

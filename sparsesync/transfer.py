@@ -38,9 +38,13 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """rsync's options that a transfer obeys. ``bwlimit``: bytes per second; ``compress``: (algorithm, level)."""
+    """What a transfer obeys, mostly rsync's options.
+
+    ``bwlimit``: bytes per second; ``compress``: (algorithm, level); ``attributes``: carry over all that a file has.
+    """
 
     follow: bool = False
+    attributes: bool = False
     sparse: bool = False
     bwlimit: int | None = None
     compress: tuple[str | None, int | None] | None = None
@@ -92,7 +96,9 @@ class SourceHere:
     def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[Outgoing]:
         for file in planned:
             try:
-                yield outgoing(file.source, file.name, follow=self.settings.follow)
+                yield outgoing(
+                    file.source, file.name, follow=self.settings.follow, with_attributes=self.settings.attributes
+                )
             except OSError as error:
                 on_result(failed(file.name, file.size, error))
 
@@ -159,7 +165,7 @@ class Local(SourceHere, DestinationHere):
             data = copy_content(source, target, sparse=sparse, progress=progress, source_path=file.path)
             if changed(os.fstat(source), file.st):
                 raise Leave("it changed while it was copied")
-            target.finish(spec)
+            self._at().finish(target, spec)
         return Result(spec.name, spec.size, data, 0)
 
 

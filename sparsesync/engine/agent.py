@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from . import protocol
 from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities
+from .copy_place import CopyPlace
 from .copyfile import open_source
 from .extents import extents, file_size
 from .fileio import blame
@@ -150,16 +151,29 @@ class Agent:
 
     def _op_place(self, path: str, **options: Any) -> Dict[str, Any]:
         """Open the destination of a transfer."""
+        self._leave_place()
+        self.place = Place(home(path), **options)
+        return {}
+
+    def _leave_place(self) -> None:
         if self.place is not None:
             self.place.close()
             self.place = None
-        self.place = Place(home(path), **options)
-        return {}
 
     def _at(self) -> Place:
         if self.place is None:
             raise ProtocolError("there is no destination yet")
         return self.place
+
+    def _op_copy_place(self, path: str, **options: Any) -> Dict[str, Any]:
+        """Open the destination of a copy."""
+        self._leave_place()
+        self.place = place = CopyPlace(home(path), resume=True, **options)
+        return {"path": place.file}
+
+    def _op_measure(self, path: str) -> Dict[str, Any]:
+        spec = outgoing(home(path), "", follow=True).spec
+        return {"size": spec.size, "data": spec.data}
 
     def _op_expect(self, needs: List[Tuple[str, int]]) -> Dict[str, Any]:
         self._at().expect(Need(name, size, None) for name, size in needs)
@@ -187,12 +201,13 @@ class Agent:
         sparse: str,
         compressor: Optional[Tuple[str, Optional[int]]],
         bwlimit: Optional[int],
+        with_attributes: bool = False,
     ) -> None:
         self.link.pace = Pace(bwlimit) if bwlimit else None
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
 
         def make(path: str, name: str) -> Outgoing:
-            return outgoing(home(path), name, follow=follow)
+            return outgoing(home(path), name, follow=follow, with_attributes=with_attributes)
 
         Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
 

@@ -13,17 +13,15 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Callable, List, Optional, Union
+from typing import Callable, Optional, Union
 
+from . import attributes
 from .copy import Progress, check_choices, copy_content
 from .fileio import Target, blame
 from .scan import open_quietly
 
 Path = Union[str, "os.PathLike[str]"]
 Finish = Callable[[int, int], None]
-
-# What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
-_NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
 
 
 def copyfile(
@@ -93,12 +91,12 @@ def _copy(
     reflink: str,
     sparse: str,
     progress: Progress,
-    attributes: Finish,
+    finish: Finish,
 ) -> Path:
     check_choices(sparse, reflink, inplace)
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
-        return _copy_symlink(source_path, dst, attributes)
+        return _copy_symlink(source_path, dst, finish)
     source = open_source(source_path)
     try:
         path = os.path.realpath(dst) if os.path.islink(dst) else os.fspath(dst)
@@ -111,10 +109,10 @@ def _copy(
                 )
                 with blame(path):
                     if old is None:
-                        os.fchmod(target.fd, 0o666 & ~_umask())
+                        os.fchmod(target.fd, 0o666 & ~attributes.umask())
                     elif not inplace:
                         _copy_old(path, target.fd)
-                    attributes(source, target.fd)
+                    finish(source, target.fd)
                 target.commit()
         finally:
             os.close(directory)
@@ -165,9 +163,9 @@ def _existing(source: int, source_path: str, path: str) -> Optional[os.stat_resu
     return old
 
 
-def _copy_symlink(src: str, dst: Path, attributes: Finish) -> Path:
+def _copy_symlink(src: str, dst: Path, finish: Finish) -> Path:
     os.symlink(os.readlink(src), dst)
-    if attributes is _copy_attributes:
+    if finish is _copy_attributes:
         import shutil
 
         st = os.lstat(src)
@@ -175,19 +173,6 @@ def _copy_symlink(src: str, dst: Path, attributes: Finish) -> Path:
             os.lchown(dst, st.st_uid, st.st_gid)
         shutil.copystat(src, dst, follow_symlinks=False)
     return dst
-
-
-def _umask() -> int:
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except FileNotFoundError:
-        pass  # no /proc: ask the only other way there is
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _no_attributes(source: int, target: int) -> None:
@@ -201,44 +186,12 @@ def _copy_mode(source: int, target: int) -> None:
 def _copy_old(path: str, target: int) -> None:
     old = open_quietly(path)
     try:
-        _copy_owner_xattrs_mode(old, target)
+        attributes.apply(target, attributes.read(old))
     finally:
         os.close(old)
 
 
 def _copy_attributes(source: int, target: int) -> None:
-    _copy_owner_xattrs_mode(source, target)
-    st = os.fstat(source)
-    os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
-
-
-def _copy_owner_xattrs_mode(source: int, target: int) -> None:
-    st = os.fstat(source)
-    mode = stat.S_IMODE(st.st_mode)
-    new = os.fstat(target)
-    if (st.st_uid, st.st_gid) != (new.st_uid, new.st_gid):
-        try:
-            os.fchown(target, st.st_uid, st.st_gid)
-        except PermissionError:
-            # What ran as its owner must not run as somebody else: as cp -p.
-            mode &= ~(stat.S_ISUID | stat.S_ISGID)
-    wanted = set(_xattrs(source))
-    for name in set(_xattrs(target)) - wanted:  # an ACL inherited from the directory
-        _if_held(lambda name=name: os.removexattr(target, name))  # type: ignore[misc]
-    for name in sorted(wanted):
-        _if_held(lambda name=name: os.setxattr(target, name, os.getxattr(source, name)))  # type: ignore[misc]
-    os.fchmod(target, mode)
-
-
-def _xattrs(fd: int) -> List[str]:
-    names: List[str] = []
-    _if_held(lambda: names.extend(os.listxattr(fd)))
-    return names
-
-
-def _if_held(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except OSError as error:
-        if error.errno not in _NOT_HELD:
-            raise
+    carried = attributes.read(source)
+    attributes.apply(target, carried)
+    attributes.apply_times(target, carried)

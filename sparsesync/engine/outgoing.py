@@ -4,10 +4,12 @@ Between the moment a file is found and the moment it is read it may be replaced,
 read it may be written to. Both show in its stat, as far as anything shows them.
 """
 
+import errno
 import os
 import stat
 from typing import Any, Dict, Optional
 
+from . import attributes
 from .extents import allocated
 from .place import Leave, Spec, parent_modes
 from .scan import look, open_quietly
@@ -43,14 +45,25 @@ class Outgoing:
             self.fd = None
 
 
-def outgoing(path: str, name: str, *, follow: bool = False, attributes: Optional[Dict[str, Any]] = None) -> Outgoing:
-    """A file to be sent under a name. Raises OSError."""
+def outgoing(path: str, name: str, *, follow: bool = False, with_attributes: bool = False) -> Outgoing:
+    """A file to be sent under a name; ``with_attributes``: and what else it has. Raises OSError."""
     st = os.stat(path, follow_symlinks=follow)
+    if stat.S_ISDIR(st.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(st.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    carried: Optional[Dict[str, Any]] = None
+    if with_attributes:
+        fd = open_quietly(path)
+        try:
+            carried = attributes.read(fd)
+        finally:
+            os.close(fd)
     found = look(path, follow)
     parents = parent_modes(path, name) if path.endswith(name) else []
     mode = stat.S_IMODE(st.st_mode)
     data = found.data if found else allocated(st)
-    return Outgoing(path, Spec(name, st.st_size, data, mode, st.st_mtime_ns, parents, attributes), st, follow)
+    return Outgoing(path, Spec(name, st.st_size, data, mode, st.st_mtime_ns, parents, carried), st, follow)
 
 
 def changed(a: os.stat_result, b: os.stat_result) -> bool:

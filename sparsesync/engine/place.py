@@ -21,6 +21,7 @@ import os
 import stat
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
+from .attributes import umask
 from .extents import allocated
 from .fileio import NoSpaceError, Target, free_space, hidden_name, open_beneath
 
@@ -104,8 +105,7 @@ class Place:
         self.fsync = fsync
         self.partial_dir = partial_dir
         self.resume = resume
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
+        self._umask = umask()
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
         self._unsettled: Dict[str, int] = {}
@@ -186,10 +186,14 @@ class Place:
             partial = None
             if self.resume and not inplace:
                 partial = self._partial(directory, base)
-            return Placed(directory, base, name, partial, old, None if inplace else mode, self.fsync)
+            return Placed(directory, base, name, partial, old, None if inplace else mode)
         except BaseException:
             os.close(directory)
             raise
+
+    def finish(self, target: "Placed", spec: Spec) -> None:
+        """Commit with the mode rsync would have given the file, and the source's time."""
+        target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
 
     def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
         parts = [part for part in parent.split("/") if part]
@@ -275,11 +279,9 @@ class Placed(Target):
         partial: Optional[Tuple[int, str]],
         old: Optional[os.stat_result],
         mode: Optional[int],
-        fsync: bool,
     ) -> None:
         self.old = old
         self.mode = mode
-        self.fsync = fsync
         self._partial = partial
         try:
             super().__init__(directory, name, path, inplace=mode is None, partial=partial)
@@ -297,10 +299,6 @@ class Placed(Target):
             os.close(fd)
             raise Leave("it was replaced meanwhile")
         return fd
-
-    def finish(self, spec: Spec) -> None:
-        """Commit with the mode rsync would have given the file, and the source's time."""
-        self.commit(mode=self.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
 
     def __exit__(self, *exc_info: object) -> None:
         try:

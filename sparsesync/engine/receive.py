@@ -334,7 +334,7 @@ class Receiver:
             if arriving.guard.digest() != digest:
                 raise Leave("what arrived is not what was sent: their digests differ")
             target.trim(max(arriving.spec.data, arriving.data))
-            target.finish(arriving.spec)
+            self.place.finish(target, arriving.spec)
         except (OSError, ValueError, Leave) as error:
             self._leave(arriving, error)
         else:

@@ -1,0 +1,84 @@
+"""What a file has besides its content: owner, mode, times, extended attributes and so ACLs.
+
+:func:`read` takes them from one open file and :func:`apply` gives them to another, which may be on another
+machine: what lies between is a dictionary that JSON can carry.
+"""
+
+import errno
+import os
+import stat
+from base64 import b64decode, b64encode
+from typing import Any, Callable, Dict, List
+
+# What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
+_NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
+
+
+def read(fd: int) -> Dict[str, Any]:
+    """The attributes of an open file; times are in ns. Raises OSError."""
+    st = os.fstat(fd)
+    xattrs: Dict[str, str] = {}
+    for name in _names(fd):
+        _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(fd, name)).decode()}))  # type: ignore[misc]
+    return {
+        "mode": stat.S_IMODE(st.st_mode),
+        "uid": st.st_uid,
+        "gid": st.st_gid,
+        "atime_ns": st.st_atime_ns,
+        "mtime_ns": st.st_mtime_ns,
+        "xattrs": xattrs,
+    }
+
+
+def apply(fd: int, attributes: Dict[str, Any]) -> None:
+    """Give an open file owner, extended attributes and mode, but no times. Raises OSError, ValueError for nonsense.
+
+    What the destination cannot hold or the user may not set is left out.
+    """
+    mode, uid, gid = (int(attributes[name]) for name in ("mode", "uid", "gid"))
+    new = os.fstat(fd)
+    if (uid, gid) != (new.st_uid, new.st_gid):
+        try:
+            os.fchown(fd, uid, gid)
+        except PermissionError:
+            # What ran as its owner must not run as somebody else: as cp -p.
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    wanted = attributes["xattrs"]
+    for name in set(_names(fd)) - set(wanted):  # an ACL inherited from the directory
+        _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
+    for name in sorted(wanted):
+        _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])))  # type: ignore[misc]
+    os.fchmod(fd, mode)
+
+
+def apply_times(fd: int, attributes: Dict[str, Any]) -> None:
+    """Give an open file access and modification time."""
+    os.utime(fd, ns=(int(attributes["atime_ns"]), int(attributes["mtime_ns"])))
+
+
+def umask() -> int:
+    """The process' umask, without changing it where that can be avoided: another thread may be making a file."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except FileNotFoundError:
+        pass  # no /proc: ask the only other way there is
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _names(fd: int) -> List[str]:
+    names: List[str] = []
+    _if_held(lambda: names.extend(os.listxattr(fd)))
+    return names
+
+
+def _if_held(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except OSError as error:
+        if error.errno not in _NOT_HELD:
+            raise
