@@ -26,6 +26,7 @@ TROUBLE = 1
 RSYNC_FILE_IO = 11
 RSYNC_SIGNAL = 20
 """rsync's own statuses, rsync(1) EXIT VALUES, for ``sync`` when it fails before rsync runs."""
+RSYNC_PROTOCOL = 12
 RSYNC_SYNTAX = 1
 NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
@@ -368,6 +369,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _sync(argv: list[str]) -> int:
     from .engine.fileio import NoSpaceError
+    from .engine.protocol import LinkError
     from .wrapper import RsyncTooOldError, run, split_options
 
     try:
@@ -383,6 +385,13 @@ def _sync(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return RSYNC_FILE_IO
+    except LinkError as error:
+        # rsync over the same broken connection would not get far, and over a new one would send every hole.
+        print(
+            f"sparsesync: {error}; what was received is kept, run the same command again to go on from there",
+            file=sys.stderr,
+        )
+        return RSYNC_PROTOCOL
     except RsyncTooOldError as error:
         _complain(error)
         return TROUBLE

@@ -114,7 +114,8 @@ def sync(
     caller's goes. rsync's failures are not raised: see the result's ``status``.
 
     Raises FileNotFoundError if there is no rsync, RsyncTooOldError, ValueError for a wrong ``--seed-``
-    option, NoSpaceError before anything is written.
+    option, NoSpaceError before anything is written, LinkError if the connection to the other
+    host breaks: then rsync has not run, and partial files are kept for the next run.
     """
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
