@@ -43,7 +43,9 @@ JOB = 1 << 20
 """The most bytes of extents in one job."""
 
 _JOB_RANGES = 256
-_JOBS_AHEAD = 64
+_JOBS_AHEAD = 128
+"""More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them."""
+
 _FILES_AHEAD = 1024
 _MOST_QUEUED = 32 << 20
 
