@@ -1,27 +1,10 @@
-"""What an rsync command line means, and what rsync says it would transfer.
+"""What an rsync command line means. Nothing is ever written here.
 
-Three questions are answered here, and nothing is ever written.
-
-**What was asked?** ``parse`` reads a command line the way rsync does (with popt: bundles such as ``-avzP``, values
-attached or in the next argument, options between and after the paths, ``--``) and gives a ``Command``: the paths, the
-options in their order, and the state they leave behind, later ones winning. The options themselves are data, in
-``rsync_options``. Seeding is an optimisation, so whatever is not understood for certain, or is known to need all of
-rsync, is no error: it becomes ``Command.handoff``, one reason in words, and the whole run is left to rsync.
-
-**What would rsync transfer?** Nobody knows but rsync, with its filters and its quick check. So it is asked: a dry run
-of the user's own options, rebuilt one by one without those that change what is printed, plus a format of our own::
-
-    >f+++++++++ 107374182400 docker/data//var/lib/docker/data
-    what (%i)   size (%l)    name (%n)  //  source (%f)
-
-rsync prints unprintable bytes as ``\\#ooo``, in the format as well as in names, so no control character can separate
-the two names. But it prints both of them cleaned: neither ever holds ``//``, a file's name does not end with ``/``, and
-%f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. (rsync gives up, with
-status 13, where both names together pass 5000 bytes; the caller sees a failed listing and leaves the run to rsync.)
-
-**Which file is that?** %f is the source argument and the path beneath it, less a leading ``/``: ``etc/x`` may be /etc/x
-or ./etc/x. ``source_path`` finds the source argument it begins with, and says None where two kinds of them fit. With
---files-from, %f is relative to the one source directory.
+``parse`` reads a command line the way rsync does (with popt: bundles such as ``-avzP``, values attached or in the next
+argument, options between and after the paths, ``--``) and gives a ``Command``: the paths, the options in their order,
+and the state they leave behind, later ones winning. The options themselves are data, in ``rsync_options``; what names
+another host is for ``remote``. Seeding is an optimisation, so whatever is not understood for certain, or is known to
+need all of rsync, is no error: it becomes ``Command.handoff``, one reason in words, and the whole run is left to rsync.
 """
 
 from __future__ import annotations
@@ -33,9 +16,9 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from sparsesync.remote import Far, NotForUs, far_end, pulled_from
+from sparsesync.remote import Far, NotForUs, far_end
 from sparsesync.rsync_options import LETTERS, LONGS
 
 
@@ -111,35 +94,11 @@ class Command:
         return next((option.value for option in reversed(self.options) if option.name == name), None)
 
 
-class Listed(NamedTuple):
-    """A regular file that rsync would transfer."""
-
-    itemize: bytes
-    size: int
-    name: bytes
-    """Beneath the destination (%n): never with a leading slash, though -R may show one."""
-    source: bytes
-    """%f; see source_path()."""
-
-
 class _NotUnderstood(Exception):
     """The reason is its message."""
 
 
-# What the dry run is asked with; parse_listing() reads it.
-_FORMAT = "--out-format=%i %l %n//%f"
-_LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
 _LITERAL = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/*?\[\\]+)+(?:/\*?)?", re.DOTALL)
-_ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
-
-# They change what is printed, or write a log. All of them are as good as absent in a dry run.
-_SILENCED = frozenset(
-    "quiet verbose progress stats itemize-changes human-readable out-format log-file log-file-format msgs2stderr"
-    .split()
-)
-# A value of these may be one that rsync refuses (or --info=help, which prints and exits). So they stay, that the dry
-# run fails as the run itself would, and are then overruled.
-_OVERRULED = {"info": "--info=all0,name1", "debug": "--debug=all0", "stderr": "--stderr=errors"}
 
 # Without -p the mode of a new file comes from more than the source and the umask; a file that exists keeps its own.
 _BASIS = "a new file gets the mode of the one it is made from"
@@ -454,52 +413,6 @@ def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
     if any(option.name in _FILTERS for option in options) or any(p.startswith(("+ ", "- ", "!")) for p in patterns):
         return ()
     return tuple(pattern for pattern in patterns if _LITERAL.fullmatch(pattern))
-
-
-def listing_argv(command: Command) -> list[str]:
-    """The arguments of the dry run that asks rsync what it would transfer."""
-    asked: list[str] = []
-    for option in command.options:
-        if option.name == "P":
-            asked.append("--partial")
-        elif option.name.replace("no-", "", 1) not in _SILENCED:
-            asked += option.tokens
-    asked += (overruling for name, overruling in _OVERRULED.items() if command.value(name) is not None)
-    asked += ["--dry-run", _FORMAT, "--", *command.sources]
-    return asked if command.destination is None else [*asked, command.destination]
-
-
-def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
-    """The regular files that rsync's answer to ``listing_argv`` names, one at a time."""
-    for line in stream:
-        # A last line cut short, by a dying rsync, has no newline.
-        match = _LINE.fullmatch(line[:-1]) if line.endswith(b"\n") else None
-        if match and match[3].count(b"//") == 1:
-            name, source = match[3].split(b"//")
-            yield Listed(match[1], int(match[2]), _unescape(name).lstrip(b"/"), _unescape(source))
-
-
-def _unescape(name: bytes) -> bytes:
-    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
-
-
-def source_path(command: Command, listed: Listed) -> str | None:
-    """Where the listed file is: absolute, or relative to the current directory, on a pull to the far home.
-
-    None if that is not certain.
-    """
-    shown = os.fsdecode(listed.source)
-    if command.far is not None and not command.far.push:
-        name, from_list = os.fsdecode(listed.name), command.files_from is not None
-        return pulled_from(command.far.paths, name, relative=command.relative, files_from=from_list)
-    if command.files_from is not None:
-        return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None
-    found = set()
-    for source in command.sources:
-        beginning = "/".join(part for part in source.split("/") if part not in ("", "."))
-        if not beginning or shown == beginning or shown.startswith(beginning + "/"):
-            found.add("/" + shown if source.startswith("/") else shown)
-    return found.pop() if len(found) == 1 else None
 
 
 def version(program: str = "rsync") -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """Seeding: put the content of the sparse files that rsync would transfer in place.
 
-Given what rsync said it would transfer (the listing, see :mod:`rsync`), this finds the sparse
+Given what rsync said it would transfer (the listing, see :mod:`listing`), this finds the sparse
 files in it and works out where each will be at the destination::
 
     plan    ask the source which of the listed files are sparse; what is left of
@@ -25,6 +25,7 @@ from typing import IO, Callable, NamedTuple
 from . import rsync
 from .engine.fileio import NoSpaceError
 from .engine.place import Result
+from .listing import parse_listing, source_path
 from .progress import data_bar
 from .transfer import Planned, Transfer
 from .units import iec
@@ -121,8 +122,8 @@ class Seeding:
         """The listed files that are sparse at the source and are for us."""
         listing.seek(0)
         candidates: list[tuple[str, str, int]] = []
-        for entry in rsync.parse_listing(listing):
-            source = rsync.source_path(self.command, entry)
+        for entry in parse_listing(listing):
+            source = source_path(self.command, entry)
             if source is not None:
                 candidates.append((os.fsdecode(entry.name), source, entry.size))
             if len(candidates) == 4096:
@@ -146,7 +147,7 @@ class Seeding:
         """The listed files that are not planned, which come in the same order."""
         listing.seek(0)
         known = next(planned, None)
-        for entry in rsync.parse_listing(listing):
+        for entry in parse_listing(listing):
             name = os.fsdecode(entry.name)
             if known is not None and known.name == name:
                 known = next(planned, None)
@@ -164,7 +165,7 @@ class Seeding:
             return None, path, None
         # As rsync decides it: one file that is not a directory, and no slash, names the file itself.
         listing.seek(0)
-        names = sum(1 for _ in zip(rsync.parse_listing(listing), range(2)))
+        names = sum(1 for _ in zip(parse_listing(listing), range(2)))
         from_directory = not self.command.relative and any(map(self._is_directory, self._sources))
         if not exists:
             if path.endswith("/") or names > 1 or from_directory:

@@ -39,6 +39,7 @@ from . import rsync
 from .engine.fileio import blame
 from .engine.protocol import LinkError
 from .engine.scan import scan
+from .listing import listing_argv
 from .remote import QUOTES_ARGUMENTS, why_not_plain
 from .seeding import Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
@@ -222,7 +223,7 @@ class _Run:
         with tempfile.TemporaryFile() as listing:
             if self.spool is not None:
                 self.spool.seek(0)
-            arguments, environ = self.shared(["rsync", *rsync.listing_argv(self.command)])
+            arguments, environ = self.shared(["rsync", *listing_argv(self.command)])
             asked = subprocess.run(
                 arguments,
                 env=environ,

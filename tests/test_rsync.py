@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync import rsync
+from sparsesync.listing import Listed, listing_argv, parse_listing, source_path
 from sparsesync.rsync_options import LETTERS, LONGS, Spec
 
 
@@ -303,7 +304,7 @@ def test_parse_never_raises(argv: list[str]) -> None:
 def test_listing_argv_leaves_out_what_would_spoil_it() -> None:
     command = parse("-avvqhiP", "--stats", "--log-file=x", "--log-format=%n", "--exclude", "y", "-essh", "a", "-n",
                     "--", "-b", "c")  # fmt: skip
-    assert rsync.listing_argv(command) == [
+    assert listing_argv(command) == [
         "-a", "--partial", "--exclude=y", "--rsh=ssh", "-n", "--dry-run", "--out-format=%i %l %n//%f", "--",
         "a", "-b", "c",
     ]  # fmt: skip
@@ -311,7 +312,7 @@ def test_listing_argv_leaves_out_what_would_spoil_it() -> None:
 
 def test_options_that_rsync_may_refuse_stay_and_are_overruled() -> None:
     command = parse("-r", "--info=progress2", "--debug=all", "--stderr=all", "a", "b")
-    asked = rsync.listing_argv(command)
+    asked = listing_argv(command)
     assert asked.index("--info=all0,name1") > asked.index("--info=progress2")
     assert asked.index("--debug=all0") > asked.index("--debug=all")
     assert asked.index("--stderr=errors") > asked.index("--stderr=all")
@@ -331,29 +332,29 @@ def test_parse_listing_passes_over_everything_else() -> None:
         b"\n"
         b">f+++++++++ 12 cut//sh"
     )
-    assert list(rsync.parse_listing(stream)) == [
+    assert list(parse_listing(stream)) == [
         (b">f+++++++++", 12, b"a/x y\n", b"src/a/x y\n"),
         (b"<f.st......", 7, b"abs/x", b"abs/x"),
     ]
 
 
 def test_a_source_that_could_be_two_is_not_told() -> None:
-    listed = rsync.Listed(b">f+++++++++", 1, b"x", b"etc/x")
-    assert rsync.source_path(parse("/etc/", "etc/", "b"), listed) is None
-    assert rsync.source_path(parse("/", ".", "b"), listed) is None
-    assert rsync.source_path(parse("/etc/", "other", "b"), listed) == "/etc/x"
-    assert rsync.source_path(parse("/other", "./etc/", "b"), listed) == "etc/x"
-    assert rsync.source_path(parse("/et", "b"), listed) is None
+    listed = Listed(b">f+++++++++", 1, b"x", b"etc/x")
+    assert source_path(parse("/etc/", "etc/", "b"), listed) is None
+    assert source_path(parse("/", ".", "b"), listed) is None
+    assert source_path(parse("/etc/", "other", "b"), listed) == "/etc/x"
+    assert source_path(parse("/other", "./etc/", "b"), listed) == "etc/x"
+    assert source_path(parse("/et", "b"), listed) is None
 
 
 # The real rsync.
 
 
-def listing(command: rsync.Command, cwd: Path) -> list[rsync.Listed]:
+def listing(command: rsync.Command, cwd: Path) -> list[Listed]:
     assert command.handoff is None, command.handoff
-    done = subprocess.run(["rsync", *rsync.listing_argv(command)], cwd=cwd, stdin=subprocess.DEVNULL,
+    done = subprocess.run(["rsync", *listing_argv(command)], cwd=cwd, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, check=True)  # fmt: skip
-    return list(rsync.parse_listing(io.BytesIO(done.stdout)))
+    return list(parse_listing(io.BytesIO(done.stdout)))
 
 
 @pytest.mark.usefixtures("real_rsync")
@@ -415,7 +416,7 @@ def test_hostile_names_round_trip(
     command = rsync.parse(["-r", *flags, "src/", "dest"])
     listed = listing(command, tmp_path)
     assert {each.name: each.size for each in listed} == {name: size for size, name in enumerate(HOSTILE)}
-    assert {rsync.source_path(command, each) for each in listed} == {os.fsdecode(b"src/" + name) for name in HOSTILE}
+    assert {source_path(command, each) for each in listed} == {os.fsdecode(b"src/" + name) for name in HOSTILE}
 
 
 @pytest.mark.usefixtures("real_rsync")
@@ -445,7 +446,7 @@ def test_source_path_names_the_very_file(tmp_path: Path, argv: list[str], monkey
     listed = listing(command, work)
     assert listed
     for each in listed:
-        path = rsync.source_path(command, each)
+        path = source_path(command, each)
         assert path is not None
         assert os.path.samefile(path, wanted[each.size])
         assert wanted[each.size].name == os.fsdecode(each.name).rpartition("/")[2]
@@ -458,7 +459,7 @@ def test_the_root_as_a_source(tmp_path: Path) -> None:
     command = rsync.parse(["-r", *(f"--include={p}" for p in parents), f"--include={tmp_path}/f", "--exclude=*", "/",
                            str(tmp_path / "dest")])  # fmt: skip
     (listed,) = listing(command, tmp_path)
-    assert rsync.source_path(command, listed) == str(tmp_path / "f")
+    assert source_path(command, listed) == str(tmp_path / "f")
 
 
 @pytest.mark.usefixtures("real_rsync")
@@ -482,9 +483,9 @@ def test_what_rsync_would_refuse_lists_nothing(tmp_path: Path, option: str) -> N
     (tmp_path / "src").mkdir()
     (tmp_path / "src/f").write_bytes(b"1")
     command = rsync.parse(["-a", option, "src/", "dest/"])
-    done = subprocess.run(["rsync", *rsync.listing_argv(command)], cwd=tmp_path, stdout=subprocess.PIPE,
+    done = subprocess.run(["rsync", *listing_argv(command)], cwd=tmp_path, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, check=False)  # fmt: skip
-    assert list(rsync.parse_listing(io.BytesIO(done.stdout))) == []
+    assert list(parse_listing(io.BytesIO(done.stdout))) == []
 
 
 @pytest.mark.usefixtures("real_rsync")
