@@ -131,7 +131,10 @@ def _decompress(code: int, data: memoryview, size: int) -> bytes:
     if code == ZLIB:
         stream = zlib.decompressobj()
         # One byte more than wanted is enough to see a bomb, and is all that is ever made of it.
-        return stream.decompress(data, size + 1)
+        made = stream.decompress(data, size + 1)
+        if not stream.eof or stream.unused_data:
+            raise ProtocolError("compressed data is not as long as it said")
+        return made
     zstd = _zstd() if code == ZSTD else None
     if zstd is None:
         raise ProtocolError("data is compressed in a way that was not agreed on")

@@ -186,7 +186,9 @@ class Place:
             partial = None
             if self.resume and not inplace:
                 partial = self._partial(directory, base)
-            return Placed(directory, base, name, partial, old, None if inplace else mode)
+            # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
+            emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
+            return Placed(directory, base, name, partial, emptied, old, None if inplace else mode)
         except BaseException:
             os.close(directory)
             raise
@@ -250,7 +252,12 @@ class Place:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.partial_dir, 0o700)
             return os.open(self.partial_dir, _DIRECTORY | os.O_NOFOLLOW), base
-        return open_beneath(directory, self.partial_dir, lambda path: 0o700), base
+        above, last = os.path.split(self.partial_dir.rstrip("/"))
+        holder = open_beneath(directory, above)
+        try:
+            return open_beneath(holder, last, lambda path: 0o700), base
+        finally:
+            os.close(holder)
 
     def touch(self, names: Iterable[str]) -> None:
         """Give files the time of the transfer, as rsync does without ``--times``."""
@@ -277,12 +284,14 @@ class Placed(Target):
         name: str,
         path: str,
         partial: Optional[Tuple[int, str]],
+        emptied: Optional[str],
         old: Optional[os.stat_result],
         mode: Optional[int],
     ) -> None:
         self.old = old
         self.mode = mode
         self._partial = partial
+        self._emptied = emptied
         try:
             super().__init__(directory, name, path, inplace=mode is None, partial=partial)
         except BaseException:
@@ -306,6 +315,9 @@ class Placed(Target):
         finally:
             if self._partial is not None:
                 os.close(self._partial[0])
+            if self._emptied is not None:
+                with contextlib.suppress(OSError):  # something is in it
+                    os.rmdir(self._emptied, dir_fd=self.directory)
             os.close(self.directory)
 
 

@@ -4,7 +4,11 @@ A connection is two streams of bytes, one each way. Whoever reads the agent's st
 the greeting ``MAGIC``, which begins with a byte that no login banner does. Then both streams are
 frames, and nothing else::
 
-    kind (1 byte)  length (4 bytes, big-endian)  payload (length bytes)
+    kind (1 byte)  length  checksum of the payload  checksum of these three  payload (length bytes)
+
+with four bytes each, big-endian, for what lies between. The checksums are CRC-32; that of DATA's payload is 0,
+since the digest over the whole file guards it. So a bad byte is seen where it is, and does not leave both ends
+waiting for the rest of a frame that is not that long.
 
 :class:`Decoder` takes bytes as they come and gives frames; what it does not like raises
 :class:`ProtocolError`, and nothing after that is believed. A frame that is too long is refused
@@ -45,6 +49,7 @@ import json
 import os
 import struct
 import sys
+import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 VERSION = 1
@@ -56,7 +61,8 @@ MAGIC = b"\0sparsesync agent\n"
     ABORT, CLOSED, END,
 ) = range(1, 21)  # fmt: skip
 
-HEAD = struct.Struct(">BI")
+HEAD = struct.Struct(">BIII")
+_CHECKED = struct.Struct(">BII")
 _FILE = struct.Struct(">I")
 _RANGED = struct.Struct(">III")
 _RANGE = struct.Struct(">QQ")
@@ -162,16 +168,20 @@ class Decoder:
         if self._greeting and not self._greeted():
             return
         while self._end - self._start >= HEAD.size:
-            kind, length = HEAD.unpack_from(self._buffer, self._start)
+            kind, length, checksum, head = HEAD.unpack_from(self._buffer, self._start)
             limit = _LIMITS.get(kind)
             if limit is None:
                 raise ProtocolError("a frame of unknown kind {}".format(kind))
             if length > limit:
                 raise ProtocolError("a frame of kind {} and {} bytes, where {} are allowed".format(kind, length, limit))
+            if head != _head_checksum(kind, length, checksum):
+                raise ProtocolError("the head of a frame is broken")
             stop = self._start + HEAD.size + length
             if stop > self._end:
                 return
             payload = self._view[self._start + HEAD.size : stop]
+            if checksum != (zlib.crc32(payload) if kind != DATA else 0):
+                raise ProtocolError("a frame of kind {} is broken".format(kind))
             self._start = stop
             yield Frame(kind, payload)
 
@@ -197,7 +207,15 @@ class Decoder:
 
 def encode(kind: int, payload: bytes = b"") -> bytes:
     """A frame with a payload that is ready."""
-    return HEAD.pack(kind, len(payload)) + payload
+    return _head(kind, len(payload), zlib.crc32(payload)) + payload
+
+
+def _head(kind: int, length: int, checksum: int) -> bytes:
+    return HEAD.pack(kind, length, checksum, _head_checksum(kind, length, checksum))
+
+
+def _head_checksum(kind: int, length: int, checksum: int) -> int:
+    return zlib.crc32(_CHECKED.pack(kind, length, checksum))
 
 
 def encode_json(kind: int, **values: Any) -> bytes:
@@ -231,7 +249,7 @@ def encode_ranges(kind: int, file: int, ranges: Sequence[Range], code: int = 0) 
 def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
     """All of a DATA frame but the ``size`` bytes that end it; the ranges as :func:`pack_ranges` makes them."""
     head = _RANGED.pack(file, compressor, len(packed) // _RANGE.size) + packed
-    return HEAD.pack(DATA, len(head) + size) + head
+    return _head(DATA, len(head) + size, 0) + head
 
 
 class Ranged(NamedTuple):

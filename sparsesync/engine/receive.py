@@ -11,8 +11,8 @@ The receiver is a loop over frames with no opinion of its own; the sender decide
     END     -> no more files                              DONE, once all are closed
 
 A target is opened when the first frame needs it, so a thousand files can be announced at once. The
-basis is the partial file of an earlier run where that has data, and the old file elsewhere; which of the two a block
-came from does not matter, since its digest decides. Where the filesystem can clone, the
+basis is the old file, and over it the data of the partial file of an earlier run; what of a block came from which
+does not matter, since its digest decides. Where the filesystem can clone, the
 target begins as a clone of the old file.
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
@@ -28,7 +28,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from . import protocol
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
-from .extents import Extent
+from .extents import Extent, extents
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
@@ -70,6 +70,7 @@ class _Arriving:
     def __init__(self, number: int, spec: Spec, digest: Digest) -> None:
         self.number = number
         self.spec = spec
+        self.basis = False
         self.target: Optional[Placed] = None
         self.old: Optional[int] = None
         self.data = 0
@@ -80,8 +81,15 @@ class _Arriving:
         target = self.target
         if target is None:
             target = self.target = place.target(self.spec)
-            self.old = target.open_old()
             size = self.spec.size
+            if self.basis:
+                self.old = target.open_old()
+            elif target.inplace:
+                raise Leave("it was made meanwhile")
+            elif target.resumed:
+                # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
+                os.ftruncate(target.fd, 0)
+                target.resumed = False
             if self.old is not None and not target.resumed and clone(self.old, target.fd):
                 target.resumed = True
             if not target.overlay:
@@ -197,7 +205,7 @@ class Receiver:
         arriving = _Arriving(number, spec, self.digest)
         self._files[number] = arriving
         try:
-            basis = self.place.has_basis(spec)
+            basis = arriving.basis = self.place.has_basis(spec)
         except (OSError, ValueError) as error:
             self._leave(arriving, error)
         else:
@@ -244,29 +252,37 @@ class Receiver:
         self.link.write(protocol.encode_digests(asked.file, answer))
 
     def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int) -> bytes:
-        basis = self._basis(arriving, target, offset, length)
-        if basis is None:
-            return bytes(32)
-        view = self._read(basis, offset, length)
-        return self.digest.of(view) if len(view) == length else bytes(32)
+        view, _ = self._basis(arriving, target, offset, length)
+        return bytes(32) if view is None else self.digest.of(view)
 
-    def _basis(self, arriving: _Arriving, target: Target, offset: int, length: int) -> Optional[int]:
-        """The descriptor that has data of a block: of the target if that has, else of the old file, or None."""
-        if target.overlay and has_data(target.fd, offset, length):
-            return target.fd
-        if arriving.old is not None and has_data(arriving.old, offset, length):
-            return arriving.old
-        return None
+    def _basis(
+        self, arriving: _Arriving, target: Target, offset: int, length: int
+    ) -> Tuple[Optional[memoryview], bool]:
+        """(the basis' content of a block, whether the target has it already); None if there is no data.
 
-    def _read(self, fd: int, offset: int, length: int) -> memoryview:
-        """What there is of a block; good until the next call."""
+        It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
+        The content is good until the next call.
+        """
+        own = list(extents(target.fd, offset, offset + length)) if target.overlay else []
+        old = arriving.old
+        if old is None or own == [(offset, length)] or not has_data(old, offset, length):
+            return (self._read(target.fd, 0, offset, length) if own else None), True
+        view = self._read(old, 0, offset, length)
+        for start, count in own:
+            self._read(target.fd, start - offset, start, count)
+        return view, False
+
+    def _read(self, fd: int, at: int, offset: int, length: int) -> memoryview:
+        """Fill the buffer from ``at`` on with a part of a file, zeros beyond its end; that part of the buffer."""
+        view = self._buffer[at : at + length]
         done = 0
         while done < length:
-            count = read_into(fd, self._buffer[done:length], offset + done)
+            count = read_into(fd, view[done:], offset + done)
             if not count:
+                view[done:] = bytes(length - done)
                 break
             done += count
-        return self._buffer[:done]
+        return view
 
     def _data(self, frame: Frame) -> None:
         ranged, arriving = self._ranged(frame)
@@ -298,11 +314,10 @@ class Receiver:
         try:
             target = arriving.open(self.place)
             for offset, length in blocks(ranged.ranges, BLOCK):
-                basis = self._basis(arriving, target, offset, length)
-                view = self._read(basis, offset, length) if basis is not None else self._buffer[:0]
-                if len(view) < length:
+                view, there = self._basis(arriving, target, offset, length)
+                if view is None:
                     raise TruncatedError(arriving.spec.name)
-                if basis != target.fd:
+                if not there:
                     write_all(target.fd, view, offset)
                 arriving.guard.update(protocol.pack_ranges([(offset, length)]) + self.digest.of(view))
                 self._tell(arriving, length)

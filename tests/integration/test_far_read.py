@@ -578,7 +578,7 @@ STAT = "[0] * 10"
         (["scan"], FILE.format("'/x/y'", STAT, -1)),
         (["scan"], FILE.format("None", STAT, 9)),
         (["scan"], 'say("DATA")'),
-        (["scan"], 'sys.stdout.buffer.write(b"\\x03\\xff\\xff\\xff\\xff")'),
+        (["scan"], 'sys.stdout.buffer.write(b"\\x03" + b"\\xff" * 12)'),
         (["scan"], 'say("FAIL", errno=2, strerror="x\\ny", filename="z\\nz", value=False)'),
         (["scan"], 'say("FAIL", errno="x", strerror=[], filename=3, value=None)'),
         (["scan"], 'say("TROUBLE", errno=10 ** 40, strerror="x", filename="\\ud800", value=False); say("DONE")'),
