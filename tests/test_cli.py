@@ -13,6 +13,8 @@ import pytest
 from tests.filesystems import allocated, need, same_content, sparse_file
 
 MIB = 1 << 20
+PROC = "/proc/version"
+SYS = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def run(*argv: str, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
@@ -145,6 +147,20 @@ def test_verify(tree: Path) -> None:
     assert done.returncode == 1 and "dense: missing in e\n" in done.stdout
     done = run("verify", "d", "none", cwd=tree)
     assert (done.returncode, done.stderr) == (2, "sparsesync: none: No such file or directory\n")
+
+
+def test_files_that_the_kernel_writes_when_they_are_read(tree: Path) -> None:
+    need(os.path.exists(PROC) and os.path.exists(SYS), "there is no proc or no sysfs")
+    for path in (PROC, SYS):
+        assert run("copy", path, "x", cwd=tree).returncode == 0
+        # Not cmp(1): with -s it believes the sizes.
+        assert (tree / "x").read_bytes() == Path(path).read_bytes()
+        assert run("verify", path, "x", cwd=tree).returncode == 0
+    done = run("verify", PROC, SYS, cwd=tree)
+    assert (done.returncode, done.stdout) == (1, f"{PROC}: content differs at byte 0\n")
+    assert run("scan", SYS, cwd=tree).stdout == "0 sparse files: 0 B apparent, 0 B allocated\n"
+    done = run("map", SYS, cwd=tree)
+    assert (done.returncode, done.stderr) == (1, f"sparsesync: {SYS}: the file ends before its size says\n")
 
 
 def test_a_reader_that_goes_away(tree: Path) -> None:

@@ -136,12 +136,12 @@ def scan(
             raise error
         on_error(error)
 
+    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     if not stat.S_ISDIR(top.st_mode):
-        found = check(path, top) if stat.S_ISREG(top.st_mode) else None
+        found = check(path, top) if stat.S_ISREG(top.st_mode) and entered[top.st_dev] else None
         if found:
             yield found
         return
-    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     waiting = [path] if entered[top.st_dev] and path not in prune else []
     while waiting:
         directory = waiting.pop()
