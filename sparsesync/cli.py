@@ -107,7 +107,7 @@ def describe(error: Exception) -> str:
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
     elif error.errno in _HINTS:
         text += f" ({_HINTS[error.errno]})"
-    return f"{printable(os.fsdecode(error.filename))}: {text}" if error.filename else text
+    return text if error.filename is None else f"{printable(os.fsdecode(error.filename)) or repr('')}: {text}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -93,7 +93,9 @@ def test_copy(tree: Path) -> None:
     [
         (["copy", "none", "x"], "none: No such file or directory"),
         (["copy", "d", "x"], "d: is a directory; for trees use 'sparsesync sync -a'"),
-        (["copy", "d/small", "d/small"], "d/small: source and destination are the same file"),
+        (["copy", "d/small", "d/small"], "'d/small' and 'd/small' are the same file"),
+        (["copy", "d/small", ""], "'': No such file or directory"),
+        (["copy", "", "x"], "'': No such file or directory"),
         (["copy", "d/small", "no/x"], "no: No such file or directory"),
         (["copy", "d/small"], "d/small: a destination is missing"),
         (["copy", "d/small", "d/dense", "x"], "x: is not a directory, and there are several sources"),
