@@ -11,13 +11,15 @@ where there is something to be done, what. No trouble ends in a traceback: see :
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from .ends import Scanned
@@ -49,8 +51,7 @@ _DIFFERENCES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     warnings.showwarning = _show_warning
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
@@ -58,21 +59,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["sync"]:
             return _sync(argv[1:])
-        arguments = _parser().parse_args(argv)
+        try:
+            arguments = _parser().parse_args(argv)
+        except SystemExit:  # after --help there may be something to flush
+            sys.stdout.flush()
+            raise
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return RSYNC_SIGNAL if argv[:1] == ["sync"] else 130
-    except BrokenPipeError:
-        # The reader has gone (| head); what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader has gone (| head)
+        _give_up_output()
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, RuntimeError) as error:
         if not _is_trouble(error):
             raise
         _complain(error)
+        if isinstance(error, OSError) and error.filename == _STDOUT:
+            _give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+_STDOUT = "standard output"
+_ANY_NAME = "sparsesync.any_name"
+
+
+class _StandardOutput(io.FileIO):
+    """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
+
+    def write(self, data: Any) -> int:
+        from .engine.fileio import blame
+
+        with blame(_STDOUT):
+            return super().write(data)
+
+
+def _prepare_streams() -> None:
+    """Make standard output and standard error take any file name, and be there even if they were closed."""
+    # A file opened later would get the number that is free, and rsync's pipes too. Output that
+    # has nowhere to go is an error once there is any; a complaint is not.
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    codecs.register_error(_ANY_NAME, _as_it_is)
+    if sys.stdout is sys.__stdout__:
+        encoding = sys.stdout.encoding if sys.stdout else None
+        out = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(out, encoding, line_buffering=os.isatty(1))
+    for stream, errors in ((sys.stdout, _ANY_NAME), (sys.stderr, "backslashreplace")):
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A codec's error handler: what the terminal's encoding lacks is written as the bytes it has in a file name."""
+    assert isinstance(error, UnicodeEncodeError)
+    try:
+        return os.fsencode(error.object[error.start : error.end]), error.end
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+def _give_up_output() -> None:
+    """What is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _is_trouble(error: Exception) -> bool:

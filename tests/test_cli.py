@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.filesystems import allocated, need, same_content, sparse_file
+from tests.filesystems import allocated, device, need, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
 PROC = "/proc/version"
@@ -74,7 +74,60 @@ def test_odd_names_reach_the_terminal_as_one_line(tmp_path: Path) -> None:
     sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\nb\x1b[31m\xff")), MIB, [])
     done = subprocess.run([sys.executable, "-m", "sparsesync", "scan", "."], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\xff")
+    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\\#377")
+
+
+@pytest.mark.parametrize("argv", [["scan", "."], ["map", "é\u3000"], ["exclude", "."], ["verify", ".", "e"]])
+def test_an_encoding_without_the_name(tmp_path: Path, argv: list[str]) -> None:
+    sparse_file(tmp_path / "é\u3000", MIB, [])
+    (tmp_path / "e").mkdir()
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *argv], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert done.returncode == (1 if argv[0] == "verify" else 0)
+    assert done.stderr == b""
+    assert argv[0] == "map" or "é\u3000".encode() in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_sync_in_python_says_any_name(tmp_path: Path, encoding: str) -> None:
+    need_tools("rsync")
+    (tmp_path / "a").mkdir()
+    for name in (b"\xff", "é".encode()):
+        sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/" + name)), MIB, [(0, 4096)])
+    script = "import sys, sparsesync; sys.exit(sparsesync.sync('a/', 'b/', ['-av']).status)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"seeded \\#377: " in done.stdout
+    assert len(os.listdir(tmp_path / "b")) == 2
+
+
+def shell(script: str, cwd: Path) -> tuple[int, str]:
+    """The status and the standard error of a script in which ``$S`` is the program."""
+    environment = {**os.environ, "S": f"{sys.executable} -m sparsesync"}
+    done = subprocess.run(["bash", "-c", script], cwd=cwd, stderr=subprocess.PIPE, text=True, timeout=60,
+                          stdout=subprocess.DEVNULL, env=environment)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_closed_streams(tree: Path) -> None:
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert shell(f"rm -f x; $S copy d/small x {closed}", tree) == (0, "")
+        assert same_content(tree / "d/small", tree / "x")
+    assert shell("$S scan d 2>&-", tree) == (0, "")
+    assert shell("$S scan none 2>&-", tree) == (1, "")
+    assert shell("$S scan d >&-", tree) == (1, "sparsesync: standard output: Bad file descriptor\n")
+    need_tools("rsync")
+    assert shell("$S sync -a d/small y >&-", tree) == (0, "")
+    assert same_content(tree / "d/small", tree / "y")
+
+
+@pytest.mark.parametrize("argv", ["scan d", "scan -0 d", "map d/large", "map --json d/large", "exclude d", "--help",
+                                  ])  # fmt: skip
+def test_an_output_that_is_full(tree: Path, argv: str) -> None:
+    device(tree / "full", 7)
+    name = "standard output"
+    assert shell(f"$S {argv} >full", tree) == (1, f"sparsesync: {name}: No space left on device\n")
 
 
 def test_copy(tree: Path) -> None:
