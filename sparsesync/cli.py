@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import errno
 import io
 import os
 import signal
+import stat
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     from .ends import Scanned
@@ -356,9 +358,9 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
     troubles = _Troubles()
 
-    def write(out: object) -> None:
+    with _output(arguments.output) as out:
         exclude.write(
-            out,  # type: ignore[arg-type]
+            out,
             arguments.sources,
             relative=arguments.relative,
             min_size=arguments.min_size,
@@ -372,21 +374,27 @@ def _exclude(arguments: argparse.Namespace) -> int:
             rsh=arguments.rsh,
             python=arguments.python,
         )
-
-    if arguments.output is None:
-        write(sys.stdout.buffer)
-    else:
-        # All or nothing: a shorter exclude file than wanted would let too much through.
-        from .engine.fileio import Target
-
-        directory, name = os.path.split(os.path.realpath(arguments.output))
-        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-        with Target(parent, name, arguments.output) as target:
-            with open(target.fd, "wb", closefd=False) as out:
-                write(out)
-            os.fchmod(target.fd, 0o644)
-            target.commit()
     return troubles.status
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
+    from .engine.copyfile import existing, replacing
+    from .engine.fileio import blame
+
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    old = existing(path)
+    with blame(path):
+        # What is standard output already (/dev/stdout) has to stay the file that it is.
+        if old is None or (stat.S_ISREG(old.st_mode) and not os.path.samestat(old, os.fstat(1))):
+            with replacing(path, old) as target, open(target.fd, "wb", closefd=False) as out:
+                yield out
+        else:
+            with open(path, "wb") as out:
+                yield out
 
 
 def _verify(arguments: argparse.Namespace) -> int:

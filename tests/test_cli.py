@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -123,10 +124,10 @@ def test_closed_streams(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("argv", ["scan d", "scan -0 d", "map d/large", "map --json d/large", "exclude d", "--help",
-                                  ])  # fmt: skip
+                                  "exclude -o /dev/stdout d"])  # fmt: skip
 def test_an_output_that_is_full(tree: Path, argv: str) -> None:
     device(tree / "full", 7)
-    name = "standard output"
+    name = "/dev/stdout" if "-o" in argv else "standard output"
     assert shell(f"$S {argv} >full", tree) == (1, f"sparsesync: {name}: No space left on device\n")
 
 
@@ -185,6 +186,40 @@ def test_exclude_to_a_file_is_all_or_nothing(tree: Path) -> None:
     assert (tree / "list").read_text().splitlines()[-1] == "/small"
     assert run("exclude", "-0", "-o", "list", "d/", cwd=tree).returncode == 0
     assert "/new\nline\0" in (tree / "list").read_text()
+
+
+def test_exclude_to_a_file_keeps_its_attributes(tree: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        assert run("exclude", "-o", "new", "d/", cwd=tree).returncode == 0
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tree / "new").st_mode) == 0o600
+    os.chmod(tree / "new", 0o640)
+    need(os.geteuid() == 0, "changing the owner needs root")
+    os.chown(tree / "new", 1234, 4321)
+    (tree / "link").symlink_to("new")
+    assert run("exclude", "-o", "link", "d", cwd=tree).returncode == 0
+    st = os.stat(tree / "new")
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (0o640, 1234, 4321)
+    assert os.path.islink(tree / "link") and "/d/small" in (tree / "new").read_text()
+
+
+def test_exclude_to_what_is_not_a_file_writes_to_it(tree: Path) -> None:
+    listed = run("exclude", "d", cwd=tree).stdout
+    assert run("exclude", "-o", "/dev/stdout", "d", cwd=tree).stdout == listed
+    # What is there already is there still: a shell's redirection would not have replaced the file.
+    assert shell("{ $S exclude -o /dev/stdout d; echo end >&2; } >both 2>>both", tree)[0] == 0
+    assert (tree / "both").read_text() == f"{listed}end\n"
+    os.mkfifo(tree / "pipe")
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tree, stdout=subprocess.PIPE, text=True)
+    assert run("exclude", "-o", "pipe", "d", cwd=tree).returncode == 0
+    assert reader.communicate(timeout=60)[0] == listed
+    assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
+    device(tree / "null", 3)
+    assert run("exclude", "-o", "null", "d", cwd=tree).returncode == 0
+    assert stat.S_ISCHR(os.stat(tree / "null").st_mode)
+    assert sorted(os.listdir(tree)) == ["both", "d", "null", "pipe"]
 
 
 def test_verify(tree: Path) -> None:
