@@ -8,8 +8,8 @@ there, so it matches one file and no other.
 
 Each program quotes in its own way, and each has names that a line of text cannot carry. rsync takes a
 backslash for an escape only where the pattern has a wildcard, and ends a line at a carriage return too;
-with ``--from0`` it takes any name. What cannot be written is a ValueError, never a
-pattern that means something else.
+with ``--from0`` it takes any name. borg reads its file as UTF-8. What cannot be written is a ValueError,
+never a pattern that means something else.
 
 The presets (:mod:`engine.presets`) add patterns of their own, which do hold wildcards.
 
@@ -108,7 +108,7 @@ def write(
             "borg": "borg create --exclude-from FILE",
             "restic": "restic backup --exclude-file FILE",
         }[format]
-        given = " ".join(re.sub(r"[\0-\x1f]", "?", source) for source in sources)
+        given = " ".join(re.sub(r"[\0-\x1f\udc80-\udcff]", "?", source) for source in sources)
         options = " --relative" * relative + f" --preset {preset}" * bool(preset)
         options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
         for line in (
@@ -250,12 +250,14 @@ def _bracket_last_space(pattern: str) -> str:
 
 
 def _quote_borg(name: str) -> str:
-    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``."""
+    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``, Python's."""
+    if re.search("[\udc80-\udcff]", name):
+        raise ValueError(f"{name!r} is not UTF-8: exclude files of borg cannot carry such a name")
     name = name.lstrip("/")
     if name == name.strip() and name.isprintable():
         return f"pf:{name}"
-    quoted = "".join(f"\\x{ord(c):02x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
-    return f"re:^{quoted}$"
+    quoted = "".join(f"\\U{ord(c):08x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
+    return f"re:^{quoted}\\Z"
 
 
 __all__ = ["FORMATS", "exclude_patterns", "transfer_name", "write"]

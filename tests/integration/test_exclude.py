@@ -111,7 +111,9 @@ def test_tar(
         shutil.rmtree(place)
 
 
-HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'\"", "\u00e9", "-d"]
+HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'\"", "\u00e9",
+           "-d", "\u202fnarrow", "wide\u3000", "line\u2028", "next\u0085", "tab\tab", "\u2003",
+           "\u200b"]  # fmt: skip
 
 
 def hostile_tree(top: Path) -> None:
@@ -140,6 +142,20 @@ def test_borg(tmp_path: Path) -> None:
     subprocess.run(["borg", "extract", "../repo::one"], cwd=tmp_path / "out", env=environment, check=True, timeout=120)
     restored = tmp_path / "out" / str(tmp_path / "src").lstrip("/")
     assert set(files(restored)) == {name for name, sparse in files(tmp_path / "src").items() if not sparse}
+
+
+def test_borg_reads_utf_8(tmp_path: Path) -> None:
+    need_tools("borg")
+    place = tmp_path / os.fsdecode(b"\xff")
+    place.mkdir()
+    hostile_tree(place)
+    source = str(place / "src")
+    with pytest.raises(ValueError, match="not UTF-8: exclude files of borg cannot carry"):
+        sparsesync.exclude_patterns([source], format="borg")
+    # Nothing is found, so only the head might hold the bytes.
+    with open(tmp_path / "list", "wb") as out:
+        exclude.write(out, [source], format="borg", min_size=1 << 40)
+    assert (tmp_path / "list").read_text(encoding="utf-8").startswith("# 0 sparse files")
 
 
 def test_restic(tmp_path: Path) -> None:
