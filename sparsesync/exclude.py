@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
 from .ends import Ends, PathLike, Site
+from .engine.presets import Place
 from .engine.scan import OnError, Sparse
 from .units import iec
 
@@ -61,9 +62,10 @@ def exclude_patterns(
     quote = _quoter(format, null)
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
-        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
-        for name, _ in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
-            patterns[quote(name)] = None
+        places = _places(sites, preset, format)
+        patterns = set(_preset(places, relative, quote))
+        for name, _ in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns.add(quote(name))
     return sorted(patterns)
 
 
@@ -96,9 +98,10 @@ def write(
     count = size = allocated = 0
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
-        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
-        for name, found in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
-            patterns[quote(name)] = None
+        places = _places(sites, preset, format)
+        patterns = set(_preset(places, relative, quote))
+        for name, found in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns.add(quote(name))
             count += 1
             size += found.size
             allocated += found.allocated
@@ -123,6 +126,7 @@ def write(
 
 def _found(
     sites: Sequence[Site],
+    places: Sequence[Place],
     relative: bool,
     format: str,
     min_size: int,
@@ -132,29 +136,37 @@ def _found(
 ) -> Iterator[tuple[str, Sparse]]:
     """Each sparse file, with its name as the program sees it that reads the pattern."""
     for end, source, _ in sites:
+        # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
+        prune = [path for given, path, wild in places if given == source and wild in ("", "/*")]
         top = end.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
         for found, _, _ in end.scan(
-            source, one_file_system=one_file_system, every_link=True, min_size=min_size, on_error=on_error
+            source,
+            one_file_system=one_file_system,
+            every_link=True,
+            min_size=min_size,
+            prune=prune,
+            on_error=on_error,
         ):
             if found.size - found.allocated >= min_ratio * found.size:
                 yield _seen_as(format, top, source, found.path, relative), found
 
 
-def _preset(
-    sites: Sequence[Site], relative: bool, preset: str | None, format: str, quote: Callable[[str], str]
-) -> Iterator[str]:
+def _places(sites: Sequence[Site], preset: str | None, format: str) -> list[Place]:
     if preset is None:
-        return
+        return []
     if format != "rsync":
         raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
-    for end, given, _ in sites:
-        for source, path, wild in end.preset(preset, given):
-            name = transfer_name(source, path, relative)
-            if name is not None:
-                anchored = "/" + name if name else ""
-                quoted = quote(anchored)
-                yield _quote_wild(anchored) + wild if wild else quoted
+    return [place for end, given, _ in sites for place in end.preset(preset, given)]
+
+
+def _preset(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
+    for source, path, wild in places:
+        name = transfer_name(source, path, relative)
+        if name is not None:
+            anchored = "/" + name if name else ""
+            quoted = quote(anchored)
+            yield _quote_wild(anchored) + wild if wild else quoted
 
 
 def transfer_name(source: str, path: str, relative: bool) -> str | None:

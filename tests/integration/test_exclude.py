@@ -241,6 +241,22 @@ def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tmp_path / "out/proc").is_dir()
 
 
+def test_what_a_preset_leaves_out_whole_is_not_walked(tmp_path: Path) -> None:
+    for name in ("tmp/below", "mnt", "media", "srv/tmp", "."):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / name / "img", "wb") as file:
+            file.truncate(1 << 20)
+    top = f"{tmp_path}/"
+    patterns = sparsesync.exclude_patterns([top], preset="system")
+    assert [pattern for pattern in patterns if "img" in pattern] == ["/img", "/srv/tmp/img"]
+    with open(tmp_path / "list", "wb") as out:
+        exclude.write(out, [top], preset="system")
+    assert (tmp_path / "list").read_text().startswith("# 2 sparse files")
+    # A source of its own is not what the other source leaves out: its names in the transfer are others.
+    patterns = sparsesync.exclude_patterns([str(tmp_path), str(tmp_path / "tmp/below")], preset="system")
+    assert "/below/img" in patterns and f"/{tmp_path.name}/tmp/below/img" not in patterns
+
+
 def test_the_root_as_the_shell_expands_it() -> None:
     patterns = sparsesync.exclude_patterns(["/proc", "/etc/hostname", "/sys"], preset="system")
     assert patterns == ["/proc/*", "/sys/*"]
