@@ -212,7 +212,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
     command.add_argument("--preset", choices=["docker", "system"], help="add what such a tree is not copied with")
     command.add_argument(
-        "--format", choices=["rsync", "tar", "borg", "restic"], default="rsync", help="whose exclude file to write"
+        "--format",
+        choices=["rsync", "tar", "borg", "restic"],
+        default="rsync",
+        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE",
     )
     _add_one_file_system(command)
     _add_far_end(command)

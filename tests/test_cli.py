@@ -270,6 +270,8 @@ def test_help_and_version(tree: Path) -> None:
         if command != "sync":
             assert run(command, "--help", cwd=tree).returncode == 0
     assert run("frob", cwd=tree).returncode == 2
+    # tar knows no comments, so its exclude file cannot say it.
+    assert "--anchored" in run("exclude", "--help", cwd=tree).stdout
 
 
 def test_the_public_names() -> None:
