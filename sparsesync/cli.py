@@ -11,13 +11,17 @@ where there is something to be done, what. No trouble ends in a traceback: see :
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import errno
+import io
 import os
 import signal
+import stat
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     from .ends import Scanned
@@ -50,8 +54,7 @@ _DIFFERENCES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     warnings.showwarning = _show_warning
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
@@ -59,21 +62,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["sync"]:
             return _sync(argv[1:])
-        arguments = _parser().parse_args(argv)
+        try:
+            arguments = _parser().parse_args(argv)
+        except SystemExit:  # after --help there may be something to flush
+            sys.stdout.flush()
+            raise
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return RSYNC_SIGNAL if argv[:1] == ["sync"] else 130
-    except BrokenPipeError:
-        # The reader has gone (| head); what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader has gone (| head)
+        _give_up_output()
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, RuntimeError) as error:
         if not _is_trouble(error):
             raise
         _complain(error)
+        if isinstance(error, OSError) and error.filename == _STDOUT:
+            _give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+_STDOUT = "standard output"
+_ANY_NAME = "sparsesync.any_name"
+
+
+class _StandardOutput(io.FileIO):
+    """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
+
+    def write(self, data: Any) -> int:
+        from .engine.fileio import blame
+
+        with blame(_STDOUT):
+            return super().write(data)
+
+
+def _prepare_streams() -> None:
+    """Make standard output and standard error take any file name, and be there even if they were closed."""
+    # A file opened later would get the number that is free, and rsync's pipes too. Output that
+    # has nowhere to go is an error once there is any; a complaint is not.
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    codecs.register_error(_ANY_NAME, _as_it_is)
+    if sys.stdout is sys.__stdout__:
+        encoding = sys.stdout.encoding if sys.stdout else None
+        out = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(out, encoding, line_buffering=os.isatty(1))
+    for stream, errors in ((sys.stdout, _ANY_NAME), (sys.stderr, "backslashreplace")):
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A codec's error handler: what the terminal's encoding lacks is written as the bytes it has in a file name."""
+    assert isinstance(error, UnicodeEncodeError)
+    try:
+        return os.fsencode(error.object[error.start : error.end]), error.end
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+def _give_up_output() -> None:
+    """What is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _is_trouble(error: Exception) -> bool:
@@ -108,7 +164,7 @@ def describe(error: Exception) -> str:
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
     elif error.errno in _HINTS:
         text += f" ({_HINTS[error.errno]})"
-    return f"{printable(os.fsdecode(error.filename))}: {text}" if error.filename else text
+    return text if error.filename is None else f"{printable(os.fsdecode(error.filename)) or repr('')}: {text}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +214,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
     command.add_argument("--preset", choices=["docker", "system"], help="add what such a tree is not copied with")
     command.add_argument(
-        "--format", choices=["rsync", "tar", "borg", "restic"], default="rsync", help="whose exclude file to write"
+        "--format",
+        choices=["rsync", "tar", "borg", "restic"],
+        default="rsync",
+        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE",
     )
     _add_one_file_system(command)
     _add_far_end(command)
@@ -311,9 +370,9 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
     troubles = _Troubles()
 
-    def write(out: object) -> None:
+    with _output(arguments.output) as out:
         exclude.write(
-            out,  # type: ignore[arg-type]
+            out,
             arguments.sources,
             relative=arguments.relative,
             min_size=arguments.min_size,
@@ -327,21 +386,27 @@ def _exclude(arguments: argparse.Namespace) -> int:
             rsh=arguments.rsh,
             python=arguments.python,
         )
-
-    if arguments.output is None:
-        write(sys.stdout.buffer)
-    else:
-        # All or nothing: a shorter exclude file than wanted would let too much through.
-        from .engine.fileio import Target
-
-        directory, name = os.path.split(os.path.realpath(arguments.output))
-        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-        with Target(parent, name, arguments.output) as target:
-            with open(target.fd, "wb", closefd=False) as out:
-                write(out)
-            os.fchmod(target.fd, 0o644)
-            target.commit()
     return troubles.status
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
+    from .engine.copyfile import existing, replacing
+    from .engine.fileio import blame
+
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    old = existing(path)
+    with blame(path):
+        # What is standard output already (/dev/stdout) has to stay the file that it is.
+        if old is None or (stat.S_ISREG(old.st_mode) and not os.path.samestat(old, os.fstat(1))):
+            with replacing(path, old) as target, open(target.fd, "wb", closefd=False) as out:
+                yield out
+        else:
+            with open(path, "wb") as out:
+                yield out
 
 
 def _verify(arguments: argparse.Namespace) -> int:

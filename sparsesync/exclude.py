@@ -8,8 +8,8 @@ there, so it matches one file and no other.
 
 Each program quotes in its own way, and each has names that a line of text cannot carry. rsync takes a
 backslash for an escape only where the pattern has a wildcard, and ends a line at a carriage return too;
-with ``--from0`` it takes any name. What cannot be written is a ValueError, never a
-pattern that means something else.
+with ``--from0`` it takes any name. borg reads its file as UTF-8. What cannot be written is a ValueError,
+never a pattern that means something else.
 
 The presets (:mod:`engine.presets`) add patterns of their own, which do hold wildcards.
 
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Callable
 
 from .ends import Ends, PathLike, Site
+from .engine.presets import Place
 from .engine.scan import OnError, Sparse
 from .units import iec
 
@@ -61,9 +62,10 @@ def exclude_patterns(
     quote = _quoter(format, null)
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
-        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
-        for name, _ in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
-            patterns[quote(name)] = None
+        places = _places(sites, preset, format)
+        patterns = set(_preset(places, relative, quote))
+        for name, _ in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns.add(quote(name))
     return sorted(patterns)
 
 
@@ -96,9 +98,10 @@ def write(
     count = size = allocated = 0
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
-        patterns = dict.fromkeys(_preset(sites, relative, preset, format, quote))
-        for name, found in _found(sites, relative, format, min_size, min_ratio, one_file_system, on_error):
-            patterns[quote(name)] = None
+        places = _places(sites, preset, format)
+        patterns = set(_preset(places, relative, quote))
+        for name, found in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+            patterns.add(quote(name))
             count += 1
             size += found.size
             allocated += found.allocated
@@ -108,7 +111,7 @@ def write(
             "borg": "borg create --exclude-from FILE",
             "restic": "restic backup --exclude-file FILE",
         }[format]
-        given = " ".join(re.sub(r"[\0-\x1f]", "?", source) for source in sources)
+        given = " ".join(re.sub(r"[\0-\x1f\udc80-\udcff]", "?", source) for source in sources)
         options = " --relative" * relative + f" --preset {preset}" * bool(preset)
         options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
         for line in (
@@ -123,6 +126,7 @@ def write(
 
 def _found(
     sites: Sequence[Site],
+    places: Sequence[Place],
     relative: bool,
     format: str,
     min_size: int,
@@ -132,29 +136,37 @@ def _found(
 ) -> Iterator[tuple[str, Sparse]]:
     """Each sparse file, with its name as the program sees it that reads the pattern."""
     for end, source, _ in sites:
+        # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
+        prune = [path for given, path, wild in places if given == source and wild in ("", "/*")]
         top = end.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
         for found, _, _ in end.scan(
-            source, one_file_system=one_file_system, every_link=True, min_size=min_size, on_error=on_error
+            source,
+            one_file_system=one_file_system,
+            every_link=True,
+            min_size=min_size,
+            prune=prune,
+            on_error=on_error,
         ):
             if found.size - found.allocated >= min_ratio * found.size:
                 yield _seen_as(format, top, source, found.path, relative), found
 
 
-def _preset(
-    sites: Sequence[Site], relative: bool, preset: str | None, format: str, quote: Callable[[str], str]
-) -> Iterator[str]:
+def _places(sites: Sequence[Site], preset: str | None, format: str) -> list[Place]:
     if preset is None:
-        return
+        return []
     if format != "rsync":
         raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
-    for end, given, _ in sites:
-        for source, path, wild in end.preset(preset, given):
-            name = transfer_name(source, path, relative)
-            if name is not None:
-                anchored = "/" + name if name else ""
-                quoted = quote(anchored)
-                yield _quote_wild(anchored) + wild if wild else quoted
+    return [place for end, given, _ in sites for place in end.preset(preset, given)]
+
+
+def _preset(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
+    for source, path, wild in places:
+        name = transfer_name(source, path, relative)
+        if name is not None:
+            anchored = "/" + name if name else ""
+            quoted = quote(anchored)
+            yield _quote_wild(anchored) + wild if wild else quoted
 
 
 def transfer_name(source: str, path: str, relative: bool) -> str | None:
@@ -250,12 +262,14 @@ def _bracket_last_space(pattern: str) -> str:
 
 
 def _quote_borg(name: str) -> str:
-    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``."""
+    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``, Python's."""
+    if re.search("[\udc80-\udcff]", name):
+        raise ValueError(f"{name!r} is not UTF-8: exclude files of borg cannot carry such a name")
     name = name.lstrip("/")
     if name == name.strip() and name.isprintable():
         return f"pf:{name}"
-    quoted = "".join(f"\\x{ord(c):02x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
-    return f"re:^{quoted}$"
+    quoted = "".join(f"\\U{ord(c):08x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
+    return f"re:^{quoted}\\Z"
 
 
 __all__ = ["FORMATS", "exclude_patterns", "transfer_name", "write"]

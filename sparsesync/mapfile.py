@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -116,7 +117,8 @@ def _qemu_entry(segment: Segment) -> dict[str, object]:
 def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
     """A block map, version 2.0, as bmaptool(1) makes and reads it; each range with its SHA-256.
 
-    The file holds its own checksum too, taken with zeros in the checksum's place.
+    The file holds its own checksum too, taken with zeros in the checksum's place. It is ASCII, wherever it is
+    written to: names may have what XML does not allow, and the name is only there to be read.
     """
     import tempfile
 
@@ -128,8 +130,9 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
             body.write(f'    <Range chksum="{checksum}"> {blocks} </Range>\n')
         body.write("  </BlockMap>\n</bmap>\n")
         zeros = "0" * 64
+        shown = re.sub("-(?=-)", "- ", escape(name.encode("unicode_escape").decode("ascii")))
         head = f"""<?xml version="1.0" ?>
-<!-- Block map of {escape(name).replace("--", "- -")}: made by sparsesync. Only the ranges listed hold data. -->
+<!-- Block map of {shown}: made by sparsesync. Only the ranges listed hold data. -->
 <bmap version="2.0">
   <ImageSize> {size} </ImageSize>
   <BlockSize> {BMAP_BLOCK} </BlockSize>
@@ -139,7 +142,7 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
   <BmapFileChecksum> {zeros} </BmapFileChecksum>
   <BlockMap>
 """
-        own = hashlib.sha256(head.encode("utf-8", "surrogateescape"))
+        own = hashlib.sha256(head.encode("ascii"))
         body.seek(0)
         for line in body:
             own.update(line.encode())

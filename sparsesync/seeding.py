@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -57,8 +58,9 @@ class Seeded(NamedTuple):
 
 
 def printable(name: str) -> str:
-    """A file name for people: control characters escaped as rsync does, the rest as it is."""
-    return "".join(f"\\#{ord(char):03o}" if ord(char) < 32 or ord(char) == 127 else char for char in name)
+    """A file name for people: control characters, and bytes that are no text, escaped as rsync does."""
+    special = r"[\0-\x1f\x7f\udc80-\udcff]|\\(?=#[0-9]{3})"
+    return re.sub(special, lambda found: f"\\#{ord(found[0]) & 0xFF:03o}", name)
 
 
 class Seeding:

@@ -284,7 +284,11 @@ def _check_version() -> tuple[int, int, int]:
 
 
 def _say(message: str) -> None:
-    print(f"sparsesync: {message}")
+    line = f"sparsesync: {message}"
+    try:
+        print(line)
+    except UnicodeEncodeError:  # the caller's standard output may be anything
+        print(line.encode("ascii", "backslashreplace").decode())
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:

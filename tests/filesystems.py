@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,13 @@ def sparse_file(path: Path, size: int, extents: list[tuple[int, int]], seed: int
         for number, (offset, length) in enumerate(extents):
             file.seek(offset)
             file.write(bytes([1 + (seed + number) % 255]) * min(length, size - offset))
+    return path
+
+
+def device(path: Path, minor: int) -> Path:
+    """A node of our own for /dev/null (3) or /dev/full (7): a mistake must not replace the machine's."""
+    need(os.geteuid() == 0, "making a device needs root")
+    os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, minor))
     return path
 
 

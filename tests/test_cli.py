@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.filesystems import allocated, need, same_content, sparse_file
+from tests.filesystems import allocated, device, need, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
+PROC = "/proc/version"
+SYS = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
 def run(*argv: str, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
@@ -72,7 +75,60 @@ def test_odd_names_reach_the_terminal_as_one_line(tmp_path: Path) -> None:
     sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\nb\x1b[31m\xff")), MIB, [])
     done = subprocess.run([sys.executable, "-m", "sparsesync", "scan", "."], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\xff")
+    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\\#377")
+
+
+@pytest.mark.parametrize("argv", [["scan", "."], ["map", "é\u3000"], ["exclude", "."], ["verify", ".", "e"]])
+def test_an_encoding_without_the_name(tmp_path: Path, argv: list[str]) -> None:
+    sparse_file(tmp_path / "é\u3000", MIB, [])
+    (tmp_path / "e").mkdir()
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *argv], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert done.returncode == (1 if argv[0] == "verify" else 0)
+    assert done.stderr == b""
+    assert argv[0] == "map" or "é\u3000".encode() in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_sync_in_python_says_any_name(tmp_path: Path, encoding: str) -> None:
+    need_tools("rsync")
+    (tmp_path / "a").mkdir()
+    for name in (b"\xff", "é".encode()):
+        sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/" + name)), MIB, [(0, 4096)])
+    script = "import sys, sparsesync; sys.exit(sparsesync.sync('a/', 'b/', ['-av']).status)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"seeded \\#377: " in done.stdout
+    assert len(os.listdir(tmp_path / "b")) == 2
+
+
+def shell(script: str, cwd: Path) -> tuple[int, str]:
+    """The status and the standard error of a script in which ``$S`` is the program."""
+    environment = {**os.environ, "S": f"{sys.executable} -m sparsesync"}
+    done = subprocess.run(["bash", "-c", script], cwd=cwd, stderr=subprocess.PIPE, text=True, timeout=60,
+                          stdout=subprocess.DEVNULL, env=environment)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_closed_streams(tree: Path) -> None:
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert shell(f"rm -f x; $S copy d/small x {closed}", tree) == (0, "")
+        assert same_content(tree / "d/small", tree / "x")
+    assert shell("$S scan d 2>&-", tree) == (0, "")
+    assert shell("$S scan none 2>&-", tree) == (1, "")
+    assert shell("$S scan d >&-", tree) == (1, "sparsesync: standard output: Bad file descriptor\n")
+    need_tools("rsync")
+    assert shell("$S sync -a d/small y >&-", tree) == (0, "")
+    assert same_content(tree / "d/small", tree / "y")
+
+
+@pytest.mark.parametrize("argv", ["scan d", "scan -0 d", "map d/large", "map --json d/large", "exclude d", "--help",
+                                  "exclude -o /dev/stdout d"])  # fmt: skip
+def test_an_output_that_is_full(tree: Path, argv: str) -> None:
+    device(tree / "full", 7)
+    name = "/dev/stdout" if "-o" in argv else "standard output"
+    assert shell(f"$S {argv} >full", tree) == (1, f"sparsesync: {name}: No space left on device\n")
 
 
 def test_copy(tree: Path) -> None:
@@ -91,7 +147,9 @@ def test_copy(tree: Path) -> None:
     [
         (["copy", "none", "x"], "none: No such file or directory"),
         (["copy", "d", "x"], "d: is a directory; for trees use 'sparsesync sync -a'"),
-        (["copy", "d/small", "d/small"], "d/small: source and destination are the same file"),
+        (["copy", "d/small", "d/small"], "'d/small' and 'd/small' are the same file"),
+        (["copy", "d/small", ""], "'': No such file or directory"),
+        (["copy", "", "x"], "'': No such file or directory"),
         (["copy", "d/small", "no/x"], "no: No such file or directory"),
         (["copy", "d/small"], "d/small: a destination is missing"),
         (["copy", "d/small", "d/dense", "x"], "x: is not a directory, and there are several sources"),
@@ -130,6 +188,40 @@ def test_exclude_to_a_file_is_all_or_nothing(tree: Path) -> None:
     assert "/new\nline\0" in (tree / "list").read_text()
 
 
+def test_exclude_to_a_file_keeps_its_attributes(tree: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        assert run("exclude", "-o", "new", "d/", cwd=tree).returncode == 0
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tree / "new").st_mode) == 0o600
+    os.chmod(tree / "new", 0o640)
+    need(os.geteuid() == 0, "changing the owner needs root")
+    os.chown(tree / "new", 1234, 4321)
+    (tree / "link").symlink_to("new")
+    assert run("exclude", "-o", "link", "d", cwd=tree).returncode == 0
+    st = os.stat(tree / "new")
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (0o640, 1234, 4321)
+    assert os.path.islink(tree / "link") and "/d/small" in (tree / "new").read_text()
+
+
+def test_exclude_to_what_is_not_a_file_writes_to_it(tree: Path) -> None:
+    listed = run("exclude", "d", cwd=tree).stdout
+    assert run("exclude", "-o", "/dev/stdout", "d", cwd=tree).stdout == listed
+    # What is there already is there still: a shell's redirection would not have replaced the file.
+    assert shell("{ $S exclude -o /dev/stdout d; echo end >&2; } >both 2>>both", tree)[0] == 0
+    assert (tree / "both").read_text() == f"{listed}end\n"
+    os.mkfifo(tree / "pipe")
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tree, stdout=subprocess.PIPE, text=True)
+    assert run("exclude", "-o", "pipe", "d", cwd=tree).returncode == 0
+    assert reader.communicate(timeout=60)[0] == listed
+    assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
+    device(tree / "null", 3)
+    assert run("exclude", "-o", "null", "d", cwd=tree).returncode == 0
+    assert stat.S_ISCHR(os.stat(tree / "null").st_mode)
+    assert sorted(os.listdir(tree)) == ["both", "d", "null", "pipe"]
+
+
 def test_verify(tree: Path) -> None:
     run("copy", "d/large", "copied", cwd=tree)
     done = run("verify", "d/large", "copied", cwd=tree)
@@ -145,6 +237,20 @@ def test_verify(tree: Path) -> None:
     assert done.returncode == 1 and "dense: missing in e\n" in done.stdout
     done = run("verify", "d", "none", cwd=tree)
     assert (done.returncode, done.stderr) == (2, "sparsesync: none: No such file or directory\n")
+
+
+def test_files_that_the_kernel_writes_when_they_are_read(tree: Path) -> None:
+    need(os.path.exists(PROC) and os.path.exists(SYS), "there is no proc or no sysfs")
+    for path in (PROC, SYS):
+        assert run("copy", path, "x", cwd=tree).returncode == 0
+        # Not cmp(1): with -s it believes the sizes.
+        assert (tree / "x").read_bytes() == Path(path).read_bytes()
+        assert run("verify", path, "x", cwd=tree).returncode == 0
+    done = run("verify", PROC, SYS, cwd=tree)
+    assert (done.returncode, done.stdout) == (1, f"{PROC}: content differs at byte 0\n")
+    assert run("scan", SYS, cwd=tree).stdout == "0 sparse files: 0 B apparent, 0 B allocated\n"
+    done = run("map", SYS, cwd=tree)
+    assert (done.returncode, done.stderr) == (1, f"sparsesync: {SYS}: the file ends before its size says\n")
 
 
 def test_a_reader_that_goes_away(tree: Path) -> None:
@@ -164,6 +270,8 @@ def test_help_and_version(tree: Path) -> None:
         if command != "sync":
             assert run(command, "--help", cwd=tree).returncode == 0
     assert run("frob", cwd=tree).returncode == 2
+    # tar knows no comments, so its exclude file cannot say it.
+    assert "--anchored" in run("exclude", "--help", cwd=tree).stdout
 
 
 def test_the_public_names() -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from sparsesync.compare import Difference, verify
 from sparsesync.engine import delta
+from tests.filesystems import need
 
 NOBODY = 65534
 ODD_NAMES = ["-n", " ", "new\nline", "*?[]\\", "\u00e4", "\udcff\udc80", "a'b\"c"]
@@ -64,6 +66,22 @@ def test_two_files(tmp_path):
     assert list(verify(a, b)) == [Difference("", "content", 5)]
     b.write_bytes(b"0123")
     assert found(a, b) == [("", "content", 4)]
+
+
+@pytest.mark.parametrize("path", ["/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_file_that_does_not_know_its_size(tmp_path, path, full):
+    need(os.path.exists(path), f"there is no {path}")
+    content = Path(path).read_bytes()
+    other = tmp_path / "other"
+    told = []
+    for differs, data in ((None, content), (len(content), content + b"x"), (len(content) - 1, content[:-1]),
+                          (len(content) - 1, content[:-1] + b"\0"), (0, b"")):  # fmt: skip
+        other.write_bytes(data)
+        expected = [] if differs is None else [Difference("", "content", differs)]
+        assert list(verify(path, other, full=full, progress=told.append)) == expected
+        assert list(verify(other, path, full=full)) == expected
+    assert told[0] == min(len(content), 256 * 1024)
 
 
 def test_every_kind_of_difference(trees):

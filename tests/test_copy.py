@@ -27,6 +27,7 @@ from tests.filesystems import (
     allocated,
     command,
     data_bytes,
+    device,
     filesystem,
     need,
     need_tools,
@@ -209,6 +210,83 @@ def test_block_device_as_source(tmp_path: Path) -> None:
     assert allocated(tmp_path / "copy") == MIB
 
 
+@pytest.mark.parametrize("options", [{}, {"sparse": "always"}])
+@pytest.mark.parametrize("size", [3 * MIB, 3 * MIB - 1001])
+def test_block_device_as_destination(tmp_path: Path, size: int, options: dict[str, str]) -> None:
+    need(os.geteuid() == 0, "loop devices need root")
+    source = sparse_file(tmp_path / "src", size, [(5000, 300), (MIB, MIB), (2 * MIB + 700, 4096)])
+    image = sparse_file(tmp_path / "image", 4 * MIB, [(0, 4 * MIB)], seed=7)
+    loop = command("losetup", "-f", "--show", image).strip()
+    try:
+        before = os.stat(loop)
+        (tmp_path / "dst").symlink_to(loop)
+        assert sparsesync.copy2(source, tmp_path / "dst", **options) == tmp_path / "dst"  # type: ignore[arg-type]
+        after = os.stat(loop)
+        large = sparse_file(tmp_path / "large", 5 * MIB, [(0, 4096)])
+        with pytest.raises(sparsesync.NoSpaceError):
+            sparsesync.copyfile(large, loop)
+        with pytest.raises(OSError, match="share extents"):
+            sparsesync.copyfile(source, loop, reflink="always")
+    finally:
+        command("losetup", "-d", loop)
+    assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
+    command("cmp", "-n", str(size), source, image)
+    assert image.read_bytes()[size:] == bytes([8]) * (4 * MIB - size)
+    # The device was told of the holes, and no zeros were written.
+    assert allocated(image) <= 2 * MIB + MIB + 64 * KIB
+
+
+def test_any_other_device_as_destination(tmp_path: Path) -> None:
+    source = sparse_file(tmp_path / "src", MIB, [(4096, 4096)])
+    null, full = device(tmp_path / "null", 3), device(tmp_path / "full", 7)
+    mode = os.stat(null).st_mode
+    os.chmod(source, 0o600)
+    told: list[int] = []
+    sparsesync.copy(source, null, progress=told.append)
+    assert os.stat(null).st_mode == mode and sum(told) == 4096
+    with pytest.raises(OSError) as caught:
+        sparsesync.copyfile(source, full)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(full))
+    ours, theirs = os.openpty()
+    name = os.ttyname(theirs)
+    short = sparse_file(tmp_path / "short", 600, [(0, 100)])
+    import tty
+
+    tty.setraw(theirs)
+    sparsesync.copyfile(short, name)
+    got = b""
+    while len(got) < 600:
+        got += os.read(ours, 600)
+    os.close(ours)
+    os.close(theirs)
+    assert got == short.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"inplace": True}, {"sparse": "always"}, {"reflink": "never"}])
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_files_that_the_kernel_writes_when_they_are_read(
+    tmp_path: Path, path: str, options: dict[str, object]
+) -> None:
+    need(os.path.exists(path), f"there is no {path}")
+    for old in (None, b"", b"x" * 9000):
+        if old is not None:
+            (tmp_path / "dst").write_bytes(old)
+        sparsesync.copyfile(path, tmp_path / "dst", **options)  # type: ignore[arg-type]
+        # Not cmp(1): with -s it believes the sizes.
+        assert (tmp_path / "dst").read_bytes() == Path(path).read_bytes()
+    assert only(tmp_path, "dst")
+    told: list[int] = []
+    sparsesync.copyfile(path, device(tmp_path / "null", 3), progress=told.append)
+    assert sum(told) == len(Path(path).read_bytes())
+
+
+def test_a_kernel_file_that_cannot_be_copied(tmp_path: Path) -> None:
+    need(os.path.exists("/proc/self/mem"), "there is no /proc")
+    (tmp_path / "dst").write_bytes(b"old")
+    error = refuses(OSError, lambda: sparsesync.copyfile("/proc/self/mem", tmp_path / "dst"), tmp_path)
+    assert isinstance(error, OSError) and error.filename == "/proc/self/mem"
+
+
 def test_copy2_carries_everything(each: Path) -> None:
     source = sparse_file(each / "src", MIB, [(4096, 4096)])
     os.chmod(source, 0o2751)
@@ -260,6 +338,11 @@ def test_copytree(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b", symlinks=True, copy_function=sparsesync.copy2)
     command("diff", "-r", "--no-dereference", tmp_path / "a", tmp_path / "b")
     assert allocated(tmp_path / "b/sub/img") == 4096
+    # It is shutil's error that shutil has to understand.
+    with pytest.raises(shutil.Error):
+        shutil.copytree(tmp_path / "a", tmp_path / "a", dirs_exist_ok=True, copy_function=sparsesync.copy2)
+    with pytest.raises(shutil.SameFileError, match="are the same file"):
+        sparsesync.copy2(tmp_path / "a/empty", tmp_path / "a/empty")
 
 
 def test_symlinks(tmp_path: Path) -> None:
@@ -291,6 +374,7 @@ def test_bad_input(tmp_path: Path) -> None:
     os.link(source, top / "same")
     refuses(FileNotFoundError, lambda: sparsesync.copyfile(top / "none", top / "dst"), top)
     refuses(FileNotFoundError, lambda: sparsesync.copyfile(source, top / "no/dst"), top)
+    refuses(FileNotFoundError, lambda: sparsesync.copyfile(source, ""), top)
     refuses(IsADirectoryError, lambda: sparsesync.copy(top / "dir", top / "dst"), top)
     refuses(IsADirectoryError, lambda: sparsesync.copyfile(source, top / "dir"), top)
     refuses(shutil.SameFileError, lambda: sparsesync.copyfile(source, source), top)
@@ -409,12 +493,16 @@ def test_without_write_permission(tmp_path: Path) -> None:
         "    except PermissionError as error: print('refused', error.filename)\n"
         "    else: print('copied', os.stat(dst).st_uid)\n"
     )
-    targets = [str(tmp_path / "dst"), str(tmp_path / "own/theirs"), str(tmp_path / "own/new")]
+    (tmp_path / "own/unreadable").write_bytes(b"old")
+    os.chmod(tmp_path / "own/unreadable", 0o222)
+    os.chown(tmp_path / "own/unreadable", 65534, 65534)
+    targets = [str(tmp_path / "dst"), *(str(tmp_path / "own" / name) for name in ("theirs", "new", "unreadable"))]
     for parent in tmp_path.parents:
         if parent != Path("/tmp") and os.stat(parent).st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
             os.chmod(parent, 0o755)
     output = command(sys.executable, "-c", script, str(source), *targets)
-    assert output.splitlines() == [f"refused {targets[0]}", f"refused {targets[1]}", "copied 65534"]
+    assert output.splitlines() == [f"refused {targets[0]}", f"refused {targets[1]}", "copied 65534", "copied 65534"]
+    assert same_content(source, tmp_path / "own/unreadable")
 
 
 def test_no_hole_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync.engine import extents as module
-from sparsesync.engine.extents import extents, file_size, is_sparse, looks_sparse, nonzero
+from sparsesync.engine.extents import extents, file_size, is_sparse, is_view, looks_sparse, nonzero
 from tests.conftest import OnFilesystem
-from tests.filesystems import command, need, need_tools, qemu_map, sparse_file
+from tests.filesystems import KINDS, command, need, need_tools, qemu_map, sparse_file
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -118,6 +118,24 @@ def test_a_filesystem_that_does_not_know_its_holes_is_read(tmp_path: Path) -> No
         assert listed(mounted / "dense") == [(0, MIB)]
     finally:
         command("umount", mounted)
+
+
+def test_files_that_do_not_know_their_size(tmp_path: Path, on: OnFilesystem) -> None:
+    for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
+        need(os.path.exists(path), f"there is no {path}")
+        with open(path, "rb") as file:
+            assert is_view(file.fileno())
+    for place in (tmp_path, *(on(kind) for kind in KINDS)):
+        for name, size, layout in (("empty", 0, []), ("hole", 1 << 20, []), ("byte", 1, [(0, 1)])):
+            with open(sparse_file(place / name, size, layout), "rb") as file:
+                assert not is_view(file.fileno())
+
+
+def test_a_file_that_is_shorter_than_it_says() -> None:
+    path = "/sys/kernel/mm/transparent_hugepage/enabled"
+    need(os.path.exists(path), f"there is no {path}")
+    with open(path, "rb") as file, pytest.raises(OSError, match="ends before its size says"):
+        list(extents(file.fileno()))
 
 
 def test_a_truthful_filesystem_is_not_read(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:

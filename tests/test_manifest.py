@@ -173,6 +173,14 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, change: str) -> No
     assert isinstance(last.error, TruncatedError) or change != "shrink"
 
 
+def test_a_file_that_does_not_know_its_size_is_a_trouble() -> None:
+    need(os.path.exists("/proc/version"), "there is no /proc")
+    found = events("/proc/version")
+    assert [type(event) for event in found] == [Entry, Trouble]
+    assert isinstance(found[1], Trouble) and found[1].error.filename == "/proc/version"
+    assert "size is not known" in str(found[1].error)
+
+
 def test_a_name_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda fd: [*listdir(fd), "ghost"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_bmaptool_accepts_it(on: OnFilesystem, size: int, layout: list[tuple[int
     (top / "bmap").write_text(shown(path, "bmap"))
     command("bmaptool", "copy", "--bmap", top / "bmap", path, top / "copy")
     assert same_content(path, top / "copy")
+
+
+@pytest.mark.parametrize("name", [b"x\x01y", b"\xff\xfe", b"a---b-", b"&<\n\x7f>", "é\u3000".encode()])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_bmaptool_accepts_any_name(tmp_path: Path, name: bytes, encoding: str) -> None:
+    need_tools("bmaptool")
+    path = sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)), 1 << 20, [(4096, 8192)])
+    (tmp_path / "bmap").write_text(shown(path, "bmap", encoding))
+    command("bmaptool", "copy", "--bmap", tmp_path / "bmap", path, tmp_path / "copy")
+    assert same_content(path, tmp_path / "copy")
 
 
 def test_bmaptool_notices_a_change(tmp_path: Path) -> None:

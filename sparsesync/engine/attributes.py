@@ -8,18 +8,18 @@ import errno
 import os
 import stat
 from base64 import b64decode, b64encode
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Union
 
 # What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
 _NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
 
 
-def read(fd: int) -> Dict[str, Any]:
-    """The attributes of an open file; times are in ns. Raises OSError."""
-    st = os.fstat(fd)
+def read(file: Union[int, str]) -> Dict[str, Any]:
+    """The attributes of an open file, or of one that perhaps cannot be opened; times are in ns. Raises OSError."""
+    st = os.stat(file)
     xattrs: Dict[str, str] = {}
-    for name in _names(fd):
-        _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(fd, name)).decode()}))  # type: ignore[misc]
+    for name in _names(file):
+        _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(file, name)).decode()}))  # type: ignore[misc]
     return {
         "mode": stat.S_IMODE(st.st_mode),
         "uid": st.st_uid,
@@ -70,9 +70,9 @@ def umask() -> int:
     return mask
 
 
-def _names(fd: int) -> List[str]:
+def _names(file: Union[int, str]) -> List[str]:
     names: List[str] = []
-    _if_held(lambda: names.extend(os.listxattr(fd)))
+    _if_held(lambda: names.extend(os.listxattr(file)))
     return names
 
 

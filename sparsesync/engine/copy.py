@@ -6,6 +6,7 @@
                     give the target its size, and write each data extent
     in place:       punch what is a hole in the source,
                     write the blocks that differ
+    a kernel view:  read on to its end, whatever its size (:func:`extents.is_view`)
 
 What is to be written is a stream of ranges, and the writer does not ask where it comes
 from: all data extents, those found by looking for zeros as well, or those that differ.
@@ -22,10 +23,10 @@ import errno
 import os
 import stat
 import threading
-from typing import Callable, Iterable, Iterator, Optional
+from typing import Callable, Iterable, Iterator, Optional, Tuple
 
 from .delta import TruncatedError, differing
-from .extents import Extent, allocated, extents, file_size, looks_sparse, nonzero
+from .extents import Extent, allocated, extents, file_size, is_view, looks_sparse, nonzero
 from .fileio import NoSpaceError, Target, blame, clone, copy_range, has_data, read_into, write_all
 
 Progress = Optional[Callable[[int], object]]
@@ -65,19 +66,48 @@ def copy_content(
                 return allocated(before)
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
+    with blame(source_path):
+        view = is_view(source)
     block = os.fstatvfs(target.fd).f_bsize
     ranges = data_ranges(source, size, block if sparse == "always" else 0)
     with blame(target.path):
-        if target.inplace:
-            ranges = _update(source, target, ranges, size, source_path)
+        if view:
+            done = _copy_view(source, target, size, progress, source_path)
         else:
-            _reserve(target, size, _data_at_most(before, size, sparse), source)
-        done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
-        if target.inplace:
-            target.trim(allocated(os.fstat(source)))
+            if target.inplace:
+                ranges = _update(source, target, ranges, size, source_path)
+            else:
+                _reserve(target, size, _data_at_most(before, size, sparse), source)
+            done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
+            if target.inplace:
+                target.trim(allocated(os.fstat(source)))
     if file_size(source) < size:
         raise TruncatedError(source_path)
     return done
+
+
+def _copy_view(source: int, target: Target, size: int, progress: Progress, source_path: str) -> int:
+    # Whoever claims terabytes is refused here, and not when the disk is full.
+    target.reserve(size, size)
+    end = 0
+    for offset, data in read_on(source, source_path):
+        write_all(target.fd, data, offset)
+        end = offset + len(data)
+        _tell(progress, len(data))
+    os.ftruncate(target.fd, end)
+    return end
+
+
+def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
+    """All there is to read in an open file, as (offset, data); the data is good until the next step."""
+    buffer = memoryview(bytearray(PIECE))
+    offset = 0
+    with blame(source_path):
+        count = read_into(source, buffer, offset)
+        while count:
+            yield offset, buffer[:count]
+            offset += count
+            count = read_into(source, buffer, offset)
 
 
 def check_choices(sparse: str, reflink: str, inplace: bool) -> None:

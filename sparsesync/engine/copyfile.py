@@ -1,19 +1,19 @@
 """shutil's ``copyfile``, ``copy`` and ``copy2``, with holes.
 
-Each opens the source, makes a :class:`~.fileio.Target` for the destination, has
+Each opens the source, makes a :class:`~.fileio.Target` for the destination (:func:`replacing`), has
 :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
 and commits. So an existing destination is replaced whole or not at all; what shutil would
 have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
-but the mode) is carried over to the new file. A destination that is a symlink is followed, as
-shutil does, and the file it leads to is replaced. A hard-linked destination loses its other
-names, unless ``inplace``.
+but the mode) is carried over to the new file, as far as it may be read. A destination that is a symlink
+is followed, as shutil does, and the file it leads to is replaced. A hard-linked destination
+loses its other names, unless ``inplace``. A device is written to instead (:mod:`device`).
 """
 
 import contextlib
 import errno
 import os
 import stat
-from typing import Callable, Optional, Union
+from typing import Callable, Iterator, Optional, Union
 
 from . import attributes
 from .copy import Progress, check_choices, copy_content
@@ -41,10 +41,13 @@ def copyfile(
     the filesystem can), "always" or "never"; ``sparse`` is "auto" (the source's holes) or "always" (also
     turn blocks of zeros into holes). ``progress`` is called with the bytes copied since the last call.
 
-    ``src`` may be a block device. Raises shutil.SameFileError, shutil.SpecialFileError, IsADirectoryError,
+    ``src`` may be a block device; a file of the kernel's (proc, sysfs) is read to its end. ``dst`` may be a device: it
+    is written to and keeps its attributes, and holes read as zeros in a block device.
+
+    Raises shutil.SameFileError, shutil.SpecialFileError for a pipe or a socket, IsADirectoryError,
     NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile,
     ValueError for an unknown choice, OSError otherwise. Nothing is changed then, and nothing left behind,
-    unless ``inplace``.
+    unless ``inplace`` or in a device.
     """
     return _copy(src, dst, follow_symlinks, inplace, reflink, sparse, progress, _no_attributes)
 
@@ -97,25 +100,22 @@ def _copy(
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
         return _copy_symlink(source_path, dst, finish)
+    path = os.fspath(dst)
     source = open_source(source_path)
     try:
-        path = os.path.realpath(dst) if os.path.islink(dst) else os.fspath(dst)
-        old = _existing(source, source_path, path)
-        directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
-                copy_content(
-                    source, target, sparse=sparse, reflink=reflink, progress=progress, source_path=source_path
-                )
-                with blame(path):
-                    if old is None:
-                        os.fchmod(target.fd, 0o666 & ~attributes.umask())
-                    elif not inplace:
-                        _copy_old(path, target.fd)
-                    finish(source, target.fd)
-                target.commit()
-        finally:
-            os.close(directory)
+        old = existing(path)
+        if old is not None and os.path.samestat(os.fstat(source), old):
+            from shutil import SameFileError
+
+            # Not as an OSError has it: shutil.copytree takes the first argument for what there is to say.
+            raise SameFileError("{!r} and {!r} are the same file".format(source_path, path))
+        if old is not None and (stat.S_ISCHR(old.st_mode) or stat.S_ISBLK(old.st_mode)):
+            from .device import write_device
+
+            write_device(source, path, reflink=reflink, sparse=sparse, progress=progress, source_path=source_path)
+            return dst
+        with replacing(path, old, inplace, lambda target: finish(source, target)) as target:
+            copy_content(source, target, sparse=sparse, reflink=reflink, progress=progress, source_path=source_path)
     finally:
         os.close(source)
     return dst
@@ -140,27 +140,57 @@ def _special(path: str) -> OSError:
     return SpecialFileError(errno.EINVAL, "not a regular file", path)
 
 
-def _existing(source: int, source_path: str, path: str) -> Optional[os.stat_result]:
-    """The destination's stat if it may be replaced, None if there is none."""
+def existing(path: str) -> Optional[os.stat_result]:
+    """The stat of what is at a destination, behind symlinks; None if that is nothing. Raises OSError as stat(2)."""
     try:
-        old = os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
+        if not path:  # nothing can be made there
+            raise
         return None
-    if os.path.samestat(os.fstat(source), old):
-        from shutil import SameFileError
 
-        raise SameFileError(errno.EINVAL, "source and destination are the same file", source_path, None, path)
+
+@contextlib.contextmanager
+def replacing(
+    path: str,
+    old: Optional[os.stat_result],
+    inplace: bool = False,
+    finish: Callable[[int], None] = lambda target: None,
+) -> Iterator[Target]:
+    """The file to write what is to be at ``path``, a regular file (``old`` is its stat) or none; then it is put there.
+
+    With the owner, mode and extended attributes of the old file, a new one as the umask has it; ``finish`` may
+    then change them, given a descriptor. Left by an exception nothing is changed, unless ``inplace``. Raises
+    IsADirectoryError, shutil.SpecialFileError, OSError; also where a rename would get past what forbids writing.
+    """
+    if old is not None:
+        _check_replaceable(path, old)
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
+            yield target
+            with blame(path, instead=True):
+                if old is None:
+                    os.fchmod(target.fd, 0o666 & ~attributes.umask())
+                elif not inplace:
+                    attributes.apply(target.fd, attributes.read(path))
+                finish(target.fd)
+            target.commit()
+    finally:
+        os.close(directory)
+
+
+def _check_replaceable(path: str, old: os.stat_result) -> None:
     if stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(old.st_mode):
         raise _special(path)
-    # A rename would get past what the file itself refuses: permission, a read-only mount.
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
             raise
-    return old
 
 
 def _copy_symlink(src: str, dst: Path, finish: Finish) -> Path:
@@ -181,14 +211,6 @@ def _no_attributes(source: int, target: int) -> None:
 
 def _copy_mode(source: int, target: int) -> None:
     os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
-
-
-def _copy_old(path: str, target: int) -> None:
-    old = open_quietly(path)
-    try:
-        attributes.apply(target, attributes.read(old))
-    finally:
-        os.close(old)
 
 
 def _copy_attributes(source: int, target: int) -> None:

@@ -16,7 +16,8 @@ before asking for the next.
 A hole reads as zeros, so it looks only where there is data: it walks the extents of
 both files in step (:func:`_segments`), compares where both have data, wants
 zeros where one has, and passes over what is a hole in both. A hole in one file equals
-data of zeros in the other.
+data of zeros in the other. A file that does not know its size (:func:`extents.is_view`) has no
+extents to walk, and is read on beside the other until one of them ends.
 
 Buffers are compared with ``bytearray.startswith(memoryview)``, which is memcmp in
 CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times slower,
@@ -26,7 +27,7 @@ and slices of bytes or bytearrays are copies.
 import errno
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
-from .extents import Extent, extents, file_size
+from .extents import Extent, extents, file_size, is_view
 from .fileio import read_into
 
 BUFFER = 256 * 1024
@@ -116,6 +117,8 @@ def first_difference(
 
     Raises TruncatedError if a file shrinks meanwhile, OSError as lseek(2) and pread(2).
     """
+    if _is_view(a_fd, a_path) or _is_view(b_fd, b_path):
+        return _read_on(a_fd, b_fd, progress, a_path, b_path)
     a_size, b_size = file_size(a_fd), file_size(b_fd)
     common = min(a_size, b_size)
     if full:
@@ -130,6 +133,39 @@ def first_difference(
     if found is None and a_size != b_size:
         return common
     return found
+
+
+def _is_view(fd: int, path: Optional[str]) -> bool:
+    try:
+        return is_view(fd)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _read_on(
+    a_fd: int,
+    b_fd: int,
+    progress: Optional[Callable[[int], object]],
+    a_path: Optional[str],
+    b_path: Optional[str],
+) -> Optional[int]:
+    """As :func:`first_difference`, found by reading both until one of them ends."""
+    a, b = bytearray(BUFFER), bytearray(BUFFER)
+    a_view, b_view = memoryview(a), memoryview(b)
+    offset = 0
+    while True:
+        a_count, b_count = _fill(a_fd, a_view, offset, a_path), _fill(b_fd, b_view, offset, b_path)
+        count = min(a_count, b_count)
+        if progress is not None and count:
+            progress(count)
+        if not a.startswith(b_view[:count]):
+            return offset + _parting(a, b_view, count)
+        offset += count
+        if a_count != b_count:
+            return offset
+        if not count:
+            return None
 
 
 def _compare(

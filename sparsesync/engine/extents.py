@@ -19,6 +19,10 @@ against ``st_blocks`` the file is read, and blocks of zeros count as holes
 even so, because there the missing blocks are compression, and reading a
 terabyte of compressed data to find no hole would be a poor trade.
 
+Some files have no extents worth the name, because the kernel writes them while they are read (proc(5),
+sysfs(5)): their ``st_size`` is 0 or a page, whatever they hold. :func:`is_view` knows them, and
+whoever wants their content reads on to the end.
+
 Everything streams: a file may have millions of extents, and none of these
 functions keeps more than one. All offsets and lengths are bytes. The functions
 move the descriptor's file offset, so use positioned reads beside them.
@@ -68,6 +72,20 @@ def file_size(fd: int) -> int:
     return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
 
 
+def is_view(fd: int) -> bool:
+    """Whether the content of an open file does not end where ``st_size`` says, as with the kernel's own views.
+
+    The file is asked, not its filesystem: FUSE has such files too, and proc has some of a true size. Reads one
+    byte, and only of a file without storage. Raises OSError as pread(2).
+    """
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or st.st_blocks:
+        return False
+    if st.st_size == 0:
+        return os.pread(fd, 1, 0) != b""
+    return os.pread(fd, 1, st.st_size - 1) == b""
+
+
 def is_sparse(fd: int) -> bool:
     """Whether the open file has a hole. Reads only where the filesystem cannot tell."""
     size = file_size(fd)
@@ -80,7 +98,7 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None) -> Iterator[Exte
     Extents are cut to [start, end). The end of the file is taken once, at the
     first step: what is appended meanwhile is not mapped, and of a file that shrinks
     meanwhile the extents that are left are mapped. Raises OSError as lseek(2)
-    and, where zeros have to be looked for, pread(2).
+    and, where zeros have to be looked for, as :func:`nonzero`.
     """
     size = file_size(fd)
     end = size if end is None else min(end, size)
@@ -111,13 +129,16 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None) -> Iterator[Exte
 def nonzero(fd: int, offset: int, length: int, block: int = ZERO_BLOCK) -> Iterator[Extent]:
     """The parts of a range that are not zeros, found by reading, in whole blocks.
 
-    Blocks are counted from the start of the file. Ends early if the file does.
+    Blocks are counted from the start of the file. Ends early if the file was truncated. Raises OSError as
+    pread(2), and if there is less to read than the size says.
     """
     end = offset + length
     run_start = run_end = offset
     while offset < end:
         data = os.pread(fd, min(_CHUNK - offset % block, end - offset), offset)
         if not data:
+            if file_size(fd) > offset:
+                raise OSError(errno.EIO, "the file ends before its size says")
             break
         if data != _ZEROS[: len(data)]:
             at = 0

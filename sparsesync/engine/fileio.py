@@ -239,19 +239,27 @@ class Target:
         self.inplace = inplace
         self.resumed = False
         self.keep = False
+        self.fd = -1
+        self._partial = partial
         self._temporary: Optional[str] = None
         self._temporary_directory = directory
-        with blame(path, instead=True):
-            if inplace:
-                self.fd = os.open(name, _UPDATE, dir_fd=directory)
-                if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-                    os.close(self.fd)
-                    raise OSError(errno.EINVAL, "not a regular file", path)
-            elif partial is not None:
-                self._temporary_directory, self._temporary = partial
-                self._take_up()
-            else:
-                self._create()
+        self._closed = False
+
+    def open(self) -> None:
+        """Open the file, or make the temporary. Whatever interrupts this, a signal too, nothing is left of it."""
+        try:
+            with blame(self.path, instead=True):
+                if self.inplace:
+                    self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
+                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                        raise OSError(errno.EINVAL, "not a regular file", self.path)
+                elif self._partial is not None:
+                    self._take_up(*self._partial)
+                else:
+                    self._create()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def overlay(self) -> bool:
@@ -262,17 +270,14 @@ class Target:
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
-            temporary = hidden_name(self.name, suffix)
+            self._temporary = hidden_name(self.name, suffix)
             try:
-                self.fd = os.open(temporary, _CREATE, 0o600, dir_fd=self.directory)
+                self.fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self.directory)
+                return
             except FileExistsError:
-                continue
-            self._temporary = temporary
-            return
+                self._temporary = None
 
-    def _take_up(self) -> None:
-        name, directory = self._temporary, self._temporary_directory
-        assert name is not None
+    def _take_up(self, directory: int, name: str) -> None:
         while True:
             try:
                 fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
@@ -290,6 +295,7 @@ class Target:
                     if os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), st):
                         os.fchmod(fd, 0o600)
                         self.fd, self.resumed = fd, resumed
+                        self._temporary_directory, self._temporary = directory, name
                         return
             except BaseException:
                 os.close(fd)
@@ -297,18 +303,25 @@ class Target:
             os.close(fd)  # the run that had it has just finished
 
     def __enter__(self: "_Target") -> "_Target":
+        self.open()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; of a temporary that was not committed nothing stays, unless ``keep`` is set."""
+        if self._closed:
+            return
+        self._closed = True
         try:
-            if self._temporary is not None:
-                if not (self.keep and allocated(os.fstat(self.fd))):
-                    # A signal may come between the rename and the note that it is done.
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(self._temporary, dir_fd=self._temporary_directory)
-                self._temporary = None
+            if self._temporary is not None and not (self.keep and allocated(os.fstat(self.fd))):
+                # A signal may come between a system call and the note that it is done.
+                with contextlib.suppress(FileNotFoundError if self.fd >= 0 else OSError):
+                    os.unlink(self._temporary, dir_fd=self._temporary_directory)
         finally:
-            os.close(self.fd)
+            if self.fd >= 0:
+                os.close(self.fd)
 
     def reserve(self, size: int, needed: int) -> bool:
         """Give the new, empty file its size, once it is sure that ``needed`` bytes of data fit.

@@ -37,7 +37,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from .capabilities import Digest
 from .delta import TruncatedError
-from .extents import extents, file_size
+from .extents import extents, file_size, is_view
 from .fileio import blame, open_beneath, read_into
 from .node import Node, has_content
 from .protocol import LARGEST, ProtocolError, get, is_name
@@ -177,6 +177,8 @@ def _entry(
                 fd = node.open(st)
                 with blame(node.path, instead=True):
                     before, size = os.fstat(fd), file_size(fd)
+                    if is_view(fd):
+                        raise OSError(errno.EINVAL, "its size is not known before it is read: compare it on one host")
             elif kind == "l":
                 target = node.target()
         except OSError as error:

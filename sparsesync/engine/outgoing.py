@@ -10,7 +10,7 @@ import stat
 from typing import Any, Dict, Optional
 
 from . import attributes
-from .extents import allocated
+from .extents import allocated, is_view
 from .place import Leave, Spec, parent_modes
 from .scan import look, open_quietly
 
@@ -36,6 +36,9 @@ class Outgoing:
         if not os.path.samestat(st, self.st) or changed(st, self.st):
             os.close(fd)
             raise Leave("it changed before it was sent")
+        if is_view(fd):
+            os.close(fd)
+            raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd = fd
         return fd
 

@@ -167,7 +167,7 @@ class Place:
             os.close(directory)
 
     def target(self, spec: Spec) -> "Placed":
-        """The target for a file. Raises Leave if it is for rsync to make, ValueError for a bad name, OSError."""
+        """The target for a file, to be opened. Raises Leave if rsync has to make it, ValueError for a bad name, OSError."""
         name, mode = spec.name, spec.mode
         parent, base = os.path.split(self.single or name)
         check_name(name)
@@ -288,16 +288,10 @@ class Placed(Target):
         old: Optional[os.stat_result],
         mode: Optional[int],
     ) -> None:
+        super().__init__(directory, name, path, inplace=mode is None, partial=partial)
         self.old = old
         self.mode = mode
-        self._partial = partial
         self._emptied = emptied
-        try:
-            super().__init__(directory, name, path, inplace=mode is None, partial=partial)
-        except BaseException:
-            if partial is not None:
-                os.close(partial[0])
-            raise
 
     def open_old(self) -> Optional[int]:
         """A descriptor of the file that will be replaced, for reading; None if there is none."""
@@ -309,9 +303,11 @@ class Placed(Target):
             raise Leave("it was replaced meanwhile")
         return fd
 
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
+        if self._closed:
+            return
         try:
-            super().__exit__(*exc_info)
+            super().close()
         finally:
             if self._partial is not None:
                 os.close(self._partial[0])

@@ -81,6 +81,7 @@ class _Arriving:
         target = self.target
         if target is None:
             target = self.target = place.target(self.spec)
+            target.open()
             size = self.spec.size
             if self.basis:
                 self.old = target.open_old()
@@ -105,7 +106,7 @@ class _Arriving:
             self.old = None
         if target is not None:
             target.keep = keep
-            target.__exit__(None, None, None)
+            target.close()
 
 
 class Receiver:

@@ -17,7 +17,7 @@ import stat
 from itertools import islice
 from typing import Callable, Collection, Iterator, NamedTuple, Optional, Set, Tuple
 
-from .extents import allocated, extents, filesystem_type, is_sparse, looks_sparse
+from .extents import allocated, extents, filesystem_type, is_sparse, is_view, looks_sparse
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems.
 _KERNEL_VIEWS = frozenset(
@@ -90,10 +90,12 @@ def look(path: str, follow: bool) -> Optional[Looked]:
     """
     try:
         st = os.stat(path, follow_symlinks=follow)
-        if not looks_sparse(st) or (not st.st_blocks and filesystem_type(st.st_dev) in _KERNEL_VIEWS):
+        if not looks_sparse(st):
             return None
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW)
         try:
+            if is_view(fd):
+                return None
             found = list(islice(extents(fd), _FEW))
         finally:
             os.close(fd)
@@ -156,12 +158,12 @@ def scan(
             raise error
         on_error(error)
 
+    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     if not stat.S_ISDIR(top.st_mode):
-        found = check(path, top) if stat.S_ISREG(top.st_mode) else None
+        found = check(path, top) if stat.S_ISREG(top.st_mode) and entered[top.st_dev] else None
         if found:
             yield found
         return
-    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     waiting = [path] if entered[top.st_dev] and path not in prune else []
     while waiting:
         directory = waiting.pop()

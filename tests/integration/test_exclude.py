@@ -111,7 +111,9 @@ def test_tar(
         shutil.rmtree(place)
 
 
-HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'\"", "\u00e9", "-d"]
+HOSTILE = ["plain", "sp ace", "star*", "q?", "[x]", "back\\slash", "#c", ";s", "$HOME", "trail ", "'\"", "\u00e9",
+           "-d", "\u202fnarrow", "wide\u3000", "line\u2028", "next\u0085", "tab\tab", "\u2003",
+           "\u200b"]  # fmt: skip
 
 
 def hostile_tree(top: Path) -> None:
@@ -140,6 +142,20 @@ def test_borg(tmp_path: Path) -> None:
     subprocess.run(["borg", "extract", "../repo::one"], cwd=tmp_path / "out", env=environment, check=True, timeout=120)
     restored = tmp_path / "out" / str(tmp_path / "src").lstrip("/")
     assert set(files(restored)) == {name for name, sparse in files(tmp_path / "src").items() if not sparse}
+
+
+def test_borg_reads_utf_8(tmp_path: Path) -> None:
+    need_tools("borg")
+    place = tmp_path / os.fsdecode(b"\xff")
+    place.mkdir()
+    hostile_tree(place)
+    source = str(place / "src")
+    with pytest.raises(ValueError, match="not UTF-8: exclude files of borg cannot carry"):
+        sparsesync.exclude_patterns([source], format="borg")
+    # Nothing is found, so only the head might hold the bytes.
+    with open(tmp_path / "list", "wb") as out:
+        exclude.write(out, [source], format="borg", min_size=1 << 40)
+    assert (tmp_path / "list").read_text(encoding="utf-8").startswith("# 0 sparse files")
 
 
 def test_restic(tmp_path: Path) -> None:
@@ -223,6 +239,22 @@ def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "home/u/proc/kept",
     }
     assert (tmp_path / "out/proc").is_dir()
+
+
+def test_what_a_preset_leaves_out_whole_is_not_walked(tmp_path: Path) -> None:
+    for name in ("tmp/below", "mnt", "media", "srv/tmp", "."):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / name / "img", "wb") as file:
+            file.truncate(1 << 20)
+    top = f"{tmp_path}/"
+    patterns = sparsesync.exclude_patterns([top], preset="system")
+    assert [pattern for pattern in patterns if "img" in pattern] == ["/img", "/srv/tmp/img"]
+    with open(tmp_path / "list", "wb") as out:
+        exclude.write(out, [top], preset="system")
+    assert (tmp_path / "list").read_text().startswith("# 2 sparse files")
+    # A source of its own is not what the other source leaves out: its names in the transfer are others.
+    patterns = sparsesync.exclude_patterns([str(tmp_path), str(tmp_path / "tmp/below")], preset="system")
+    assert "/below/img" in patterns and f"/{tmp_path.name}/tmp/below/img" not in patterns
 
 
 def test_the_root_as_the_shell_expands_it() -> None:
