@@ -22,6 +22,7 @@ The sender is not trusted: ranges are checked against the size that was announce
 If the connection breaks, what was received is kept as a partial file.
 """
 
+import contextlib
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -32,7 +33,7 @@ from .extents import Extent, extents
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec
-from .protocol import Frame, ProtocolError, get
+from .protocol import Frame, ProtocolError, get, get_size
 
 BLOCK = 64 * 1024
 """The block that digests are compared by first, and that the guard is made of."""
@@ -42,7 +43,23 @@ FINE = 4096
 
 _DIGEST_SIZE = {BLOCK: 16, FINE: 8}
 
-_WANTS_AHEAD = 2048
+FILES_AHEAD = 1024
+"""The most files that are announced and not yet closed."""
+
+WANTS_AHEAD = 2048
+"""From how many files that are asked for and not yet announced no more are asked for."""
+
+WANTS = 64
+"""The most files in one WANT frame."""
+
+LONGEST_NAME = 4096
+"""The longest name of a file that any engine sends: PATH_MAX, in characters."""
+
+_WANT_SIZE = 64 * 1024
+_LONGEST_REASON = 8192
+
+_TROUBLE = (OSError, ValueError, OverflowError, Leave)
+"""What may go wrong with one file, with the peer's numbers too."""
 
 Progress = Optional[Callable[[int], object]]
 
@@ -105,7 +122,8 @@ class _Arriving:
             self.old = None
         if target is not None:
             target.keep = keep
-            target.__exit__(None, None, None)
+            with contextlib.suppress(OSError):  # somebody removed the partial file
+                target.__exit__(None, None, None)
 
 
 class Receiver:
@@ -153,7 +171,7 @@ class Receiver:
         try:
             while True:
                 self._ask_for_more()
-                if not self._more and not self._files:
+                if not self._more:
                     break
                 frame = self.link.read()
                 handler = self._handlers.get(frame.kind)
@@ -168,13 +186,15 @@ class Receiver:
                 arriving.close(keep=True)
 
     def _ask_for_more(self) -> None:
-        while self._wants is not None and len(self._wanted) < _WANTS_AHEAD:
+        while self._wants is not None and len(self._wanted) < WANTS_AHEAD:
             batch: List[Tuple[int, str, str]] = []
+            size = 0
             for path, name in self._wants:
                 self._count += 1
                 self._wanted[self._count] = name
                 batch.append((self._count, path, name))
-                if len(batch) == 64:
+                size += len(path) + len(name)
+                if len(batch) == WANTS or size > _WANT_SIZE:
                     break
             self.link.send_json(protocol.WANT, files=batch)
             if not batch:
@@ -191,21 +211,21 @@ class Receiver:
             name = self._wanted.pop(number)
         spec = Spec(
             name,
-            get(value, "size", int),
-            get(value, "allocated", int),
+            get_size(value, "size"),
+            get_size(value, "allocated"),
             get(value, "mode", int),
             get(value, "mtime_ns", int),
-            [mode for mode in get(value, "parents", list) if type(mode) is int],
+            [mode for mode in get(value, "parents", list)[: name.count("/")] if type(mode) is int],
             get(value, "attributes", dict, optional=True),
         )
-        if number <= self._announced or not 0 <= spec.size < 1 << 63:
+        if number <= self._announced or len(name) > LONGEST_NAME or len(self._files) == FILES_AHEAD:
             raise ProtocolError("a file is announced that cannot be")
         self._announced = number
         arriving = _Arriving(number, spec, self.digest)
         self._files[number] = arriving
         try:
             basis = arriving.basis = self.place.has_basis(spec)
-        except (OSError, ValueError) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
         else:
             self.link.send_json(protocol.STATE, id=number, basis=basis)
@@ -246,7 +266,7 @@ class Receiver:
             try:
                 target = arriving.open(self.place)
                 answer = b"".join([self._digest(arriving, target, offset, n)[:size] for offset, n in wanted])
-            except (OSError, ValueError, Leave) as error:
+            except _TROUBLE as error:
                 self._leave(arriving, error)
         self.link.write(protocol.encode_digests(asked.file, answer))
 
@@ -300,7 +320,7 @@ class Receiver:
             for offset, length in ranged.ranges:
                 write_all(target.fd, content[:length], offset)
                 content = content[length:]
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
             return
         arriving.sent += size
@@ -320,7 +340,7 @@ class Receiver:
                     write_all(target.fd, view, offset)
                 arriving.guard.update(protocol.pack_ranges([(offset, length)]) + self.digest.of(view))
                 self._tell(arriving, length)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
 
     def _hole(self, frame: Frame) -> None:
@@ -335,7 +355,7 @@ class Receiver:
                     target.cut(offset, arriving.spec.size)
                 else:
                     target.punch(offset, length)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
 
     def _finish(self, frame: Frame) -> None:
@@ -349,7 +369,7 @@ class Receiver:
                 raise Leave("what arrived is not what was sent: their digests differ")
             target.trim(max(arriving.spec.allocated, arriving.data))
             target.finish(arriving.spec)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
         else:
             self._close(arriving, None)
@@ -362,8 +382,8 @@ class Receiver:
             self._leave(arriving, Leave(reason))
 
     def _end(self, frame: Frame) -> None:
-        if self._wanted:
-            raise ProtocolError("the sender ends before it has answered")
+        if self._wanted or self._wants is not None or self._files:
+            raise ProtocolError("the sender ends before it has sent what it should")
         self._more = False
 
     def _tell(self, arriving: _Arriving, count: int) -> None:
@@ -377,7 +397,7 @@ class Receiver:
         if isinstance(error, OSError):
             reason = "{}: {}".format(error.filename or arriving.spec.name, error.strerror)
         else:
-            reason = str(error)
+            reason = str(error)[:_LONGEST_REASON]
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
         self._close(arriving, reason, space)
 
