@@ -45,6 +45,10 @@ class Link:
         self._lock = threading.Lock()
         self._pinger: Optional[threading.Event] = None
         self._credit_at = time.monotonic()
+        # Closing waits for calls that are under way, which never block: what a late thread reads or
+        # writes must not be another file that has got the descriptor's number.
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._closed = False
         for fd in (source, sink):
             os.set_blocking(fd, False)
             _widen(fd)
@@ -62,7 +66,9 @@ class Link:
         space = self._decoder.space()
         while True:
             try:
-                count = os.readv(self.source, [space])
+                with self._reading:
+                    self._check_open()
+                    count = os.readv(self.source, [space])
                 break
             except BlockingIOError:
                 self._wait([self.source], [])
@@ -83,7 +89,9 @@ class Link:
                 self._slow_down(sum(map(len, rest)))
             while rest:
                 try:
-                    count = os.writev(self.sink, rest)
+                    with self._writing:
+                        self._check_open()
+                        count = os.writev(self.sink, rest)
                 except BlockingIOError:
                     self._wait([], [self.sink])
                     continue
@@ -94,6 +102,10 @@ class Link:
                     count -= len(rest.pop(0))
                 if count:
                     rest[0] = rest[0][count:]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LinkError("{}: the connection was closed".format(self.name))
 
     def _lost(self, error: OSError) -> NoReturn:
         raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
@@ -149,8 +161,10 @@ class Link:
         """Close both descriptors. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
-        for fd in {self.source, self.sink}:
-            os.close(fd)
+        with self._reading, self._writing:
+            self._closed = True
+            for fd in {self.source, self.sink}:
+                os.close(fd)
 
 
 def peer_error(value: Dict[str, Any]) -> Exception:
