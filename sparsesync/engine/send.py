@@ -203,6 +203,8 @@ class Sender:
         result = read_result(value, file.spec.name, file.spec.size)
         if not file.over and result.left is None:
             raise ProtocolError("a file is closed that was not sent")
+        if self._runs_of is file:
+            self._drop()
         file.basis = bool(file.basis)
         file.over = True
         file.close()
