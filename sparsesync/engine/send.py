@@ -131,7 +131,7 @@ class Sender:
     def _run(self) -> None:
         listener = threading.Thread(target=self._listen, daemon=True)
         listener.start()
-        self._exhausted = False
+        self._exhausted = self._ended = False
         try:
             while True:
                 self._announce()
@@ -145,6 +145,7 @@ class Sender:
                 else:
                     self._flush()
                     self._next_event()
+            self._ended = True
             self.link.write(protocol.encode(protocol.END))
             while self._next_event():
                 pass
@@ -189,7 +190,7 @@ class Sender:
         elif event.kind == protocol.WANT:
             self._want(event.json())
         elif event.kind == protocol.DONE:
-            if self._files or not self._exhausted:
+            if self._files or not self._ended:
                 raise ProtocolError("the receiver ends before the sender")
             return False
         else:
