@@ -37,14 +37,23 @@ from .link import Link, peer_error
 from .outgoing import Outgoing, changed
 from .place import Leave, Result
 from .protocol import PAYLOAD, ProtocolError, get
-from .receive import BLOCK, FINE, blocks, digest_size, read_result
+from .receive import (
+    BLOCK,
+    FILES_AHEAD,
+    FINE,
+    LONGEST_NAME,
+    WANTS,
+    WANTS_AHEAD,
+    blocks,
+    digest_size,
+    read_result,
+)
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""
 
 _JOB_RANGES = 256
 _JOBS_AHEAD = 64
-_FILES_AHEAD = 1024
 _MOST_QUEUED = 32 << 20
 
 OnResult = Callable[[Result], None]
@@ -89,6 +98,7 @@ class Sender:
         self._jobs: Deque[_Job] = deque()
         self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
         self._wanted: Deque[Tuple[int, str, str]] = deque()
+        self._wants = 0
         self._wants_over = False
         self._events: "queue.Queue[Any]" = queue.Queue()
         self._put = self._got = 0
@@ -214,16 +224,21 @@ class Sender:
 
     def _want(self, value: Dict[str, Any]) -> None:
         wanted = get(value, "files", list)
-        self._wants_over = self._wants_over or not wanted
+        if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
+            raise ProtocolError("more files are wanted than may be")
+        self._wants_over = not wanted
         for each in wanted:
             if type(each) is not list or [type(part) for part in each] != [int, str, str]:
                 raise ProtocolError("a wanted file is not a number and two names")
+            self._wants += 1
+            if each[0] != self._wants or max(len(each[1]), len(each[2])) > LONGEST_NAME:
+                raise ProtocolError("a file is wanted that cannot be")
             self._wanted.append((each[0], each[1], each[2]))
 
     # What is to be done
 
     def _announce(self) -> None:
-        while not self._exhausted and len(self._files) < _FILES_AHEAD:
+        while not self._exhausted and len(self._files) < FILES_AHEAD:
             try:
                 file = next(self._source)
             except StopIteration:
