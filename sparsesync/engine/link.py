@@ -85,19 +85,21 @@ class Link:
         """Write the parts as they are, one after the other. Raises LinkError."""
         with self._lock:
             rest: List[memoryview] = [memoryview(part) for part in parts if part]
-            if self.bwlimit:
-                self._slow_down(sum(map(len, rest)))
             while rest:
+                # By the eighth of a second, so that the peer hears something all the time.
+                now = [rest[0][: max(self.bwlimit // 8, 512)]] if self.bwlimit else rest
                 try:
                     with self._writing:
                         self._check_open()
-                        count = os.writev(self.sink, rest)
+                        count = os.writev(self.sink, now)
                 except BlockingIOError:
                     self._wait([], [self.sink])
                     continue
                 except OSError as error:
                     self._lost(error)
                 self.sent += count
+                if self.bwlimit:
+                    self._slow_down(count)
                 while rest and count >= len(rest[0]):
                     count -= len(rest.pop(0))
                 if count:
@@ -121,7 +123,7 @@ class Link:
             raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))
 
     def _slow_down(self, count: int) -> None:
-        # Each frame pays in advance for the time it takes at this rate; a pause is not saved up for a burst.
+        # What is written takes the time that it takes at this rate; a pause is not saved up for a burst.
         assert self.bwlimit
         now = time.monotonic()
         self._credit_at = max(self._credit_at, now) + float(count) / self.bwlimit
