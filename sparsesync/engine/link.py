@@ -24,6 +24,9 @@ _PIPE = 1 << 20
 
 _F_SETPIPE_SZ = 1031
 
+_LONGEST = 8192
+"""How much of a message is sent: it may quote what the peer sent, which need not fit into a frame again."""
+
 
 class Link:
     """A connection by two descriptors, which it owns from now on.
@@ -141,8 +144,8 @@ class Link:
         self.send_json(
             kind,
             errno=getattr(error, "errno", None),
-            strerror=text,
-            filename=None if name is None else os.fsdecode(name),
+            strerror=text[:_LONGEST],
+            filename=None if name is None else os.fsdecode(name)[:_LONGEST],
             value=isinstance(error, ValueError),
         )
 
