@@ -34,6 +34,9 @@ class Outgoing:
         if not os.path.samestat(st, self.st) or changed(st, self.st):
             os.close(fd)
             raise Leave("it changed before it was sent")
+        if not stat.S_ISREG(st.st_mode):
+            os.close(fd)
+            raise Leave("it is not a regular file")
         self.fd = fd
         return fd
 
