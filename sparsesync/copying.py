@@ -172,7 +172,7 @@ class Copies:
         results: list[Result] = []
         try:
             place = {"into": keep != "content", "keep": keep, "inplace": inplace}
-            made = transfer.open_copy(destination.path if destination else os.fspath(dst), name, **place)
+            made = transfer.open_copy((destination.path or ".") if destination else os.fspath(dst), name, **place)
             plan = Planned(name, path, *transfer.measure(path))
             transfer.expect([plan])
             transfer.check_space()
@@ -183,7 +183,7 @@ class Copies:
         if result.no_space is not None:
             raise NoSpaceError(*result.no_space, os.fspath(dst))
         if result.left is not None:
-            raise OSError(errno.EIO, result.left, os.fspath(src))
+            raise OSError(result.errno or errno.EIO, result.left, os.fspath(src if result.at_source else dst))
         if isinstance(dst, str) and destination is not None:
             return dst[: len(dst) - len(destination.path)] + made
         return made

@@ -203,7 +203,8 @@ class Ends:
         if remote is None:
             return Site(end, given, "")
         # "host:" is the directory one gets to by logging in.
-        return Site(end, remote.path or ".", given[: len(given) - len(remote.path)])
+        path = remote.path[2:] if remote.path.startswith("~/") else "" if remote.path == "~" else remote.path
+        return Site(end, path or ".", given[: len(given) - len(remote.path)])
 
     def opposite(self, a: PathLike, b: PathLike) -> tuple[Site, Site]:
         """Where two paths are, one of them at least on another host: at two ends that compute the same digests."""

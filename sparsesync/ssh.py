@@ -51,10 +51,11 @@ _NO_PYTHON = 86
 """The exit status of our script where it finds no Python."""
 
 # Stage one fits into the command line: read a length and as many bytes, and run them.
+# In one line, since csh ends a quoted word with it. Nothing must be imported from the current directory, which -c puts
+# first. What is read ahead is none of the frames: we send none before the agent has greeted.
 _STAGE_ONE = (
-    'import os;f=os.fdopen(os.dup(0),\\"rb\\",0);n=int(f.readline());s=b\\"\\"\n'
-    "while len(s)<n:s+=f.read(n-len(s))or os._exit(3)\n"
-    "f.close();exec(s)"
+    "import sys;sys.path[:]=filter(None,sys.path);"
+    'f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
 )
 
 # Stage two imports the engine from memory: ``sources`` are the texts by module name.
@@ -119,7 +120,7 @@ class Agent:
         self.link.timeout = timeout
         self.digest: Digest
         self.compressors: dict[str, Any] = {}
-        self._busy = False
+        self._busy = True
 
     def greet(self, digest: Digest | None = None) -> None:
         """Send the program and agree on a digest, unless one is given. Raises LinkError with what is wrong there."""
@@ -149,6 +150,7 @@ class Agent:
             salt=self.digest.salt.hex(),
             timeout=self.link.timeout,
         )
+        self._busy = False
         if self.link.timeout:
             self.link.keep_alive(self.link.timeout / 3)
 
@@ -158,7 +160,7 @@ class Agent:
 
     def _status(self) -> int | None:
         try:
-            return self.process.wait(10)
+            return self.process.wait(2)
         except subprocess.TimeoutExpired:
             return None
 

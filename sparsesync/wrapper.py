@@ -206,8 +206,10 @@ class _Run:
                 )
             except (LinkError, FileNotFoundError) as error:
                 # Said even without -v: it costs the user what seeding would have saved.
-                self.result.handoff = str(error)
-                print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
+                shell_missing = isinstance(error, FileNotFoundError)
+                why = f"{far.shell[0]}: no such remote shell" if shell_missing else str(error)
+                self.result.handoff = why
+                print(f"sparsesync: {why}; everything is left to rsync", file=sys.stderr)
                 return None
             self.connected, self.control = True, agent.control
             stack.callback(self._count, agent)
@@ -326,9 +328,12 @@ def _run_rsync(command: list[str], environ: dict[str, str], stdin: IO[bytes] | N
     if stdin is not None:
         stdin.seek(0)
     process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def hand_on(number: int, frame: object) -> None:
-        if process is not None and process.poll() is None:
+        if process is None:
+            early.append(number)
+        elif process.poll() is None:
             process.send_signal(number)
 
     handlers = {}
@@ -338,6 +343,8 @@ def _run_rsync(command: list[str], environ: dict[str, str], stdin: IO[bytes] | N
                 handlers[number] = signal.signal(number, hand_on)
     try:
         process = subprocess.Popen(command, env=environ, stdin=stdin)
+        for missed in early:
+            process.send_signal(missed)
         status = process.wait()
     finally:
         for number, handler in handlers.items():

@@ -54,8 +54,14 @@ class Agent:
         value = hello.json()
         if get(value, "protocol", int) != protocol.VERSION:
             raise ProtocolError("the client speaks version {} of the protocol".format(value["protocol"]))
-        self.digest = Digest(get(value, "digest", str), bytes.fromhex(get(value, "salt", str)))
-        self.link.timeout = get(value, "timeout", float, optional=True)
+        try:
+            self.digest = Digest(get(value, "digest", str), bytes.fromhex(get(value, "salt", str)))
+        except (ImportError, KeyError, ValueError):
+            raise ProtocolError("the client chose a digest that is not to be had") from None
+        timeout = value.get("timeout")
+        if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout < 1e6):
+            raise ProtocolError("the client chose no proper timeout")
+        self.link.timeout = timeout
         if self.link.timeout:
             self.link.keep_alive(self.link.timeout / 3)
         while True:
@@ -72,7 +78,7 @@ class Agent:
                     self.link.send_json(protocol.DONE, **result)
             except LinkError:
                 raise
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 self.link.fail(protocol.FAIL, error)
 
     def _trouble(self, error: OSError) -> None:

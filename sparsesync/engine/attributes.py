@@ -30,12 +30,22 @@ def read(file: Union[int, str]) -> Dict[str, Any]:
     }
 
 
+def are_attributes(value: Dict[str, Any]) -> bool:
+    """Whether a dictionary has what :func:`read` puts into one."""
+    xattrs = value.get("xattrs")
+    return (
+        all(type(value.get(name)) is int for name in ("mode", "uid", "gid", "atime_ns", "mtime_ns"))
+        and type(xattrs) is dict
+        and all(type(content) is str for content in xattrs.values())
+    )
+
+
 def apply(fd: int, attributes: Dict[str, Any]) -> None:
     """Give an open file owner, extended attributes and mode, but no times. Raises OSError, ValueError for nonsense.
 
     What the destination cannot hold or the user may not set is left out.
     """
-    mode, uid, gid = (int(attributes[name]) for name in ("mode", "uid", "gid"))
+    mode, uid, gid = (attributes[name] for name in ("mode", "uid", "gid"))
     new = os.fstat(fd)
     if (uid, gid) != (new.st_uid, new.st_gid):
         try:
@@ -53,7 +63,7 @@ def apply(fd: int, attributes: Dict[str, Any]) -> None:
 
 def apply_times(fd: int, attributes: Dict[str, Any]) -> None:
     """Give an open file access and modification time."""
-    os.utime(fd, ns=(int(attributes["atime_ns"]), int(attributes["mtime_ns"])))
+    os.utime(fd, ns=(attributes["atime_ns"], attributes["mtime_ns"]))
 
 
 def umask() -> int:

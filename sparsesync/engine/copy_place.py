@@ -60,7 +60,7 @@ class CopyPlace(Place):
                 os.close(old)
         carried = spec.attributes
         if carried is not None and self.keep == "mode":
-            os.fchmod(target.fd, int(carried["mode"]))
+            os.fchmod(target.fd, carried["mode"])
         elif carried is not None and self.keep == "all":
             attributes.apply(target.fd, carried)
             attributes.apply_times(target.fd, carried)

@@ -24,6 +24,9 @@ _PIPE = 1 << 20
 
 _F_SETPIPE_SZ = 1031
 
+_LONGEST = 8192
+"""How much of a message is sent: it may quote what the peer sent, which need not fit into a frame again."""
+
 
 class Link:
     """A connection by two descriptors, which it owns from now on.
@@ -44,6 +47,10 @@ class Link:
         self._frames = iter(())  # type: Any
         self._lock = threading.Lock()
         self._pinger: Optional[threading.Event] = None
+        # Closing waits for calls that are under way, which never block: what a late thread reads or
+        # writes must not be another file that has got the descriptor's number.
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._closed = False
         for fd in (source, sink):
             os.set_blocking(fd, False)
             _widen(fd)
@@ -61,7 +68,9 @@ class Link:
         space = self._decoder.space()
         while True:
             try:
-                count = os.readv(self.source, [space])
+                with self._reading:
+                    self._check_open()
+                    count = os.readv(self.source, [space])
                 break
             except BlockingIOError:
                 self._wait([self.source], [])
@@ -78,21 +87,30 @@ class Link:
         """Write the parts as they are, one after the other. Raises LinkError."""
         with self._lock:
             rest: List[memoryview] = [memoryview(part) for part in parts if part]
-            if self.pace is not None:
-                self.pace.spend(sum(map(len, rest)))
             while rest:
+                # By the eighth of a second, so that the peer hears something all the time.
+                pace = self.pace
+                now = rest if pace is None else [rest[0][: max(pace.rate // 8, 512)]]
                 try:
-                    count = os.writev(self.sink, rest)
+                    with self._writing:
+                        self._check_open()
+                        count = os.writev(self.sink, now)
                 except BlockingIOError:
                     self._wait([], [self.sink])
                     continue
                 except OSError as error:
                     self._lost(error)
                 self.sent += count
+                if pace is not None:
+                    pace.spend(count)
                 while rest and count >= len(rest[0]):
                     count -= len(rest.pop(0))
                 if count:
                     rest[0] = rest[0][count:]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LinkError("{}: the connection was closed".format(self.name))
 
     def _lost(self, error: OSError) -> NoReturn:
         raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
@@ -118,8 +136,8 @@ class Link:
         self.send_json(
             kind,
             errno=getattr(error, "errno", None),
-            strerror=text,
-            filename=None if name is None else os.fsdecode(name),
+            strerror=text[:_LONGEST],
+            filename=None if name is None else os.fsdecode(name)[:_LONGEST],
             value=isinstance(error, ValueError),
         )
 
@@ -140,8 +158,10 @@ class Link:
         """Close both descriptors. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
-        for fd in {self.source, self.sink}:
-            os.close(fd)
+        with self._reading, self._writing:
+            self._closed = True
+            for fd in {self.source, self.sink}:
+                os.close(fd)
 
 
 def peer_error(value: Dict[str, Any]) -> Exception:

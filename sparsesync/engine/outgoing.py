@@ -36,6 +36,9 @@ class Outgoing:
         if not os.path.samestat(st, self.st) or changed(st, self.st):
             os.close(fd)
             raise Leave("it changed before it was sent")
+        if not stat.S_ISREG(st.st_mode):
+            os.close(fd)
+            raise Leave("it is not a regular file")
         if is_view(fd):
             os.close(fd)
             raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")

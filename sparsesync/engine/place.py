@@ -9,8 +9,8 @@ What rsync does after the seeding must come out as if it had made the files itse
   earlier partial file of rsync's, a backup that rsync would have to make.
 
 :meth:`Place.target` gives the :class:`~.fileio.Target` of one name, or raises :class:`Leave` with the reason
-why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name, ``.NAME.sparsesync``
-beside the file or below ``partial_dir``, that outlives a broken connection.
+why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
+``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
 
 No symlink is followed below the root. Sizes are bytes.
 """
@@ -25,7 +25,7 @@ from .attributes import umask
 from .extents import allocated
 from .fileio import NoSpaceError, Target, free_space, hidden_name, open_beneath
 
-PARTIAL = ".sparsesync"
+PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -60,7 +60,10 @@ class Spec(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content."""
+    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
+
+    ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
+    """
 
     name: str
     size: int
@@ -68,6 +71,8 @@ class Result(NamedTuple):
     sent: int
     left: Optional[str] = None
     no_space: Optional[Tuple[int, int]] = None
+    errno: Optional[int] = None
+    at_source: bool = False
 
 
 class Place:
@@ -167,7 +172,7 @@ class Place:
             os.close(directory)
 
     def target(self, spec: Spec) -> "Placed":
-        """The target for a file, to be opened. Raises Leave if rsync has to make it, ValueError for a bad name, OSError."""
+        """The target for a file, to be opened. Raises Leave if rsync must make it, ValueError for its name, OSError."""
         name, mode = spec.name, spec.mode
         parent, base = os.path.split(self.single or name)
         check_name(name)

@@ -22,17 +22,19 @@ The sender is not trusted: ranges are checked against the size that was announce
 If the connection breaks, what was received is kept as a partial file.
 """
 
+import contextlib
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
+from .attributes import are_attributes
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
 from .extents import Extent, extents
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
-from .protocol import Frame, ProtocolError, get
+from .protocol import Frame, ProtocolError, get, get_size
 
 BLOCK = 64 * 1024
 """The block that digests are compared by first, and that the guard is made of."""
@@ -42,7 +44,23 @@ FINE = 4096
 
 _DIGEST_SIZE = {BLOCK: 16, FINE: 8}
 
-_WANTS_AHEAD = 2048
+FILES_AHEAD = 1024
+"""The most files that are announced and not yet closed."""
+
+WANTS_AHEAD = 2048
+"""From how many files that are asked for and not yet announced no more are asked for."""
+
+WANTS = 64
+"""The most files in one WANT frame."""
+
+LONGEST_NAME = 4096
+"""The longest name of a file that any engine sends: PATH_MAX, in characters."""
+
+_WANT_SIZE = 64 * 1024
+_LONGEST_REASON = 8192
+
+_TROUBLE = (OSError, ValueError, OverflowError, Leave)
+"""What may go wrong with one file, with the peer's numbers too."""
 
 Progress = Optional[Callable[[int], object]]
 
@@ -106,7 +124,8 @@ class _Arriving:
             self.old = None
         if target is not None:
             target.keep = keep
-            target.close()
+            with contextlib.suppress(OSError):  # somebody removed the partial file
+                target.close()
 
 
 class Receiver:
@@ -154,7 +173,7 @@ class Receiver:
         try:
             while True:
                 self._ask_for_more()
-                if not self._more and not self._files:
+                if not self._more:
                     break
                 frame = self.link.read()
                 handler = self._handlers.get(frame.kind)
@@ -170,13 +189,15 @@ class Receiver:
                 arriving.close(keep=True)
 
     def _ask_for_more(self) -> None:
-        while self._wants is not None and len(self._wanted) < _WANTS_AHEAD:
+        while self._wants is not None and len(self._wanted) < WANTS_AHEAD:
             batch: List[Tuple[int, str, str]] = []
+            size = 0
             for path, name in self._wants:
                 self._count += 1
                 self._wanted[self._count] = name
                 batch.append((self._count, path, name))
-                if len(batch) == 64:
+                size += len(path) + len(name)
+                if len(batch) == WANTS or size > _WANT_SIZE:
                     break
             self.link.send_json(protocol.WANT, files=batch)
             if not batch:
@@ -193,21 +214,23 @@ class Receiver:
             name = self._wanted.pop(number)
         spec = Spec(
             name,
-            get(value, "size", int),
-            get(value, "data", int),
+            get_size(value, "size"),
+            get_size(value, "data"),
             get(value, "mode", int),
             get(value, "mtime_ns", int),
-            [mode for mode in get(value, "parents", list) if type(mode) is int],
+            [mode for mode in get(value, "parents", list)[: name.count("/")] if type(mode) is int],
             get(value, "attributes", dict, optional=True),
         )
-        if number <= self._announced or not 0 <= spec.size < 1 << 63:
+        if spec.attributes is not None and not are_attributes(spec.attributes):
+            raise ProtocolError("a file has attributes that are none")
+        if number <= self._announced or len(name) > LONGEST_NAME or len(self._files) == FILES_AHEAD:
             raise ProtocolError("a file is announced that cannot be")
         self._announced = number
         arriving = _Arriving(number, spec, self.digest)
         self._files[number] = arriving
         try:
             basis = arriving.basis = self.place.has_basis(spec)
-        except (OSError, ValueError) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
         else:
             self.link.send_json(protocol.STATE, id=number, basis=basis)
@@ -219,7 +242,7 @@ class Receiver:
             raise ProtocolError("a file is skipped that nobody asked for")
         why = get(value, "reason", str, optional=True)
         if why is not None:
-            self.on_result(Result(name, 0, 0, 0, why))
+            self.on_result(Result(name, 0, 0, 0, why, at_source=True))
 
     def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
         """The frame's content and its file; None if that has been left and the sender does not know yet."""
@@ -248,7 +271,7 @@ class Receiver:
             try:
                 target = arriving.open(self.place)
                 answer = b"".join([self._digest(arriving, target, offset, n)[:size] for offset, n in wanted])
-            except (OSError, ValueError, Leave) as error:
+            except _TROUBLE as error:
                 self._leave(arriving, error)
         self.link.write(protocol.encode_digests(asked.file, answer))
 
@@ -302,7 +325,7 @@ class Receiver:
             for offset, length in ranged.ranges:
                 write_all(target.fd, content[:length], offset)
                 content = content[length:]
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
             return
         arriving.sent += size
@@ -322,7 +345,7 @@ class Receiver:
                     write_all(target.fd, view, offset)
                 arriving.guard.update(protocol.pack_ranges([(offset, length)]) + self.digest.of(view))
                 self._tell(arriving, length)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
 
     def _hole(self, frame: Frame) -> None:
@@ -337,7 +360,7 @@ class Receiver:
                     target.cut(offset, arriving.spec.size)
                 else:
                     target.punch(offset, length)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
 
     def _finish(self, frame: Frame) -> None:
@@ -351,21 +374,21 @@ class Receiver:
                 raise Leave("what arrived is not what was sent: their digests differ")
             target.trim(max(arriving.spec.data, arriving.data))
             self.place.finish(target, arriving.spec)
-        except (OSError, ValueError, Leave) as error:
+        except _TROUBLE as error:
             self._leave(arriving, error)
         else:
-            self._close(arriving, None)
+            self._close(arriving)
 
     def _abort(self, frame: Frame) -> None:
         value = frame.json()
         arriving = self._find(get(value, "id", int))
         why = get(value, "reason", str)
         if arriving is not None:
-            self._leave(arriving, Leave(why))
+            self._leave(arriving, Leave(why), at_source=True)
 
     def _end(self, frame: Frame) -> None:
-        if self._wanted:
-            raise ProtocolError("the sender ends before it has answered")
+        if self._wanted or self._wants is not None or self._files:
+            raise ProtocolError("the sender ends before it has sent what it should")
         self._more = False
 
     def _tell(self, arriving: _Arriving, count: int) -> None:
@@ -375,23 +398,21 @@ class Receiver:
         if self.progress is not None:
             self.progress(count)
 
-    def _leave(self, arriving: _Arriving, error: Exception) -> None:
+    def _leave(self, arriving: _Arriving, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-        self._close(arriving, reason(error, arriving.spec.name), space)
+        left = reason(error, arriving.spec.name)[:_LONGEST_REASON]
+        self._close(arriving, Result("", 0, 0, 0, left, space, getattr(error, "errno", None), at_source))
 
-    def _close(self, arriving: _Arriving, left: Optional[str], no_space: Optional[Tuple[int, int]] = None) -> None:
+    def _close(self, arriving: _Arriving, how: Optional[Result] = None) -> None:
         del self._files[arriving.number]
         arriving.close(keep=False)
         spec = arriving.spec
-        self.link.send_json(
-            protocol.CLOSED,
-            id=arriving.number,
-            left=left,
-            no_space=no_space,
-            data=arriving.data,
-            sent=arriving.sent,
-        )
-        self.on_result(Result(spec.name, spec.size, arriving.data, arriving.sent, left, no_space))
+        result = how or Result("", 0, 0, 0)
+        result = result._replace(name=spec.name, size=spec.size, data=arriving.data, sent=arriving.sent)
+        told = result._asdict()
+        del told["name"], told["size"]  # the sender knows
+        self.link.send_json(protocol.CLOSED, id=arriving.number, **told)
+        self.on_result(result)
 
 
 def read_result(value: Dict[str, Any], name: str, size: int) -> Result:
@@ -406,4 +427,6 @@ def read_result(value: Dict[str, Any], name: str, size: int) -> Result:
         get(value, "sent", int),
         get(value, "left", str, optional=True),
         None if space is None else (space[0], space[1]),
+        get(value, "errno", int, optional=True),
+        bool(get(value, "at_source", bool, optional=True)),
     )

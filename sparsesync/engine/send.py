@@ -37,7 +37,17 @@ from .link import Link, peer_error
 from .outgoing import Outgoing, changed
 from .place import Leave, Result, reason
 from .protocol import PAYLOAD, ProtocolError, get
-from .receive import BLOCK, FINE, blocks, digest_size, read_result
+from .receive import (
+    BLOCK,
+    FILES_AHEAD,
+    FINE,
+    LONGEST_NAME,
+    WANTS,
+    WANTS_AHEAD,
+    blocks,
+    digest_size,
+    read_result,
+)
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""
@@ -46,7 +56,6 @@ _JOB_RANGES = 256
 _JOBS_AHEAD = 128
 """More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them."""
 
-_FILES_AHEAD = 1024
 _MOST_QUEUED = 32 << 20
 
 OnResult = Callable[[Result], None]
@@ -91,6 +100,7 @@ class Sender:
         self._jobs: Deque[_Job] = deque()
         self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
         self._wanted: Deque[Tuple[int, str, str]] = deque()
+        self._wants = 0
         self._wants_over = False
         self._events: "queue.Queue[Any]" = queue.Queue()
         self._put = self._got = 0
@@ -133,7 +143,7 @@ class Sender:
     def _run(self) -> None:
         listener = threading.Thread(target=self._listen, daemon=True)
         listener.start()
-        self._exhausted = False
+        self._exhausted = self._ended = False
         try:
             while True:
                 self._announce()
@@ -147,6 +157,7 @@ class Sender:
                 else:
                     self._flush()
                     self._next_event()
+            self._ended = True
             self.link.write(protocol.encode(protocol.END))
             while self._next_event():
                 pass
@@ -191,7 +202,7 @@ class Sender:
         elif event.kind == protocol.WANT:
             self._want(event.json())
         elif event.kind == protocol.DONE:
-            if self._files or not self._exhausted:
+            if self._files or not self._ended:
                 raise ProtocolError("the receiver ends before the sender")
             return False
         else:
@@ -205,6 +216,8 @@ class Sender:
         result = read_result(value, file.spec.name, file.spec.size)
         if not file.over and result.left is None:
             raise ProtocolError("a file is closed that was not sent")
+        if self._runs_of is file:
+            self._drop()
         file.basis = bool(file.basis)
         file.over = True
         file.close()
@@ -213,16 +226,21 @@ class Sender:
 
     def _want(self, value: Dict[str, Any]) -> None:
         wanted = get(value, "files", list)
-        self._wants_over = self._wants_over or not wanted
+        if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
+            raise ProtocolError("more files are wanted than may be")
+        self._wants_over = not wanted
         for each in wanted:
             if type(each) is not list or [type(part) for part in each] != [int, str, str]:
                 raise ProtocolError("a wanted file is not a number and two names")
+            self._wants += 1
+            if each[0] != self._wants or max(len(each[1]), len(each[2])) > LONGEST_NAME:
+                raise ProtocolError("a file is wanted that cannot be")
             self._wanted.append((each[0], each[1], each[2]))
 
     # What is to be done
 
     def _announce(self) -> None:
-        while not self._exhausted and len(self._files) < _FILES_AHEAD:
+        while not self._exhausted and len(self._files) < FILES_AHEAD:
             try:
                 file = next(self._source)
             except StopIteration:

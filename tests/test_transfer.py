@@ -1,0 +1,623 @@
+"""A sender and a receiver, joined: what arrives, what is left of a break, and what a hostile peer gets."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import stat
+import tempfile
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparsesync.engine import protocol
+from sparsesync.engine.link import Link
+from sparsesync.engine.outgoing import outgoing
+from sparsesync.engine.place import Place, Result
+from sparsesync.engine.protocol import LinkError, ProtocolError
+from sparsesync.engine.receive import Receiver
+from sparsesync.engine.send import Sender
+from tests.conftest import OnFilesystem
+from tests.filesystems import KINDS, allocated, data_bytes, need, need_tools, same_content
+from tests.transfers import DIGEST, Layout, Peer, against, transfer, write
+
+KIB = 1024
+MIB = 1024 * KIB
+
+sizes = st.sampled_from([0, 1, 4095, 4096, 4097, 64 * KIB, 64 * KIB + 1]) | st.integers(0, 600 * KIB)
+offsets = st.integers(0, 150).map(lambda n: n * 4096) | st.integers(0, 600 * KIB)
+lengths = st.sampled_from([1, 4096, 64 * KIB, 300 * KIB]) | st.integers(1, 100 * KIB)
+seeds = st.integers(0, 8)
+parts = st.lists(st.tuples(offsets, lengths, seeds), max_size=5)
+layouts = st.tuples(sizes, parts)
+mutations = st.tuples(st.integers(-100 * KIB, 100 * KIB) | st.just(0), parts)
+
+
+def changed(layout: Layout, how: tuple[int, Any]) -> Layout:
+    return max(layout[0] + how[0], 0), [*layout[1], *how[1]]
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Layout, Layout | None, Layout | None]:
+    """A source, its basis and a partial file of an earlier run, mostly related."""
+    source = draw(layouts)
+    related = st.just(source) | mutations.map(lambda how: changed(source, how))
+    either = st.none() | related | related | layouts
+    return source, draw(either), draw(st.none() | either)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Any]:
+    """Directories for examples: a fixture of pytest's is made once for all of them."""
+    yield lambda top: Path(tempfile.mkdtemp(dir=top))
+
+
+def settled(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@settings(
+    max_examples=int(os.environ.get("TRANSFER_EXAMPLES", "40")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(
+    files=st.lists(cases(), min_size=1, max_size=3),
+    inplace=st.booleans(),
+    compressor=st.sampled_from([None, "zlib", "zstd"]),
+    sparse=st.sampled_from(["auto", "auto", "always"]),
+    pull=st.booleans(),
+    partial_dir=st.sampled_from([None, None, ".part"]),
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_arrives_is_what_was_sent(
+    kind: str,
+    on: OnFilesystem,
+    files: list[tuple[Layout, Layout | None, Layout | None]],
+    inplace: bool,
+    compressor: str | None,
+    sparse: str,
+    pull: bool,
+    partial_dir: str | None,
+) -> None:
+    need_tools("cmp", "qemu-img")
+    if compressor == "zstd":
+        pytest.importorskip("zstandard")
+    top = Path(tempfile.mkdtemp(dir=on(kind)))
+    source, target = top / "source", top / "target"
+    source.mkdir()
+    target.mkdir()
+    names = [f"file {number}" for number in range(len(files))]
+    for name, (layout, basis, partial) in zip(names, files):
+        write(source / name, layout)
+        os.utime(source / name, ns=(10**18, 10**18 + 123456789))
+        if basis is not None:
+            write(target / name, basis)
+        if partial is not None:
+            if partial_dir:
+                (target / partial_dir).mkdir(exist_ok=True)
+            write(target / partial_dir / name if partial_dir else target / f".{name}.sparsesync", partial)
+    place = Place(str(target), inplace=inplace, partial_dir=partial_dir, resume=True)
+    try:
+        outcome = transfer(
+            [(source / name, name) for name in names], place, compressor=compressor, sparse=sparse, pull=pull
+        )
+    finally:
+        place.close()
+    assert outcome.errors == []
+    assert [result.left for result in outcome.receiver] == [None] * len(files)
+    assert [(r.name, r.size, r.data, r.sent) for r in outcome.sender] == [
+        (r.name, r.size, r.data, r.sent) for r in outcome.receiver
+    ]
+    kept = [f".{name}.sparsesync" for name, case in zip(names, files) if inplace and None not in case[1:]]
+    if partial_dir:
+        kept = [partial_dir] if any(inplace and None not in case[1:] for case in files) else []
+    assert sorted(os.listdir(target)) == sorted([*names, *kept])
+    for name, (layout, basis, partial), result in zip(names, files, outcome.receiver):
+        assert same_content(source / name, target / name)
+        settled(target / name)
+        settled(source / name)
+        assert data_bytes(target / name) <= data_bytes(source / name)
+        assert (target / name).stat().st_mtime_ns == 10**18 + 123456789
+        assert result.sent <= result.data <= data_bytes(source / name)
+        if basis == layout and (partial is None or inplace):
+            assert result.sent == 0
+    shutil.rmtree(top)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """The directory ``target``, beside an empty ``source``."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    opened = Place(str(tmp_path / "target"), resume=True)
+    yield opened
+    opened.close()
+
+
+def noise(count: int, seed: int = 5) -> bytes:
+    return random.Random(seed).randbytes(count)
+
+
+def test_a_block_of_which_each_half_is_somewhere_else(tmp_path: Path, place: Place) -> None:
+    """The earlier partial file has its beginning, the old file its middle; only the end has to be sent."""
+    content = noise(64 * KIB)
+    (tmp_path / "source/f").write_bytes(content)
+    (tmp_path / "target/f").write_bytes(b"x" * 4096 + content[4096 : 60 * KIB] + b"x" * 4096)
+    (tmp_path / "target/.f.sparsesync").write_bytes(content[:4096])
+    os.truncate(tmp_path / "target/.f.sparsesync", 64 * KIB)
+    outcome = transfer([(tmp_path / "source/f", "f")], place)
+    assert (outcome.errors, outcome.left("f"), outcome.sent) == ([], None, 4096)
+    assert (tmp_path / "target/f").read_bytes() == content
+
+
+# Hostile senders
+
+
+def announce(peer: Peer, number: int = 1, **fields: Any) -> None:
+    file = {"name": "f", "size": 8192, "allocated": 4096, "mode": 0o644, "mtime_ns": 10**18, "parents": [],
+            "attributes": None}  # fmt: skip
+    peer.say(protocol.FILE, id=number, **{**file, **fields})
+
+
+def send_data(peer: Peer, content: bytes = b"d" * 4096, number: int = 1, offset: int = 0) -> None:
+    """Data, and the end of a file that has no other."""
+    packed = protocol.pack_ranges([(offset, len(content))])
+    guard = DIGEST.of(packed + content)
+    peer.write(protocol.data_head(number, 0, packed, len(content)), content, protocol.encode_finish(number, guard))
+
+
+def received(
+    place: Place, script: Callable[[Peer], None], wants: list[tuple[str, str]] | None = None
+) -> tuple[list[Result], list[Exception]]:
+    results: list[Result] = []
+
+    def run(link: Link) -> None:
+        Receiver(link, DIGEST, place, results.append).run(None if wants is None else iter(wants))
+
+    errors = against(run, script)
+    return results, errors
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("what", ["f", ".f.sparsesync"])
+def test_a_file_that_is_made_after_the_sender_was_told_there_is_none(
+    tmp_path: Path, place: Place, what: str, inplace: bool
+) -> None:
+    place.inplace = inplace
+
+    def script(peer: Peer) -> None:
+        announce(peer)
+        assert peer.json(protocol.STATE)["basis"] is False
+        (tmp_path / "target" / what).write_bytes(b"x" * 8192)
+        send_data(peer)
+        peer.json(protocol.CLOSED)
+        peer.write(protocol.encode(protocol.END))
+        peer.all()
+
+    (result,), errors = received(place, script)
+    assert errors == []
+    if inplace and what == "f":
+        assert result.left == "it was made meanwhile"
+        assert (tmp_path / "target/f").read_bytes() == b"x" * 8192
+    else:
+        assert result.left is None
+        assert (tmp_path / "target/f").read_bytes() == b"d" * 4096 + bytes(4096)
+        assert os.listdir(tmp_path / "target") == ["f"]
+
+
+def finish(peer: Peer) -> None:
+    peer.write(protocol.encode(protocol.END))
+    peer.all()
+
+
+def range_frame(kind: int, *ranges: tuple[int, int], number: int = 1, code: int = 0) -> bytes:
+    return protocol.encode_ranges(kind, number, list(ranges), code)
+
+
+BAD_NAMES = ["../f", "/tmp/f", "a/../../f", "..", ".", "", "a/", "a/..", "a\0b", "\ud800", "x" * 300]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
+def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Place, name: str) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer, name=name)
+        send_data(peer)
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == [] and result.left and "\n" not in result.left
+    assert sorted(os.listdir(tmp_path)) == ["source", "target"] and not os.path.exists("/tmp/f")
+    assert [name for _, _, names in os.walk(tmp_path / "target") for name in names] == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": -1}, {"size": 1 << 63}, {"size": 8192.0}, {"size": "8192"}, {"size": True}, {"size": None},
+        {"allocated": -1}, {"allocated": 1 << 70}, {"allocated": []}, {"mode": None}, {"mode": "rw"}, {"mode": 1.5},
+        {"mtime_ns": None}, {"mtime_ns": "now"}, {"mtime_ns": 1e18}, {"mtime_ns": True}, {"parents": None},
+        {"parents": {}}, {"name": 3}, {"name": ["f"]}, {"name": "x/" * 2500 + "f"}, {"attributes": []}, {"number": 0},
+        {"number": -1},
+    ],
+    ids=lambda fields: str(fields)[:40],
+)  # fmt: skip
+def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Place, fields: dict[str, Any]) -> None:
+    results, (error,) = received(place, lambda peer: (announce(peer, **fields), peer.all())[1] and None)
+    assert results == [] and isinstance(error, ProtocolError)
+    assert os.listdir(tmp_path / "target") == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"mode": 1 << 80}, {"mode": -1}, {"mode": 0o777777}, {"mtime_ns": -(10**18)}, {"mtime_ns": 10**40},
+     {"mtime_ns": -(10**40)}, {"parents": [1 << 99, -1, True, "x", None]}, {"allocated": (1 << 63) - 1},
+     {"size": 1 << 62, "allocated": 1}, {"size": (1 << 63) - 1}],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_are_large(tmp_path: Path, place: Place, fields: dict[str, Any]) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer, name="a/b/f", **fields)
+        send_data(peer)
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == []
+    made = tmp_path / "target/a/b/f"
+    assert made.exists() == (result.left is None)
+    if result.left is None:
+        assert stat.S_IMODE(made.stat().st_mode) & ~0o777 == 0 and made.stat().st_size >= 4096
+    assert os.listdir(tmp_path / "target/a/b") == (["f"] if result.left is None else [])
+
+
+def test_a_huge_size_costs_nothing(tmp_path: Path, on: OnFilesystem) -> None:
+    place = Place(str(on("xfs")), resume=True)
+
+    def script(peer: Peer) -> None:
+        announce(peer, size=1 << 62)
+        peer.json(protocol.STATE)
+        send_data(peer, offset=(1 << 62) - 4096)
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == []
+    assert result.left is None and allocated(Path(place.path) / "f") < 64 * KIB
+    place.close()
+
+
+RANGE_TROUBLE = {
+    "beyond the end": [range_frame(protocol.KEEP, (4096, 4097))],
+    "far beyond": [range_frame(protocol.HOLE, (1 << 62, 1))],
+    "ask beyond": [range_frame(protocol.ASK, (8192, 1), code=4096)],
+    "out of order": [range_frame(protocol.KEEP, (4096, 1), (0, 1))],
+    "an odd block": [range_frame(protocol.ASK, (0, 1), code=5)],
+    "a block of none": [range_frame(protocol.ASK, (0, 1), code=0)],
+    "data without bytes": [protocol.data_head(1, 0, protocol.pack_ranges([(0, 4096)]), 0)],
+    "data with more": [protocol.data_head(1, 0, protocol.pack_ranges([(0, 3)]), 4), b"1234"],
+    "an unknown compressor": [protocol.data_head(1, 9, protocol.pack_ranges([(0, 4)]), 4), b"1234"],
+    "a bomb": [protocol.data_head(1, 1, protocol.pack_ranges([(0, 4096)]), len(zlib.compress(bytes(1 << 22)))),
+               zlib.compress(bytes(1 << 22))],
+    "data for nobody": [protocol.data_head(2, 0, protocol.pack_ranges([(0, 4)]), 4), b"1234"],
+    "finish for nobody": [protocol.encode_finish(7, b"x" * 32)],
+    "abort for nobody": [protocol.encode_json(protocol.ABORT, id=1 << 90, reason="x")],
+    "abort without a reason": [protocol.encode_json(protocol.ABORT, id=1)],
+    "a skip": [protocol.encode_json(protocol.SKIP, id=1, reason="x")],
+    "a state": [protocol.encode_json(protocol.STATE, id=1, basis=True)],
+    "digests": [protocol.encode_digests(1, b"x" * 16)],
+    "a call": [protocol.encode_json(protocol.CALL, op="x", arguments={})],
+    "the end": [protocol.encode(protocol.END)],
+    "the same again": [protocol.encode_json(protocol.FILE, id=1, name="f", size=1, allocated=1, mode=1, mtime_ns=1,
+                                            parents=[])],
+    "data thrice": [b"".join([protocol.data_head(1, 0, protocol.pack_ranges([(0, 4096)]), 4096), b"x" * 4096]) * 3],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", RANGE_TROUBLE)
+def test_frames_that_make_no_sense(tmp_path: Path, place: Place, trouble: str) -> None:
+    (tmp_path / "target/f").write_bytes(b"old" * 1000)
+
+    def script(peer: Peer) -> None:
+        announce(peer)
+        peer.json(protocol.STATE)
+        peer.write(*RANGE_TROUBLE[trouble])
+        peer.all()
+
+    results, (error,) = received(place, script)
+    assert results == [] and isinstance(error, ProtocolError), error
+    assert (tmp_path / "target/f").read_bytes() == b"old" * 1000
+    # What had been received is there for the next run, and nothing else is.
+    assert os.listdir(tmp_path / "target") in (["f"], ["f", ".f.sparsesync"], [".f.sparsesync", "f"])
+
+
+def test_a_guard_that_does_not_agree(tmp_path: Path, place: Place) -> None:
+    (tmp_path / "target/f").write_bytes(b"old")
+
+    def script(peer: Peer) -> None:
+        announce(peer)
+        peer.write(protocol.data_head(1, 0, protocol.pack_ranges([(0, 4)]), 4), b"1234")
+        peer.write(protocol.encode_finish(1, b"x" * 32))
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == [] and result.left and "digests differ" in result.left
+    assert (tmp_path / "target/f").read_bytes() == b"old" and os.listdir(tmp_path / "target") == ["f"]
+
+
+def test_more_files_than_may_be_under_way(tmp_path: Path, place: Place) -> None:
+    def script(peer: Peer) -> None:
+        threading.Thread(target=peer.all, daemon=True).start()
+        for number in range(1, 100_000):
+            announce(peer, number, name="x" * 4000)
+
+    results, (error,) = received(place, script)
+    assert isinstance(error, ProtocolError) and "announced" in str(error)
+
+
+def test_a_reason_that_is_too_long_to_be_told_again(place: Place) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer)
+        peer.say(protocol.ABORT, id=1, reason="x" * (protocol.CONTROL - 30))
+        announce(peer, 2, name="../" + "\\" * 4000)
+        finish(peer)
+
+    results, errors = received(place, script)
+    assert errors == [] and len(results) == 2 and all(result.left for result in results)
+
+
+def test_the_peer_says_that_it_failed(place: Place) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer)
+        peer.say(protocol.FAIL, errno=None, strerror="it hurts", filename=None, value=True)
+        peer.all()
+
+    with pytest.raises(AssertionError, match="ValueError: it hurts"):
+        received(place, script)
+
+
+def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Place) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer)
+        announce(peer, 2, name="g")
+        peer.json(protocol.STATE)
+        peer.json(protocol.STATE)
+        content = b"d" * 4096
+        packed = protocol.pack_ranges([(0, 4096)])
+        peer.write(protocol.data_head(1, 0, packed, 4096), content, range_frame(protocol.ASK, (0, 1), code=4096))
+        assert peer.hear()
+        (tmp_path / "target/.f.sparsesync").unlink()
+        peer.write(protocol.encode_finish(1, DIGEST.of(packed + content)))
+        assert peer.json(protocol.CLOSED)["left"]
+        send_data(peer, number=2)
+        finish(peer)
+
+    results, errors = received(place, script)
+    assert errors == [] and [bool(result.left) for result in results] == [True, False]
+    assert os.listdir(tmp_path / "target") == ["g"]
+
+
+@pytest.mark.parametrize("what", ["symlink", "dangling", "directory", "fifo", "hard link", "foreign"])
+def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: Place, what: str) -> None:
+    partial, other = tmp_path / "target/.f.sparsesync", tmp_path / "other"
+    other.write_bytes(b"other")
+    if what in ("symlink", "dangling"):
+        partial.symlink_to(other if what == "symlink" else tmp_path / "none")
+    elif what == "directory":
+        partial.mkdir()
+    elif what == "fifo":
+        os.mkfifo(partial)
+    elif what == "hard link":
+        os.link(other, partial)
+    else:
+        need(os.geteuid() == 0, "giving files away needs root")
+        partial.write_bytes(b"theirs")
+        os.chown(partial, 1234, 1234)
+    write(tmp_path / "source/f", (MIB, [(0, 4096, 1)]))
+    outcome = transfer([(tmp_path / "source/f", "f")], place)
+    assert outcome.errors == [] and outcome.left("f")
+    assert other.read_bytes() == b"other" and not (tmp_path / "none").exists()
+    assert os.listdir(tmp_path / "target") == [".f.sparsesync"]
+
+
+@pytest.mark.parametrize("up", ["a", "a/b"])
+def test_a_parent_that_is_a_symlink(tmp_path: Path, place: Place, up: str) -> None:
+    (tmp_path / "out/b").mkdir(parents=True)
+    (tmp_path / "target" / up).parent.mkdir(exist_ok=True)
+    (tmp_path / "target" / up).symlink_to(tmp_path / "out")
+    write(tmp_path / "source/f", (MIB, [(0, 4096, 1)]))
+    outcome = transfer([(tmp_path / "source/f", "a/b/f")], place)
+    assert outcome.errors == [] and outcome.left("a/b/f") == f"{up} at the destination is not a directory"
+    assert [names for _, _, names in os.walk(tmp_path / "out")] == [[], []]
+
+
+def test_two_at_the_same_partial_file(tmp_path: Path, place: Place) -> None:
+    source = write(tmp_path / "source/f", (MIB, [(0, 300 * KIB, 5)]))
+    other = Place(str(tmp_path / "target"), resume=True)
+
+    def meanwhile(count: int) -> None:
+        if not found:
+            found.append(transfer([(source, "f")], other).left("f"))
+
+    found: list[str | None] = []
+    outcome = transfer([(source, "f")], place, on_data=meanwhile)
+    other.close()
+    assert outcome.errors == [] and outcome.left("f") is None
+    assert found == ["f: another run is writing it"]
+    assert same_content(source, tmp_path / "target/f") and os.listdir(tmp_path / "target") == ["f"]
+
+
+# Hostile receivers
+
+
+def sent(
+    files: list[Path], script: Callable[[Peer], None], pull: bool = False
+) -> tuple[list[Result], list[Exception]]:
+    results: list[Result] = []
+
+    def run(link: Link) -> None:
+        sender = Sender(link, DIGEST, results.append)
+        if pull:
+            sender.send_wanted(outgoing)
+        else:
+            sender.send(outgoing(str(path), path.name) for path in files)
+
+    errors = against(run, script)
+    return results, errors
+
+
+def state(basis: object, number: object = 1) -> bytes:
+    return protocol.encode_json(protocol.STATE, id=number, basis=basis)
+
+
+def closed(number: int = 1, **fields: Any) -> bytes:
+    values = {"left": None, "no_space": None, "data": 0, "sent": 0, **fields}
+    return protocol.encode_json(protocol.CLOSED, id=number, **values)
+
+
+ANSWERS = {
+    "a state that is none": [state("yes")],
+    "a state that is a number": [state(1)],
+    "the state of another": [state(True, 2)],
+    "the state of none": [state(True, None)],
+    "two states": [state(True) * 2],
+    "closed without being sent": [closed()],
+    "closed, and unknown": [closed(9, left="x")],
+    "closed for a list": [closed(left=["x"])],
+    "closed twice": [closed(left="x") * 2],
+    "no space that is none": [closed(left="x", no_space=[1, "2"])],
+    "no space for three": [closed(left="x", no_space=[1, 2, 3])],
+    "digests unasked for": [protocol.encode_digests(1, b"x" * 16)],
+    "no digests": [state(True), protocol.encode_digests(1, b"")],
+    "more digests": [state(True), protocol.encode_digests(1, b"x" * 32)],
+    "half a digest": [state(True), protocol.encode_digests(1, b"x" * 8)],
+    "digests of another": [state(True), protocol.encode_digests(2, b"x" * 16)],
+    "the same digests again": [state(True), protocol.encode_digests(1, b"x" * 16) * 3],
+    "done": [protocol.encode_json(protocol.DONE)],
+    "done after all was left": [state(True), closed(left="x"), protocol.encode_json(protocol.DONE)],
+    "a file": [protocol.encode_json(protocol.FILE, id=1)],
+    "data": [protocol.data_head(1, 0, protocol.pack_ranges([(0, 1)]), 1), b"x"],
+    "the end": [protocol.encode(protocol.END)],
+    "an item": [protocol.encode_json(protocol.ITEM)],
+    "text": [b"Connection to host closed.\n"],
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_answers_that_make_no_sense(tmp_path: Path, answer: str) -> None:
+    path = write(tmp_path / "f", (MIB, [(0, 4096, 5)]))
+
+    def script(peer: Peer) -> None:
+        peer.json(protocol.FILE)
+        peer.write(*ANSWERS[answer])
+        peer.all()
+
+    results, (error,) = sent([path], script)
+    assert isinstance(error, ProtocolError), error
+    assert all(result.left for result in results)
+
+
+def test_done_while_there_is_something_to_send(tmp_path: Path) -> None:
+    """What was left is over, but the sender has not said so when it is told that the receiver is done."""
+    path = write(tmp_path / "f", (64 * MIB, [(0, 64 * MIB, 1)]))
+
+    def script(peer: Peer) -> None:
+        peer.json(protocol.FILE)
+        peer.write(state(False))
+        assert peer.hear()
+        peer.write(closed(left="x"), protocol.encode_json(protocol.DONE))
+        peer.all()
+
+    results, (error,) = sent([path], script)
+    assert isinstance(error, ProtocolError) and [result.left for result in results] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [None, {}, 3, [3], [[1]], [["1", "f", "f"]], [[1, 2, "f"]], [[1, "f", "f", "f"]], [[0, "f", "f"]],
+     [[-1, "f", "f"]], [[2, "f", "f"]], [[1, "f", "f"], [1, "f", "f"]], [[1 << 40, "f", "f"]], [[True, "f", "f"]],
+     [[1, "x" * 5000, "f"]], [[1, "f", "f"]] * 3000],
+    ids=lambda files: str(files)[:30],
+)  # fmt: skip
+def test_wants_that_make_no_sense(files: object) -> None:
+    def script(peer: Peer) -> None:
+        peer.say(protocol.WANT, files=files)
+        peer.all()
+
+    _, (error,) = sent([], script, pull=True)
+    assert isinstance(error, ProtocolError), error
+
+
+def test_wants_without_end(tmp_path: Path) -> None:
+    """They arrive faster than they can be answered: the sender is not to remember them all."""
+
+    def script(peer: Peer) -> None:
+        threading.Thread(target=peer.all, daemon=True).start()
+        for batch in range(1000):
+            peer.say(protocol.WANT, files=[(batch * 64 + n, "x" * 4000, "f") for n in range(1, 65)])
+
+    tracemalloc.start()
+    try:
+        _, (error,) = sent([], script, pull=True)
+        assert tracemalloc.get_traced_memory()[1] < 50 * MIB
+    finally:
+        tracemalloc.stop()
+    assert isinstance(error, LinkError)
+
+
+def test_wants_that_cannot_be_met(tmp_path: Path, place: Place) -> None:
+    os.mkfifo(tmp_path / "source/fifo")
+    (tmp_path / "source/to").symlink_to("/etc/passwd")
+    (tmp_path / "source/directory").mkdir()
+    names = ["fifo", "to", "directory", "none", "a\0b", "\ud800", "x" * 300, ""]
+    files = [(Path(f"{tmp_path}/source/{name}"), f"f{number}") for number, name in enumerate(names)]
+    outcome = transfer([*files, (write(tmp_path / "source/f", (MIB, [])), "f")], place, pull=True)
+    assert outcome.errors == []
+    assert {result.name for result in outcome.receiver if result.left} == {name for _, name in files}
+    assert outcome.left("f") is None and os.listdir(tmp_path / "target") == ["f"]
+
+
+def test_long_names_are_asked_for_by_the_frame(tmp_path: Path, place: Place) -> None:
+    """Bytes that are no UTF-8 take six each in JSON."""
+    directory = tmp_path / "source"
+    for _ in range(6):
+        directory /= "\udcff" * 250
+    directory.mkdir(parents=True)
+    files = [(write(directory / f"{n}", (4096, [])), f"{directory.relative_to(tmp_path / 'source')}/{n}")
+             for n in range(200)]  # fmt: skip
+    outcome = transfer(files, place, pull=True)
+    assert outcome.errors == [] and len(outcome.receiver) == 200
+    assert not any(result.left for result in outcome.receiver)
+
+
+def test_what_was_to_be_sent_of_a_file_that_is_left_does_not_go_into_another(tmp_path: Path) -> None:
+    """The receiver leaves a file of which half a frame is filled, and the next one begins without a pause."""
+    a = write(tmp_path / "a", (64 * MIB, [(n * 64 * KIB, 12 * KIB, 5) for n in range(400)]))
+    b = write(tmp_path / "b", (64 * MIB, [(60 * MIB, 8 * KIB, 5)]))
+    ranges = []
+
+    def script(peer: Peer) -> None:
+        peer.json(protocol.FILE)
+        peer.json(protocol.FILE)
+        peer.write(state(False), state(False, 2))
+        assert peer.hear()
+        peer.write(closed(left="x"))
+        for kind, payload in iter(peer.hear, None):  # type: ignore[misc]
+            if kind == protocol.DATA and (data := protocol.read_ranged(memoryview(payload))).file == 2:
+                ranges.extend(data.ranges)
+            elif kind == protocol.FINISH:
+                peer.write(closed(2))
+            elif kind == protocol.END:
+                peer.say(protocol.DONE)
+
+    results, errors = sent([a, b], script)
+    assert errors == [] and [result.left for result in results] == ["x", None]
+    assert ranges == [(60 * MIB, 8 * KIB)]
