@@ -27,7 +27,7 @@ from sparsesync.engine.receive import Receiver
 from sparsesync.engine.send import Sender
 from tests.conftest import OnFilesystem
 from tests.filesystems import KINDS, allocated, data_bytes, need, need_tools, same_content
-from tests.transfers import DIGEST, Layout, Peer, against, transfer, write
+from tests.transfers import DIGEST, Layout, Middle, Outcome, Peer, against, transfer, write
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -621,3 +621,168 @@ def test_what_was_to_be_sent_of_a_file_that_is_left_does_not_go_into_another(tmp
     results, errors = sent([a, b], script)
     assert errors == [] and [result.left for result in results] == ["x", None]
     assert ranges == [(60 * MIB, 8 * KIB)]
+
+
+# Breaks
+
+
+CUT_LAYOUT: Layout = (
+    2 * MIB, [(0, 200 * KIB, 5), (512 * KIB, 300 * KIB, 8), (MIB, 100 * KIB, 4), (1900 * KIB, 4096, 2)]
+)  # fmt: skip
+
+
+class Case:
+    """Three files on their way to a place that has none, the same, and an older one of them."""
+
+    def __init__(self, top: Path, inplace: bool) -> None:
+        self.source, self.target = top / "source", top / "target"
+        self.source.mkdir()
+        self.target.mkdir()
+        size, parts = CUT_LAYOUT
+        self.files = []
+        for name, seed in (("new", 0), ("same", 3), ("older", 6)):
+            layout: Layout = (size, [(offset, length, part + seed) for offset, length, part in parts])
+            self.files.append((write(self.source / name, layout), name))
+            os.utime(self.source / name, ns=(10**18, 10**18))
+            if name != "new":
+                older: Layout = (size + 5000, [*layout[1][:2], (MIB + 8192, 50 * KIB, 7)])
+                write(self.target / name, older if name == "older" else layout)
+                os.utime(self.target / name, ns=(10**17, 10**17))
+        self.before = {name: (self.target / name).read_bytes() for name in os.listdir(self.target)}
+        self.inplace = inplace
+
+    def run(self, middle: Middle | None = None, pull: bool = False) -> Outcome:
+        place = Place(str(self.target), inplace=self.inplace, resume=True)
+        try:
+            # A peer that is gone may only show in its silence: what was cut off may be the end of a frame.
+            return transfer(self.files, place, pull=pull, compressor="zlib", middle=middle, timeout=5)
+        finally:
+            place.close()
+
+    def check(self, outcome: Outcome) -> None:
+        """Each file is the old one or the new one, and who says that it is the new one is right."""
+        done = {result.name for result in outcome.receiver if result.left is None}
+        names = {name for _, name in self.files}
+        assert {name for name in os.listdir(self.target) if not name.startswith(".")} <= names
+        for path, name in self.files:
+            target = self.target / name
+            if target.exists() and target.read_bytes() == path.read_bytes():
+                if name in done:
+                    assert target.stat().st_mtime_ns == 10**18
+                continue
+            assert name not in done
+            if self.inplace and name in self.before:
+                assert target.stat().st_mtime_ns != 10**18
+            else:
+                assert (target.read_bytes() if target.exists() else None) == self.before.get(name)
+        # A sender that has heard nothing bad knows as much as the receiver.
+        assert outcome.errors or {result.name for result in outcome.sender if result.left is None} == done
+        assert outcome.errors or len(outcome.receiver) == len(self.files)
+
+    def complete(self, pull: bool) -> None:
+        second = self.run(pull=pull)
+        assert second.errors == [] and [result.left for result in second.receiver] == [None] * len(self.files)
+        for path, name in self.files:
+            assert same_content(path, self.target / name)
+        assert sorted(os.listdir(self.target)) == sorted(name for _, name in self.files)
+
+
+@settings(
+    max_examples=int(os.environ.get("CUT_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(st.booleans(), st.floats(0, 1), st.integers(0, 255), st.booleans(), st.booleans())
+def test_a_cut_or_a_bad_byte_anywhere(
+    on: OnFilesystem, to_receiver: bool, where: float, flip: int, inplace: bool, pull: bool
+) -> None:
+    need_tools("cmp")
+    top = Path(tempfile.mkdtemp(dir=on("ext4")))
+    try:
+        whole = sum(length for _, length, _ in CUT_LAYOUT[1])
+        # What crosses: most of one file's data and part of another's one way, questions and answers the other.
+        case = Case(top, inplace)
+        count = int(where * (whole if to_receiver else 1500))
+        outcome = case.run(Middle(to_receiver, count, flip), pull)
+        case.check(outcome)
+        case.complete(pull)
+    finally:
+        shutil.rmtree(top)
+
+
+@pytest.mark.parametrize("pull", [False, True])
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.9])
+def test_what_was_received_before_a_break_is_not_sent_again(
+    tmp_path: Path, place: Place, where: float, pull: bool
+) -> None:
+    count = 8 * MIB
+    path = tmp_path / "source/f"
+    path.write_bytes(noise(count))
+    os.truncate(path, 16 * MIB)
+    first = transfer([(path, "f")], place, pull=pull, middle=Middle(True, int(count * where)))
+    assert first.errors and os.listdir(tmp_path / "target") == [".f.sparsesync"]
+    assert stat.S_IMODE((tmp_path / "target/.f.sparsesync").stat().st_mode) == 0o600
+    second = transfer([(path, "f")], place, pull=pull)
+    assert second.errors == [] and second.left("f") is None
+    # What was under way when it broke: a frame, and what the sockets between the ends hold.
+    assert second.sent <= count * (1 - where) + 512 * KIB
+    assert same_content(path, tmp_path / "target/f") and os.listdir(tmp_path / "target") == ["f"]
+
+
+# A source that changes
+
+
+@pytest.mark.parametrize("pull", [False, True])
+@pytest.mark.parametrize("what", ["truncate", "append", "rewrite", "replace", "remove"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_source_that_changes_while_it_is_sent(
+    tmp_path: Path, place: Place, what: str, old: bool, pull: bool
+) -> None:
+    path, target = tmp_path / "source/f", tmp_path / "target/f"
+    path.write_bytes(noise(4 * MIB))
+    os.truncate(path, 8 * MIB)
+    if old:
+        target.write_bytes(b"old")
+    done: list[int] = []
+
+    def change(count: int) -> None:
+        if not done:
+            done.append(count)
+            if what == "truncate":
+                os.truncate(path, MIB)
+            elif what == "replace":
+                path.with_name("g").write_bytes(b"another")
+                os.rename(path.with_name("g"), path)
+            elif what == "remove":
+                path.unlink()
+            else:
+                with open(path, "r+b") as file:
+                    file.seek(0, os.SEEK_END if what == "append" else os.SEEK_SET)
+                    file.write(b"more")
+
+    outcome = transfer([(path, "f")], place, on_data=change, pull=pull)
+    assert outcome.errors == []
+    if what in ("replace", "remove"):
+        # What was opened is sent; that another file has the name now is for rsync's pass to see.
+        assert outcome.left("f") is None and target.read_bytes() == noise(4 * MIB) + bytes(4 * MIB)
+        return
+    left = outcome.left("f")
+    assert left and ("changed while it was copied" in left or what == "truncate" and "truncated" in left)
+    assert os.listdir(tmp_path / "target") == (["f"] if old else [])
+    assert not old or target.read_bytes() == b"old"
+    assert [result.left for result in outcome.sender] == [left]
+
+
+def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Place) -> None:
+    names = ["a", "b", "c"]
+    paths = [write(tmp_path / "source" / name, (MIB, [(0, 4096, 1)])) for name in names]
+
+    def change(count: int) -> None:
+        os.truncate(paths[1], 5)
+        paths[2].unlink(missing_ok=True)
+
+    # The first is large, so that the others are announced and not yet opened.
+    paths[0].write_bytes(noise(100 * MIB))
+    outcome = transfer(list(zip(paths, names)), place, on_data=change)
+    assert outcome.errors == []
+    assert outcome.left("b") == "it changed before it was sent"
+    assert outcome.left("c") == f"{paths[2]}: No such file or directory"
+    assert outcome.left("a") is None and os.listdir(tmp_path / "target") == ["a"]
