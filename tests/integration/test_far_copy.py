@@ -129,3 +129,43 @@ def test_only_str_is_ever_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("a:b").write_bytes(b"x")
     sparsesync.copyfile(Path("a:b"), "./c:d")
     assert Path("c:d").read_bytes() == b"x"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> tuple[Path, str]:
+    """A far home, and a remote shell that leads there: on this machine, with a login shell that csh stands for."""
+    (tmp_path / "home").mkdir()
+    rsh = tmp_path / "rsh"
+    # csh ends a quoted word at the end of the line; so does this, by passing on the first line only.
+    rsh.write_text(f'#!/bin/sh\nshift\ncd {tmp_path}/home || exit\nexec sh -c "$(printf %s "$*" | head -n 1)"\n')
+    rsh.chmod(0o755)
+    return tmp_path / "home", str(rsh)
+
+
+def test_into_the_far_home(home: tuple[Path, str], source: Path) -> None:
+    place, rsh = home
+    assert sparsesync.copy(str(source), "host:", rsh=rsh) == "host:./src"
+    assert sparsesync.copy(str(source), "host:sub", rsh=rsh) == "host:sub"
+    assert same_content(source, place / "src") and same_content(source, place / "sub")
+    assert {found.path for found in sparsesync.scan("host:~", rsh=rsh)} == {"host:./src", "host:./sub"}
+    assert list(sparsesync.verify("host:~/src", source, rsh=rsh)) == []
+
+
+def test_nothing_is_imported_from_the_far_home(home: tuple[Path, str], source: Path) -> None:
+    place, rsh = home
+    for name in ("json", "zlib", "select", "queue", "sparsesync", "blake3"):
+        (place / f"{name}.py").write_text("import os; os._exit(7)\n")
+    sparsesync.copy(str(source), "host:", rsh=rsh)
+    assert same_content(source, place / "src")
+
+
+def test_errors_name_the_end_they_were_met_at(server: Sshd, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "is").mkdir()
+    os.mkfifo(tmp_path / "is/src")
+    with pytest.raises(OSError) as caught:
+        sparsesync.copy(str(source), f"host:{tmp_path}/is", rsh=server.rsh)
+    assert caught.value.filename == f"host:{tmp_path}/is"
+    with filesystem("ext4", tmp_path / "fs", "32M") as place:
+        command("mount", "-o", "remount,ro", place)
+        done = copy(server, source, f"host:{place}/x")
+        assert done.stderr.decode().startswith(f"sparsesync: host:{place}/x: Read-only file system (")
