@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import tracemalloc
@@ -786,3 +789,66 @@ def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Place) -
     assert outcome.left("b") == "it changed before it was sent"
     assert outcome.left("c") == "No such file or directory"
     assert outcome.left("a") is None and os.listdir(tmp_path / "target") == ["a"]
+
+
+# Memory
+
+END = """
+import resource, socket, sys
+from sparsesync.engine.capabilities import Digest
+from sparsesync.engine.link import Link
+from sparsesync.engine.outgoing import outgoing
+from sparsesync.engine.place import Place
+from sparsesync.engine.receive import Receiver
+from sparsesync.engine.send import Sender
+role, path, fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
+end = socket.socket(fileno=fd)
+link, results = Link(fd, fd), []
+digest = Digest("sha256", b"")
+if role == "send":
+    Sender(link, digest, results.append).send(iter([outgoing(path, "f")]))
+else:
+    Receiver(link, digest, Place(path, resume=True), results.append).run()
+end.shutdown(socket.SHUT_WR)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, results[0].left, results[0].data, results[0].sent)
+"""
+
+
+def peaks(source: Path, target: Path) -> tuple[list[int], int, int]:
+    """The peak sizes in KiB of two processes that send a file, and how much data it had and how much was sent."""
+    ends = socket.socketpair()
+    roles = zip(("send", "receive"), (source, target), ends)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", END, role, path, str(end.fileno())], pass_fds=[end.fileno()], stdout=subprocess.PIPE
+        )
+        for role, path, end in roles
+    ]
+    for end in ends:
+        end.close()
+    said = [process.communicate(timeout=120)[0].decode().split() for process in processes]
+    assert [words[1] for words in said] == ["None", "None"]
+    return [int(words[0]) for words in said], int(said[0][2]), int(said[0][3])
+
+
+@pytest.mark.parametrize("what", ["200,000 extents", "100 GiB"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, on: OnFilesystem, what: str) -> None:
+    # xfs: ext4 has no room for a file of 100 GiB on a small filesystem, and tmpfs keeps all in memory.
+    top = tmp_path if what == "200,000 extents" else on("xfs")
+    (top / "there").mkdir()
+    with open(top / "f", "wb") as file:
+        if what == "100 GiB":
+            file.truncate(100 << 30)
+            for number in range(100):
+                os.pwrite(file.fileno(), noise(64 * KIB, number), number << 30)
+        else:
+            for number in range(200_000):
+                os.pwrite(file.fileno(), b"%d" % number, number * 8 * KIB)
+    sizes, data, sent = peaks(top / "f", top / "there")
+    assert max(sizes) < 64 * KIB and sent == data
+    os.utime(top / "f")
+    with open(top / "f", "r+b") as file:
+        file.write(b"!")
+    sizes, data, sent = peaks(top / "f", top / "there")
+    assert max(sizes) < 64 * KIB and sent == 4096
+    assert os.stat(top / "there/f").st_mtime_ns == os.stat(top / "f").st_mtime_ns
