@@ -13,9 +13,8 @@ import os
 import stat
 from typing import Any
 
-from .engine import copyfile as here
 from .engine.copy import Progress, check_choices
-from .engine.copyfile import Path
+from .engine.copyfile import Path, copy_file
 from .engine.fileio import NoSpaceError
 from .engine.place import Result
 
@@ -42,10 +41,13 @@ def copyfile(
     One of the two may be ``"host:path"``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and
     ``python`` the Python to use there (by default one is looked for).
 
-    ``src`` may be a block device of this machine. Raises shutil.SameFileError, shutil.SpecialFileError,
-    IsADirectoryError, NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile,
-    ValueError for an unknown choice, LinkError if the other host cannot be reached or is lost, OSError otherwise.
-    Nothing is changed then, unless ``inplace``, and nothing left behind but the partial file of a lost connection.
+    On one machine ``src`` may be a block device, and a file of the kernel's (proc, sysfs) is read to its end; ``dst``
+    may be a device: it is written to and keeps its attributes, and holes read as zeros in a block device.
+
+    Raises shutil.SameFileError, shutil.SpecialFileError for a pipe or a socket, IsADirectoryError,
+    NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, ValueError for an unknown
+    choice, LinkError if the other host cannot be reached or is lost, OSError otherwise. Nothing is changed then, unless
+    ``inplace`` or in a device, and nothing left behind but the partial file of a lost connection.
     """
     return _copy("content", src, dst, follow_symlinks, inplace, reflink, sparse, progress, rsh, python)
 
@@ -101,9 +103,6 @@ def _copy(
         )  # fmt: skip
 
 
-_HERE = {"content": here.copyfile, "mode": here.copy, "all": here.copy2}
-
-
 class Copies:
     """Copies that share their connections to other hosts. A context manager."""
 
@@ -122,12 +121,12 @@ class Copies:
     def copy(self, src: Path, dst: Path, keep: str, **options: Any) -> Path:
         """Copy ``src`` to ``dst``, and of its attributes ``keep``: "content", "mode" or "all". See :func:`copyfile`."""
         if not (_may_be_remote(src) or _may_be_remote(dst)):
-            return _HERE[keep](src, dst, **options)
+            return copy_file(src, dst, keep, **options)
         from .remote import split_remote
 
         source, destination = (split_remote(path) if isinstance(path, str) else None for path in (src, dst))
         if source is None and destination is None:
-            return _HERE[keep](src, dst, **options)
+            return copy_file(src, dst, keep, **options)
         if source is not None and destination is not None:
             raise ValueError(f"{src}: the source and the destination cannot both be on another host")
         return self._far_copy(src, dst, source, destination, keep, **options)

@@ -5,6 +5,8 @@ sources are also sent to hosts where nothing can be installed. It imports
 nothing from the rooms above it. Read the modules in this order:
 :mod:`extents` (where the data is), :mod:`fileio` (one open file),
 :mod:`delta` (which blocks differ), :mod:`copy` (bring a target to a source's
-content), :mod:`scan` (find the sparse files of a tree), :mod:`manifest` (what is in a tree, for a comparison with
-another end).
+content), :mod:`copyfile` (by path, as shutil), :mod:`scan` (find the sparse files of a tree), :mod:`place` (a
+destination, and how rsync would put a file there); then what two machines need: :mod:`protocol` (the bytes between
+them), :mod:`link` (a connection), :mod:`send` and :mod:`receive` (the two ends of a transfer), :mod:`manifest` (what is
+in a tree, for a comparison), :mod:`agent` (the far end's main loop).
 """

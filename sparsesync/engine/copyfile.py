@@ -1,6 +1,6 @@
-"""shutil's ``copyfile``, ``copy`` and ``copy2``, with holes.
+"""One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
-Each opens the source, makes a :class:`~.fileio.Target` for the destination (:func:`replacing`), has
+:func:`copy_file` opens the source, makes a :class:`~.fileio.Target` for the destination (:func:`replacing`), has
 :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
 and commits. So an existing destination is replaced whole or not at all; what shutil would
 have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
@@ -24,9 +24,10 @@ Path = Union[str, "os.PathLike[str]"]
 Finish = Callable[[int, int], None]
 
 
-def copyfile(
+def copy_file(
     src: Path,
     dst: Path,
+    keep: str,
     *,
     follow_symlinks: bool = True,
     inplace: bool = False,
@@ -34,68 +35,14 @@ def copyfile(
     sparse: str = "auto",
     progress: Progress = None
 ) -> Path:
-    """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``.
+    """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
 
-    As shutil.copyfile. An existing ``dst`` is replaced atomically; with ``inplace`` only the blocks
-    that differ are written to it and what became a hole is punched. ``reflink`` is "auto" (share extents where
-    the filesystem can), "always" or "never"; ``sparse`` is "auto" (the source's holes) or "always" (also
-    turn blocks of zeros into holes). ``progress`` is called with the bytes copied since the last call.
-
-    ``src`` may be a block device; a file of the kernel's (proc, sysfs) is read to its end. ``dst`` may be a device: it
-    is written to and keeps its attributes, and holes read as zeros in a block device.
-
-    Raises shutil.SameFileError, shutil.SpecialFileError for a pipe or a socket, IsADirectoryError,
-    NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile,
-    ValueError for an unknown choice, OSError otherwise. Nothing is changed then, and nothing left behind,
-    unless ``inplace`` or in a device.
+    Of what the source has besides content ``keep`` carries over nothing ("content", as shutil.copyfile does, and only
+    then must ``dst`` be no directory), its "mode" (shutil.copy) or "all" of it (shutil.copy2).
     """
-    return _copy(src, dst, follow_symlinks, inplace, reflink, sparse, progress, _no_attributes)
-
-
-def copy(
-    src: Path,
-    dst: Path,
-    *,
-    follow_symlinks: bool = True,
-    inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    progress: Progress = None
-) -> Path:
-    """As :func:`copyfile`, and the mode too; ``dst`` may be a directory. Returns the file made, as shutil.copy."""
-    return _copy(src, _into(src, dst), follow_symlinks, inplace, reflink, sparse, progress, _copy_mode)
-
-
-def copy2(
-    src: Path,
-    dst: Path,
-    *,
-    follow_symlinks: bool = True,
-    inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    progress: Progress = None
-) -> Path:
-    """As :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted."""
-    return _copy(src, _into(src, dst), follow_symlinks, inplace, reflink, sparse, progress, _copy_attributes)
-
-
-def _into(src: Path, dst: Path) -> Path:
-    if os.path.isdir(dst):
-        return os.path.join(dst, os.path.basename(os.fspath(src)))
-    return dst
-
-
-def _copy(
-    src: Path,
-    dst: Path,
-    follow_symlinks: bool,
-    inplace: bool,
-    reflink: str,
-    sparse: str,
-    progress: Progress,
-    finish: Finish,
-) -> Path:
+    finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[keep]
+    if keep != "content" and os.path.isdir(dst):
+        dst = os.path.join(dst, os.path.basename(os.fspath(src)))
     check_choices(sparse, reflink, inplace)
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
