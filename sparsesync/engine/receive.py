@@ -16,7 +16,7 @@ does not matter, since its digest decides. Where the filesystem can clone, the
 target begins as a clone of the old file.
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here.
+DATA, the digest of each :data:`~.terms.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -24,37 +24,18 @@ If the connection breaks, what was received is kept as a partial file.
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
 from .attributes import are_attributes
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
-from .extents import Extent, extents
+from .extents import extents
 from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
 from .protocol import Frame, ProtocolError, get, get_size
-
-BLOCK = 64 * 1024
-"""The block that digests are compared by first, and that the guard is made of."""
-
-FINE = 4096
-"""The block that is compared where a BLOCK differs: the filesystems' own."""
-
-_DIGEST_SIZE = {BLOCK: 16, FINE: 8}
-
-FILES_AHEAD = 1024
-"""The most files that are announced and not yet closed."""
-
-WANTS_AHEAD = 2048
-"""From how many files that are asked for and not yet announced no more are asked for."""
-
-WANTS = 64
-"""The most files in one WANT frame."""
-
-LONGEST_NAME = 4096
-"""The longest name of a file that any engine sends: PATH_MAX, in characters."""
+from .terms import BLOCK, FILES_AHEAD, LONGEST_NAME, WANTS, WANTS_AHEAD, blocks, digest_size
 
 _WANT_SIZE = 64 * 1024
 _LONGEST_REASON = 8192
@@ -63,23 +44,6 @@ _TROUBLE = (OSError, ValueError, OverflowError, Leave)
 """What may go wrong with one file, with the peer's numbers too."""
 
 Progress = Optional[Callable[[int], object]]
-
-
-def digest_size(block: int) -> int:
-    """How many bytes of a block's digest are sent. Raises ProtocolError for a block that is not compared."""
-    if block not in _DIGEST_SIZE:
-        raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
-    return _DIGEST_SIZE[block]
-
-
-def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
-    """Ranges cut at every multiple of ``block``."""
-    for offset, length in ranges:
-        end = offset + length
-        while offset < end:
-            count = min(block - offset % block, end - offset)
-            yield offset, count
-            offset += count
 
 
 class _Arriving:
@@ -413,20 +377,3 @@ class Receiver:
         del told["name"], told["size"]  # the sender knows
         self.link.send_json(protocol.CLOSED, id=arriving.number, **told)
         self.on_result(result)
-
-
-def read_result(value: Dict[str, Any], name: str, size: int) -> Result:
-    """The result that a CLOSED frame carries."""
-    space = get(value, "no_space", list, optional=True)
-    if space is not None and [type(number) for number in space] != [int, int]:
-        raise ProtocolError("a control frame has no proper 'no_space'")
-    return Result(
-        name,
-        size,
-        get(value, "data", int),
-        get(value, "sent", int),
-        get(value, "left", str, optional=True),
-        None if space is None else (space[0], space[1]),
-        get(value, "errno", int, optional=True),
-        bool(get(value, "at_source", bool, optional=True)),
-    )

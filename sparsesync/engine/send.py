@@ -37,7 +37,7 @@ from .link import Link, peer_error
 from .outgoing import Outgoing, changed
 from .place import Leave, Result, reason
 from .protocol import PAYLOAD, ProtocolError, get
-from .receive import (
+from .terms import (
     BLOCK,
     FILES_AHEAD,
     FINE,
@@ -46,7 +46,9 @@ from .receive import (
     WANTS_AHEAD,
     blocks,
     digest_size,
+    merged,
     read_result,
+    without,
 )
 
 JOB = 1 << 20
@@ -375,7 +377,7 @@ class Sender:
         file = job.file
         if job.gaps:
             self._write_ranges(protocol.HOLE, file, job.gaps)
-        same = _merged(sorted(job.same))
+        same = merged(sorted(job.same))
         if same:
             for offset, length in blocks(same, BLOCK):
                 digest = job.digests.get((offset, length))
@@ -384,7 +386,7 @@ class Sender:
                 file.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
                 self._tell(length)
             self._write_ranges(protocol.KEEP, file, same)
-        for offset, length in _without(_merged(job.ranges), same):
+        for offset, length in without(merged(job.ranges), same):
             self._add(file, offset, length)
         self._flush()  # the guard takes what is sent in the order of jobs
 
@@ -445,31 +447,3 @@ class Sender:
     def _tell(self, count: int) -> None:
         if self.progress is not None:
             self.progress(count)
-
-
-def _merged(ranges: List[Extent]) -> List[Extent]:
-    """Ascending ranges, neighbours as one."""
-    merged: List[Extent] = []
-    for offset, length in ranges:
-        if merged and merged[-1][0] + merged[-1][1] == offset:
-            merged[-1] = (merged[-1][0], merged[-1][1] + length)
-        else:
-            merged.append((offset, length))
-    return merged
-
-
-def _without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
-    """Merged ranges less merged ones, each of which lies inside one of them."""
-    left: List[Extent] = []
-    cuts = iter(same)
-    cut = next(cuts, None)
-    for offset, length in ranges:
-        end = offset + length
-        while cut is not None and cut[0] < end:
-            if cut[0] > offset:
-                left.append((offset, cut[0] - offset))
-            offset = cut[0] + cut[1]
-            cut = next(cuts, None)
-        if offset < end:
-            left.append((offset, end - offset))
-    return left
