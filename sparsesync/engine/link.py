@@ -163,12 +163,13 @@ class Link:
         threading.Thread(target=run, daemon=True).start()
 
     def close(self) -> None:
-        """Close both descriptors. The peer sees the end of the stream."""
+        """Close both descriptors, unless that has been done. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
         with self._reading, self._writing:
+            fds = set() if self._closed else {self.source, self.sink}
             self._closed = True
-            for fd in {self.source, self.sink}:
+            for fd in fds:
                 os.close(fd)
 
 
