@@ -78,7 +78,10 @@ class Link:
             except OSError as error:
                 self._lost(error)
         if not count:
-            self._decoder.ended()
+            try:
+                self._decoder.ended()
+            except ProtocolError as error:
+                raise ProtocolError("{}: {}".format(self.name, error)) from None
             raise LinkError("{}: the connection has ended".format(self.name))
         self.received += count
         self._decoder.received(count)
