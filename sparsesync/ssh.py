@@ -128,6 +128,7 @@ class Agent:
             self.link.write(_program())
             frame = self.link.read()
         except LinkError as error:
+            self.link.close()  # an agent that is there after all would be waited for
             status = self._status()
             if status == _NO_PYTHON:
                 raise LinkError(f"{self.host}: no Python 3.6 or newer was found there") from None

@@ -77,7 +77,10 @@ class Link:
             except OSError as error:
                 self._lost(error)
         if not count:
-            self._decoder.ended()
+            try:
+                self._decoder.ended()
+            except ProtocolError as error:
+                raise ProtocolError("{}: {}".format(self.name, error)) from None
             raise LinkError("{}: the connection has ended".format(self.name))
         self.received += count
         self._decoder.received(count)
@@ -155,12 +158,13 @@ class Link:
         threading.Thread(target=run, daemon=True).start()
 
     def close(self) -> None:
-        """Close both descriptors. The peer sees the end of the stream."""
+        """Close both descriptors, unless that has been done. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
         with self._reading, self._writing:
+            fds = set() if self._closed else {self.source, self.sink}
             self._closed = True
-            for fd in {self.source, self.sink}:
+            for fd in fds:
                 os.close(fd)
 
 
