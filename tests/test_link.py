@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from sparsesync.engine import link as link_module
+from sparsesync.engine import pace as pace_module
 from sparsesync.engine import protocol
 from sparsesync.engine.agent import Agent
 from sparsesync.engine.link import Link, peer_error
+from sparsesync.engine.pace import Pace
 from sparsesync.engine.protocol import Frame, LinkError, ProtocolError
 from tests.transfers import Peer, against
 
@@ -47,10 +48,10 @@ class Clock:
 @pytest.mark.parametrize("rate", [1024, 100 * 1024, 10 << 20])
 def test_bwlimit(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
     clock = Clock()
-    monkeypatch.setattr(link_module, "time", clock)
+    monkeypatch.setattr(pace_module, "time", clock)
     source, sink = os.pipe()
     link = Link(source, sink)
-    link.bwlimit = rate
+    link.pace = Pace(rate)
     size = min(rate * 3, 128 * 1024)
     link.write(b"x" * (size // 2), b"y" * (size - size // 2))
     assert link.sent == size
@@ -67,7 +68,7 @@ def test_bwlimit(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
 
 def test_without_bwlimit_there_are_no_pauses(monkeypatch: pytest.MonkeyPatch, pair: tuple[Link, Link]) -> None:
     clock = Clock()
-    monkeypatch.setattr(link_module, "time", clock)
+    monkeypatch.setattr(pace_module, "time", clock)
     pair[0].write(b"x" * 1000)
     assert clock.pauses == []
 
@@ -116,6 +117,7 @@ def test_a_link_that_was_closed_touches_no_descriptor() -> None:
     a, b = os.pipe()
     c, d = os.pipe()
     link = Link(a, d)
+    kept = os.dup(a)  # or to write to b might fail, if nobody waits for it yet
     ended = threading.Event()
 
     def read() -> None:
@@ -134,7 +136,7 @@ def test_a_link_that_was_closed_touches_no_descriptor() -> None:
     with pytest.raises(LinkError, match="closed"):
         link.write(b"x")
     assert [os.lseek(fd, 0, os.SEEK_CUR) for fd in again] == [0, 0]
-    for fd in (c, *again):
+    for fd in (c, kept, *again):
         os.close(fd)
 
 
