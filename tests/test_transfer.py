@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -29,7 +30,7 @@ from sparsesync.engine.protocol import LinkError, ProtocolError
 from sparsesync.engine.receive import Receiver
 from sparsesync.engine.send import Sender
 from tests.conftest import OnFilesystem
-from tests.filesystems import KINDS, allocated, data_bytes, need, need_tools, same_content
+from tests.filesystems import KINDS, allocated, data_bytes, filesystem, need, need_tools, same_content
 from tests.transfers import DIGEST, Layout, Middle, Outcome, Peer, against, transfer, write
 
 KIB = 1024
@@ -808,7 +809,7 @@ digest = Digest("sha256", b"")
 if role == "send":
     Sender(link, digest, results.append).send(iter([outgoing(path, "f")]))
 else:
-    Receiver(link, digest, Place(path, resume=True), results.append).run()
+    Receiver(link, digest, Place(path, resume=True, inplace=len(sys.argv) > 4), results.append).run()
 end.shutdown(socket.SHUT_WR)
 # Not getrusage(2), which begins with the peak of whoever started the process.
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
@@ -816,13 +817,15 @@ print(peak, results[0].left, results[0].data, results[0].sent)
 """
 
 
-def peaks(source: Path, target: Path) -> tuple[list[int], int, int]:
+def peaks(source: Path, target: Path, *inplace: str) -> tuple[list[int], int, int]:
     """The peak sizes in KiB of two processes that send a file, and how much data it had and how much was sent."""
     ends = socket.socketpair()
     roles = zip(("send", "receive"), (source, target), ends)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", END, role, path, str(end.fileno())], pass_fds=[end.fileno()], stdout=subprocess.PIPE
+            [sys.executable, "-c", END, role, path, str(end.fileno()), *inplace],
+            pass_fds=[end.fileno()],
+            stdout=subprocess.PIPE,
         )
         for role, path, end in roles
     ]
@@ -835,22 +838,25 @@ def peaks(source: Path, target: Path) -> tuple[list[int], int, int]:
 
 @pytest.mark.parametrize("what", ["200,000 extents", "100 GiB"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, on: OnFilesystem, what: str) -> None:
-    # xfs: ext4 has no room for a file of 100 GiB on a small filesystem, and tmpfs keeps all in memory.
-    top = tmp_path if what == "200,000 extents" else on("xfs")
-    (top / "there").mkdir()
-    with open(top / "f", "wb") as file:
+    with contextlib.ExitStack() as stack:
         if what == "100 GiB":
-            file.truncate(100 << 30)
-            for number in range(100):
-                os.pwrite(file.fileno(), noise(64 * KIB, number), number << 30)
+            top = on("xfs")  # a small ext4 takes no file of that size
         else:
-            for number in range(200_000):
-                os.pwrite(file.fileno(), b"%d" % number, number * 8 * KIB)
-    sizes, data, sent = peaks(top / "f", top / "there")
-    assert max(sizes) < 64 * KIB and sent == data
-    os.utime(top / "f")
-    with open(top / "f", "r+b") as file:
-        file.write(b"!")
-    sizes, data, sent = peaks(top / "f", top / "there")
-    assert max(sizes) < 64 * KIB and sent == 4096
-    assert os.stat(top / "there/f").st_mtime_ns == os.stat(top / "f").st_mtime_ns
+            top = stack.enter_context(filesystem("tmpfs", tmp_path / "fs", "1800M"))
+        (top / "there").mkdir()
+        with open(top / "f", "wb") as file:
+            if what == "100 GiB":
+                file.truncate(100 << 30)
+                for number in range(100):
+                    os.pwrite(file.fileno(), noise(64 * KIB, number), number << 30)
+            else:
+                for number in range(200_000):
+                    os.pwrite(file.fileno(), b"%d" % number, number * 8 * KIB)
+        sizes, data, sent = peaks(top / "f", top / "there")
+        assert max(sizes) < 64 * KIB and sent == data
+        with open(top / "f", "r+b") as file:
+            file.write(b"!")
+        # In place, since there is no room for a third one.
+        sizes, data, sent = peaks(top / "f", top / "there", "inplace")
+        assert max(sizes) < 64 * KIB and sent == 4096
+        assert os.stat(top / "there/f").st_mtime_ns == os.stat(top / "f").st_mtime_ns
