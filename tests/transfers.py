@@ -6,6 +6,7 @@ transfer of these tests takes: an end that is still running then is a hang, and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -53,7 +54,7 @@ def content(seed: int, length: int) -> bytes:
         return bytes([seed]) * length
     if seed % 3 == 1:
         return (b"line %d\n" % seed * (length // 7 + 1))[:length]
-    return random.Random(seed).randbytes(length) if sys.version_info >= (3, 9) else b""
+    return random.Random(seed).randbytes(length)
 
 
 @dataclass
@@ -234,6 +235,16 @@ class Peer:
         heard = self.hear()
         assert heard is not None and heard[0] == kind, heard
         return Frame(heard[0], memoryview(heard[1])).json()
+
+    def ignore(self) -> None:
+        """Take all that is said from now on, so that the other end never waits."""
+
+        def run() -> None:
+            with contextlib.suppress(OSError):  # closed when the test is over
+                while self.end.recv(1 << 16):
+                    pass
+
+        threading.Thread(target=run, daemon=True).start()
 
     def all(self) -> list[tuple[int, bytes]]:
         """All that is still said, until the end."""
