@@ -133,7 +133,7 @@ class Place:
         for need in needs:
             target = os.path.join(self.path, self.single or need.name)
             holder = os.path.dirname(target)
-            while holder != self.path and not os.path.isdir(holder):
+            while holder not in (self.path, "") and not os.path.isdir(holder):
                 holder = os.path.dirname(holder)
             device = os.stat(holder or ".").st_dev
             if device == need.device:
