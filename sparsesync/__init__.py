@@ -4,7 +4,7 @@ The public API. Everything here is defined in a room below and imported when it 
 used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
 
     copyfile, copy, copy2      shutil's functions, with holes    copying.py
-    scan                       find sparse files                 find.py
+    scan                       find sparse files                 scanning.py
     Sparse                     a file that was found             engine/scan.py
     extents                    where the data of a file is       engine/extents.py
     verify, Difference         compare files and trees           compare.py
@@ -28,7 +28,7 @@ _ROOMS = {
     "NoSpaceError": "engine.fileio",
     "LinkError": "engine.protocol",
     "extents": "engine.extents",
-    "scan": "find",
+    "scan": "scanning",
     "Sparse": "engine.scan",
     "verify": "compare",
     "Difference": "compare",
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .engine.protocol import LinkError
     from .engine.scan import Sparse
     from .exclude import exclude_patterns
-    from .find import scan
+    from .scanning import scan
     from .wrapper import RsyncTooOldError, SyncResult, sync
 
 __all__ = [

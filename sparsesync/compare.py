@@ -22,7 +22,7 @@ depth takes no more descriptors than a flat one.
 A root that is a block device is compared by its content, with another or with an image; below
 the roots a device node is compared by the device it stands for.
 
-Where one of the two is on another host, the comparison is another: :mod:`merge`.
+Where one of the two is on another host, the comparison is another: :mod:`compare_far`.
 """
 
 import contextlib
@@ -77,9 +77,9 @@ def verify(
     first step raises it, or LinkError if there is no connection.
     """
     if is_remote(a) or is_remote(b):
-        from . import merge
+        from . import compare_far
 
-        return merge.verify(
+        return compare_far.verify(
             a, b, full=full, on_error=on_error, progress=progress, rsh=rsh, python=python
         )
     ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]

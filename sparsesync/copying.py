@@ -154,8 +154,8 @@ class Copies:
         sparse: str = "auto",
         progress: Progress = None,
     ) -> Path:
-        from .push_pull import Pull, Push
         from .transfer import Planned, Settings
+        from .transfer_far import Pull, Push
 
         check_choices(sparse, reflink, inplace)
         if reflink == "always":

@@ -13,7 +13,7 @@ A host is logged in to once, when the first path needs it, however many paths th
 one thing at a time: an iterator has to be exhausted before the next operation of the same end.
 :func:`opposite` is for two ends that are to be read at the same time and whose digests are compared.
 
-The other kind is :class:`far.There`. What an agent cannot read comes as OSError with the file named ``host:path``;
+The other kind is :class:`ends_far.There`. What an agent cannot read comes as OSError with the file named ``host:path``;
 any other failure is a LinkError.
 """
 
@@ -28,12 +28,12 @@ from .engine.fileio import blame
 from .engine.scan import OnError, Sparse, measure, scan
 
 if TYPE_CHECKING:
+    from .ends_far import There
     from .engine.bmap import Run
     from .engine.capabilities import Digest
     from .engine.extents import Extent
     from .engine.manifest import Event
     from .engine.presets import Place
-    from .far import There
     from .ssh import Agent, Remote
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -186,7 +186,7 @@ class Ends:
             return self._site(self._here, path, None)
         host = remote.user, remote.host
         if host not in self._hosts:
-            from .far import There
+            from .ends_far import There
 
             self._hosts[host] = There(self._connect(remote))
         return self._site(self._hosts[host], path, remote)
@@ -211,8 +211,8 @@ class Ends:
         remotes = _remote(a), _remote(b)
         import secrets
 
+        from .ends_far import There
         from .engine.capabilities import Digest
-        from .far import There
 
         digest = Digest(_COMMON, secrets.token_bytes(16)) if all(remotes) else None
         agents = [self._connect(remote, digest) if remote else None for remote in remotes]

@@ -7,7 +7,7 @@ A transfer has a few operations, the same in three kinds, and :mod:`seeding` doe
     open, expect, check_space, touch
     run                      put the files in place
 
-:class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`push_pull`.
+:class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`transfer_far`.
 """
 
 from __future__ import annotations

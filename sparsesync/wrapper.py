@@ -196,8 +196,8 @@ class _Run:
         if far is None:
             transfer: Transfer = Local(settings)
         else:
-            from .push_pull import Pull, Push
             from .ssh import Shell, connect
+            from .transfer_far import Pull, Push
 
             shell = Shell(far.shell, far.prefix, self.seed.python)
             try:

@@ -1,7 +1,7 @@
 """What is in a tree, as a stream: the half of a comparison that one end does alone.
 
 Two ends that compare a tree do not ask each other about each file. Each walks its own and tells what it
-finds in one fixed order, and whoever reads both streams merges them (``sparsesync.merge``)::
+finds in one fixed order, and whoever reads both streams merges them (``sparsesync.compare_far``)::
 
     Entry           the root
     Directory ""                   each directory before those below it, siblings in order

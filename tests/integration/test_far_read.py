@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
-from sparsesync import merge
+from sparsesync import compare_far
 from sparsesync.ends import Here, Site
-from sparsesync.far import There
+from sparsesync.ends_far import There
 from sparsesync.ssh import Agent, Shell, connect, split_shell
 from tests.filesystems import command, need, need_tools, sparse_file
 from tests.sshd import Sshd
@@ -260,8 +260,8 @@ def test_a_preset_looks_at_the_far_host(tmp_path: Path) -> None:
 def compared(agent: Agent, a: str, b: str, **options: Any) -> list[tuple[Any, ...]]:
     """The differences between two paths, one of them at the agent's end: whichever it is, the same are found."""
     here, there = Here(agent.digest), There(agent)
-    found = sorted(merge.differences(Site(here, a, ""), Site(there, b, "far:"), **options))
-    assert found == sorted(merge.differences(Site(there, a, "far:"), Site(here, b, ""), **options))
+    found = sorted(compare_far.differences(Site(here, a, ""), Site(there, b, "far:"), **options))
+    assert found == sorted(compare_far.differences(Site(there, a, "far:"), Site(here, b, ""), **options))
     return [tuple(difference) for difference in found]
 
 
@@ -363,7 +363,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Agent, tmp_path:
     received, sent = agent.link.received, agent.link.sent
     a, b = Site(here, str(tmp_path / "a"), ""), Site(there, str(tmp_path / "b"), "far:")
     told: list[int] = []
-    assert list(merge.differences(a, b, progress=told.append)) == []
+    assert list(compare_far.differences(a, b, progress=told.append)) == []
     assert agent.link.received - received < 32 * MIB // 1000 + 1000 * 100
     assert agent.link.sent - sent < 1000
     assert sum(told) == 32 * MIB + sum(range(1000))
@@ -380,7 +380,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Agent, tmp_path:
 
     agent.link.write = counting  # type: ignore[method-assign]
     try:
-        found = {difference.path: difference.offset for difference in merge.differences(a, b)}
+        found = {difference.path: difference.offset for difference in compare_far.differences(a, b)}
     finally:
         agent.link.write = write  # type: ignore[method-assign]
     assert found == {f"{number}": number - 1 for number in range(1, 1000)}
@@ -390,7 +390,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Agent, tmp_path:
 def test_a_comparison_of_much_does_not_grow(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    monkeypatch.setattr(merge, "_SPOOL", 1000)
+    monkeypatch.setattr(compare_far, "_SPOOL", 1000)
     for root in "ab":
         for folder in range(20):
             (tmp_path / root / f"{folder}").mkdir(parents=True)
@@ -400,7 +400,7 @@ def test_a_comparison_of_much_does_not_grow(agent: Agent, tmp_path: Path, monkey
     b = Site(There(agent), str(tmp_path / "b"), "far:")
     tracemalloc.start()
     try:
-        assert sum(1 for difference in merge.differences(a, b) if difference.offset == 0) == 1000
+        assert sum(1 for difference in compare_far.differences(a, b) if difference.offset == 0) == 1000
         assert tracemalloc.get_traced_memory()[1] < 2 * MIB
     finally:
         tracemalloc.stop()
@@ -676,4 +676,4 @@ def test_nothing_is_imported_for_local_paths() -> None:
     )
     modules = command(sys.executable, "-c", code).split()
     assert "sparsesync.ends" in modules
-    assert not {"sparsesync.ssh", "sparsesync.far", "sparsesync.merge", "subprocess", "json"} & set(modules)
+    assert not {"sparsesync.ssh", "sparsesync.ends_far", "sparsesync.compare_far", "subprocess", "json"} & set(modules)
