@@ -11,17 +11,16 @@ where there is something to be done, what. No trouble ends in a traceback: see :
 from __future__ import annotations
 
 import argparse
-import codecs
-import contextlib
 import errno
-import io
 import os
 import signal
-import stat
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from . import streams
+from .messages import complain, describe, printable
 
 if TYPE_CHECKING:
     from .ends import Scanned
@@ -34,12 +33,6 @@ RSYNC_PROTOCOL = 12
 RSYNC_SYNTAX = 1
 NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
-
-_HINTS = {
-    errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
-    errno.EROFS: "mount it writable, or name another destination",
-    errno.EDQUOT: "the old file is unchanged",
-}
 
 _DIFFERENCES = {
     "content": "content differs at byte {offset}",
@@ -54,7 +47,7 @@ _DIFFERENCES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    _prepare_streams()
+    streams.prepare()
     warnings.showwarning = _show_warning
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
@@ -73,63 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return RSYNC_SIGNAL if argv[:1] == ["sync"] else 130
     except BrokenPipeError:  # the reader has gone (| head)
-        _give_up_output()
+        streams.give_up_output()
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, RuntimeError) as error:
         if not _is_trouble(error):
             raise
-        _complain(error)
-        if isinstance(error, OSError) and error.filename == _STDOUT:
-            _give_up_output()
+        complain(error)
+        if isinstance(error, OSError) and error.filename == streams.STDOUT:
+            streams.give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
-
-
-_STDOUT = "standard output"
-_ANY_NAME = "sparsesync.any_name"
-
-
-class _StandardOutput(io.FileIO):
-    """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
-
-    def write(self, data: Any) -> int:
-        from .engine.fileio import blame
-
-        with blame(_STDOUT):
-            return super().write(data)
-
-
-def _prepare_streams() -> None:
-    """Make standard output and standard error take any file name, and be there even if they were closed."""
-    # A file opened later would get the number that is free, and rsync's pipes too. Output that
-    # has nowhere to go is an error once there is any; a complaint is not.
-    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)
-    codecs.register_error(_ANY_NAME, _as_it_is)
-    if sys.stdout is sys.__stdout__:
-        encoding = sys.stdout.encoding if sys.stdout else None
-        out = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(out, encoding, line_buffering=os.isatty(1))
-    for stream, errors in ((sys.stdout, _ANY_NAME), (sys.stderr, "backslashreplace")):
-        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
-
-
-def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
-    """A codec's error handler: what the terminal's encoding lacks is written as the bytes it has in a file name."""
-    assert isinstance(error, UnicodeEncodeError)
-    try:
-        return os.fsencode(error.object[error.start : error.end]), error.end
-    except UnicodeEncodeError:
-        return codecs.backslashreplace_errors(error)
-
-
-def _give_up_output() -> None:
-    """What is still buffered must not raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _is_trouble(error: Exception) -> bool:
@@ -145,26 +90,6 @@ def _end(number: int, frame: object) -> NoReturn:
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
     print(f"sparsesync: {message}", file=sys.stderr)
-
-
-def _complain(error: Exception) -> None:
-    print(f"sparsesync: {describe(error)}", file=sys.stderr)
-
-
-def describe(error: Exception) -> str:
-    """An error as one line for people: the path, what happened, what to do."""
-    from .engine.fileio import NoSpaceError
-    from .seeding import printable
-    from .units import iec
-
-    if not isinstance(error, OSError) or error.strerror is None:
-        return printable(str(error))
-    text = printable(error.strerror)
-    if isinstance(error, NoSpaceError):
-        text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
-    elif error.errno in _HINTS:
-        text += f" ({_HINTS[error.errno]})"
-    return text if error.filename is None else f"{printable(os.fsdecode(error.filename)) or repr('')}: {text}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -261,14 +186,13 @@ class _Troubles:
     status = 0
 
     def __call__(self, error: Exception) -> None:
-        _complain(error)
+        complain(error)
         self.status = TROUBLE
 
 
 def _scan(arguments: argparse.Namespace) -> int:
     from .ends import Ends
     from .engine.protocol import LinkError
-    from .seeding import printable
     from .units import iec
 
     troubles = _Troubles()
@@ -370,7 +294,7 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
     troubles = _Troubles()
 
-    with _output(arguments.output) as out:
+    with streams.output(arguments.output) as out:
         exclude.write(
             out,
             arguments.sources,
@@ -389,30 +313,9 @@ def _exclude(arguments: argparse.Namespace) -> int:
     return troubles.status
 
 
-@contextlib.contextmanager
-def _output(path: str | None) -> Iterator[BinaryIO]:
-    """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
-    from .engine.copyfile import existing, replacing
-    from .engine.fileio import blame
-
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    old = existing(path)
-    with blame(path):
-        # What is standard output already (/dev/stdout) has to stay the file that it is.
-        if old is None or (stat.S_ISREG(old.st_mode) and not os.path.samestat(old, os.fstat(1))):
-            with replacing(path, old) as target, open(target.fd, "wb", closefd=False) as out:
-                yield out
-        else:
-            with open(path, "wb") as out:
-                yield out
-
-
 def _verify(arguments: argparse.Namespace) -> int:
     from .compare import verify
     from .progress import data_bar
-    from .seeding import printable
 
     troubles = _Troubles()
     different = False
@@ -440,7 +343,7 @@ def _sync(argv: list[str]) -> int:
     try:
         seed, rest = split_options(argv)
     except ValueError as error:
-        _complain(error)
+        complain(error)
         return RSYNC_SYNTAX
     try:
         return run(rest, seed, replace=True).status
@@ -458,7 +361,7 @@ def _sync(argv: list[str]) -> int:
         )
         return RSYNC_PROTOCOL
     except RsyncTooOldError as error:
-        _complain(error)
+        complain(error)
         return TROUBLE
     except FileNotFoundError as error:
         if error.filename != "rsync":

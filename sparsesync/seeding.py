@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from . import rsync
 from .engine.fileio import NoSpaceError
 from .engine.place import Result
 from .listing import parse_listing, source_path
+from .messages import printable, tell
 from .progress import data_bar
 from .transfer import Planned, Transfer
 from .units import iec
@@ -55,12 +55,6 @@ class Seeded(NamedTuple):
     size: int
     data: int
     sent: int = 0
-
-
-def printable(name: str) -> str:
-    """A file name for people: control characters, and bytes that are no text, escaped as rsync does."""
-    special = r"[\0-\x1f\x7f\udc80-\udcff]|\\(?=#[0-9]{3})"
-    return re.sub(special, lambda found: f"\\#{ord(found[0]) & 0xFF:03o}", name)
 
 
 class Seeding:
@@ -98,7 +92,7 @@ class Seeding:
             if self.command.dry_run:
                 reason, _, _ = self._find_destination(listing)
                 for planned in [] if reason else _planned(plan):
-                    print(f"would seed {printable(planned.name)}: {_sizes(planned.size, planned.data)}")
+                    tell(f"would seed {printable(planned.name)}: {_sizes(planned.size, planned.data)}")
                 return reason
             reason = self._open_destination(listing)
             if reason:

@@ -40,6 +40,7 @@ from .engine.fileio import blame
 from .engine.protocol import LinkError
 from .engine.scan import scan
 from .listing import listing_argv
+from .messages import tell
 from .remote import QUOTES_ARGUMENTS, why_not_plain
 from .seeding import Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
@@ -286,11 +287,7 @@ def _check_version() -> tuple[int, int, int]:
 
 
 def _say(message: str) -> None:
-    line = f"sparsesync: {message}"
-    try:
-        print(line)
-    except UnicodeEncodeError:  # the caller's standard output may be anything
-        print(line.encode("ascii", "backslashreplace").decode())
+    tell(f"sparsesync: {message}")
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
