@@ -7,16 +7,18 @@ on where it was. Several copies share a connection within a :class:`Copies`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .ends import Ends, remote_part
 from .engine.copy import Progress, check_choices
 from .engine.copyfile import Path, copy_file
 from .engine.fileio import NoSpaceError
 from .engine.place import Result
+
+if TYPE_CHECKING:
+    from .remote import Remote
 
 
 def copyfile(
@@ -107,45 +109,29 @@ class Copies:
     """Copies that share their connections to other hosts. A context manager."""
 
     def __init__(self, rsh: str | None = None, python: str | None = None) -> None:
-        self._rsh = rsh
-        self._python = python
-        self._opened = contextlib.ExitStack()
-        self._agents: dict[tuple[str | None, str], Any] = {}
+        self._ends = Ends(rsh, python)
 
     def __enter__(self) -> Copies:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._opened.close()
+        self._ends.__exit__(*exc_info)
 
     def copy(self, src: Path, dst: Path, keep: str, **options: Any) -> Path:
         """Copy ``src`` to ``dst``, and of its attributes ``keep``: "content", "mode" or "all". See :func:`copyfile`."""
-        if not (_may_be_remote(src) or _may_be_remote(dst)):
-            return copy_file(src, dst, keep, **options)
-        from .remote import split_remote
-
-        source, destination = (split_remote(path) if isinstance(path, str) else None for path in (src, dst))
+        source, destination = remote_part(src), remote_part(dst)
         if source is None and destination is None:
             return copy_file(src, dst, keep, **options)
         if source is not None and destination is not None:
             raise ValueError(f"{src}: the source and the destination cannot both be on another host")
         return self._far_copy(src, dst, source, destination, keep, **options)
 
-    def _agent(self, remote: Any) -> Any:
-        host = remote.user, remote.host
-        if host not in self._agents:
-            from .ssh import Shell, connect, default_shell, split_shell
-
-            shell = Shell(split_shell(self._rsh) if self._rsh else default_shell(), python=self._python)
-            self._agents[host] = self._opened.enter_context(connect(remote.host, shell, user=remote.user))
-        return self._agents[host]
-
     def _far_copy(
         self,
         src: Path,
         dst: Path,
-        source: Any,
-        destination: Any,
+        source: Remote | None,
+        destination: Remote | None,
         keep: str,
         *,
         follow_symlinks: bool = True,
@@ -162,43 +148,31 @@ class Copies:
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", os.fspath(dst))
         if not follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
-        path = source.path if source else os.fspath(src)
-        name = os.path.basename(path)
         settings = Settings(follow=True, sparse=sparse == "always", attributes=keep != "content")
-        agent = self._agent(source or destination)
-        transfer = Pull(agent, settings) if source else Push(agent, settings)
-        _check_source(transfer.source_mode(path), os.fspath(src))
+        transfer: Push | Pull
+        if source is not None:
+            path, target = source.path, os.fspath(dst)
+            transfer = Pull(self._ends.agent(source), settings)
+        else:
+            assert destination is not None  # one of the two is far
+            path, target = os.fspath(src), destination.path or "."
+            transfer = Push(self._ends.agent(destination), settings)
+        name = os.path.basename(path)
         results: list[Result] = []
         try:
-            place = {"into": keep != "content", "keep": keep, "inplace": inplace}
-            made = transfer.open_copy((destination.path or ".") if destination else os.fspath(dst), name, **place)
             plan = Planned(name, path, *transfer.measure(path))
+            made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace)
             transfer.expect([plan])
             transfer.check_space()
             transfer.run(iter([plan]), results.append, progress)
         finally:
             transfer.close()
-        result = results[0]
+        (result,) = results
         if result.no_space is not None:
             raise NoSpaceError(*result.no_space, os.fspath(dst))
         if result.left is not None:
             raise OSError(result.errno or errno.EIO, result.left, os.fspath(src if result.at_source else dst))
-        if isinstance(dst, str) and destination is not None:
-            return dst[: len(dst) - len(destination.path)] + made
+        if destination is not None:
+            given = os.fspath(dst)
+            return given[: len(given) - len(destination.path)] + made
         return made
-
-
-def _check_source(mode: int | None, path: str) -> None:
-    if mode is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):
-        from shutil import SpecialFileError
-
-        raise SpecialFileError(errno.EINVAL, "not a regular file", path)
-
-
-def _may_be_remote(path: Path) -> bool:
-    # Most paths have no colon, and need nothing of what speaks to other hosts.
-    return isinstance(path, str) and ":" in path

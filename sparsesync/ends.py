@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .engine.extents import Extent
     from .engine.manifest import Event
     from .engine.presets import Place
-    from .ssh import Agent, Remote
+    from .remote import Remote
+    from .ssh import Agent
 
 PathLike = Union[str, "os.PathLike[str]"]
 Range = tuple[str, int, int]
@@ -147,14 +148,15 @@ class Site(NamedTuple):
 
 def is_remote(path: PathLike) -> bool:
     """Whether a path is on another host. Raises ValueError for an rsync daemon, ``host::module``."""
-    return _remote(path) is not None
+    return remote_part(path) is not None
 
 
-def _remote(path: PathLike) -> Remote | None:
+def remote_part(path: PathLike) -> Remote | None:
+    """A path on another host, taken apart; None for one that is here. Raises ValueError as :func:`is_remote`."""
     # Most paths have no colon, and need nothing of what speaks to other hosts.
     if not isinstance(path, str) or ":" not in path:
         return None
-    from .ssh import split_remote
+    from .remote import split_remote
 
     return split_remote(path)
 
@@ -181,20 +183,28 @@ class Ends:
 
     def at(self, path: PathLike) -> Site:
         """Where ``path`` is. Raises ValueError, LinkError if there is no connection, FileNotFoundError for no ssh."""
-        remote = _remote(path)
+        remote = remote_part(path)
         if remote is None:
             return self._site(self._here, path, None)
+        return self._site(self._host(remote), path, remote)
+
+    def agent(self, remote: Remote) -> Agent:
+        """The agent on the host of a path. Raises as :meth:`at`."""
+        return self._host(remote).agent
+
+    def _host(self, remote: Remote) -> There:
         host = remote.user, remote.host
         if host not in self._hosts:
             from .ends_far import There
 
             self._hosts[host] = There(self._connect(remote))
-        return self._site(self._hosts[host], path, remote)
+        return self._hosts[host]
 
     def _connect(self, remote: Remote, digest: Digest | None = None) -> Agent:
-        from .ssh import Shell, connect, default_shell, split_shell
+        from .remote import remote_shell, split_shell
+        from .ssh import Shell, connect
 
-        shell = Shell(split_shell(self._rsh) if self._rsh else default_shell(), python=self._python)
+        shell = Shell(split_shell(remote_shell(self._rsh)), python=self._python)
         return self._opened.enter_context(connect(remote.host, shell, user=remote.user, digest=digest))
 
     @staticmethod
@@ -208,12 +218,12 @@ class Ends:
 
     def opposite(self, a: PathLike, b: PathLike) -> tuple[Site, Site]:
         """Where two paths are, one of them at least on another host: at two ends that compute the same digests."""
-        remotes = _remote(a), _remote(b)
         import secrets
 
         from .ends_far import There
         from .engine.capabilities import Digest
 
+        remotes = remote_part(a), remote_part(b)
         digest = Digest(_COMMON, secrets.token_bytes(16)) if all(remotes) else None
         agents = [self._connect(remote, digest) if remote else None for remote in remotes]
         shared = next(agent.digest for agent in agents if agent)

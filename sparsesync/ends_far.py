@@ -28,13 +28,13 @@ class There:
     """An agent on another host. The operations are those of :class:`Here`."""
 
     def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+        self.agent = agent
 
     def scan(
         self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         with self._naming():
-            for item in self._agent.items("scan", on_error, path=path, measured=measured, **options):
+            for item in self.agent.items("scan", on_error, path=path, measured=measured, **options):
                 if not item:
                     return
                 found, stat = get_name(item, "path"), get(item, "stat", list)
@@ -58,7 +58,7 @@ class There:
 
     def preset(self, preset: str, source: str) -> list[Place]:
         with self._naming():
-            places = get(self._agent.call("preset", preset=preset, sources=[source]), "places", list)
+            places = get(self.agent.call("preset", preset=preset, sources=[source]), "places", list)
             for place in places:
                 if type(place) is not list or [type(part) for part in place] != [str, str, str]:
                     raise ProtocolError("a place of a preset that is none")
@@ -68,7 +68,7 @@ class There:
 
     def directory(self) -> str:
         with self._naming():
-            return get_name(self._agent.call("directory"), "path")
+            return get_name(self.agent.call("directory"), "path")
 
     def manifest(self, root: str, full: bool) -> Iterator[Event]:
         reader = Reader()
@@ -79,7 +79,7 @@ class There:
             troubles.append(reader.trouble(error))
 
         with self._naming():
-            for item in self._agent.items("manifest", trouble, path=root, full=full):
+            for item in self.agent.items("manifest", trouble, path=root, full=full):
                 yield from troubles
                 troubles.clear()
                 if item:
@@ -96,7 +96,7 @@ class There:
                 raise error
             on_error(error)
 
-        items = self._agent.items("digests", trouble, path=root, block=block, ranges=ranges)
+        items = self.agent.items("digests", trouble, path=root, block=block, ranges=ranges)
         with self._naming():
             for _, _, length in ranges:
                 before = troubles
@@ -110,7 +110,7 @@ class There:
 
     def _mapped(self, types: list[type], op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
         """The size of a file, and the parts of it that an operation lists."""
-        items = self._agent.items(op, **arguments)
+        items = self.agent.items(op, **arguments)
 
         def parts() -> Iterator[Any]:
             for item in items:
@@ -139,7 +139,7 @@ class There:
         try:
             yield
         except ProtocolError as error:
-            raise ProtocolError(f"{self._agent.host}: {error}") from None
+            raise ProtocolError(f"{self.agent.host}: {error}") from None
 
 
 def _extent(part: list[Any]) -> tuple[int, int]:

@@ -60,9 +60,9 @@ def split_shell(text: str) -> list[str]:
     return found
 
 
-def default_shell() -> list[str]:
-    """The remote shell of the environment: RSYNC_RSH, else ssh."""
-    return split_shell(os.environ.get("RSYNC_RSH") or "ssh")
+def remote_shell(given: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """The command of the remote shell: the one that is given, else RSYNC_RSH, else ssh."""
+    return given or environ.get("RSYNC_RSH") or "ssh"
 
 
 class Far(NamedTuple):
@@ -94,7 +94,7 @@ def far_end(
         destination = split_remote(paths[-1])
         # A source may be written ":path": it is on the same host as the one before.
         sources = [Remote(None, "", path[1:]) if _same_host(path) else split_remote(path) for path in paths[:-1]]
-        shell = split_shell(rsh or environ.get("RSYNC_RSH") or "ssh")
+        shell = split_shell(remote_shell(rsh, environ))
     except ValueError as error:
         raise NotForUs(str(error)) from None
     if destination is not None and not any(sources):

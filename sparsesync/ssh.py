@@ -30,7 +30,6 @@ from .engine import protocol
 from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest
 from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import LinkError, ProtocolError, get
-from .remote import Remote, default_shell, split_remote, split_shell
 
 
 class Shell(NamedTuple):
@@ -262,6 +261,3 @@ def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitSta
     folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
     stack.callback(folder.cleanup)
     return ["-o", f"ControlPath={folder.name}/s"]
-
-
-__all__ = ["Agent", "LinkError", "Remote", "Shell", "connect", "default_shell", "split_remote", "split_shell"]

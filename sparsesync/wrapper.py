@@ -41,7 +41,7 @@ from .engine.protocol import LinkError
 from .engine.scan import scan
 from .listing import listing_argv
 from .messages import tell
-from .remote import QUOTES_ARGUMENTS, why_not_plain
+from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
 from .seeding import Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
 from .units import parse_size
@@ -245,7 +245,7 @@ class _Run:
         if not self.control:
             return command, environ
         rsh = self.command.value("rsh")
-        through = f"{rsh or environ.get('RSYNC_RSH') or 'ssh'} {' '.join(self.control)}"
+        through = " ".join([remote_shell(rsh), *self.control])
         if rsh is None:
             environ["RSYNC_RSH"] = through
             return command, environ

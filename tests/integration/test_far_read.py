@@ -21,7 +21,8 @@ import sparsesync
 from sparsesync import compare_far
 from sparsesync.ends import Here, Site
 from sparsesync.ends_far import There
-from sparsesync.ssh import Agent, Shell, connect, split_shell
+from sparsesync.remote import split_shell
+from sparsesync.ssh import Agent, Shell, connect
 from tests.filesystems import command, need, need_tools, sparse_file
 from tests.sshd import Sshd
 from tests.test_compare import ODD_NAMES, build, entries
@@ -115,6 +116,11 @@ def test_scan_of_here_and_there_and_of_what_is_not_there(local_rsh: str, tree: P
     paths = done.stdout.split(b"\0")
     assert b"t/-n" in paths and os.fsencode(f"far:{tree}/to/-n") in paths
     assert len(paths) == len(set(paths)) == 1 + 2 * (2 + len(ODD_NAMES))
+
+
+def test_a_file_of_two_far_paths_is_found_once(local_rsh: str, tree: Path) -> None:
+    done = run(local_rsh, "scan", "-0", f"far:{tree}/t", f"far:{tree}/t/", cwd=tree)
+    assert done.stdout.count(b"\0") == 2 + len(ODD_NAMES)
 
 
 def test_scan_in_python(
