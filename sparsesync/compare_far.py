@@ -32,7 +32,8 @@ from typing import IO, NamedTuple
 
 from .compare import Difference, OnError, Progress
 from .ends import Ends, PathLike, Site
-from .engine.manifest import BLOCK, DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
+from .engine.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
+from .engine.terms import BLOCK
 
 _STEPS = (4096, 256, 16, 1)
 _AT_ONCE = 64 * 1024

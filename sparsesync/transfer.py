@@ -27,6 +27,7 @@ from .progress import Advance
 
 OnResult = Callable[[Result], None]
 
+
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes."""
 

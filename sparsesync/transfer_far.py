@@ -55,8 +55,10 @@ class Push(SourceHere):
     def check_space(self) -> None:
         short = get(self.agent.call("check_space"), "no_space", list, optional=True)
         if short is not None:
+            if [type(part) for part in short] != [int, int, str]:
+                raise ProtocolError(f"{self.agent.host}: a lack of space that is none")
             needed, free, path = short
-            raise NoSpaceError(int(needed), int(free), f"{self.agent.host}:{path}")
+            raise NoSpaceError(needed, free, f"{self.agent.host}:{path}")
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
         settings, link = self.settings, self.agent.link

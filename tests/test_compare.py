@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsesync.compare import Difference, verify
-from sparsesync.engine import delta
+from sparsesync.engine import fileio
 from tests.filesystems import need
 
 NOBODY = 65534
@@ -244,8 +244,8 @@ def test_holes_are_not_read_unless_asked(trees, monkeypatch):
                 file.seek(size // 2)
                 file.write(b"x")
     read = []
-    read_into = delta.read_into
-    monkeypatch.setattr(delta, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
+    read_into = fileio.read_into
+    monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
     told = []
     assert found(a, b, progress=told.append) == []
     block = os.statvfs(a).f_bsize

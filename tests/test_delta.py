@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine import delta
+from sparsesync.engine import delta, fileio
 from sparsesync.engine.delta import TruncatedError, differing, first_difference
 from sparsesync.engine.extents import extents
 
@@ -88,14 +88,14 @@ def merged(ranges):
 def reads(monkeypatch):
     """Every read that delta makes, as (descriptor, offset, bytes)."""
     calls = []
-    read_into = delta.read_into
+    read_into = fileio.read_into
 
     def counting(fd, view, offset):
         count = read_into(fd, view, offset)
         calls.append((fd, offset, count))
         return count
 
-    monkeypatch.setattr(delta, "read_into", counting)
+    monkeypatch.setattr(fileio, "read_into", counting)
     return calls
 
 
@@ -279,8 +279,8 @@ def test_short_reads_are_continued(tmp_path, monkeypatch):
     with open(b, "r+b") as file:
         file.seek(200_000)
         file.write(bytes([data[200_000] ^ 1]))
-    read_into = delta.read_into
-    monkeypatch.setattr(delta, "read_into", lambda fd, view, offset: read_into(fd, view[:999], offset))
+    read_into = fileio.read_into
+    monkeypatch.setattr(fileio, "read_into", lambda fd, view, offset: read_into(fd, view[:999], offset))
     assert first(a, b) == 200_000
     with Opened(a, b) as (a_fd, b_fd):
         assert list(differing(a_fd, b_fd, 0, len(data))) == [(200_000 // 4096 * 4096, 4096)]
@@ -303,14 +303,14 @@ def test_what_lies_beyond_the_end_of_b_differs_even_if_zeros(tmp_path):
 @pytest.mark.parametrize("data", [b"x", b""])
 def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path, monkeypatch, which, data):
     paths = [write(tmp_path / name, 1 << 20, (0, b"x" * 300 * KIB), ((1 << 20) - 1, data)) for name in "ab"]
-    read_into = delta.read_into
+    read_into = fileio.read_into
 
     def shrinking(fd, view, offset):
         count = read_into(fd, view, offset)
         os.truncate(paths[which], 300 * KIB)
         return count
 
-    monkeypatch.setattr(delta, "read_into", shrinking)
+    monkeypatch.setattr(fileio, "read_into", shrinking)
     with Opened(*paths) as (a_fd, b_fd), pytest.raises(TruncatedError) as caught:
         first_difference(a_fd, b_fd, a_path="0", b_path="1")
     assert caught.value.filename == str(which)

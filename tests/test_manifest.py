@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine import manifest as module
+from sparsesync.engine import fileio
 from sparsesync.engine.capabilities import Digest
 from sparsesync.engine.delta import TruncatedError
 from sparsesync.engine.manifest import (
@@ -124,8 +124,8 @@ def test_the_blocks_that_are_not_zeros(
 
 def test_holes_are_not_read_unless_asked(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    read_into = module.read_into
-    monkeypatch.setattr(module, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
+    read_into = fileio.read_into
+    monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
     path = sparse_file(on("ext4") / "f", 1 << 40, [(4096, 4096), (12288, 4096), (1 << 39, 4096)])
     assert [offset for offset, _ in blocks(events(path))] == [0, 1 << 39]
     assert read == [BLOCK, BLOCK]
@@ -302,7 +302,7 @@ def test_a_tree_that_is_not_told_to_its_end_is_refused() -> None:
 
 
 def test_nobody_waits_long_to_hear_something(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LATEST", 0)
+    monkeypatch.setattr("sparsesync.engine.manifest._LATEST", 0)
     path = sparse_file(on("ext4") / "f", 64 << 20, [])
     told = list(batches(manifest(str(path), SALTED, full=True)))
     assert told[0] and not any(told[1:]) and len(told) > 8

@@ -30,7 +30,7 @@ from sparsesync.engine.protocol import LinkError, ProtocolError
 from sparsesync.engine.receive import Receiver
 from sparsesync.engine.send import Sender
 from tests.conftest import OnFilesystem
-from tests.filesystems import KINDS, allocated, data_bytes, filesystem, need, need_tools, same_content
+from tests.filesystems import KINDS, allocated, command, data_bytes, filesystem, need, need_tools, same_content
 from tests.transfers import DIGEST, Layout, Middle, Outcome, Peer, against, transfer, write
 
 KIB = 1024
@@ -56,6 +56,52 @@ def cases(draw: Any) -> tuple[Layout, Layout | None, Layout | None]:
     related = st.just(source) | mutations.map(lambda how: changed(source, how))
     either = st.none() | related | related | layouts
     return source, draw(either), draw(st.none() | either)
+
+
+@pytest.mark.parametrize("older", [4097, 4098, 4200, 20000])
+@pytest.mark.parametrize("size", [4097, 4100, 12289])
+@pytest.mark.parametrize("sparse", ["auto", "always"])
+def test_a_clone_takes_no_more_than_a_copy(on: OnFilesystem, sparse: str, size: int, older: int) -> None:
+    top = on("xfs")
+    # The last block is data and not whole: to cut or write it makes xfs copy it, and allocate more beside it.
+    for directory, length in (("source", size), ("target", older)):
+        (top / directory).mkdir()
+        write(top / directory / "f", (length, [(4096, length - 4096, 1)]))
+    os.utime(top / "source/f", ns=(10**18, 10**18))
+    place = Place(str(top / "target"), resume=True)
+    try:
+        outcome = transfer([(top / "source/f", "f")], place, sparse=sparse)
+    finally:
+        place.close()
+    assert outcome.left("f") is None
+    settled(top / "target/f")
+    settled(top / "source/f")
+    assert allocated(top / "target/f") <= allocated(top / "source/f")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_updated_clone_takes_no_more_than_a_copy(on: OnFilesystem, cut: bool) -> None:
+    need_tools("xfs_io")
+    top = on("xfs")
+    for directory in ("source", "target"):
+        (top / directory).mkdir()
+        (top / directory / "f").write_bytes(noise(8 * MIB))
+    with open(top / "source/f", "r+b") as file:
+        for number in range(32):
+            os.pwrite(file.fileno(), b"changed", number * 256 * KIB + 64 * KIB)
+    place = Place(str(top / "target"), resume=True)
+    try:
+        if cut:
+            assert transfer([(top / "source/f", "f")], place, middle=Middle(True, 100 * KIB)).errors
+        assert transfer([(top / "source/f", "f")], place).left("f") is None
+    finally:
+        place.close()
+    settled(top / "target/f")
+    settled(top / "source/f")
+    assert same_content(top / "source/f", top / "target/f")
+    assert allocated(top / "target/f") <= allocated(top / "source/f") + 64 * KIB
+    # The hint that keeps it small was for the update alone.
+    assert command("xfs_io", "-c", "cowextsize", top / "target/f").startswith("[0] ")
 
 
 def settled(path: Path) -> None:

@@ -102,7 +102,7 @@ class Agent:
                     continue
             self.link.send_json(
                 protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
-                nlink=file.st.st_nlink, data=data, extents=count,
+                data=data, extents=count,
             )  # fmt: skip
         return {}
 

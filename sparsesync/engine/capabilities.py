@@ -1,7 +1,7 @@
 """What this machine can do that the other end may not: digests and compressors.
 
 Each end says what it has, with how fast its digests are here; the client chooses what suits
-both (:func:`choose`). BLAKE3 if both have it, since nothing else comes near; otherwise the
+both (:func:`choose_digest`, :func:`choose_compressor`). BLAKE3 if both have it, since nothing else comes near; else the
 cryptographic hash of hashlib that is the fastest on the slower of the two machines, which is
 SHA-256 where the processor has instructions for it and BLAKE2b elsewhere.
 

@@ -12,12 +12,11 @@ from typing import Optional
 from . import attributes
 from .place import Place, Placed, Spec
 
-KEEP = ("content", "mode", "all")
-"""How much of a source a copy carries over: shutil's ``copyfile``, ``copy`` and ``copy2``."""
-
 
 class CopyPlace(Place):
     """The destination ``path``; if it is a directory and ``into`` is set, the file ``name`` in it.
+
+    ``keep`` is "content", "mode" or "all": how much the file gets of what the source has.
 
     Raises OSError if there is no such directory, IsADirectoryError where a directory has the file's name.
     """

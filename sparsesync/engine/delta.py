@@ -28,7 +28,7 @@ import errno
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
 from .extents import Extent, extents, file_size, is_view
-from .fileio import read_into
+from .fileio import read_full
 
 BUFFER = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
@@ -245,15 +245,8 @@ def _extents(fd: int, end: int, path: Optional[str]) -> Iterator[Extent]:
 
 
 def _fill(fd: int, view: memoryview, offset: int, path: Optional[str]) -> int:
-    """Read until ``view`` is full or the file ends; returns the bytes read."""
     try:
-        done = read_into(fd, view, offset)
-        while 0 < done < len(view):
-            count = read_into(fd, view[done:], offset + done)
-            if not count:
-                break
-            done += count
-        return done
+        return read_full(fd, view, offset)
     except OSError as error:
         error.filename = path
         raise

@@ -2,7 +2,7 @@
 
 :class:`Link` reads and writes frames, and is where time is watched: a peer that is silent for longer than
 ``timeout`` is given up, and ``pace`` slows down what is written. Both descriptors are non-blocking and waited
-for by select(2), since a write to a pipe may otherwise hang in the kernel for good.
+for by poll(2), since a write to a pipe may otherwise hang in the kernel for good.
 
 Reading and writing may happen in two threads, and pings come from a third; so writing is
 locked, and a frame is always written whole.
@@ -11,7 +11,7 @@ locked, and a frame is always written whole.
 import os
 import select
 import threading
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Union
+from typing import Any, Dict, List, NoReturn, Optional, Union
 
 from . import protocol
 from .pace import Pace
@@ -73,7 +73,7 @@ class Link:
                     count = os.readv(self.source, [space])
                 break
             except BlockingIOError:
-                self._wait([self.source], [])
+                self._wait(self.source, select.POLLIN)
             except OSError as error:
                 self._lost(error)
         if not count:
@@ -99,7 +99,7 @@ class Link:
                         self._check_open()
                         count = os.writev(self.sink, now)
                 except BlockingIOError:
-                    self._wait([], [self.sink])
+                    self._wait(self.sink, select.POLLOUT)
                     continue
                 except OSError as error:
                     self._lost(error)
@@ -118,12 +118,9 @@ class Link:
     def _lost(self, error: OSError) -> NoReturn:
         raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
 
-    def _wait(self, readers: Sequence[int], writers: Sequence[int]) -> None:
+    def _wait(self, fd: int, event: int) -> None:
         poll = select.poll()
-        for fd in readers:
-            poll.register(fd, select.POLLIN)
-        for fd in writers:
-            poll.register(fd, select.POLLOUT)
+        poll.register(fd, event)
         timeout = self.timeout
         if not poll.poll(None if timeout is None else timeout * 1000):
             raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))

@@ -17,7 +17,7 @@ In order means by the bytes of the names, component by component (:func:`key`). 
 before it, the file or the directory that could not be looked at; the walk goes on behind it. What is held is
 the names of one directory, and the directories still to enter beside the way down to it.
 
-A block is :data:`BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of zeros is
+A block is :data:`~.terms.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of zeros is
 left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros. Digests
 are salted (:class:`capabilities.Digest`) and cut to :data:`DIGEST` bytes. Where a block differs, :func:`digests`
 looks closer.
@@ -38,12 +38,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 from .capabilities import Digest
 from .delta import TruncatedError
 from .extents import extents, file_size, is_view
-from .fileio import blame, open_beneath, read_into
+from .fileio import blame, open_beneath, read_full
 from .node import Node, has_content
 from .protocol import LARGEST, ProtocolError, get, is_name
-
-BLOCK = 64 * 1024
-"""The block that is compared first."""
+from .terms import BLOCK
 
 DIGEST = 16
 """How many bytes of a digest are told."""
@@ -229,12 +227,8 @@ def _digested(fd: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]
 
 
 def _read(fd: int, view: memoryview, offset: int) -> None:
-    while view:
-        count = read_into(fd, view, offset)
-        if not count:
-            raise TruncatedError
-        view = view[count:]
-        offset += count
+    if read_full(fd, view, offset) < len(view):
+        raise TruncatedError
 
 
 def digests(root: str, path: str, offset: int, length: int, block: int, digest: Digest) -> bytes:

@@ -47,7 +47,7 @@ class Spec(NamedTuple):
     """A file that is to be put in place.
 
     ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
-    ``attributes`` are what :mod:`copyfile` carries over, where that is what was asked for.
+    ``attributes`` are what a copy carries over (:mod:`attributes`), where that is what was asked for.
     """
 
     name: str

@@ -14,7 +14,7 @@ waiting for the rest of a frame that is not that long.
 :class:`ProtocolError`, and nothing after that is believed. A frame that is too long is refused
 by its head, before a byte of it is stored. :func:`encode` and its neighbours make frames, the ``read_``
 functions take payloads apart. They check what can be known from the bytes alone; whether
-an offset lies inside a file is for whoever knows the file (:mod:`transfer`).
+an offset lies inside a file is for whoever knows the file (:mod:`receive`).
 
 Control frames carry JSON, which is small and rare. What is frequent is packed:
 
@@ -29,7 +29,7 @@ PING       nothing: the peer is alive, and busy
 WANT       JSON: the receiver asks for files by name (a pull); an empty list: that was all
 FILE       JSON: the sender announces a file
 SKIP       JSON: the sender does not send a file that was wanted
-STATE      JSON: the receiver has a basis for it, has none, or leaves the file
+STATE      JSON: whether the receiver has a basis for it
 ASK        file, block, ranges: digests of the basis' blocks in these ranges, please
 DIGESTS    the answer, in the order of the questions; zeros for a block that is not there
 DATA       file, compressor, ranges, and the bytes of all of them

@@ -24,6 +24,7 @@ If the connection breaks, what was received is kept as a partial file.
 
 import contextlib
 import os
+from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
@@ -31,7 +32,7 @@ from .attributes import are_attributes
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
 from .extents import extents
-from .fileio import NoSpaceError, Target, clone, has_data, read_into, write_all
+from .fileio import NoSpaceError, Target, has_data, read_full, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
 from .protocol import Frame, ProtocolError, get, get_size
@@ -73,13 +74,16 @@ class _Arriving:
                 # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
                 os.ftruncate(target.fd, 0)
                 target.resumed = False
-            if self.old is not None and not target.resumed and clone(self.old, target.fd):
-                target.resumed = True
+            if self.old is not None and not target.resumed:
+                target.clone(self.old)
             if not target.overlay:
                 target.reserve(size, self.spec.data)
             elif os.fstat(target.fd).st_size != size:
                 os.ftruncate(target.fd, size)
         return target
+
+    def result(self) -> Result:
+        return Result(self.spec.name, self.spec.size, self.data, self.sent)
 
     def close(self, keep: bool) -> None:
         target, self.target = self.target, None
@@ -227,8 +231,9 @@ class Receiver:
     def _ask(self, frame: Frame) -> None:
         asked, arriving = self._ranged(frame)
         size = digest_size(asked.code)
-        wanted = list(blocks(asked.ranges, asked.code)) if sum(n for _, n in asked.ranges) <= 1 << 22 else []
-        if not 0 < len(wanted) * size <= protocol.DIGEST_BYTES:
+        most = protocol.DIGEST_BYTES // size
+        wanted = list(islice(blocks(asked.ranges, asked.code), most + 1))
+        if len(wanted) > most:
             raise ProtocolError("too many digests are asked for")
         answer = bytes(len(wanted) * size)
         if arriving is not None:
@@ -263,13 +268,8 @@ class Receiver:
     def _read(self, fd: int, at: int, offset: int, length: int) -> memoryview:
         """Fill the buffer from ``at`` on with a part of a file, zeros beyond its end; that part of the buffer."""
         view = self._buffer[at : at + length]
-        done = 0
-        while done < length:
-            count = read_into(fd, view[done:], offset + done)
-            if not count:
-                view[done:] = bytes(length - done)
-                break
-            done += count
+        done = read_full(fd, view, offset)
+        view[done:] = bytes(length - done)
         return view
 
     def _data(self, frame: Frame) -> None:
@@ -341,7 +341,7 @@ class Receiver:
         except _TROUBLE as error:
             self._leave(arriving, error)
         else:
-            self._close(arriving)
+            self._close(arriving.result(), arriving)
 
     def _abort(self, frame: Frame) -> None:
         value = frame.json()
@@ -365,14 +365,16 @@ class Receiver:
     def _leave(self, arriving: _Arriving, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
         left = reason(error, arriving.spec.name)[:_LONGEST_REASON]
-        self._close(arriving, Result("", 0, 0, 0, left, space, getattr(error, "errno", None), at_source))
+        self._close(
+            arriving.result()._replace(
+                left=left, no_space=space, errno=getattr(error, "errno", None), at_source=at_source
+            ),
+            arriving,
+        )
 
-    def _close(self, arriving: _Arriving, how: Optional[Result] = None) -> None:
+    def _close(self, result: Result, arriving: _Arriving) -> None:
         del self._files[arriving.number]
         arriving.close(keep=False)
-        spec = arriving.spec
-        result = how or Result("", 0, 0, 0)
-        result = result._replace(name=spec.name, size=spec.size, data=arriving.data, sent=arriving.sent)
         told = result._asdict()
         del told["name"], told["size"]  # the sender knows
         self.link.send_json(protocol.CLOSED, id=arriving.number, **told)

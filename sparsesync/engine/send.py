@@ -25,14 +25,14 @@ import os
 import queue
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import protocol
 from .capabilities import NONE, Compressor, Digest
 from .copy import data_ranges
 from .delta import TruncatedError
 from .extents import Extent
-from .fileio import read_into
+from .fileio import read_full
 from .link import Link, peer_error
 from .outgoing import Outgoing, changed
 from .place import Leave, Result, reason
@@ -66,9 +66,9 @@ OnResult = Callable[[Result], None]
 class _Job:
     """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
 
-    def __init__(self, file: Outgoing, last: bool = False) -> None:
+    def __init__(self, file: Outgoing) -> None:
         self.file = file
-        self.last = last
+        self.last = False
         self.ranges: List[Extent] = []
         self.gaps: List[Extent] = []
         self.size = 0
@@ -220,7 +220,6 @@ class Sender:
             raise ProtocolError("a file is closed that was not sent")
         if self._runs_of is file:
             self._drop()
-        file.basis = bool(file.basis)
         file.over = True
         file.close()
         if self.on_result is not None:
@@ -348,13 +347,10 @@ class Sender:
 
     def _read(self, file: Outgoing, view: memoryview, offset: int, length: int) -> memoryview:
         assert file.fd is not None
-        done = 0
-        while done < length:
-            count = read_into(file.fd, view[done:length], offset + done)
-            if not count:
-                raise TruncatedError(file.path)
-            done += count
-        return view[:length]
+        view = view[:length]
+        if read_full(file.fd, view, offset) < length:
+            raise TruncatedError(file.path)
+        return view
 
     # What goes to the receiver
 
@@ -418,9 +414,12 @@ class Sender:
         packed = protocol.pack_ranges(self._runs)
         file.guard.update(packed)
         file.guard.update(content)
-        smaller = self.compressor.compress(content) if self.compressor is not None else None
-        body = content if smaller is None or self.compressor is None else smaller
-        code = NONE if smaller is None or self.compressor is None else self.compressor.code
+        code = NONE
+        body: Union[memoryview, bytes] = content
+        if self.compressor is not None:
+            smaller = self.compressor.compress(content)
+            if smaller is not None:
+                code, body = self.compressor.code, smaller
         self.link.write(protocol.data_head(file.number, code, packed, len(body)), body)
         self._tell(self._filled)
         self._drop()
