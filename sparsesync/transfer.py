@@ -98,7 +98,11 @@ class SourceHere:
         for file in planned:
             try:
                 yield outgoing(
-                    file.source, file.name, follow=self.settings.follow, with_attributes=self.settings.attributes
+                    file.source,
+                    file.name,
+                    follow=self.settings.follow,
+                    with_attributes=self.settings.attributes,
+                    data=file.data,
                 )
             except OSError as error:
                 on_result(failed(file.name, file.size, error))

@@ -36,9 +36,6 @@ class Outgoing:
         if not os.path.samestat(st, self.st) or changed(st, self.st):
             os.close(fd)
             raise Leave("it changed before it was sent")
-        if not stat.S_ISREG(st.st_mode):
-            os.close(fd)
-            raise Leave("it is not a regular file")
         if is_view(fd):
             os.close(fd)
             raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
@@ -51,8 +48,13 @@ class Outgoing:
             self.fd = None
 
 
-def outgoing(path: str, name: str, *, follow: bool = False, with_attributes: bool = False) -> Outgoing:
-    """A file to be sent under a name; ``with_attributes``: and what else it has. Raises OSError."""
+def outgoing(
+    path: str, name: str, *, follow: bool = False, with_attributes: bool = False, data: Optional[int] = None
+) -> Outgoing:
+    """A file to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
+
+    ``data``: how many bytes of data it has at the most, if somebody has looked.
+    """
     st = os.stat(path, follow_symlinks=follow)
     if stat.S_ISDIR(st.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -65,10 +67,11 @@ def outgoing(path: str, name: str, *, follow: bool = False, with_attributes: boo
             carried = attributes.read(fd)
         finally:
             os.close(fd)
-    found = look(path, follow)
+    if data is None:
+        found = look(path, follow)
+        data = found.data if found else allocated(st)
     parents = parent_modes(path, name) if path.endswith(name) else []
     mode = stat.S_IMODE(st.st_mode)
-    data = found.data if found else allocated(st)
     return Outgoing(path, Spec(name, st.st_size, data, mode, st.st_mtime_ns, parents, carried), st, follow)
 
 

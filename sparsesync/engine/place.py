@@ -140,8 +140,8 @@ class Place:
                 continue  # extents may be shared; the target itself checks once it knows
             block = os.statvfs(holder or ".").f_frsize
             growth = -(-need.data // block) * block
-            partial = hidden_name(os.path.basename(target), PARTIAL)
-            for held in (target, os.path.join(os.path.dirname(target), partial)):
+            above, base = os.path.split(target)
+            for held in (target, os.path.join(above, self._partial_name(base))):
                 with contextlib.suppress(OSError):
                     growth -= allocated(os.lstat(held))
             self._growth[device] = self._growth.get(device, 0) + growth
@@ -164,9 +164,7 @@ class Place:
         except OSError:
             return False  # not there yet; or target() will say what is wrong
         try:
-            names = [base, hidden_name(base, PARTIAL)]
-            if self.partial_dir:
-                names.append(os.path.join(self.partial_dir, base))
+            names = [base, self._partial_name(base)]
             return any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names)
         finally:
             os.close(directory)
@@ -232,9 +230,8 @@ class Place:
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
-        earlier = self.partial_dir
-        if earlier and not self.resume:
-            if os.access(os.path.join(earlier, base), os.F_OK, dir_fd=directory, follow_symlinks=False):
+        if self.partial_dir and not self.resume:
+            if os.access(self._partial_name(base), os.F_OK, dir_fd=directory, follow_symlinks=False):
                 raise Leave("a partial file of an earlier run is there")
         try:
             old = os.stat(base, dir_fd=directory, follow_symlinks=False)
@@ -248,10 +245,14 @@ class Place:
             raise Leave("what is at its place cannot be read")  # rsync takes it for missing
         return old
 
+    def _partial_name(self, base: str) -> str:
+        """The path of the partial file of ``base``, relative to its directory unless absolute."""
+        return os.path.join(self.partial_dir, base) if self.partial_dir else hidden_name(base, PARTIAL)
+
     def _partial(self, directory: int, base: str) -> Tuple[int, str]:
         """Where the partial file goes: the descriptor of the directory, to be closed, and its name there."""
         if not self.partial_dir:
-            return os.dup(directory), hidden_name(base, PARTIAL)
+            return os.dup(directory), self._partial_name(base)
         # rsync(1), --partial-dir: made with mode 0700, relative to the file's own directory unless absolute.
         if self.partial_dir.startswith("/"):
             with contextlib.suppress(FileExistsError):

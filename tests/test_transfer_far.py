@@ -1,0 +1,68 @@
+"""What a far end answers is checked before it is believed. (How files travel: test_transfer.py, integration/.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparsesync.engine.fileio import NoSpaceError
+from sparsesync.engine.protocol import ProtocolError
+from sparsesync.transfer import Settings
+from sparsesync.transfer_far import Pull, Push
+
+
+class Liar:
+    """An agent that has one answer for everything."""
+
+    host = "far"
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+
+    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
+        return self.answer
+
+
+def push(answer: dict[str, Any]) -> Push:
+    return Push(Liar(answer), Settings())  # type: ignore[arg-type]
+
+
+def pull(answer: dict[str, Any]) -> Pull:
+    return Pull(Liar(answer), Settings())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "short",
+    ["x", 1, [], [1, 2], [1, 2, 3], ["1", 2, "/"], [None, None, None], [[1], {}, "/"], [1.5, 2, "/"], [1, 2, "/", 4]],
+)
+def test_a_lack_of_space_that_is_none(short: object) -> None:
+    with pytest.raises(ProtocolError):
+        push({"no_space": short}).check_space()
+
+
+def test_a_lack_of_space() -> None:
+    push({"no_space": None}).check_space()
+    with pytest.raises(NoSpaceError) as caught:
+        push({"no_space": [3, 2, "/mnt"]}).check_space()
+    assert (caught.value.needed, caught.value.free, caught.value.filename) == (3, 2, "far:/mnt")
+
+
+@pytest.mark.parametrize("found", [None, 1, [], [None, None], [[1, 2]], [[1, 2, "3"]], [[1, 2, True]], [{}], ["abc"]])
+def test_sizes_that_are_none(found: object) -> None:
+    with pytest.raises(ProtocolError):
+        list(pull({"found": found}).look(["a"]))
+
+
+@pytest.mark.parametrize("answer", [{}, {"mode": "x", "exists": True}, {"mode": 1}, {"mode": 1, "exists": 1}])
+def test_a_mode_that_is_none(answer: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        pull(answer).source_mode("a")
+    with pytest.raises(ProtocolError):
+        push(answer).destination_mode("a")
+
+
+@pytest.mark.parametrize("answer", [{}, {"size": -1, "data": 0}, {"size": 1 << 70, "data": 0}, {"size": 1, "data": ""}])
+def test_a_size_that_is_none(answer: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        pull(answer).measure("a")
