@@ -52,7 +52,6 @@ class Command:
     implied_dirs: bool
     times: bool
     perms: bool
-    executability: bool
     acls: bool
     xattrs: bool
     owner: bool
@@ -105,6 +104,7 @@ _BASIS = "a new file gets the mode of the one it is made from"
 _WITHOUT_PERMS = {
     "chmod": "it would change new files only",
     "acls": "the modes of new files come from both",
+    "executability": "it changes the mode of a file that exists, and not of a new one",
     "fuzzy": _BASIS,
     "compare-dest": _BASIS,
     "copy-dest": _BASIS,
@@ -137,7 +137,6 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
     if partial_dir is None and state["partial"] and not state["inplace"]:
         partial_dir = environ.get("RSYNC_PARTIAL_DIR")
     stdin_readers = [o for o in options if o.name in ("files-from", "exclude-from", "include-from") and o.value == "-"]
-    remote = any(map(_is_remote, paths))
 
     why_not += _why_not_options(options)
     if not state["perms"]:
@@ -153,16 +152,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
     if "" in paths:
         why_not.append("a source or the destination is empty")
     far = None
-    if remote and not why_not:
-        if any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths)):
-            why_not.append("an rsync daemon is at the other end")
-        else:
-            families = [option.name for option in options if option.name in ("ipv4", "ipv6")]
-            family = f"-{families[-1][-1]}" if families else None
-            try:
-                far = far_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
-            except NotForUs as reason:
-                why_not.append(str(reason))
+    if any(map(_is_remote, paths)) and not why_not:
+        try:
+            far = _far(paths, options, values, environ)
+        except NotForUs as reason:
+            why_not.append(str(reason))
 
     return Command(
         argv=tuple(argv),
@@ -178,7 +172,6 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         implied_dirs=[o.name for o in options if o.name.endswith("implied-dirs")][-1:] != ["no-implied-dirs"],
         times=state["times"] > 0,
         perms=state["perms"] > 0,
-        executability=state["executability"] > 0,
         acls=state["acls"] > 0,
         xattrs=state["xattrs"] > 0,
         owner=state["owner"] > 0,
@@ -213,6 +206,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
     )
+
+
+def _far(paths: Sequence[str], options: Sequence[Option], values: Mapping[str, str], environ: Mapping[str, str]) -> Far:
+    """The other host. Raises NotForUs."""
+    if any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths)):
+        raise NotForUs("an rsync daemon is at the other end")
+    families = [option.name for option in options if option.name in ("ipv4", "ipv6")]
+    family = f"-{families[-1][-1]}" if families else None
+    return far_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
 
 
 def _split(argv: Sequence[str], why_not: list[str]) -> tuple[list[Option], list[str]]:

@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable
 
 from . import rsync
@@ -86,7 +87,7 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
         elif not word.startswith("--seed-"):
             rest.append(word)
             if rsync.takes_next(word):
-                rest += [value for value in [next(words, None)] if value is not None]
+                rest += islice(words, 1)
         elif word == "--seed-off":
             off = True
         elif word == "--seed-no-space-check":
@@ -132,19 +133,21 @@ def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> Syn
     """
     started = time.monotonic()
     command = rsync.parse(argv)
-    run = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None)
+    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None)
+    result = state.result
     with contextlib.ExitStack() as stack:
-        run.seed_files(stack)
-        result = run.result
+        result.handoff = state.seed_files(stack)
         if result.handoff:
-            run.say(f"everything is left to rsync: {result.handoff}")
+            state.say(f"everything is left to rsync: {result.handoff}")
         sys.stdout.flush()
-        if replace and run.spool is None and not result.seeded and not run.connected:
+        if replace and state.spool is None and state.agent is None and not result.seeded:
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
-        result.status = _run_rsync(*run.shared(result.command), run.spool)
-        if result.seeded and not command.times and run.seeding is not None:
-            run.seeding.touch()
+        result.status = _run_rsync(*state.shared(result.command), state.spool)
+        if state.seeding is not None and not command.times:
+            state.seeding.touch()
+        if state.agent is not None:
+            result.wire = state.agent.link.sent + state.agent.link.received
     result.seconds = time.monotonic() - started
     return result
 
@@ -159,34 +162,45 @@ class _Run:
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.connected = False
-        self.control: list[str] = []
-        """What makes another ssh share the agent's connection."""
+        self.agent: Agent | None = None
 
-    def seed_files(self, stack: contextlib.ExitStack) -> None:
-        """Steps 2 to 4. What has to stay open until rsync is done is left to ``stack``."""
-        result, command = self.result, self.command
-        result.handoff = "--seed-off is given" if self.seed.off else command.handoff
-        if result.handoff is None and not (command.far and not command.far.push):
-            result.handoff = _nothing_to_seed(command, self.seed)
-        if result.handoff is None:
-            result.handoff = _no_temporary_directory()
-        if result.handoff is None:
-            version = _check_version()
-            if command.far is not None:
-                result.handoff = why_not_plain(command.far, _quotes(command, version))
-        if result.handoff is None:
+    def seed_files(self, stack: contextlib.ExitStack) -> str | None:
+        """Steps 1 to 4; returns why nothing was seeded, or None.
+
+        What has to stay open until rsync is done is left to ``stack``.
+        """
+        handoff = self._why_not()
+        if handoff:
+            return handoff
+        try:
             transfer = self._transfer(stack)
-            if transfer is not None:
-                if command.spool_stdin:
-                    self.spool = stack.enter_context(_spooled(sys.stdin.buffer))
-                self.seeding = Seeding(command, self.seed, transfer, self.say)
-                result.handoff = self._ask_and_seed(self.seeding)
-                result.seeded, result.left = self.seeding.seeded, self.seeding.left
-                result.bytes = sum(seeded.data for seeded in result.seeded)
+        except LinkError as error:
+            # Said even without -v: it costs the user what seeding would have saved.
+            print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
+            return str(error)
+        if self.command.spool_stdin:
+            self.spool = stack.enter_context(_spooled(sys.stdin.buffer))
+        self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say)
+        handoff = self._ask_and_seed(seeding)
+        result = self.result
+        result.seeded, result.left = seeding.seeded, seeding.left
+        result.bytes = sum(seeded.data for seeded in seeding.seeded)
+        return handoff
 
-    def _transfer(self, stack: contextlib.ExitStack) -> Transfer | None:
-        """The two ends; None, and the reason in the result, if there is no getting at the other host."""
+    def _why_not(self) -> str | None:
+        """Why there is nothing to seed, or nothing that may be; None if there may be something."""
+        command, far = self.command, self.command.far
+        if self.seed.off or command.handoff:
+            return command.handoff if not self.seed.off else "--seed-off is given"
+        handoff = _nothing_to_seed(command, self.seed) if far is None or far.push else None
+        handoff = handoff or _no_temporary_directory()
+        if handoff:
+            return handoff
+        version = _check_version()
+        return why_not_plain(far, _quotes(command, version)) if far else None
+
+    def _transfer(self, stack: contextlib.ExitStack) -> Transfer:
+        """The two ends. Raises LinkError if there is no getting at the other host."""
         command, far = self.command, self.command.far
         settings = Settings(
             follow=command.links_followed,
@@ -205,21 +219,12 @@ class _Run:
                 agent = stack.enter_context(
                     connect(far.host, shell, user=far.user, timeout=command.timeout, share=True)
                 )
-            except (LinkError, FileNotFoundError) as error:
-                # Said even without -v: it costs the user what seeding would have saved.
-                shell_missing = isinstance(error, FileNotFoundError)
-                why = f"{far.shell[0]}: no such remote shell" if shell_missing else str(error)
-                self.result.handoff = why
-                print(f"sparsesync: {why}; everything is left to rsync", file=sys.stderr)
-                return None
-            self.connected, self.control = True, agent.control
-            stack.callback(self._count, agent)
+            except FileNotFoundError:
+                raise LinkError(f"{far.shell[0]}: no such remote shell") from None
+            self.agent = agent
             transfer = Push(agent, settings) if far.push else Pull(agent, settings)
         stack.callback(transfer.close)
         return transfer
-
-    def _count(self, agent: Agent) -> None:
-        self.result.wire = agent.link.sent + agent.link.received
 
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
         """Steps 3 and 4. Returns why nothing was seeded, or None."""
@@ -242,10 +247,10 @@ class _Run:
     def shared(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
         """The command and its environment, made to share the agent's connection."""
         environ = dict(os.environ)
-        if not self.control:
+        if self.agent is None or not self.agent.control:
             return command, environ
         rsh = self.command.value("rsh")
-        through = " ".join([remote_shell(rsh), *self.control])
+        through = " ".join([remote_shell(rsh), *self.agent.control])
         if rsh is None:
             environ["RSYNC_RSH"] = through
             return command, environ

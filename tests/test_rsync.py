@@ -152,6 +152,8 @@ def test_a_forbidding_option_says_its_name_and_its_reason(spec: Spec) -> None:
         ("-ac a b", "-c is given: asking what would be sent would read every file whole"),
         ("-aT /x a b", "--temp-dir is given: new content may not fit beside the old"),
         ("-rt --chmod=F644 a b", "--chmod is given without --perms: it would change new files only"),
+        ("-rtE a b",
+         "--executability is given without --perms: it changes the mode of a file that exists, and not of a new one"),
         ("-rty a b", "--fuzzy is given without --perms: a new file gets the mode of the one it is made from"),
         ("-rt --link-dest=x a b",
          "--link-dest is given without --perms: a new file gets the mode of the one it is made from"),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
@@ -164,6 +164,7 @@ OPTIONS = [
     form=st.sampled_from(["src/", "src", ".", "file", "two", "files-from"]),
     umask=st.sampled_from([0o022, 0o077, 0o002]),
 )
+@example(options=[["-E"]], base="-r", kind="missing", form="src/", umask=0o022)
 def test_leaves_what_rsync_leaves(
     tmp_path_factory: pytest.TempPathFactory, options: list[list[str]], base: str, kind: str, form: str, umask: int
 ) -> None:
