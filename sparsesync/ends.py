@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PathLike = Union[str, "os.PathLike[str]"]
 Range = tuple[str, int, int]
-"""A file below a root, and an offset and a length in it, in bytes."""
+"""A file, and an offset and a length in it, in bytes."""
 
 _COMMON = "blake2b"
 """The digest two agents use: every Python has it, and no machine is slow at it."""
@@ -98,6 +98,30 @@ class Here:
     def directory(self) -> str:
         """What a relative path is relative to."""
         return os.getcwd()
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        """The answer to one of the questions of :mod:`engine.ask`, a NamedTuple. Raises OSError, ValueError."""
+        from .engine.ask import ask
+
+        return ask(question, **arguments)
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[None]:
+        """Hold the lock of a destination directory. Raises BlockingIOError if somebody else does, OSError."""
+        from .engine.probe import lock
+
+        fd = lock(path)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def contents(self, parts: list[Range]) -> list[list[Any]]:
+        """For each part of a file [the file's size, a digest of the part wherever its holes are]. Raises OSError."""
+        from .engine.manifest import contents
+
+        assert self._digest
+        return [contents(path, offset, length, self._digest) for path, offset, length in parts]
 
     def manifest(self, root: str, full: bool) -> Iterator[Event]:
         """What is at ``root``, for a comparison: see :mod:`engine.manifest`."""

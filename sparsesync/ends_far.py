@@ -10,17 +10,19 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
 from .ends import Range, Scanned
+from .engine.ask import QUESTIONS
 from .engine.manifest import DIGEST, Event, Reader
+from .engine.presets import Place
 from .engine.protocol import ProtocolError, get, get_name, get_size, is_name
 from .engine.scan import OnError, Sparse
 
 if TYPE_CHECKING:
     from .engine.bmap import Run
     from .engine.extents import Extent
-    from .engine.presets import Place
     from .ssh import Agent
 
 
@@ -60,15 +62,36 @@ class There:
         with self._naming():
             places = get(self.agent.call("preset", preset=preset, sources=[source]), "places", list)
             for place in places:
-                if type(place) is not list or [type(part) for part in place] != [str, str, str]:
+                if type(place) is not list or [type(part) for part in place] != [str] * len(Place._fields):
                     raise ProtocolError("a place of a preset that is none")
                 if place[0] != source or not is_name(place[1]) or not re.fullmatch("[a-z/*]*", place[2]):
                     raise ProtocolError("a place that no preset has")
-        return [(place[0], place[1], place[2]) for place in places]
+        return [Place(*place) for place in places]
 
     def directory(self) -> str:
         with self._naming():
             return get_name(self.agent.call("directory"), "path")
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        room = import_module(QUESTIONS[question], "sparsesync.engine")
+        kind = get_type_hints(getattr(room, question))["return"]
+        with self._naming():
+            return _answer(kind, self.agent.call("ask", question=question, arguments=arguments))
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[None]:
+        self.agent.call("lock", path=path)
+        yield  # it ends with the agent
+
+    def contents(self, parts: list[Range]) -> list[list[Any]]:
+        with self._naming():
+            found = get(self.agent.call("contents", parts=parts), "digests", list)
+            if len(found) != len(parts):
+                raise ProtocolError("digests are missing")
+            for each in found:
+                if type(each) is not list or [type(part) for part in each] != [int, str]:
+                    raise ProtocolError("a digest that is none")
+        return list(found)
 
     def manifest(self, root: str, full: bool) -> Iterator[Event]:
         reader = Reader()
@@ -140,6 +163,25 @@ class There:
             yield
         except ProtocolError as error:
             raise ProtocolError(f"{self.agent.host}: {error}") from None
+
+
+def _answer(kind: Any, value: Any) -> Any:
+    """``value``, which JSON carried, as the type a question's answer has. Raises ProtocolError."""
+    if hasattr(kind, "_fields"):
+        fields = get_type_hints(kind)
+        # It crosses the wire as an object, and within another as a list.
+        parts = value if isinstance(value, dict) else dict(zip(fields, value)) if isinstance(value, list) else {}
+        if parts.keys() != fields.keys():
+            raise ProtocolError("an answer to another question")
+        return kind(*(_answer(each, parts[name]) for name, each in fields.items()))
+    inner = get_args(kind)
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_answer(inner[0], each) for each in value]
+    if type(None) in inner:
+        return None if value is None else _answer(inner[0], value)
+    if type(value) is not kind:
+        raise ProtocolError("an answer that is none")
+    return value
 
 
 def _extent(part: list[Any]) -> tuple[int, int]:

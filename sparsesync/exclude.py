@@ -137,7 +137,7 @@ def _found(
     """Each sparse file, with its name as the program sees it that reads the pattern."""
     for end, source, _ in sites:
         # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
-        prune = [path for given, path, wild in places if given == source and wild in ("", "/*")]
+        prune = [place.path for place in places if place.source == source and place.wild in ("", "/*")]
         top = end.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
         for found, _, _ in end.scan(
@@ -161,7 +161,7 @@ def _places(sites: Sequence[Site], preset: str | None, format: str) -> list[Plac
 
 
 def _preset(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
-    for source, path, wild in places:
+    for source, path, wild, _ in places:
         name = transfer_name(source, path, relative)
         if name is not None:
             anchored = "/" + name if name else ""

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
+from .ask import ask, home
 from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities
 from .copy_place import CopyPlace
@@ -22,11 +23,12 @@ from .copyfile import open_source
 from .extents import extents, file_size
 from .fileio import blame
 from .link import Link
-from .manifest import batches, digests, manifest
+from .manifest import batches, contents, digests, manifest
 from .outgoing import Outgoing, outgoing
 from .pace import Pace
 from .place import Need, Place
 from .presets import preset_patterns
+from .probe import lock
 from .protocol import LinkError, ProtocolError, get
 from .receive import Receiver
 from .scan import at, look, measure, scan
@@ -41,6 +43,7 @@ class Agent:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.place: Optional[Place] = None
+        self._lock = -1
 
     def serve(self) -> None:
         """Greet, and answer until the connection ends. Raises ProtocolError if the client makes no sense."""
@@ -83,6 +86,22 @@ class Agent:
 
     def _trouble(self, error: OSError) -> None:
         self.link.fail(protocol.TROUBLE, error)
+
+    def _op_ask(self, question: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
+        """A question of :mod:`ask`."""
+        for name in ("source", "path"):
+            if name in arguments:
+                arguments[name] = home(arguments[name])
+        return dict(ask(question, **arguments)._asdict())
+
+    def _op_lock(self, path: str) -> Dict[str, Any]:
+        """Take the lock of a destination, for as long as the connection lasts."""
+        self._lock = lock(home(path))
+        return {}
+
+    def _op_contents(self, parts: List[Tuple[str, int, int]]) -> Dict[str, Any]:
+        """Digests of the content of parts of files."""
+        return {"digests": [contents(home(path), offset, length, self.digest) for path, offset, length in parts]}
 
     def _op_stat(self, path: str) -> Dict[str, Any]:
         mode, exists = at(home(path))
@@ -216,11 +235,6 @@ class Agent:
             return outgoing(home(path), name, follow=follow, with_attributes=with_attributes)
 
         Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
-
-
-def home(path: str) -> str:
-    """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
-    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def main() -> int:

@@ -188,7 +188,7 @@ def _entry(
             return
         try:
             with blame(node.path, instead=True):
-                for packed in _digested(fd, size, digest, full):
+                for packed in _digested(fd, 0, size, size, digest, full):
                     yield Blocks(packed)
                 if _version(os.fstat(fd)) != _version(before):
                     raise OSError(errno.ESTALE, "the file changed while it was read")
@@ -203,13 +203,16 @@ def _version(st: os.stat_result) -> Tuple[int, int]:
     return st.st_size, st.st_mtime_ns
 
 
-def _digested(fd: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]:
-    """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time or none."""
+def _digested(fd: int, first: int, end: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]:
+    """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time or none.
+
+    Those between two offsets, of which ``first`` begins a block.
+    """
     buffer = bytearray(min(BLOCK, size))
     view, zeros = memoryview(buffer), memoryview(bytes(len(buffer)))
     packed = []  # type: List[bytes]
-    offset = read = 0
-    for start, length in [(0, size)] if full else extents(fd, 0, size):
+    offset, read = first, 0
+    for start, length in [(first, end - first)] if full else extents(fd, first, end):
         # Extents need not begin or end with a block, so two may share one.
         offset = max(offset, start - start % BLOCK)
         while offset < start + length:
@@ -229,6 +232,27 @@ def _digested(fd: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]
 def _read(fd: int, view: memoryview, offset: int) -> None:
     if read_full(fd, view, offset) < len(view):
         raise TruncatedError
+
+
+def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
+    """(apparent size, digest in hex) of the content of a part of a file, wherever its holes are.
+
+    ``offset`` begins a block. What lies behind the file's end has the digest of nothing. Raises OSError,
+    ValueError, TruncatedError if the file becomes shorter.
+    """
+    if offset % BLOCK or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
+        raise ValueError("contents of {} bytes at {}".format(length, offset))
+    node = Node(None, path, path)
+    fd = node.open(node.stat())
+    try:
+        with blame(path, instead=True):
+            size = file_size(fd)
+            whole = digest.new()
+            for packed in _digested(fd, offset, min(size, offset + length), size, digest, False):
+                whole.update(packed)
+            return [size, whole.digest().hex()[: 2 * DIGEST]]
+    finally:
+        os.close(fd)
 
 
 def digests(root: str, path: str, offset: int, length: int, block: int, digest: Digest) -> bytes:

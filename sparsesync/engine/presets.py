@@ -8,7 +8,7 @@ machine, its Docker and its swap files, is seen only on that machine; so this is
 import json
 import os
 import re
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 DATA_ROOT = "/var/lib/docker"
@@ -16,71 +16,122 @@ DATA_ROOT = "/var/lib/docker"
 
 SWAPS = "/proc/swaps"
 
-# Below a Docker data root, by driver folder: the path, and what of it is left out. The images,
+_POOL = "the devicemapper pool's loop file"
+_VIEW = "the driver's view of a running container; the layers below it are copied"
+_KERNEL = "the kernel's own"
+_SCRATCH = "scratch space, new after every start"
+_MOUNTS = "where other filesystems are mounted"
+
+# Below a Docker data root, by driver folder: the path, what of it is left out, and why. The images,
 # layers, volumes and containers themselves are never listed here.
-_DOCKER = {
-    # The pool of devicemapper on loop devices: sparse files that a running daemon has attached.
-    "devicemapper": (("devicemapper/data", ""), ("devicemapper/metadata", ""), ("mnt", "/*")),
+_VIEWS = {
+    "devicemapper": (("devicemapper/mnt", "/*", _VIEW),),
     # Where the drivers mount the view of a running container; the layers below it are copied.
-    "overlay2": (("", "/*/merged/*"),),
-    "overlay": (("", "/*/merged/*"),),
-    "fuse-overlayfs": (("", "/*/merged/*"),),
-    "aufs": (("mnt", "/*"),),
-    "zfs": (("graph", "/*"),),
+    "overlay2": (("overlay2", "/*/merged/*", _VIEW),),
+    "overlay": (("overlay", "/*/merged/*", _VIEW),),
+    "fuse-overlayfs": (("fuse-overlayfs", "/*/merged/*", _VIEW),),
+    "aufs": (("aufs/mnt", "/*", _VIEW),),
+    "zfs": (("zfs/graph", "/*", _VIEW),),
     # btrfs and vfs have no such views: what is there is the data.
-    "btrfs": (),
-    "vfs": (),
     # A tmpfs for each running container, and the daemon's own scratch space.
-    "containers": (("", "/*/mounts/shm/*"),),
-    "tmp": (("", "/*"),),
+    "containers": (("containers", "/*/mounts/shm/*", _SCRATCH),),
+    "tmp": (("tmp", "/*", _SCRATCH),),
 }
-_DRIVERS = ("devicemapper", "overlay2", "overlay", "fuse-overlayfs", "aufs", "zfs", "btrfs", "vfs")
+LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")
+"""The pool of devicemapper on loop devices: sparse files that a running daemon has attached."""
+
+DRIVERS = ("devicemapper", "overlay2", "overlay", "fuse-overlayfs", "aufs", "zfs", "btrfs", "vfs")
+"""The storage drivers' folders in a data root."""
 
 _SYSTEM = (
-    ("proc", "/*"),
-    ("sys", "/*"),
-    ("dev", "/*"),
-    ("run", "/*"),
-    ("tmp", "/*"),
-    ("mnt", "/*"),
-    ("media", "/*"),
-    ("lost+found", ""),
+    ("proc", "/*", _KERNEL),
+    ("sys", "/*", _KERNEL),
+    ("dev", "/*", _KERNEL),
+    ("run", "/*", _SCRATCH),
+    ("tmp", "/*", _SCRATCH),
+    ("mnt", "/*", _MOUNTS),
+    ("media", "/*", _MOUNTS),
+    ("lost+found", "", "made by every fsck"),
 )
 
-Place = Tuple[str, str, str]
-"""(source, path, wildcard): everything at ``path`` followed by the wildcard, in the transfer of ``source``."""
+
+class Place(NamedTuple):
+    """Everything at ``path`` followed by the wildcard ``wild``, in the transfer of ``source``.
+
+    ``why`` says to a person why it is left out.
+    """
+
+    source: str
+    path: str
+    wild: str
+    why: str
+
+
+class Suggested(NamedTuple):
+    """The preset that suits a source: "system", "docker", or "none"."""
+
+    preset: str
+
+
+def suggested(source: str) -> Suggested:
+    """What kind of tree is at ``source``? Raises ValueError for a broken daemon.json."""
+    looks = all(os.path.isdir(os.path.join(source, name)) for name in ("etc", "proc", "usr"))
+    if looks or os.path.realpath(source) == "/":
+        return Suggested("system")
+    return Suggested("docker" if docker_roots(source) else "none")
 
 
 def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[Place]:
-    """The places a preset leaves out. Raises ValueError for an unknown preset or a broken daemon.json."""
-    if preset == "docker":
-        for source in sources:
-            for place in _docker(source):
-                yield place
-    elif preset == "system":
-        for source in sources:
-            for place in _system(source):
-                yield place
-    else:
+    """The places a preset leaves out: "docker", "docker-views" (that without the loop files), "system".
+
+    Raises ValueError for an unknown preset or a broken daemon.json.
+    """
+    places: Dict[str, Callable[[str], Iterator[Place]]] = {
+        "docker": lambda source: _docker(source, True),
+        "docker-views": lambda source: _docker(source, False),
+        "system": _system,
+    }
+    if preset not in places:
         raise ValueError("unknown preset {!r}; there are docker, system".format(preset))
+    for source in sources:
+        for place in places[preset](source):
+            yield place
 
 
-def _docker(source: str) -> Iterator[Place]:
+def left_out(places: Sequence[Place]) -> Callable[[str], bool]:
+    """Whether a path, spelled as a scan of the sources yields it, is left out with everything below it."""
+    patterns = []
+    for place in places:
+        wild = re.escape(place.wild).replace(re.escape("*"), "[^/]+")
+        patterns.append(re.escape(os.path.normpath(place.path)) + wild)
+    if not patterns:
+        return lambda path: False
+    matches = re.compile("(?:{})(?:/.*)?".format("|".join(patterns)), re.DOTALL).fullmatch
+    return lambda path: matches(os.path.normpath(path)) is not None
+
+
+def docker_roots(source: str) -> List[str]:
+    """The Docker data roots at or below ``source``: itself by its looks, or the configured one."""
     roots = [source] if _is_data_root(source) else []
-    configured = data_root()
-    below = _below(source, configured)
-    if below is not None and below not in roots:
+    below = _below(source, data_root())
+    if below is not None and os.path.isdir(below) and below not in roots:
         roots.append(below)
-    for root in roots:
-        for folder, places in _DOCKER.items():
-            if not os.path.isdir(os.path.join(root, folder)):
-                continue
-            for path, wild in places:
-                yield source, os.path.join(root, folder, path), wild
+    return roots
+
+
+def _docker(source: str, loop: bool) -> Iterator[Place]:
+    for root in docker_roots(source):
+        for folder, places in _VIEWS.items():
+            if os.path.isdir(os.path.join(root, folder)):
+                for path, wild, why in places:
+                    yield Place(source, os.path.join(root, path), wild, why)
+        if loop and os.path.isdir(os.path.join(root, "devicemapper")):
+            for path in LOOP_FILES:
+                yield Place(source, os.path.join(root, path), "", _POOL)
 
 
 def _is_data_root(path: str) -> bool:
-    return any(os.path.isdir(os.path.join(path, driver)) for driver in _DRIVERS)
+    return any(os.path.isdir(os.path.join(path, driver)) for driver in DRIVERS)
 
 
 def data_root(daemon_json: Optional[str] = None) -> str:
@@ -112,16 +163,16 @@ def _system(source: str) -> Iterator[Place]:
     # "/*", expanded by the shell, is the root as much as "/" is.
     name = os.path.basename(source.rstrip("/"))
     if os.path.abspath(os.path.dirname(source.rstrip("/")) or ".") == "/" and source.strip("/"):
-        for path, wild in _SYSTEM:
+        for path, wild, why in _SYSTEM:
             if path == name:
-                yield source, source, wild
+                yield Place(source, source, wild, why)
     elif os.path.isdir(source):
-        for path, wild in _SYSTEM:
-            yield source, os.path.join(source, path), wild
+        for path, wild, why in _SYSTEM:
+            yield Place(source, os.path.join(source, path), wild, why)
     for swap in swap_files():
         below = _below(source, swap)
         if below is not None:
-            yield source, below, ""
+            yield Place(source, below, "", "swap space in use")
 
 
 def swap_files(swaps: Optional[str] = None) -> List[str]:

@@ -1,0 +1,65 @@
+"""What can be asked of one machine, in one question and one answer, here or by way of its agent.
+
+A question is the name of a function in one of the rooms below, which is imported when it is first asked: most
+connections ask none. The answer is a NamedTuple, which JSON can carry.
+"""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+from .extents import allocated
+
+QUESTIONS = {
+    "host": ".host",
+    "docker": ".docker",
+    "survey": ".survey",
+    "probe": ".probe",
+    "in_use": ".inuse",
+    "suggested": ".presets",
+    "sizes": ".ask",
+    "run": ".ask",
+}
+
+
+def ask(question: str, **arguments: Any) -> Any:
+    """The answer of this machine. Raises ValueError for an unknown question, and what the function raises."""
+    if question not in QUESTIONS:
+        raise ValueError("there is no question {!r}".format(question))
+    return getattr(import_module(QUESTIONS[question], __package__), question)(**arguments)
+
+
+def home(path: str) -> str:
+    """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+class Sizes(NamedTuple):
+    """Apparent and allocated size of each of some files, in bytes; None where there is none."""
+
+    found: List[Optional[List[int]]]
+
+
+def sizes(paths: Sequence[str]) -> Sizes:
+    """The sizes of files, symlinks not followed."""
+    found: List[Optional[List[int]]] = []
+    for path in paths:
+        try:
+            st = os.lstat(home(path))
+            found.append([st.st_size, allocated(st)])
+        except OSError:
+            found.append(None)
+    return Sizes(found)
+
+
+class Ran(NamedTuple):
+    """The exit status of a command; negative: the signal that ended it."""
+
+    status: int
+
+
+def run(command: str) -> Ran:
+    """Run a command with ``sh -c``. Its output goes to standard error: what is asked is not what it prints."""
+    return Ran(subprocess.call(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno()))
