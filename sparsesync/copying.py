@@ -140,7 +140,7 @@ class Copies:
         sparse: str = "auto",
         progress: Progress = None,
     ) -> Path:
-        from .transfer import Planned, Settings
+        from .transfer import Planned, Settings, check_space
         from .transfer_far import Pull, Push
 
         check_choices(sparse, reflink, inplace)
@@ -163,7 +163,7 @@ class Copies:
             plan = Planned(name, path, *transfer.measure(path))
             made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace)
             transfer.expect([plan])
-            transfer.check_space()
+            check_space(transfer)
             transfer.run(iter([plan]), results.append, progress)
         finally:
             transfer.close()

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 Advance = Optional[Callable[[int], object]]
+Bar = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
+"""What makes a bar: :func:`data_bar`, or a :class:`Whole`'s ``phase``."""
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ from .engine.fileio import NoSpaceError
 from .engine.place import Result
 from .listing import parse_listing, source_path
 from .messages import printable, tell
-from .progress import data_bar
-from .transfer import Planned, Transfer
+from .progress import Bar, data_bar
+from .transfer import Planned, Transfer, check_space
 from .units import iec
 
 
@@ -61,12 +61,18 @@ class Seeding:
     """One run's seeding. ``say`` gets a line for each file when the user wants to hear."""
 
     def __init__(
-        self, command: rsync.Command, options: SeedOptions, transfer: Transfer, say: Callable[[str], None]
+        self,
+        command: rsync.Command,
+        options: SeedOptions,
+        transfer: Transfer,
+        say: Callable[[str], None],
+        bar: Bar = data_bar,
     ) -> None:
         self.command = command
         self.options = options
         self.transfer = transfer
         self.say = say
+        self.bar = bar
         self.seeded: list[Seeded] = []
         self.left: list[tuple[str, str]] = []
         # The paths at the two ends, without the name of a host.
@@ -82,7 +88,7 @@ class Seeding:
         """
         with tempfile.TemporaryFile("w+", encoding="ascii") as plan:
             total = count = 0
-            for planned in self._sparse(listing):
+            for planned in self.sparse(listing):
                 json.dump(planned, plan)
                 plan.write("\n")
                 total += planned.data
@@ -101,12 +107,12 @@ class Seeding:
             if self.options.space_check and not (self.command.delete or self.command.sparse):
                 self.transfer.expect(_planned(plan))
                 try:
-                    self.transfer.check_space()
+                    check_space(self.transfer)
                 except NoSpaceError:
                     # What else rsync will write may make room: a file that becomes shorter.
-                    self.transfer.expect(self._others(listing, _planned(plan)))
-                    self.transfer.check_space()
-            with data_bar(total, "seeding", quiet=self.command.quiet > 0) as advance:
+                    self.transfer.expect(self.others(listing, _planned(plan)))
+                    check_space(self.transfer)
+            with self.bar(total, "seeding", self.command.quiet > 0) as advance:
                 self.transfer.run(_planned(plan), self._done, advance)
         return None
 
@@ -114,7 +120,7 @@ class Seeding:
         """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
         self.transfer.touch([seeded.name for seeded in self.seeded])
 
-    def _sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
+    def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
         """The listed files that are sparse at the source and are for us."""
         listing.seek(0)
         candidates: list[tuple[str, str, int]] = []
@@ -139,7 +145,7 @@ class Seeding:
                 continue
             yield Planned(name, source, size, looked.data)
 
-    def _others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
+    def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
         """The listed files that are not planned, which come in the same order."""
         listing.seek(0)
         known = next(planned, None)

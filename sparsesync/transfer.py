@@ -4,7 +4,7 @@ A transfer has a few operations, the same in three kinds, and :mod:`seeding` doe
 
     look, source_mode        what is at the source
     destination_mode, ...    what is at the destination
-    open, expect, check_space, touch
+    open, expect, space, touch
     run                      put the files in place
 
 :class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`transfer_far`.
@@ -21,7 +21,7 @@ from .engine.copy import copy_content
 from .engine.fileio import NoSpaceError
 from .engine.outgoing import Outgoing, changed, outgoing
 from .engine.pace import Pace
-from .engine.place import Leave, Need, Place, Result, reason
+from .engine.place import Leave, Need, Place, Result, Space, reason
 from .engine.scan import Looked, at, look
 from .progress import Advance
 
@@ -69,8 +69,8 @@ class Transfer(Protocol):
     def expect(self, planned: Iterable[Planned]) -> None:
         """Count what is going to be written."""
 
-    def check_space(self) -> None:
-        """Raises NoSpaceError if what was expected does not fit."""
+    def space(self) -> list[Space]:
+        """What all that was expected needs, by filesystem."""
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
         """Put the files in place. Raises LinkError; what goes wrong with one file is in its result."""
@@ -130,8 +130,8 @@ class DestinationHere:
     def _device(self, file: Planned) -> int | None:
         return None
 
-    def check_space(self) -> None:
-        self._at().check_space()
+    def space(self) -> list[Space]:
+        return self._at().space()
 
     def touch(self, names: Sequence[str]) -> None:
         self._at().touch(names)
@@ -172,6 +172,13 @@ class Local(SourceHere, DestinationHere):
                 raise Leave("it changed while it was copied")
             self._at().finish(target, spec)
         return Result(spec.name, spec.size, data, 0)
+
+
+def check_space(transfer: Transfer) -> None:
+    """Raises NoSpaceError if what was expected does not fit."""
+    for needed, free, path in transfer.space():
+        if needed > free:
+            raise NoSpaceError(needed, free, path)
 
 
 def _paced(progress: Advance, bwlimit: int | None) -> Advance:

@@ -12,9 +12,9 @@ from typing import Any
 
 from .engine.capabilities import Compressor
 from .engine.copy_place import CopyPlace
-from .engine.fileio import NoSpaceError
 from .engine.outgoing import outgoing
 from .engine.pace import Pace
+from .engine.place import Space
 from .engine.protocol import ProtocolError, get, get_name, get_size
 from .engine.receive import Receiver
 from .engine.scan import Looked
@@ -52,13 +52,12 @@ class Push(SourceHere):
         for batch in _batches((file.name, file.data) for file in planned):
             self.agent.call("expect", needs=batch)
 
-    def check_space(self) -> None:
-        short = get(self.agent.call("check_space"), "no_space", list, optional=True)
-        if short is not None:
-            if [type(part) for part in short] != [int, int, str]:
-                raise ProtocolError(f"{self.agent.host}: a lack of space that is none")
-            needed, free, path = short
-            raise NoSpaceError(needed, free, f"{self.agent.host}:{path}")
+    def space(self) -> list[Space]:
+        found = get(self.agent.call("space"), "space", list)
+        for each in found:
+            if type(each) is not list or [type(part) for part in each] != [int, int, str]:
+                raise ProtocolError(f"{self.agent.host}: space that is none")
+        return [Space(needed, free, f"{self.agent.host}:{path}") for needed, free, path in found]
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
         settings, link = self.settings, self.agent.link

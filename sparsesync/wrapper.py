@@ -24,6 +24,7 @@ answers in step 3 goes through a temporary file.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -42,6 +43,7 @@ from .engine.protocol import LinkError
 from .engine.scan import scan
 from .listing import listing_argv
 from .messages import tell
+from .progress import Bar, data_bar
 from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
 from .seeding import Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
@@ -126,14 +128,22 @@ def sync(
     return run([*rest, "--", *[os.fspath(source) for source in sources], os.fspath(destination)], seed)
 
 
-def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> SyncResult:
-    """Seed for the rsync arguments ``argv``, then run rsync with them.
+def run(
+    argv: Sequence[str],
+    seed: SeedOptions,
+    *,
+    replace: bool = False,
+    bar: Bar = data_bar,
+    output: Callable[[bytes], object] | None = None,
+) -> SyncResult:
+    """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
 
-    With ``replace`` a run in which nothing is seeded becomes rsync (it does not return).
+    With ``replace`` a run in which nothing is seeded becomes rsync (it does not return). ``bar`` shows the seeding's
+    progress. ``output`` is called with what rsync writes to its standard output, which is ours without it.
     """
     started = time.monotonic()
     command = rsync.parse(argv)
-    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None)
+    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None, bar)
     result = state.result
     with contextlib.ExitStack() as stack:
         result.handoff = state.seed_files(stack)
@@ -143,7 +153,7 @@ def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> Syn
         if replace and state.spool is None and state.agent is None and not result.seeded:
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
-        result.status = _run_rsync(*state.shared(result.command), state.spool)
+        result.status = _run_rsync(*state.shared(result.command), state.spool, output)
         if state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.agent is not None:
@@ -155,10 +165,11 @@ def run(argv: Sequence[str], seed: SeedOptions, *, replace: bool = False) -> Syn
 class _Run:
     """One run, until rsync takes over."""
 
-    def __init__(self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None]) -> None:
+    def __init__(self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None], bar: Bar) -> None:
         self.command = command
         self.seed = seed
         self.say = say
+        self.bar = bar
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
@@ -180,7 +191,7 @@ class _Run:
             return str(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(_spooled(sys.stdin.buffer))
-        self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say)
+        self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say, self.bar)
         handoff = self._ask_and_seed(seeding)
         result = self.result
         result.seeded, result.left = seeding.seeded, seeding.left
@@ -325,7 +336,21 @@ def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _run_rsync(command: list[str], environ: dict[str, str], stdin: IO[bytes] | None) -> int:
+def _ends_with_us() -> Callable[[], object]:
+    """What makes a new process end if we are killed: one that goes on alone would get in the way of the next run."""
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    # PR_SET_PDEATHSIG: prctl(2), linux/prctl.h. All is prepared here, since little may be done between fork and exec.
+    return functools.partial(prctl, 1, int(signal.SIGTERM))
+
+
+def _run_rsync(
+    command: list[str],
+    environ: dict[str, str],
+    stdin: IO[bytes] | None,
+    output: Callable[[bytes], object] | None,
+) -> int:
     """Run rsync to its end, handing on to it the signals that reach us."""
     if stdin is not None:
         stdin.seek(0)
@@ -344,9 +369,16 @@ def _run_rsync(command: list[str], environ: dict[str, str], stdin: IO[bytes] | N
             if signal.getsignal(number) != signal.SIG_IGN:
                 handlers[number] = signal.signal(number, hand_on)
     try:
-        process = subprocess.Popen(command, env=environ, stdin=stdin)
+        process = subprocess.Popen(
+            command, env=environ, stdin=stdin, stdout=subprocess.PIPE if output else None, preexec_fn=_ends_with_us()
+        )
         for missed in early:
             process.send_signal(missed)
+        while output and process.stdout:
+            said = os.read(process.stdout.fileno(), 64 * 1024)
+            if not said:
+                break
+            output(said)
         status = process.wait()
     finally:
         for number, handler in handlers.items():

@@ -8,7 +8,7 @@ import pytest
 
 from sparsesync.engine.fileio import NoSpaceError
 from sparsesync.engine.protocol import ProtocolError
-from sparsesync.transfer import Settings
+from sparsesync.transfer import Settings, check_space
 from sparsesync.transfer_far import Pull, Push
 
 
@@ -33,18 +33,19 @@ def pull(answer: dict[str, Any]) -> Pull:
 
 
 @pytest.mark.parametrize(
-    "short",
+    "space",
     ["x", 1, [], [1, 2], [1, 2, 3], ["1", 2, "/"], [None, None, None], [[1], {}, "/"], [1.5, 2, "/"], [1, 2, "/", 4]],
 )
-def test_a_lack_of_space_that_is_none(short: object) -> None:
+def test_space_that_is_none(space: object) -> None:
     with pytest.raises(ProtocolError):
-        push({"no_space": short}).check_space()
+        push({"space": [space]}).space()
 
 
 def test_a_lack_of_space() -> None:
-    push({"no_space": None}).check_space()
+    check_space(push({"space": []}))
+    check_space(push({"space": [[2, 2, "/mnt"]]}))
     with pytest.raises(NoSpaceError) as caught:
-        push({"no_space": [3, 2, "/mnt"]}).check_space()
+        check_space(push({"space": [[1, 2, "/"], [3, 2, "/mnt"]]}))
     assert (caught.value.needed, caught.value.free, caught.value.filename) == (3, 2, "far:/mnt")
 
 

@@ -204,14 +204,8 @@ class Agent:
         self._at().expect(Need(name, size, None) for name, size in needs)
         return {}
 
-    def _op_check_space(self) -> Dict[str, Any]:
-        from .fileio import NoSpaceError
-
-        try:
-            self._at().check_space()
-        except NoSpaceError as error:
-            return {"no_space": [error.needed, error.free, error.filename]}
-        return {"no_space": None}
+    def _op_space(self) -> Dict[str, Any]:
+        return {"space": self._at().space()}
 
     def _op_touch(self, names: List[str]) -> Dict[str, Any]:
         self._at().touch(names)

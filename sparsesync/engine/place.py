@@ -23,7 +23,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 
 from .attributes import umask
 from .extents import allocated
-from .fileio import NoSpaceError, Target, free_space, hidden_name, open_beneath
+from .fileio import Target, free_space, hidden_name, open_beneath
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -41,6 +41,14 @@ class Need(NamedTuple):
     name: str
     data: int
     device: Optional[int]
+
+
+class Space(NamedTuple):
+    """Bytes that are going to be taken of a filesystem, and that are free on it; ``path`` is a directory of it."""
+
+    needed: int
+    free: int
+    path: str
 
 
 class Spec(NamedTuple):
@@ -129,7 +137,7 @@ class Place:
         os.close(self._root)
 
     def expect(self, needs: Iterable[Need]) -> None:
-        """Count what is going to be written, for :meth:`check_space`."""
+        """Count what is going to be written, for :meth:`space`."""
         for need in needs:
             target = os.path.join(self.path, self.single or need.name)
             holder = os.path.dirname(target)
@@ -147,13 +155,14 @@ class Place:
             self._growth[device] = self._growth.get(device, 0) + growth
             self._example[device] = holder or "."
 
-    def check_space(self) -> None:
-        """Raises NoSpaceError if what was expected does not fit on one of the filesystems it goes to."""
+    def space(self) -> List["Space"]:
+        """What all that was expected needs on each of the filesystems it goes to."""
+        found = []
         for device, needed in self._growth.items():
             filesystem = os.statvfs(self._example[device])
-            free = free_space(filesystem)
-            if needed > free and filesystem.f_blocks:
-                raise NoSpaceError(needed, free, self._example[device])
+            if filesystem.f_blocks:  # some of the kernel's own have no size
+                found.append(Space(needed, free_space(filesystem), self._example[device]))
+        return found
 
     def has_basis(self, spec: Spec) -> bool:
         """Whether there is something to compare the source with: an earlier file, or a partial one."""
