@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from . import streams
+from . import migrate_command, streams
 from .messages import complain, describe, printable
 
 if TYPE_CHECKING:
@@ -55,11 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["sync"]:
             return _sync(argv[1:])
+        rest: list[str] = []
+        if argv[:1] == ["migrate"] and "--" in argv:
+            dashes = argv.index("--")
+            argv, rest = argv[:dashes], argv[dashes + 1 :]
         try:
             arguments = _parser().parse_args(argv)
         except SystemExit:  # after --help there may be something to flush
             sys.stdout.flush()
             raise
+        arguments.rsync_options = rest
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
@@ -155,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_far_end(command)
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_verify)
+
+    migrate_command.add(commands, _add_far_end)
 
     commands.add_parser("sync", help="run rsync, with sparse files put in place first; its arguments are rsync's")
     return parser

@@ -106,18 +106,18 @@ class Here:
         return ask(question, **arguments)
 
     @contextlib.contextmanager
-    def locked(self, path: str) -> Iterator[None]:
-        """Hold the lock of a destination directory. Raises BlockingIOError if somebody else does, OSError."""
+    def locked(self, path: str, parents: bool) -> Iterator[None]:
+        """Make a destination directory, if it is missing, and hold its lock. Raises OSError; EBUSY: it is taken."""
         from .engine.probe import lock
 
-        fd = lock(path)
+        fd = lock(path, make=True, parents=parents)
         try:
             yield
         finally:
             os.close(fd)
 
     def contents(self, parts: list[Range]) -> list[list[Any]]:
-        """For each part of a file [the file's size, a digest of the part wherever its holes are]. Raises OSError."""
+        """For each part of a file what :func:`engine.manifest.contents` says. Raises OSError."""
         from .engine.manifest import contents
 
         assert self._digest

@@ -76,11 +76,11 @@ class There:
         room = import_module(QUESTIONS[question], "sparsesync.engine")
         kind = get_type_hints(getattr(room, question))["return"]
         with self._naming():
-            return _answer(kind, self.agent.call("ask", question=question, arguments=arguments))
+            return _answer(kind, get(self.agent.call("ask", question=question, arguments=arguments), "answer", list))
 
     @contextlib.contextmanager
-    def locked(self, path: str) -> Iterator[None]:
-        self.agent.call("lock", path=path)
+    def locked(self, path: str, parents: bool) -> Iterator[None]:
+        self.agent.call("lock", path=path, parents=parents)
         yield  # it ends with the agent
 
     def contents(self, parts: list[Range]) -> list[list[Any]]:
@@ -89,7 +89,7 @@ class There:
             if len(found) != len(parts):
                 raise ProtocolError("digests are missing")
             for each in found:
-                if type(each) is not list or [type(part) for part in each] != [int, str]:
+                if type(each) is not list or [type(part) for part in each] != [int, int, str]:
                     raise ProtocolError("a digest that is none")
         return list(found)
 
@@ -169,11 +169,9 @@ def _answer(kind: Any, value: Any) -> Any:
     """``value``, which JSON carried, as the type a question's answer has. Raises ProtocolError."""
     if hasattr(kind, "_fields"):
         fields = get_type_hints(kind)
-        # It crosses the wire as an object, and within another as a list.
-        parts = value if isinstance(value, dict) else dict(zip(fields, value)) if isinstance(value, list) else {}
-        if parts.keys() != fields.keys():
+        if not isinstance(value, list) or len(value) != len(fields):
             raise ProtocolError("an answer to another question")
-        return kind(*(_answer(each, parts[name]) for name, each in fields.items()))
+        return kind(*(_answer(each, part) for each, part in zip(fields.values(), value)))
     inner = get_args(kind)
     if get_origin(kind) is list and isinstance(value, list):
         return [_answer(inner[0], each) for each in value]

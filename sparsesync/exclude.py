@@ -59,12 +59,12 @@ def exclude_patterns(
     Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
     cannot be read, LinkError if there is no connection; other errors go to ``on_error`` if that is given.
     """
-    quote = _quoter(format, null)
+    quote = quoter(format, null)
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
         places = _places(sites, preset, format)
-        patterns = set(_preset(places, relative, quote))
-        for name, _ in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+        patterns = set(place_patterns(places, relative, quote))
+        for name, _ in sparse_names(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
             patterns.add(quote(name))
     return sorted(patterns)
 
@@ -93,14 +93,15 @@ def write(
     """
     if null and format != "rsync":
         raise ValueError("-0 is for rsync's --from0; the other formats are lines of text")
-    quote = _quoter(format, null)
+    quote = quoter(format, null)
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
         places = _places(sites, preset, format)
-        patterns = set(_preset(places, relative, quote))
-        for name, found in _found(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+        patterns = set(place_patterns(places, relative, quote))
+        limits = (min_size, min_ratio, one_file_system)
+        for name, found in sparse_names(sites, places, relative, format, *limits, on_error):
             patterns.add(quote(name))
             count += 1
             size += found.size
@@ -124,15 +125,15 @@ def write(
         out.write(os.fsencode(pattern) + end)
 
 
-def _found(
+def sparse_names(
     sites: Sequence[Site],
     places: Sequence[Place],
     relative: bool,
-    format: str,
-    min_size: int,
-    min_ratio: float,
-    one_file_system: bool,
-    on_error: OnError,
+    format: str = "rsync",
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    on_error: OnError = None,
 ) -> Iterator[tuple[str, Sparse]]:
     """Each sparse file, with its name as the program sees it that reads the pattern."""
     for end, source, _ in sites:
@@ -160,7 +161,8 @@ def _places(sites: Sequence[Site], preset: str | None, format: str) -> list[Plac
     return [place for end, given, _ in sites for place in end.preset(preset, given)]
 
 
-def _preset(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
+def place_patterns(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
+    """The patterns of places, anchored where the names of the transfer begin."""
     for source, path, wild, _ in places:
         name = transfer_name(source, path, relative)
         if name is not None:
@@ -218,7 +220,8 @@ def _tar_path(source: str, path: str) -> str:
     return top if not rest else (top if top == "/" else top + "/") + rest
 
 
-def _quoter(format: str, null: bool) -> Callable[[str], str]:
+def quoter(format: str = "rsync", null: bool = False) -> Callable[[str], str]:
+    """What makes a pattern of a name. It raises ValueError for one that the format cannot carry."""
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; there are {', '.join(FORMATS)}")
     if format == "borg":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 Advance = Optional[Callable[[int], object]]
 Bar = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
@@ -20,12 +20,39 @@ Bar = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Ad
 @contextlib.contextmanager
 def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
     """A bar of ``total`` data bytes (None: not known); yields the function to call with bytes done, or None."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
+    with Whole(total, quiet) as whole, whole.phase(total, what) as advance:
+        yield advance
 
-    with tqdm(
-        total=total, desc=what, unit="B", unit_scale=True, unit_divisor=1024, delay=0.5, leave=False, dynamic_ncols=True
-    ) as bar:
-        yield bar.update
+
+class Whole:
+    """One bar for a run of several phases, of ``total`` data bytes in all; a context manager."""
+
+    def __init__(self, total: int | None, quiet: bool = False) -> None:
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, unit="B", unit_scale=True, unit_divisor=1024, delay=0.5, leave=False, dynamic_ncols=True
+            )
+
+    def __enter__(self) -> Whole:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._bar is not None
+
+    @contextlib.contextmanager
+    def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
+        """A phase by its name, ``total`` bytes of the whole; yields the function to call with bytes done, or None."""
+        if self._bar is None or quiet:
+            yield None
+            return
+        self._bar.set_description(what, refresh=False)
+        yield self._bar.update

@@ -20,6 +20,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Callable, NamedTuple
 
 from . import rsync
@@ -37,12 +38,15 @@ class SeedOptions:
     """The wrapper's own options.
 
     ``min_hole``: bytes of hole from which a file is worth seeding. ``python``: the Python to use on another host.
+    ``live``: the source may be written to meanwhile, and another run will follow; then these names, and what is found
+    to change, are kept from rsync, which would copy them whole.
     """
 
     off: bool = False
     min_hole: int = 1
     space_check: bool = True
     python: str | None = None
+    live: tuple[str, ...] | None = None
 
 
 class Seeded(NamedTuple):
@@ -75,6 +79,8 @@ class Seeding:
         self.bar = bar
         self.seeded: list[Seeded] = []
         self.left: list[tuple[str, str]] = []
+        self.changing: list[str] = []
+        """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
         far = command.far
         assert command.destination is not None  # parse() hands off a command without one
@@ -114,7 +120,21 @@ class Seeding:
                     check_space(self.transfer)
             with self.bar(total, "seeding", self.command.quiet > 0) as advance:
                 self.transfer.run(_planned(plan), self._done, advance)
+            if self.options.live is not None:
+                self.changing += self._changing(_planned(plan))
         return None
+
+    def _changing(self, plan: Iterator[Planned]) -> Iterator[str]:
+        left = {name for name, _ in self.left}
+        batch = list(islice(plan, 1000))
+        while batch:
+            found = self.transfer.look(planned.source for planned in batch)
+            for planned, looked in zip(batch, found):
+                still = looked is not None and looked.mtime_ns == planned.mtime_ns and not planned.recent
+                # Its other names, which rsync would then take for it, are not known.
+                if (planned.name in left or not still) and planned.links == 1:
+                    yield planned.name
+            batch = list(islice(plan, 1000))
 
     def touch(self) -> None:
         """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
@@ -143,7 +163,7 @@ class Seeding:
             if by_name and looked.links > 1:
                 self._leave(name, "what becomes of its other hard links is for rsync to decide")
                 continue
-            yield Planned(name, source, size, looked.data)
+            yield Planned(name, source, size, looked.data, looked.links, looked.mtime_ns, looked.recent)
 
     def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
         """The listed files that are not planned, which come in the same order."""

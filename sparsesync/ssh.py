@@ -202,6 +202,8 @@ class Agent:
         return result
 
     def _named(self, error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.errno is None:
+            return OSError(f"{self.host}: {error}")
         if isinstance(error, OSError):
             error.filename = self.host if error.filename is None else f"{self.host}:{error.filename}"
         return ValueError(f"{self.host}: {error}") if isinstance(error, ValueError) else error

@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 from .engine.copy import copy_content
 from .engine.fileio import NoSpaceError
-from .engine.outgoing import Outgoing, changed, outgoing
+from .engine.outgoing import Outgoing, outgoing
 from .engine.pace import Pace
 from .engine.place import Leave, Need, Place, Result, Space, reason
 from .engine.scan import Looked, at, look
@@ -29,12 +29,18 @@ OnResult = Callable[[Result], None]
 
 
 class Planned(NamedTuple):
-    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes."""
+    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
+
+    ``links``, ``mtime_ns`` and ``recent`` are as :class:`~.engine.scan.Looked` has them.
+    """
 
     name: str
     source: str
     size: int
     data: int
+    links: int = 1
+    mtime_ns: int = 0
+    recent: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,15 @@ class Settings:
     """What a transfer obeys, mostly rsync's options.
 
     ``bwlimit``: bytes per second; ``compress``: (algorithm, level); ``attributes``: carry over all that a file has.
+    ``live``: the source may be written to meanwhile. ``shares``: extents may be shared within a filesystem, so that
+    what goes there may take no room.
     """
 
     follow: bool = False
     attributes: bool = False
     sparse: bool = False
+    shares: bool = True
+    live: bool = False
     bwlimit: int | None = None
     compress: tuple[str | None, int | None] | None = None
 
@@ -103,6 +113,7 @@ class SourceHere:
                     follow=self.settings.follow,
                     with_attributes=self.settings.attributes,
                     data=file.data,
+                    live=self.settings.live,
                 )
             except OSError as error:
                 on_result(failed(file.name, file.size, error))
@@ -146,6 +157,8 @@ class Local(SourceHere, DestinationHere):
     """Both ends on this machine."""
 
     def _device(self, file: Planned) -> int | None:
+        if not self.settings.shares:
+            return None
         try:
             return os.stat(file.source, follow_symlinks=self.settings.follow).st_dev
         except OSError:
@@ -168,8 +181,7 @@ class Local(SourceHere, DestinationHere):
         with self._at().target(spec) as target:
             sparse = "always" if self.settings.sparse else "auto"
             data = copy_content(source, target, sparse=sparse, progress=progress, source_path=file.path)
-            if changed(os.fstat(source), file.st):
-                raise Leave("it changed while it was copied")
+            file.check(os.fstat(source))
             self._at().finish(target, spec)
         return Result(spec.name, spec.size, data, 0)
 

@@ -96,7 +96,7 @@ class Pull(DestinationHere):
             for each in found:
                 if each is None:
                     yield None
-                elif type(each) is list and [type(number) for number in each] == [int, int, int]:
+                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool]:
                     yield Looked(*each)
                 else:
                     raise ProtocolError(f"{self.agent.host}: sizes that are none")
@@ -124,6 +124,7 @@ class Pull(DestinationHere):
             compressor=compress,
             bwlimit=settings.bwlimit,
             with_attributes=settings.attributes,
+            live=settings.live,
         )
         receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
         receiver.run((file.source, file.name) for file in planned)

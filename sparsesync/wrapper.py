@@ -68,6 +68,8 @@ class SyncResult:
     seeded: list[Seeded] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     """Sparse files that were left to rsync, each with the reason."""
+    later: list[str] = field(default_factory=list)
+    """Of a live source: sparse files in use that rsync was kept from; another run will bring what they lack."""
     handoff: str | None = None
     """Why nothing at all was seeded, or None."""
     bytes: int = 0
@@ -135,15 +137,17 @@ def run(
     replace: bool = False,
     bar: Bar = data_bar,
     output: Callable[[bytes], object] | None = None,
+    strict: bool = False,
 ) -> SyncResult:
     """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
 
     With ``replace`` a run in which nothing is seeded becomes rsync (it does not return). ``bar`` shows the seeding's
     progress. ``output`` is called with what rsync writes to its standard output, which is ours without it.
+    ``strict``: a host that cannot be reached is a LinkError, and not left to rsync.
     """
     started = time.monotonic()
     command = rsync.parse(argv)
-    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None, bar)
+    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None, bar, strict)
     result = state.result
     with contextlib.ExitStack() as stack:
         result.handoff = state.seed_files(stack)
@@ -165,11 +169,14 @@ def run(
 class _Run:
     """One run, until rsync takes over."""
 
-    def __init__(self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None], bar: Bar) -> None:
+    def __init__(
+        self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None], bar: Bar, strict: bool
+    ) -> None:
         self.command = command
         self.seed = seed
         self.say = say
         self.bar = bar
+        self.strict = strict
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
@@ -186,6 +193,8 @@ class _Run:
         try:
             transfer = self._transfer(stack)
         except LinkError as error:
+            if self.strict:
+                raise
             # Said even without -v: it costs the user what seeding would have saved.
             print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
             return str(error)
@@ -196,6 +205,9 @@ class _Run:
         result = self.result
         result.seeded, result.left = seeding.seeded, seeding.left
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
+        if self.seed.live is not None:
+            result.later = sorted({*self.seed.live, *seeding.changing})
+            result.command[1:1] = excluding(result.later, stack)
         return handoff
 
     def _why_not(self) -> str | None:
@@ -218,6 +230,7 @@ class _Run:
             sparse=command.sparse,
             bwlimit=command.bwlimit,
             compress=_compression(command) if command.compress else None,
+            live=self.seed.live is not None,
         )
         if far is None:
             transfer: Transfer = Local(settings)
@@ -268,6 +281,21 @@ class _Run:
         # Later options win, and options end at "--".
         end = command.index("--") if "--" in command else len(command)
         return [*command[:end], f"--rsh={through}", *command[end:]], environ
+
+
+def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
+    """Options of rsync that leave out names of the transfer; a file that they need is gone with ``stack``."""
+    from .exclude import quoter
+
+    quote = quoter(null=True)
+    patterns = [quote("/" + name) for name in names]
+    if len(patterns) < 50:
+        return [f"--exclude={pattern}" for pattern in patterns]
+    listed = stack.enter_context(tempfile.NamedTemporaryFile(prefix="sparsesync-"))
+    listed.writelines(os.fsencode(pattern) + b"\n" for pattern in patterns if "\n" not in pattern)
+    listed.flush()
+    others = [f"--exclude={pattern}" for pattern in patterns if "\n" in pattern]
+    return [*others, f"--exclude-from={listed.name}"]
 
 
 def _no_temporary_directory() -> str | None:

@@ -92,11 +92,11 @@ class Agent:
         for name in ("source", "path"):
             if name in arguments:
                 arguments[name] = home(arguments[name])
-        return dict(ask(question, **arguments)._asdict())
+        return {"answer": ask(question, **arguments)}
 
-    def _op_lock(self, path: str) -> Dict[str, Any]:
+    def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:
         """Take the lock of a destination, for as long as the connection lasts."""
-        self._lock = lock(home(path))
+        self._lock = lock(home(path), make=True, parents=parents)
         return {}
 
     def _op_contents(self, parts: List[Tuple[str, int, int]]) -> Dict[str, Any]:
@@ -221,12 +221,13 @@ class Agent:
         compressor: Optional[Tuple[str, Optional[int]]],
         bwlimit: Optional[int],
         with_attributes: bool = False,
+        live: bool = False,
     ) -> None:
         self.link.pace = Pace(bwlimit) if bwlimit else None
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
 
         def make(path: str, name: str) -> Outgoing:
-            return outgoing(home(path), name, follow=follow, with_attributes=with_attributes)
+            return outgoing(home(path), name, follow=follow, with_attributes=with_attributes, live=live)
 
         Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
 

@@ -35,12 +35,13 @@ class Dockers(NamedTuple):
 
 def docker(source: str) -> Dockers:
     """The Docker data roots at or below ``source``. Raises ValueError for a broken daemon.json, OSError."""
-    return Dockers([_root(path) for path in presets.docker_roots(source)])
+    return Dockers([_root(path, source) for path in presets.docker_roots(source)])
 
 
-def _root(path: str) -> Docker:
+def _root(path: str, source: str) -> Docker:
     drivers = [driver for driver in _PREFERENCE if _is_used(os.path.join(path, driver))]
-    configured = _configured() if os.path.realpath(path) == os.path.realpath(presets.data_root()) else ""
+    ours = os.path.realpath(path) == os.path.realpath(presets.data_root())
+    configured = _configured(presets.DAEMON_JSON if ours else presets.daemon_json(source))
     loop_files = [each for each in (os.path.join(path, name) for name in presets.LOOP_FILES) if os.path.isfile(each)]
     return Docker(
         path,
@@ -58,9 +59,9 @@ def _is_used(folder: str) -> bool:
         return False
 
 
-def _configured() -> str:
+def _configured(path: str) -> str:
     try:
-        with open(presets.DAEMON_JSON, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             driver = json.load(file).get("storage-driver")
     except (OSError, ValueError, AttributeError):  # presets.data_root() has complained of it, or it is not there
         return ""

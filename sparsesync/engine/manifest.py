@@ -235,7 +235,7 @@ def _read(fd: int, view: memoryview, offset: int) -> None:
 
 
 def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
-    """(apparent size, digest in hex) of the content of a part of a file, wherever its holes are.
+    """(apparent size, bytes of data, digest in hex) of a part of a file, wherever its holes are.
 
     ``offset`` begins a block. What lies behind the file's end has the digest of nothing. Raises OSError,
     ValueError, TruncatedError if the file becomes shorter.
@@ -248,9 +248,11 @@ def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
         with blame(path, instead=True):
             size = file_size(fd)
             whole = digest.new()
+            blocks = 0
             for packed in _digested(fd, offset, min(size, offset + length), size, digest, False):
                 whole.update(packed)
-            return [size, whole.digest().hex()[: 2 * DIGEST]]
+                blocks += len(packed) // _PACKED.size
+            return [size, min(blocks * BLOCK, length), whole.digest().hex()[: 2 * DIGEST]]
     finally:
         os.close(fd)
 

@@ -2,6 +2,9 @@
 
 Between the moment a file is found and the moment it is read it may be replaced, and while it is
 read it may be written to. Both show in its stat, as far as anything shows them.
+
+A file that is sent ``live`` may be written to meanwhile: what arrives is then no state the file ever had, and has the
+time that the file had before, or an earlier one if that is recent, so that it is looked at again.
 """
 
 import errno
@@ -12,17 +15,20 @@ from typing import Any, Dict, Optional
 from . import attributes
 from .extents import allocated, is_view
 from .place import Leave, Spec, parent_modes
-from .scan import look, open_quietly
+from .scan import is_recent, look, open_quietly
+
+_EARLIER = 10**9
 
 
 class Outgoing:
     """A file to be sent: ``path`` here, and what the receiver is told of it."""
 
-    def __init__(self, path: str, spec: Spec, st: os.stat_result, follow: bool = False) -> None:
+    def __init__(self, path: str, spec: Spec, st: os.stat_result, follow: bool = False, live: bool = False) -> None:
         self.path = path
         self.spec = spec
         self.st = st
         self.follow = follow
+        self.live = live
         self.number = 0
         self.basis: Optional[bool] = None
         self.over = False
@@ -33,14 +39,22 @@ class Outgoing:
         """Open the source. Raises Leave if it is not what it was when it was announced, OSError."""
         fd = open_quietly(self.path, 0 if self.follow else os.O_NOFOLLOW)
         st = os.fstat(fd)
-        if not os.path.samestat(st, self.st) or changed(st, self.st):
+        try:
+            self.check(st, "before it was sent")
+        except Leave:
             os.close(fd)
-            raise Leave("it changed before it was sent")
+            raise
         if is_view(fd):
             os.close(fd)
             raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd = fd
         return fd
+
+    def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
+        """Raises Leave if the file, which has this stat by now, changed in a way that matters."""
+        same = os.path.samestat(st, self.st) and st.st_size == self.st.st_size
+        if not same or not self.live and st.st_mtime_ns != self.st.st_mtime_ns:
+            raise Leave("it changed " + when)
 
     def close(self) -> None:
         if self.fd is not None:
@@ -49,7 +63,13 @@ class Outgoing:
 
 
 def outgoing(
-    path: str, name: str, *, follow: bool = False, with_attributes: bool = False, data: Optional[int] = None
+    path: str,
+    name: str,
+    *,
+    follow: bool = False,
+    with_attributes: bool = False,
+    data: Optional[int] = None,
+    live: bool = False
 ) -> Outgoing:
     """A file to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
 
@@ -72,9 +92,7 @@ def outgoing(
         data = found.data if found else allocated(st)
     parents = parent_modes(path, name) if path.endswith(name) else []
     mode = stat.S_IMODE(st.st_mode)
-    return Outgoing(path, Spec(name, st.st_size, data, mode, st.st_mtime_ns, parents, carried), st, follow)
-
-
-def changed(a: os.stat_result, b: os.stat_result) -> bool:
-    """Has the content of a file changed between two stats, as far as can be seen?"""
-    return (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns)
+    mtime_ns = st.st_mtime_ns
+    if live and is_recent(mtime_ns):
+        mtime_ns -= _EARLIER
+    return Outgoing(path, Spec(name, st.st_size, data, mode, mtime_ns, parents, carried), st, follow, live)

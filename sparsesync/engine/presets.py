@@ -75,10 +75,14 @@ class Suggested(NamedTuple):
 
 def suggested(source: str) -> Suggested:
     """What kind of tree is at ``source``? Raises ValueError for a broken daemon.json."""
-    looks = all(os.path.isdir(os.path.join(source, name)) for name in ("etc", "proc", "usr"))
-    if looks or os.path.realpath(source) == "/":
+    if _is_system(source):
         return Suggested("system")
     return Suggested("docker" if docker_roots(source) else "none")
+
+
+def _is_system(path: str) -> bool:
+    looks = all(os.path.isdir(os.path.join(path, name)) for name in ("etc", "proc", "usr"))
+    return looks or os.path.realpath(path) == "/"
 
 
 def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[Place]:
@@ -111,12 +115,20 @@ def left_out(places: Sequence[Place]) -> Callable[[str], bool]:
 
 
 def docker_roots(source: str) -> List[str]:
-    """The Docker data roots at or below ``source``: itself by its looks, or the configured one."""
+    """The Docker data roots at or below ``source``: itself by its looks, the machine's, that of a system's tree."""
     roots = [source] if _is_data_root(source) else []
-    below = _below(source, data_root())
-    if below is not None and os.path.isdir(below) and below not in roots:
-        roots.append(below)
+    configured = [_below(source, data_root())]
+    if _is_system(source):
+        configured.append(os.path.join(source, data_root(daemon_json(source)).lstrip("/")))
+    for root in configured:
+        if root is not None and os.path.isdir(root) and os.path.realpath(root) not in map(os.path.realpath, roots):
+            roots.append(root)
     return roots
+
+
+def daemon_json(system: str) -> str:
+    """The path of dockerd's configuration in a system's tree."""
+    return os.path.join(system, DAEMON_JSON.lstrip("/"))
 
 
 def _docker(source: str, loop: bool) -> Iterator[Place]:
@@ -134,18 +146,18 @@ def _is_data_root(path: str) -> bool:
     return any(os.path.isdir(os.path.join(path, driver)) for driver in DRIVERS)
 
 
-def data_root(daemon_json: Optional[str] = None) -> str:
-    """Docker's data root on this machine, from daemon.json. Raises ValueError if that file is broken."""
-    daemon_json = daemon_json or DAEMON_JSON
+def data_root(configuration: Optional[str] = None) -> str:
+    """Docker's data root, from daemon.json (this machine's). Raises ValueError if that file is broken."""
+    configuration = configuration or DAEMON_JSON
     try:
-        with open(daemon_json, encoding="utf-8") as file:
+        with open(configuration, encoding="utf-8") as file:
             settings = json.load(file)
         # "graph" is what data-root was called before Docker 17.05.
         root = settings.get("data-root") or settings.get("graph") or DATA_ROOT
     except FileNotFoundError:
         return DATA_ROOT
     except (ValueError, AttributeError) as error:
-        raise ValueError("{}: not a configuration of dockerd: {}".format(daemon_json, error)) from None
+        raise ValueError("{}: not a configuration of dockerd: {}".format(configuration, error)) from None
     return os.fsdecode(str(root).encode("utf-8"))  # the machine's own encoding may be another
 
 

@@ -134,19 +134,26 @@ def _works(call: Callable[[], object]) -> bool:
         return False
 
 
-def lock(path: str) -> int:
+def lock(path: str, make: bool = False, parents: bool = False) -> int:
     """Take the lock of a destination directory; it is held as long as the descriptor is open.
 
+    With ``make`` the directory is made if it is missing, with ``parents`` those above it too.
+
     Nothing is written: it is the directory itself that is locked (flock(2)), so no lock outlives its holder.
-    Raises BlockingIOError, with what to do, if another migration has it.
+    Raises OSError, EBUSY if another migration has it.
     """
+    if make and not os.path.isdir(path):
+        if parents:
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.mkdir(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
         if error.errno == errno.EWOULDBLOCK:
-            raise BlockingIOError(errno.EBUSY, "another migration is running into it, wait for it", path) from None
+            raise OSError(errno.EBUSY, "another migration is running into it, wait for it", path) from None
         raise
     return fd
 
@@ -156,4 +163,4 @@ def _is_locked(path: str) -> bool:
         os.close(lock(path))
         return False
     except OSError as error:
-        return isinstance(error, BlockingIOError)
+        return error.errno == errno.EBUSY

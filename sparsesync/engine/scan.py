@@ -14,6 +14,7 @@ names the directory behind the link, as everywhere.
 
 import os
 import stat
+import time
 from itertools import islice
 from typing import Callable, Collection, Iterator, NamedTuple, Optional, Set, Tuple
 
@@ -29,6 +30,9 @@ _KERNEL_VIEWS = frozenset(
 )  # fmt: skip
 
 _FEW = 1024
+
+_RECENT = 2 * 10**9
+"""For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
 
 OnError = Optional[Callable[[OSError], None]]
 
@@ -76,11 +80,21 @@ def at(path: str) -> Tuple[Optional[int], bool]:
 
 
 class Looked(NamedTuple):
-    """A sparse file's apparent size, the bytes of its data at the most, and its number of hard links."""
+    """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
+
+    ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
+    """
 
     size: int
     data: int
     links: int
+    mtime_ns: int
+    recent: bool
+
+
+def is_recent(mtime_ns: int) -> bool:
+    """Whether a file with this modification time may be written to again without its time showing it."""
+    return mtime_ns > time.time() * 10**9 - _RECENT
 
 
 def look(path: str, follow: bool) -> Optional[Looked]:
@@ -106,7 +120,7 @@ def look(path: str, follow: bool) -> Optional[Looked]:
     data = allocated(st)
     if len(found) < _FEW:
         data = min(data, sum(length for _, length in found))
-    return Looked(st.st_size, data, st.st_nlink)
+    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns))
 
 
 def scan(

@@ -34,7 +34,7 @@ from .delta import TruncatedError
 from .extents import Extent
 from .fileio import read_full
 from .link import Link, peer_error
-from .outgoing import Outgoing, changed
+from .outgoing import Outgoing
 from .place import Leave, Result, reason
 from .protocol import PAYLOAD, ProtocolError, get
 from .terms import (
@@ -430,8 +430,7 @@ class Sender:
     def _finish(self, file: Outgoing) -> None:
         self._flush()
         assert file.fd is not None
-        if changed(os.fstat(file.fd), file.st):
-            raise Leave("it changed while it was copied")
+        file.check(os.fstat(file.fd))
         file.close()
         file.over = True
         self.link.write(protocol.encode_finish(file.number, file.guard.digest()))

@@ -1,0 +1,121 @@
+"""What a migration was asked for, and the rsync command that comes of it.
+
+The command is ``rsync -aHAX --numeric-ids --one-file-system``, then what the presets leave out, the user's exclude
+files, the user's own options, the sources and the destination. :class:`Asked` knows all of it but the presets'
+patterns, which come once the sources have been looked at, and the way to share a connection, once there is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from . import rsync
+from .remote import remote_shell
+
+BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
+
+_FORBIDDEN = {
+    "dry-run": "give -n to migrate itself",
+    "remove-source-files": "a migration leaves its source alone",
+    "delete-excluded": "what is left out at the source stays at the destination",
+    "files-from": "name the sources themselves",
+    "itemize-changes": "give -v",
+    "out-format": "give -v",
+    "list-only": "give -n to migrate itself",
+}
+
+@dataclass(frozen=True)
+class Commands:
+    """Shell commands of a final pass, at the source, and those with ``_dest`` at the destination."""
+
+    before: str | None = None
+    after: str | None = None
+    on_failure: str | None = None
+    before_dest: str | None = None
+    after_dest: str | None = None
+    on_failure_dest: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. ``options`` are more of rsync's; ``preset`` None: the one that suits each source."""
+
+    sources: tuple[str, ...]
+    destination: str
+    options: tuple[str, ...] = ()
+    preset: str | None = None
+    exclude_from: tuple[str, ...] = ()
+    exclude_sparse: bool = False
+    skip_docker_loop: bool = False
+    check: bool = False
+    dry_run: bool = False
+    final: bool = False
+    verify: bool = False
+    allow_live: bool = False
+    commands: Commands = field(default_factory=Commands)
+    rsh: str | None = None
+    python: str | None = None
+
+
+
+class Asked:
+    """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
+
+    ``patterns``: options of rsync that leave something out. Raises ValueError for what is no migration.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.patterns: list[str] = []
+        self._rsh = request.rsh
+        self.command = self._parse()
+        far = self.command.far
+        self.sources = [_at_home(path) for path in far.paths] if far and not far.push else [*request.sources]
+        self.path = _at_home(far.paths[0]) if far and far.push else request.destination
+
+    def _parse(self) -> rsync.Command:
+        """Raises ValueError for a command line that is no migration."""
+        request = self.request
+        if not request.sources:
+            raise ValueError(f"{request.destination}: a destination is missing")
+        command = rsync.parse(self.argv())
+        if command.sources != request.sources or command.destination != request.destination:
+            raise ValueError("behind -- there are only options of rsync, and paths stand before it")
+        for option in command.options:
+            if option.name in _FORBIDDEN:
+                raise ValueError(f"{option.tokens[0]}: {_FORBIDDEN[option.name]}")
+        if command.far is None and any(map(_is_remote, (*request.sources, request.destination))):
+            raise ValueError(f"{command.handoff or 'which host is meant is not clear'}; name one other host, by ssh")
+        if request.verify and not request.final:
+            raise ValueError("--verify compares what does not change any more: give it with --final")
+        if any(asdict(request.commands).values()) and not request.final:
+            raise ValueError("--before, --after and --on-failure are for the final pass: give them with --final")
+        return command
+
+    def argv(self, *more: str) -> list[str]:
+        """The arguments of rsync, with ``more`` options."""
+        request = self.request
+        extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"]).options]
+        # Given twice, it means more: rsync(1), --one-file-system.
+        base = [option for option in BASE if option.lstrip("-") not in extra]
+        rsh = [f"--rsh={self._rsh}"] if self._rsh else []
+        excludes = [f"--exclude-from={path}" for path in request.exclude_from]
+        options = [*base, *more, *self.patterns, *excludes, *request.options, *rsh]
+        return [*options, "--", *request.sources, request.destination]
+
+    def share(self, control: list[str]) -> None:
+        """Have rsync go through another connection: ``control`` are options of ssh. The last ``--rsh`` counts."""
+        self._rsh = " ".join([remote_shell(self.command.value("rsh")), *control])
+
+    def shown(self, command: list[str]) -> list[str]:
+        """A command as a person can give it: with the remote shell that was asked for, not the way we share it."""
+        given = [] if self.request.rsh is None else [f"--rsh={self.request.rsh}"]
+        return [word for each in command for word in (given if each == f"--rsh={self._rsh}" else [each])]
+
+
+def _at_home(path: str) -> str:
+    return path[2:] or "." if path.startswith("~/") else "." if path == "~" else path
+
+
+def _is_remote(path: str) -> bool:
+    return ":" in path.partition("/")[0]

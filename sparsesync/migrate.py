@@ -1,0 +1,383 @@
+"""Moving a machine's data: look, say what will be done, move, prove it; and again, at any point.
+
+A migration is rsync with ``-aHAX --numeric-ids --one-file-system``, wrapped as by ``sync``, and what a careful person
+does around it::
+
+    preflight   both machines are asked, and what they say is judged        preflight.py
+    plan        what goes by extents, what by rsync, what is left out        plan.py
+    first pass  sync, while services run
+    final pass  --before                           services stop
+                files still in use?  then no further
+                sync                               what has changed since
+                verify                             verifying.py
+                --after                            services start, over there perhaps
+                whatever fails, a signal too: --on-failure, and services start again here
+
+Either machine may be another host. It is logged in to once: our agent there answers what is asked, runs the
+commands, and holds the lock of the destination for as long as it lives; ``sync`` and rsync go through its connection.
+
+Nothing is kept between two runs but the destination itself and what ``sync`` leaves in partial files. So the same
+command, given again, goes on where the last one was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import IO, Any, Callable
+
+from . import plan, preflight, wrapper
+from .asked import Asked, Request
+from .ends import Site
+from .engine.fileio import NoSpaceError
+from .engine.protocol import LinkError
+from .exclude import place_patterns, quoter, sparse_names, transfer_name
+from .preflight import STOP, WARNING, Facts, Finding
+from .progress import Whole
+from .seeding import SeedOptions
+from .sides import Side, Sides
+from .totals import Totals
+from .verifying import Verified, verify
+
+_FILTERS = ("exclude", "exclude-from", "filter", "F", "cvs-exclude")
+_VANISHED = 24
+"""rsync(1), EXIT VALUES: some files vanished before they could be transferred."""
+_FILE_IO = 11
+_PROTOCOL = 12
+_SIGNAL = 20
+
+
+class Failed(Exception):
+    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Migration:
+    """One run. ``say`` gets what is told to a person, a piece of text at a time; ``quiet``: no progress."""
+
+    def __init__(
+        self,
+        request: Request,
+        say: Callable[[str, Any], object],
+        write: Callable[[bytes], object],
+        quiet: bool = False,
+    ) -> None:
+        self.request = request
+        self.asked = Asked(request)
+        self.say = say
+        self.write = write
+        self.quiet = quiet
+        self.report: dict[str, Any] = {
+            "sources": list(request.sources),
+            "destination": request.destination,
+            "pass": "check" if request.check else "plan" if request.dry_run else "final" if request.final else "first",
+            "started": time.time(),
+            "status": None,
+            "failure": None,
+        }
+    def run(self) -> None:
+        """Do it. Raises Failed; OSError, LinkError, ValueError before anything is done."""
+        with contextlib.ExitStack() as stack:
+            try:
+                self._run(stack)
+                self.report["status"] = 0
+            except Failed as failed:
+                self.report["status"], self.report["failure"] = failed.status, str(failed)
+                raise
+            except BaseException as error:
+                self.report["failure"] = str(error) or type(error).__name__
+                raise
+            finally:
+                self.report["seconds"] = round(time.time() - self.report["started"], 3)
+
+    def _run(self, stack: contextlib.ExitStack) -> None:
+        self.sides = Sides(self.asked, stack)
+        facts = self._look()
+        exists = facts.probe.kind == "d"
+        found = list(preflight.findings(facts))
+        self._exclude(facts, stack)
+        planned = None
+        if not _stops(found):
+            try:
+                transfer, end = self.sides.transfer(facts.probe.clone), self.sides.destination.end
+                planned = plan.make(self.asked.argv(), transfer, end, self.asked.path, exists, facts.probe.free)
+            except plan.RsyncFailed as error:
+                raise Failed(error.status, str(error)) from None
+            found += preflight.of_space(facts, planned)
+        commands = self.request.commands
+        # What --before stops is still running now.
+        stopping = self.request.final and not (commands.before or commands.before_dest or self.request.allow_live)
+        found += self._in_use(facts, facts.in_use, STOP if stopping else WARNING, exists)
+        self._tell_findings(facts, found)
+        if planned is not None:
+            self._tell_plan(facts, planned)
+        stops = _stops(found)
+        if stops:
+            raise Failed(1, f"{stops} of the checks above say stop; nothing was done")
+        if self.request.check or self.request.dry_run:
+            return
+        assert planned is not None  # without a stop there is a plan
+        try:
+            stack.enter_context(self.sides.destination.end.locked(self.asked.path, self.asked.command.mkpath))
+        except OSError as error:
+            raise Failed(1, f"{error.filename}: {error.strerror}; nothing was done") from None
+        total = planned.seeds.data + planned.others.size
+        if self.request.verify:
+            total += sum(survey.allocated for survey in facts.surveys.values())
+        with Whole(total, self.quiet) as whole:
+            if self.request.final:
+                self._final(facts, whole)
+            else:
+                self._pass(whole)
+        self._list_sparse(facts)
+
+    def _look(self) -> Facts:
+        command, request = self.asked.command, self.request
+        return preflight.look(
+            self.sides.source,
+            self.sides.destination,
+            self.asked.sources,
+            self.asked.path,
+            preset=request.preset,
+            loop_files=not request.skip_docker_loop,
+            relative=command.relative,
+            one_file_system=command.one_file_system,
+            fake_super=any("fake-super" in token for option in command.options for token in option.tokens),
+        )
+
+    def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
+        """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""
+        quote = quoter()
+        relative = self.asked.command.relative
+        patterns = sorted(set(place_patterns(facts.places, relative, quote)))
+        self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
+        self.report["excluded"] = [
+            {"path": self.sides.source.prefix + place.path + place.wild, "why": place.why} for place in facts.places
+        ]
+        if not self.request.exclude_sparse:
+            return
+        sites = [Site(self.sides.source.end, path, self.sides.source.prefix) for path in self.asked.sources]
+        listed: IO[bytes] = stack.enter_context(tempfile.NamedTemporaryFile(prefix="sparsesync-"))
+        one = self.asked.command.one_file_system
+        for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
+            listed.write(os.fsencode(quote(name)) + b"\n")
+            self.report["excluded"].append({"path": name, "why": "--exclude-sparse", "allocated": file.allocated})
+        listed.flush()
+        self.asked.patterns.append(f"--exclude-from={listed.name}")
+
+    # What is told.
+
+    def _tell_findings(self, facts: Facts, found: Sequence[Finding]) -> None:
+        self.report["findings"] = [finding._asdict() for finding in found]
+        for side, host in zip(("source", "destination"), facts.hosts):
+            self.report.setdefault("versions", {})[side] = host._asdict()
+        self.report["apparent"] = sum(survey.size for survey in facts.surveys.values())
+        self.report["allocated"] = sum(survey.allocated for survey in facts.surveys.values())
+        self.say("findings", found)
+
+    def _tell_plan(self, facts: Facts, planned: plan.Plan) -> None:
+        self.report["plan"] = {
+            "by_extents": asdict(planned.seeds),
+            "by_rsync": asdict(planned.others),
+            "created": planned.created,
+            "left_to_rsync": planned.handoff,
+        }
+        self.say("plan", (planned, self.report["excluded"], [*self.request.exclude_from]))
+
+    def _in_use(self, facts: Facts, used: Any, level: str, exists: bool) -> list[Finding]:
+        """The files in use that the command covers."""
+        from .engine.presets import left_out
+
+        skip = left_out(facts.places)
+        found = [each for each in used.found if not skip(each.path)]
+        filters = any(each.name in _FILTERS for each in self.asked.command.options)
+        if found and (filters or self.request.exclude_sparse):
+            covered = plan.would_transfer(self.asked.argv(), exists)
+            # Of several links rsync lists the first; an overlay's layer is a directory.
+            found = [
+                each
+                for each in found
+                if each.links > 1 or each.how == "overlay" or os.path.normpath(each.path) in covered
+            ]
+        self.report["in_use"] = [each._asdict() for each in found]
+        return list(preflight.of_use(facts, found, used.more, level))
+
+    # The passes.
+
+    def _pass(self, whole: Whole) -> None:
+        """One sync. Raises Failed unless all that there is to be copied is."""
+        totals = Totals(self.asked.command, whole.shown, self.write)
+        argv = self.asked.argv(*totals.options)
+        started = time.monotonic()
+        try:
+            with whole.phase(None, "rsync") as totals.advance:
+                live = None if self.request.final else self._live()
+                seed = SeedOptions(python=self.request.python, live=live)
+                result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True)
+            totals.end()
+        except NoSpaceError as error:
+            raise Failed(_FILE_IO, f"{error.filename}: {error.strerror}") from None
+        except LinkError as error:
+            kept = "what was received is kept, the same command goes on from there"
+            raise Failed(_PROTOCOL, f"{error}; {kept}") from None
+        moved = sum(seeded.sent if self.asked.command.far else seeded.data for seeded in result.seeded)
+        by_rsync = totals.wire if self.asked.command.far else totals.literal
+        self.report["sync"] = {
+            "command": self.asked.shown(result.command),
+            "status": result.status,
+            "seconds": round(time.monotonic() - started, 3),
+            "left_to_rsync": result.handoff,
+            "seeded": [seeded._asdict() for seeded in result.seeded],
+            "left": result.left,
+            "later": result.later,
+            "written_by_rsync": totals.literal,
+            "sent": (result.wire if self.asked.command.far else moved) + (by_rsync or 0),
+            "saved": sum(seeded.size for seeded in result.seeded) - moved,
+        }
+        if result.status == _VANISHED and (not self.request.final or self.request.allow_live):
+            if not self.request.final:
+                raise Failed(_VANISHED, "some files vanished while they were copied, as they do while services run; "
+                             "the final pass, or this one again, brings the rest")  # fmt: skip
+            return
+        if result.status:
+            raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
+
+    def _live(self) -> tuple[str, ...]:
+        """The names of sparse files in use; a first pass keeps them from rsync, which would read their holes."""
+        paths = [each["path"] for each in self.report["in_use"] if each["how"] != "overlay" and each["links"] == 1]
+        found = zip(paths, self.sides.source.end.ask("sizes", paths=paths).found)
+        sparse = [path for path, sizes in found if sizes and sizes[1] < sizes[0]]
+        sources, relative = self.asked.sources, self.asked.command.relative
+        names = (transfer_name(source, path, relative) for source in sources for path in sparse)
+        return tuple(name for name in names if name)
+
+    def _final(self, facts: Facts, whole: Whole) -> None:
+        commands = self.request.commands
+        down = time.monotonic()
+        try:
+            self._call("before", self.sides.source, commands.before)
+            self._call("before-dest", self.sides.destination, commands.before_dest)
+            if not self.request.allow_live:
+                used = self.sides.source.end.ask("in_use", sources=self.asked.sources)
+                found = self._in_use(facts, used, STOP, True)
+                if found:
+                    self.say("findings", found)
+                    raise Failed(1, f"{len(found)} files are in use; nothing was copied")
+            self._pass(whole)
+            with whole.phase(None, "verifying") as advance:
+                self._verified(verify(self.sides, self.asked, advance))
+            self._call("after", self.sides.source, commands.after)
+            self._call("after-dest", self.sides.destination, commands.after_dest)
+        except BaseException as error:
+            with _undisturbed():
+                told = self._start_again()
+            message = str(error) or type(error).__name__
+            if isinstance(error, Failed):
+                raise Failed(error.status, f"{message}{told}") from None
+            if isinstance(error, plan.RsyncFailed):
+                raise Failed(error.status, f"{message}{told}") from None
+            if isinstance(error, LinkError):
+                raise Failed(_PROTOCOL, f"{message}{told}") from None
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise Failed(_SIGNAL, f"interrupted{told}") from None
+            if isinstance(error, (OSError, ValueError)):
+                raise Failed(1, f"{message}{told}") from None
+            raise
+        finally:
+            self.report["downtime"] = round(time.monotonic() - down, 3)
+
+    def _verified(self, verified: Verified) -> None:
+        self.report["verified"] = {
+            "by_rsync": True,
+            "by_digest": self.request.verify,
+            "files": verified.files,
+            "data": verified.data,
+            "differences": verified.differences,
+        }
+        if verified.differences:
+            self.say("differences", verified.differences)
+            raise Failed(1, f"{len(verified.differences)} names differ after the final pass")
+
+    def _call(self, what: str, side: Side, command: str | None, again: bool = False) -> None:
+        """Run one of the commands. Raises Failed if it fails, LinkError."""
+        if command is None:
+            return
+        self.say("command", (what, side.name, command))
+        started = time.monotonic()
+        status = side.end.ask("run", command=command).status
+        self.report.setdefault("commands", []).append(
+            {"what": what, "host": side.name, "command": command, "status": status,
+             "seconds": round(time.monotonic() - started, 3)}
+        )  # fmt: skip
+        if status:
+            raise Failed(1, f"--{what} failed on {side.name} with status {status}: {command}")
+
+    def _start_again(self) -> str:
+        """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
+        commands = self.request.commands
+        told = []
+        for what, side, command in (
+            ("on-failure", self.sides.source, commands.on_failure),
+            ("on-failure-dest", self.sides.destination, commands.on_failure_dest),
+        ):
+            if command is None:
+                continue
+            try:
+                with self.sides.alive(side) as end:
+                    self._call(what, side._replace(end=end), command)
+                told.append(f"--{what} was run on {side.name}")
+            except (Failed, LinkError, OSError, ValueError) as error:
+                told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
+        if not told:
+            told.append("no --on-failure was given: what --before stopped is still stopped")
+        return "".join("; " + each for each in told)
+
+    def _list_sparse(self, facts: Facts) -> None:
+        """Every sparse file of the transfer, with its sizes at both ends, for the report."""
+        moved = "sent" if self.asked.command.far else "data"
+        sent = {each["name"]: each[moved] for each in self.report["sync"]["seeded"]}
+        found: list[dict[str, Any]] = []
+        one, end = self.asked.command.one_file_system, self.sides.source.end
+        prune = [place.path for place in facts.places if place.wild in ("", "/*")]
+        for source in self.asked.sources if not self.request.exclude_sparse else ():
+            for scanned in end.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
+                file = scanned.file
+                name = transfer_name(source, file.path, self.asked.command.relative)
+                found.append({"name": name, "source": [file.size, file.allocated], "sent": sent.get(str(name), 0)})
+        for start in range(0, len(found), 500):
+            part = found[start : start + 500]
+            paths = [os.path.join(self.asked.path, each["name"]) for each in part]
+            for each, sizes in zip(part, self.sides.destination.end.ask("sizes", paths=paths).found):
+                each["destination"] = sizes
+        self.report["sparse_files"] = found
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait: whoever presses Ctrl-C twice wants the services back, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # Not SIG_IGN, which the command would inherit.
+    old = {number: signal.signal(number, lambda *ignored: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _stops(found: Sequence[Finding]) -> int:
+    return sum(finding.level == STOP for finding in found)
+
+

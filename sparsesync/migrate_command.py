@@ -1,0 +1,99 @@
+"""``sparsesync migrate``: its arguments, and what it prints. The work is done by :mod:`migrate`.
+
+What stands behind ``--`` is rsync's; :func:`cli.main` takes it off and gives it as ``rsync_options``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import BinaryIO, Callable
+
+from . import streams
+from .messages import printable
+
+Parser = argparse.ArgumentParser
+
+
+def add(commands: argparse._SubParsersAction[Parser], add_far_end: Callable[[Parser], None]) -> None:
+    """Add the command to those of the program."""
+    command = commands.add_parser(
+        "migrate",
+        help="move a host's data: look, plan, sync while services run, stop them, sync, verify",
+        usage="sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]",
+        description="rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory.",
+    )
+    command.add_argument("paths", nargs="+", metavar="PATH", help=argparse.SUPPRESS)
+    command.add_argument("--check", action="store_true", help="only look at both machines, and say what is in the way")
+    command.add_argument("-n", "--dry-run", action="store_true", help="look, say what would be done, and do nothing")
+    command.add_argument("--final", action="store_true", help="the pass during which services are stopped")
+    for when, what in (
+        ("before", "stop services: first of all"),
+        ("after", "start services: when all is moved and verified"),
+        ("on-failure", "start them again: whenever the pass does not come to its end"),
+    ):
+        command.add_argument(f"--{when}", metavar="CMD", help=f"a shell command at the source, to {what}")
+        command.add_argument(f"--{when}-dest", metavar="CMD", help="the same at the destination")
+    command.add_argument("--allow-live", action="store_true", help="in the final pass, go on though files are in use")
+    command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
+    command.add_argument(
+        "--preset", choices=["system", "docker", "none"], help="what kind of tree it is (default: by its looks)"
+    )
+    command.add_argument("--exclude-from", action="append", default=[], metavar="FILE", help="as rsync's")
+    command.add_argument("--exclude-sparse", action="store_true", help="leave out all sparse files")
+    command.add_argument("--skip-docker-loop", action="store_true", help="leave out devicemapper's loop files")
+    command.add_argument("--report", metavar="FILE", help="write what was done to FILE, as JSON")
+    command.add_argument("--json", action="store_true", help="print that report, and nothing else")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_far_end(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    import json
+
+    from . import __version__, telling
+    from .asked import Commands, Request
+    from .migrate import Failed, Migration
+
+    given = vars(arguments)
+    *sources, destination = arguments.paths
+    request = Request(
+        tuple(sources),
+        destination,
+        options=tuple(arguments.rsync_options),
+        exclude_from=tuple(arguments.exclude_from),
+        commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
+        **{name: given[name] for name in (
+            "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify", "allow_live", "rsh",
+            "python",
+        )},
+    )  # fmt: skip
+    say = (lambda kind, value: None) if arguments.json else telling.say
+    out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
+    migration = Migration(request, say, _writer(out), arguments.quiet)
+    migration.report["versions"] = {"sparsesync": __version__}
+    status = 0
+    try:
+        migration.run()
+    except Failed as failed:
+        print(f"sparsesync: {printable(str(failed))}", file=sys.stderr)
+        status = failed.status
+    finally:
+        if arguments.report:
+            with streams.output(arguments.report) as out:
+                out.write(json.dumps(migration.report, indent=1).encode("ascii") + b"\n")
+    if arguments.json:
+        print(json.dumps(migration.report))
+    elif "sync" in migration.report:
+        print("\n".join(telling.summary(migration.report)))
+    return status
+
+
+def _writer(out: BinaryIO) -> Callable[[bytes], None]:
+    def write(said: bytes) -> None:
+        out.write(said)
+        out.flush()
+
+    return write

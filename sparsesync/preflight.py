@@ -1,0 +1,354 @@
+"""Before a host is migrated: what stands in the way, in the words a person reads.
+
+First both machines are asked (:func:`look`): what they are, what there is to be moved, what the destination's
+filesystem holds, what is in use. All that is kept in :class:`Facts`. Then :func:`findings` judges it, which asks nobody
+any more::
+
+    ok        as it should be
+    warning   it will go, and something will be different or lost; the line says what
+    stop      it will not go, or what came of it would be wrong; the line says what to do
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from .ends import End
+from .messages import printable
+from .sides import Side
+from .units import iec
+
+if TYPE_CHECKING:
+    from .engine.docker import Docker
+    from .engine.host import Host
+    from .engine.inuse import AllInUse, InUse
+    from .engine.presets import Place
+    from .engine.probe import Probe
+    from .engine.survey import Survey
+    from .plan import Plan
+
+OK, WARNING, STOP = "ok", "warning", "stop"
+
+_KERNEL_FEATURES = {
+    "overlay2": ("overlay",),
+    "overlay": ("overlay",),
+    "btrfs": ("btrfs",),
+    "aufs": ("aufs",),
+    "zfs": ("zfs",),
+    "devicemapper": ("loop", "device-mapper"),
+}
+"""What a storage driver asks of a kernel."""
+
+_HOW = {
+    "loop": "is behind a loop device that writes: {}",
+    "swap": "is {} in use",
+    "writing": "is open for writing: {}",
+    "overlay": "is the upper layer of {}",
+}
+_MANY = 10
+
+
+class Finding(NamedTuple):
+    """A line of the preflight."""
+
+    level: str
+    subject: str
+    text: str
+
+
+@dataclass
+class Facts:
+    """What the two machines said. Paths are those of their machine."""
+
+    source: Side
+    destination: Side
+    path: str
+    """The destination's."""
+    hosts: tuple[Host, Host]
+    presets: dict[str, str]
+    """The preset of each source."""
+    places: list[Place]
+    surveys: dict[str, Survey]
+    dockers: list[Docker]
+    probe: Probe
+    in_use: AllInUse
+    relative: bool = False
+    one_file_system: bool = True
+    fake_super: bool = False
+    features: Sequence[str] = field(default=())
+
+
+def look(
+    source: Side,
+    destination: Side,
+    sources: Sequence[str],
+    path: str,
+    *,
+    preset: str | None,
+    loop_files: bool,
+    relative: bool,
+    one_file_system: bool,
+    fake_super: bool,
+) -> Facts:
+    """Ask both machines. ``preset`` None: the one that suits each source. Raises OSError, LinkError, ValueError."""
+    presets = {each: preset or source.end.ask("suggested", source=each).preset for each in sources}
+    places = [place for each in sources for place in _places(source.end, presets[each], each, loop_files)]
+    dockers = [docker for each in sources for docker in source.end.ask("docker", source=each).roots]
+    probed = destination.end.ask("probe", path=path)
+    listed = [list(place) for place in places]
+    surveys = {
+        each: source.end.ask(
+            "survey", source=each, one_file_system=one_file_system, places=listed, fold=probed.folds
+        )
+        for each in sources
+    }
+    largest = max((survey.largest for survey in surveys.values()), default=0)
+    if largest:
+        probed = destination.end.ask("probe", path=path, largest=largest)
+    features = sorted({name for docker in dockers for name in _KERNEL_FEATURES.get(docker.driver, ())})
+    return Facts(
+        source, destination, path,
+        (source.end.ask("host"), destination.end.ask("host", wanted=features)),
+        presets, places, surveys, dockers, probed, source.end.ask("in_use", sources=[*sources]),
+        relative, one_file_system, fake_super, features,
+    )  # fmt: skip
+
+
+def _places(end: End, preset: str, source: str, loop_files: bool) -> Iterator[Place]:
+    if preset == "system":
+        yield from end.preset("system", source)
+    if preset in ("system", "docker"):
+        yield from end.preset("docker-views" if loop_files else "docker", source)
+
+
+def findings(facts: Facts) -> Iterator[Finding]:
+    """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
+    yield from _host(facts.source, facts.hosts[0])
+    if facts.destination != facts.source:
+        yield from _host(facts.destination, facts.hosts[1])
+    yield from _root(facts)
+    for source, survey in facts.surveys.items():
+        yield from _source(facts, source, survey)
+    yield from _destination(facts)
+    yield from _clashes(facts)
+    for docker in facts.dockers:
+        yield from _docker(facts, docker)
+
+
+def _host(side: Side, host: Host) -> Iterator[Finding]:
+    if host.rsync is None:
+        yield Finding(STOP, side.name, "rsync is not installed; install it, for instance: apt install rsync")
+    elif tuple(map(int, host.rsync.split(".")[:2])) < (3, 1):
+        yield Finding(STOP, side.name, f"rsync {host.rsync} is too old; 3.1 or newer is needed")
+    else:
+        who = "root" if host.root else "not root"
+        yield Finding(OK, side.name, f"rsync {host.rsync}, Python {host.python}, {host.system}, {who}")
+
+
+def _root(facts: Facts) -> Iterator[Finding]:
+    source, destination = facts.hosts
+    if not source.root:
+        lost = "files you may not read, trusted.* attributes and others' open files are not seen"
+        yield Finding(WARNING, facts.source.name, f"you are not root: {lost}")
+    if destination.root or facts.fake_super:
+        return
+    surveys = facts.surveys.values()
+    parts = [
+        f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}",
+        f"{_count(sum(survey.devices + survey.whiteouts for survey in surveys), 'device node')}",
+        "trusted.* attributes",
+    ]
+    yield Finding(WARNING, facts.destination.name, f"you are not root: lost are {', '.join(parts)}")
+
+
+def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
+    name = facts.source.prefix + printable(source)
+    if not survey.kind:
+        yield Finding(STOP, name, "there is no such file or directory; correct the path")
+        return
+    if survey.kind == "l":
+        yield Finding(WARNING, name, f"is a symlink, and only the link is copied; for what it leads to write {name}/")
+    preset = facts.presets[source]
+    if preset == "none" and survey.real == "/":
+        what = "the kernel's own files, sockets and scratch space of this system would go along"
+        yield Finding(STOP, name, f"{what}; leave --preset out, or give --preset system")
+    shown = f"{iec(survey.allocated)} allocated, {iec(survey.size)} apparent, {_count(survey.files, 'file')}"
+    yield Finding(OK, name, f"{shown}, preset {preset}")
+    if survey.unreadable:
+        example = printable(survey.example)
+        yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
+    if facts.one_file_system:
+        yield from _few(
+            Finding(WARNING, facts.source.prefix + printable(path), f"is a filesystem of its own ({kind}): only an "
+                    "empty directory goes along; migrate it by itself if it is to")
+            for path, kind in survey.mounts
+        )  # fmt: skip
+
+
+def _destination(facts: Facts) -> Iterator[Finding]:
+    probe, name = facts.probe, facts.destination.prefix + printable(facts.path)
+    if probe.kind == "-":
+        yield Finding(STOP, name, "is not a directory; move it away, or name another destination")
+        return
+    if not probe.kind and not probe.parent:
+        yield Finding(STOP, name, "its parent directory is not there; make it, or correct the path")
+    if probe.refused is not None:
+        yield Finding(STOP, name, f"nothing can be written there ({probe.refused}); mount it writable, or be root")
+        return
+    if probe.busy:
+        yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
+    same_machine = facts.source == facts.destination
+    for source, survey in facts.surveys.items():
+        if survey.kind == "d" and same_machine and _is_inside(facts, source, survey):
+            inside = "is" if probe.real == survey.real else "is inside"
+            text = f"{inside} the source {printable(source)} and would be copied into itself; name another place"
+            yield Finding(STOP, name, text)
+    able = [
+        word
+        for word, has in [
+            ("holes", probe.holes), ("punching holes", probe.punch), ("clones", probe.clone), ("xattrs", probe.xattrs),
+            ("ACLs", probe.acls),
+        ]
+        if has
+    ]  # fmt: skip
+    inodes = "" if probe.inodes < 0 else f" and {probe.inodes} inodes"
+    yield Finding(OK, name, f"{probe.type}, {iec(probe.free)}{inodes} free, has {', '.join(able) or 'nothing special'}")
+    if not probe.holes:
+        yield Finding(WARNING, name, "its filesystem has no holes: every sparse file takes its apparent size there")
+    lacks = [word for word, has in [("extended attributes", probe.xattrs), ("ACLs", probe.acls)] if not has]
+    if lacks:
+        text = f"its filesystem has no {' and no '.join(lacks)}: they are lost, and rsync fails on files that have some"
+        yield Finding(WARNING, name, text)
+    large = max(facts.surveys.values(), key=lambda survey: survey.largest)
+    if not probe.largest:
+        path = facts.source.prefix + printable(large.largest_path)
+        yield Finding(STOP, name, f"its filesystem cannot hold a file as large as {path} ({iec(large.largest)}); "
+                      "use another one, such as XFS")  # fmt: skip
+
+
+def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
+    """Whether the walk of a source would come to the destination."""
+    from .engine.presets import left_out
+
+    top, real = survey.real.rstrip("/") + "/", facts.probe.real
+    if real != survey.real and not real.startswith(top):
+        return False
+    if facts.one_file_system and facts.probe.device != survey.device:
+        return False
+    spelled = os.path.join(source, real[len(top) :])
+    skip = left_out(facts.places)
+    parts = spelled.split("/")
+    return not any(skip("/".join(parts[:count])) for count in range(1, len(parts) + 1))
+
+
+def _clashes(facts: Facts) -> Iterator[Finding]:
+    name = facts.destination.prefix + printable(facts.path)
+    for survey in facts.surveys.values():
+        yield from _few(
+            Finding(STOP, name, f"takes {printable(a)} and {printable(b)} for one name; rename one, or use a "
+                    "filesystem that tells upper from lower case")
+            for a, b in survey.clashes
+        )  # fmt: skip
+    if facts.relative:
+        return
+    tops: dict[str, str] = {}
+    for source, survey in facts.surveys.items():
+        last = posixpath.basename(source)
+        contents = survey.kind == "d" and last in ("", ".", "..")
+        for top in survey.names if contents else [last]:
+            other = tops.setdefault(top, source)
+            if other != source:
+                yield Finding(WARNING, name, f"{printable(other)} and {printable(source)} both bring {printable(top)}; "
+                              "of two files of one name rsync takes the first")  # fmt: skip
+
+
+def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
+    name = facts.source.prefix + printable(docker.root)
+    found = f" (there is also {', '.join(each for each in docker.drivers if each != docker.driver)})"
+    rest = found if set(docker.drivers) - {docker.driver} else ""
+    yield Finding(OK, name, f"is a Docker data root, storage driver {docker.driver or 'unknown'}{rest}")
+    if docker.loop_files:
+        sizes = facts.source.end.ask("sizes", paths=docker.loop_files).found
+        for path, size in zip(docker.loop_files, sizes):
+            shown = "" if size is None else f": {iec(size[1])} allocated, {iec(size[0])} apparent"
+            yield Finding(OK, facts.source.prefix + printable(path), f"is a devicemapper loop file{shown}")
+    whiteouts = sum(survey.whiteouts for survey in facts.surveys.values())
+    layers = {"overlay2", "overlay", "aufs", "fuse-overlayfs"} & set(docker.drivers)
+    if layers and not facts.fake_super:
+        for side, host in zip((facts.source, facts.destination), facts.hosts):
+            if not host.root:
+                what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
+                yield Finding(STOP, name, f"{what}, which only root can copy: files deleted in images would come back; "
+                              f"be root on {side.name}")  # fmt: skip
+                break
+    if docker.subvolumes:
+        count = _count(docker.subvolumes, "btrfs subvolume")
+        yield Finding(WARNING, name, f"{count} become directories, which Docker's btrfs driver cannot use: move images "
+                      "by docker save, or send the subvolumes by btrfs send")  # fmt: skip
+    lacks = [each for each in _KERNEL_FEATURES.get(docker.driver, ()) if each in facts.hosts[1].lacks]
+    if lacks:
+        yield Finding(WARNING, facts.destination.name, f"its kernel has no {' and no '.join(lacks)}, which the storage "
+                      f"driver {docker.driver} needs: Docker will not start on what is moved")  # fmt: skip
+
+
+def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:
+    """A line for each file in use, or for a few of them; ``level`` is what they are in this pass."""
+    advice = {
+        WARNING: "",
+        STOP: "; stop that first (--before), or give --allow-live",
+    }[level]
+
+    def finding(each: InUse) -> Finding:
+        text = _HOW.get(each.how, "is in use: {}").format(printable(each.holder)) + advice
+        return Finding(level, facts.source.prefix + printable(each.path), text)
+
+    yield from _few(map(finding, used), more)
+
+
+def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
+    """Whether what is going to be written fits."""
+    name = facts.destination.prefix + printable(facts.path)
+    holes = facts.probe.holes
+    apparent = plan.seeds.size + plan.others.size
+    for needed, free, path in plan.space:
+        needed = needed if holes else max(needed, apparent)
+        shown = name if path == facts.path or len(plan.space) == 1 else printable(path)
+        plain = f"plain rsync would ask for {iec(apparent)}" if plan.seeds.count else ""
+        if needed > free:
+            text = f"{iec(needed)} are needed, {iec(free)} are free; make room, or exclude something"
+            yield Finding(STOP, shown, f"{text} ({plain})" if plain else text)
+        elif not facts.probe.clone and needed + plan.replaced > free:
+            text = f"{iec(needed + plan.replaced)} are needed while a file is replaced, {iec(free)} are free"
+            yield Finding(STOP, shown, f"{text}; make room, or update in place by --inplace after --")
+        else:
+            text = f"{iec(max(needed, 0))} are needed, {iec(free)} are free"
+            yield Finding(OK, shown, f"{text} ({plain})" if plain else text)
+    if 0 <= facts.probe.inodes < plan.created:
+        text = f"{plan.created} inodes are needed, {facts.probe.inodes} are free; make the filesystem with more"
+        yield Finding(STOP, name, text)
+    if plan.extra:
+        shown = ", ".join(map(printable, plan.examples))
+        yield Finding(WARNING, name, f"{_count(plan.extra, 'name')} are not at the source and stay, such as {shown}; "
+                      "to remove them give --delete after --")  # fmt: skip
+
+
+def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
+    """The first of some findings that are alike, and how many more there are."""
+    last = None
+    for count, finding in enumerate(found):
+        if count < _MANY:
+            yield finding
+        else:
+            more += 1
+            last = finding
+    if more:
+        level = last.level if last else WARNING
+        yield Finding(level, "and", f"{_count(more, 'more')} like the last" if last else f"{more} more files in use")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 or what == 'more' else 's'}"

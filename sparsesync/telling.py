@@ -1,0 +1,94 @@
+"""What a person reads of a migration: the table of the preflight, the plan, the summary for a ticket.
+
+:meth:`Telling.say` prints what :mod:`migrate` has to tell, on standard output; with ``--json`` nothing but the report
+goes there, and this is not used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .messages import printable, tell
+from .plan import Plan
+from .preflight import Finding
+from .units import iec
+
+_MANY = 20
+
+
+def say(kind: str, value: Any) -> None:
+    """Print a piece of what happens: "findings", "plan", "command" or "differences"."""
+    for line in {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value):
+        tell(line)
+    sys.stdout.flush()  # a command's own output comes next
+
+
+def _findings(found: Sequence[Finding]) -> Iterator[str]:
+    for finding in found:
+        yield f"{finding.level:<8} {finding.subject}: {finding.text}"
+
+
+def _plan(value: tuple[Plan, Sequence[dict[str, Any]], Sequence[str]]) -> Iterator[str]:
+    plan, excluded, files = value
+    seeds, others = plan.seeds, plan.others
+    yield ""
+    yield f"by extents   {_files(seeds.count)}: {iec(seeds.data)} of {iec(seeds.size)}"
+    if plan.handoff:
+        yield f"             all is left to rsync: {plan.handoff}"
+    yield f"by rsync     {_files(others.count)}: {iec(others.size)}"
+    shown = [f"{printable(each['path'])} ({each['why']})" for each in excluded]
+    shown += [f"what {printable(path)} says" for path in files]
+    for count, line in enumerate(shown[:_MANY]):
+        yield f"{'' if count else 'left out':<12} {line}"
+    if len(shown) > _MANY:
+        yield f"             and {len(shown) - _MANY} more"
+    yield ""
+
+
+def _command(value: tuple[str, str, str]) -> Iterator[str]:
+    what, host, command = value
+    yield f"--{what} on {host}: {command}"
+
+
+def _differences(differences: Sequence[str]) -> Iterator[str]:
+    yield from differences[:_MANY]
+    if len(differences) > _MANY:
+        yield f"and {len(differences) - _MANY} more"
+
+
+def summary(report: dict[str, Any]) -> Iterator[str]:
+    """The lines of a summary."""
+    sources = " ".join(map(printable, report["sources"]))
+    status = "done" if report["status"] == 0 else "FAILED"
+    yield f"{report['pass']} pass {status}: {sources} to {printable(report['destination'])}"
+    yield f"apparent     {iec(report['apparent'])}"
+    yield f"allocated    {iec(report['allocated'])}"
+    sync = report.get("sync")
+    if sync:
+        yield f"sent         {iec(sync['sent'])}, {_files(len(sync['seeded']))} by extents"
+        yield f"saved        {iec(sync['saved'])}"
+        if sync["later"]:
+            yield f"in use       {_files(len(sync['later']))}: the final pass brings what changes, owner and mode"
+    yield f"time         {duration(report['seconds'])}"
+    if "downtime" in report:
+        yield f"downtime     {duration(report['downtime'])}"
+    verified = report.get("verified")
+    if verified:
+        digests = f"; {_files(verified['files'])}, {iec(verified['data'])} by digest" if verified["by_digest"] else ""
+        found = len(verified["differences"])
+        yield f"verified     {f'{found} differences' if found else 'rsync finds nothing to do'}{digests}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
