@@ -28,13 +28,14 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import IO, Any, Callable
 
 from . import plan, preflight, wrapper
 from .asked import Asked, Request
-from .ends import Site
+from .ends import End, Site
 from .engine.fileio import NoSpaceError
 from .engine.protocol import LinkError
 from .exclude import place_patterns, quoter, sparse_names, transfer_name
@@ -62,7 +63,12 @@ class Failed(Exception):
 
 
 class Migration:
-    """One run. ``say`` gets what is told to a person, a piece of text at a time; ``quiet``: no progress."""
+    """One run.
+
+    ``say`` gets what is told to a person, each piece with its kind (:func:`telling.say`); ``write`` what rsync prints;
+    ``quiet``: no progress; ``every_file``: the report is to have every sparse file. ``report`` is what was done, and
+    can be had as JSON; sizes are bytes, times seconds.
+    """
 
     def __init__(
         self,
@@ -70,12 +76,14 @@ class Migration:
         say: Callable[[str, Any], object],
         write: Callable[[bytes], object],
         quiet: bool = False,
+        every_file: bool = False,
     ) -> None:
         self.request = request
         self.asked = Asked(request)
         self.say = say
         self.write = write
         self.quiet = quiet
+        self.every_file = every_file
         self.report: dict[str, Any] = {
             "sources": list(request.sources),
             "destination": request.destination,
@@ -84,6 +92,7 @@ class Migration:
             "status": None,
             "failure": None,
         }
+
     def run(self) -> None:
         """Do it. Raises Failed; OSError, LinkError, ValueError before anything is done."""
         with contextlib.ExitStack() as stack:
@@ -138,7 +147,11 @@ class Migration:
                 self._final(facts, whole)
             else:
                 self._pass(whole)
-        self._list_sparse(facts)
+        if self.every_file:
+            try:
+                self._list_sparse(facts)
+            except (OSError, LinkError) as error:
+                warnings.warn(f"the report lacks the list of sparse files: {error}", stacklevel=2)
 
     def _look(self) -> Facts:
         command, request = self.asked.command, self.request
@@ -161,7 +174,9 @@ class Migration:
         patterns = sorted(set(place_patterns(facts.places, relative, quote)))
         self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
         self.report["excluded"] = [
-            {"path": self.sides.source.prefix + place.path + place.wild, "why": place.why} for place in facts.places
+            {"pattern": pattern, "why": place.why}
+            for place in facts.places
+            for pattern in place_patterns([place], relative, quote)
         ]
         if not self.request.exclude_sparse:
             return
@@ -170,7 +185,8 @@ class Migration:
         one = self.asked.command.one_file_system
         for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
             listed.write(os.fsencode(quote(name)) + b"\n")
-            self.report["excluded"].append({"path": name, "why": "--exclude-sparse", "allocated": file.allocated})
+            sizes = {"size": file.size, "allocated": file.allocated}
+            self.report["excluded"].append({"pattern": name, "why": "--exclude-sparse", **sizes})
         listed.flush()
         self.asked.patterns.append(f"--exclude-from={listed.name}")
 
@@ -305,21 +321,26 @@ class Migration:
         }
         if verified.differences:
             self.say("differences", verified.differences)
-            raise Failed(1, f"{len(verified.differences)} names differ after the final pass")
+            # Files in use go on changing, and with them the times of their directories.
+            if not self.request.allow_live:
+                raise Failed(1, f"{len(verified.differences)} names differ after the final pass")
 
-    def _call(self, what: str, side: Side, command: str | None, again: bool = False) -> None:
+    def _call(self, what: str, side: Side, command: str | None) -> None:
         """Run one of the commands. Raises Failed if it fails, LinkError."""
         if command is None:
             return
         self.say("command", (what, side.name, command))
+        self._run_command(what, side.name, side.end, command)
+
+    def _run_command(self, what: str, host: str, end: End, command: str) -> None:
         started = time.monotonic()
-        status = side.end.ask("run", command=command).status
+        status = end.ask("run", command=command).status
         self.report.setdefault("commands", []).append(
-            {"what": what, "host": side.name, "command": command, "status": status,
+            {"what": what, "host": host, "command": command, "status": status,
              "seconds": round(time.monotonic() - started, 3)}
         )  # fmt: skip
         if status:
-            raise Failed(1, f"--{what} failed on {side.name} with status {status}: {command}")
+            raise Failed(1, f"--{what} failed on {host} with status {status}: {command}")
 
     def _start_again(self) -> str:
         """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
@@ -332,12 +353,13 @@ class Migration:
             if command is None:
                 continue
             try:
+                # Nothing is printed before it is done: standard output may be what has failed.
                 with self.sides.alive(side) as end:
-                    self._call(what, side._replace(end=end), command)
+                    self._run_command(what, side.name, end, command)
                 told.append(f"--{what} was run on {side.name}")
             except (Failed, LinkError, OSError, ValueError) as error:
                 told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
-        if not told:
+        if not told and (commands.before or commands.before_dest):
             told.append("no --on-failure was given: what --before stopped is still stopped")
         return "".join("; " + each for each in told)
 

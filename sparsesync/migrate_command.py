@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     say = (lambda kind, value: None) if arguments.json else telling.say
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
-    migration = Migration(request, say, _writer(out), arguments.quiet)
+    every_file = bool(arguments.report or arguments.json)
+    migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
     migration.report["versions"] = {"sparsesync": __version__}
     status = 0
     try:
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
                 out.write(json.dumps(migration.report, indent=1).encode("ascii") + b"\n")
     if arguments.json:
         print(json.dumps(migration.report))
-    elif "sync" in migration.report:
+    elif "sync" in migration.report or "downtime" in migration.report:
         print("\n".join(telling.summary(migration.report)))
     return status
 

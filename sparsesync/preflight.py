@@ -332,8 +332,8 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
         yield Finding(STOP, name, text)
     if plan.extra:
         shown = ", ".join(map(printable, plan.examples))
-        yield Finding(WARNING, name, f"{_count(plan.extra, 'name')} are not at the source and stay, such as {shown}; "
-                      "to remove them give --delete after --")  # fmt: skip
+        text = f"not at the source, and kept: {_count(plan.extra, 'name')}, such as {shown}"
+        yield Finding(WARNING, name, f"{text}; to remove that give --delete after --")
 
 
 def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:

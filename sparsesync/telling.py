@@ -38,13 +38,19 @@ def _plan(value: tuple[Plan, Sequence[dict[str, Any]], Sequence[str]]) -> Iterat
     if plan.handoff:
         yield f"             all is left to rsync: {plan.handoff}"
     yield f"by rsync     {_files(others.count)}: {iec(others.size)}"
-    shown = [f"{printable(each['path'])} ({each['why']})" for each in excluded]
-    shown += [f"what {printable(path)} says" for path in files]
-    for count, line in enumerate(shown[:_MANY]):
+    by_reason: dict[str, list[str]] = {}
+    for each in excluded:
+        by_reason.setdefault(each["why"], []).append(printable(each["pattern"]))
+    lines = [f"{_listed(patterns)} ({why})" for why, patterns in by_reason.items()]
+    lines += [f"what {printable(path)} says" for path in files]
+    for count, line in enumerate(lines):
         yield f"{'' if count else 'left out':<12} {line}"
-    if len(shown) > _MANY:
-        yield f"             and {len(shown) - _MANY} more"
     yield ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return ", ".join(names[:_MANY]) + more
 
 
 def _command(value: tuple[str, str, str]) -> Iterator[str]:
@@ -52,8 +58,8 @@ def _command(value: tuple[str, str, str]) -> Iterator[str]:
     yield f"--{what} on {host}: {command}"
 
 
-def _differences(differences: Sequence[str]) -> Iterator[str]:
-    yield from differences[:_MANY]
+def _differences(differences: Sequence[tuple[str, str]]) -> Iterator[str]:
+    yield from (f"{printable(name)}: {what}" for name, what in differences[:_MANY])
     if len(differences) > _MANY:
         yield f"and {len(differences) - _MANY} more"
 
@@ -72,6 +78,8 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
         if sync["later"]:
             yield f"in use       {_files(len(sync['later']))}: the final pass brings what changes, owner and mode"
     yield f"time         {duration(report['seconds'])}"
+    if report["failure"]:
+        yield f"failure      {printable(report['failure'])}"
     if "downtime" in report:
         yield f"downtime     {duration(report['downtime'])}"
     verified = report.get("verified")

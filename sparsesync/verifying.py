@@ -27,22 +27,22 @@ _FRAME = 128 * 1024
 
 
 class Verified(NamedTuple):
-    """What a proof found: ``files`` and bytes of ``data`` that were compared, and a line for each difference."""
+    """What a proof found: ``files`` and bytes of ``data`` that were compared, and each difference: a name, and what."""
 
     files: int
     data: int
-    differences: list[str]
+    differences: list[tuple[str, str]]
 
 
 def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
     """Compare both sides. Raises RsyncFailed, LinkError."""
     argv = asked.argv()
-    differences = []
+    differences: list[tuple[str, str]] = []
     with answer(argv, True, strict=True) as listing:
         for line in listing:
             what, _, rest = line.partition(b" ")
             name = rest.strip().partition(b" ")[2].rpartition(b"//")[0]
-            differences.append(f"{printable(os.fsdecode(name))}: rsync would still change it ({what.decode()})")
+            differences.append((os.fsdecode(name), f"rsync would still change it ({what.decode()})"))
     if not asked.request.verify:
         return Verified(0, 0, differences)
     files = data = 0
@@ -58,7 +58,7 @@ def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
                     data += int(a[1])
                 else:
                     trouble = a if isinstance(a, str) else b if isinstance(b, str) else "its content differs"
-                    differences.append(f"{printable(part.name)}: {trouble}")
+                    differences.append((part.name, trouble))
             if progress is not None:
                 progress(sum(int(each[1]) for each in ours if not isinstance(each, str)))
     return Verified(files, data, differences)

@@ -92,6 +92,8 @@ class Agent:
         for name in ("source", "path"):
             if name in arguments:
                 arguments[name] = home(arguments[name])
+        if question == "run":
+            arguments["given_up"] = self.link.is_cut
         return {"answer": ask(question, **arguments)}
 
     def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:

@@ -4,11 +4,13 @@ A question is the name of a function in one of the rooms below, which is importe
 connections ask none. The answer is a NamedTuple, which JSON can carry.
 """
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from .extents import allocated
 
@@ -22,6 +24,9 @@ QUESTIONS = {
     "sizes": ".ask",
     "run": ".ask",
 }
+
+
+_GLANCE = 0.2
 
 
 def ask(question: str, **arguments: Any) -> Any:
@@ -60,6 +65,22 @@ class Ran(NamedTuple):
     status: int
 
 
-def run(command: str) -> Ran:
-    """Run a command with ``sh -c``. Its output goes to standard error: what is asked is not what it prints."""
-    return Ran(subprocess.call(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno()))
+def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
+    """Run a command with ``sh -c``. Its output goes to standard error: what is asked is not what it prints.
+
+    It ends, with all that it has started, when this is interrupted by an exception, or when ``given_up`` says so.
+    """
+    process = subprocess.Popen(
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+    )
+    try:
+        while True:
+            try:
+                return Ran(process.wait(_GLANCE))
+            except subprocess.TimeoutExpired:
+                if given_up():
+                    raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise

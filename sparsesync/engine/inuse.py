@@ -158,6 +158,8 @@ def _written(trees: _Trees, ours: Dict[str, _Mount]) -> Iterator[InUse]:
     our_namespace = _link("/proc/self/ns/mnt")
     told = set()  # a process may have a file open many times
     for process in filter(str.isdigit, _listed("/proc")):
+        if process == str(os.getpid()):
+            continue  # our own output may go to a file there
         mounts: Optional[Dict[str, _Mount]] = None
         for number in _listed("/proc/{}/fd".format(process)):
             fd = "/proc/{}/fd/{}".format(process, number)

@@ -125,6 +125,12 @@ class Link:
         if not poll.poll(None if timeout is None else timeout * 1000):
             raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))
 
+    def is_cut(self) -> bool:
+        """Whether the peer has gone, as far as is known without reading."""
+        poll = select.poll()
+        poll.register(self.source, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def send_json(self, kind: int, **values: Any) -> None:
         """Write a control frame."""
         self.write(protocol.encode_json(kind, **values))

@@ -1,0 +1,534 @@
+"""``sparsesync migrate``: a made-up Docker host, moved over a real ssh in two passes; and whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker_host import APPARENT, docker_host, script
+from tests.filesystems import allocated, command, filesystem, need, need_tools, same_content, sparse_file
+from tests.sshd import Sshd, sshd
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _tools() -> None:
+    need_tools("rsync")
+
+
+def migrate(*argv: str | os.PathLike[str], rsh: str = "", **more: object) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", "sparsesync", "migrate", *map(str, argv)]
+    environment = {**os.environ, "RSYNC_RSH": rsh} if rsh else None
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload]
+    assert "Traceback" not in done.stderr, done.stderr
+    return done  # type: ignore[no-any-return]
+
+
+def lines(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
+    """What is told at a level of the preflight."""
+    return [line[9:] for line in done.stdout.splitlines() if line.startswith(f"{level:<9}")]
+
+
+def differs(source: Path, destination: Path, *more: str) -> str:
+    """What rsync, reading all content, would still change."""
+    options = ["-aHAXnic", "--numeric-ids", "--one-file-system", *more]
+    return command("rsync", *options, f"{source}/", f"{destination}/")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small tree to move."""
+    source = tmp_path / "src"
+    (source / "below").mkdir(parents=True)
+    sparse_file(source / "disk", 64 * MIB, [(MIB, MIB), (40 * MIB, 4096)])
+    (source / "below/plain").write_text("plain\n")
+    os.link(source / "below/plain", source / "linked")
+    old = time.time() - 1000
+    for path in (source / "disk", source / "below/plain"):
+        os.utime(path, (old, old))
+    return tmp_path
+
+
+def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
+    """In two passes over ssh, to a filesystem smaller than the apparent size, while services write."""
+    with filesystem("ext4", tmp_path / "old", "3G") as old, filesystem("ext4", tmp_path / "new", "1G") as new:
+        (old / "root").mkdir()
+        with docker_host(old / "root", tmp_path / "mounts") as host:
+            where = [f"{host.root}/", f"far:{new}/root"]
+            checked = migrate("--check", *where, rsh=server.rsh)
+            assert checked.returncode == 0, checked
+            holders = "\n".join(lines(checked, "warning"))
+            behind = "is behind a loop device that writes"
+            assert f"{host.data}: {behind}: {host.loops[0]}, mounted at {host.mounted}" in holders
+            assert f"{host.data.with_name('metadata')}: {behind}: {host.loops[1]}" in holders
+            assert not (new / "root").exists()
+
+            host.write()
+            first = migrate(*where, rsh=server.rsh)
+            assert (first.returncode, first.stderr) == (0, ""), first
+            writer = host.writers[0].pid
+            assert f"{host.log}: is open for writing: python (process {writer})" in "\n".join(lines(first, "warning"))
+            assert "storage driver devicemapper (there is also overlay2)" in first.stdout
+            assert "data: is a devicemapper loop file" in first.stdout and "20.0 GiB apparent" in first.stdout
+            assert "in use       " in first.stdout and "preset system" in first.stdout
+            assert allocated(new / "root/var/lib/docker/devicemapper/devicemapper/data") < 200 * MIB
+
+            stopped = migrate("--final", *where, rsh=server.rsh)
+            assert stopped.returncode == 1 and host.writers[0].poll() is None
+            assert "is behind a loop device that writes" in "\n".join(lines(stopped, "stop"))
+
+            report = tmp_path / "report.json"
+            final = migrate(
+                "--final", "--verify", "--before", script(host), "--on-failure", f"touch {tmp_path}/failed",
+                "--after", f"touch {tmp_path}/after", "--after-dest", f"touch {tmp_path}/after-dest",
+                "--report", report, *where, "--", "--delete", rsh=server.rsh,
+            )  # fmt: skip
+            host.loops.clear()
+            assert (final.returncode, final.stderr) == (0, ""), final
+            assert (tmp_path / "after").exists() and (tmp_path / "after-dest").exists()
+            assert not (tmp_path / "failed").exists()
+
+            left_out = ["--exclude=/tmp/*", "--exclude=/swapfile", "--exclude=/var/lib/docker/tmp/*"]
+            assert differs(host.root, new / "root", "--delete", *left_out) == ""
+            compared = subprocess.run(
+                [sys.executable, "-m", "sparsesync", "verify", host.root, new / "root"], capture_output=True, text=True
+            )
+            extra = ("swapfile", "tmp/scratch", "var/lib/docker/tmp/scratch")
+            assert set(compared.stdout.splitlines()) == {f"{name}: missing in {new}/root" for name in extra}, compared
+            upper = new / "root/var/lib/docker/overlay2/bbbb/diff"
+            assert os.stat(upper / "app/removed").st_rdev == 0
+            assert os.getxattr(upper / "app/old", "trusted.overlay.opaque") == b"y"
+            image = new / "root/var/lib/docker/devicemapper/devicemapper/data"
+            command("e2fsck", "-fn", image)
+            (tmp_path / "again").mkdir()
+            command("mount", "-o", "loop,ro", image, tmp_path / "again")
+            try:
+                assert (tmp_path / "again/db").stat().st_size == 40 * MIB
+            finally:
+                command("umount", tmp_path / "again")
+            _check_report(json.loads(report.read_text()), image)
+
+
+def _check_report(report: dict[str, object], image: Path) -> None:
+    assert (report["pass"], report["status"], report["failure"]) == ("final", 0, None)
+    sync, files = report["sync"], report["sparse_files"]
+    assert isinstance(sync, dict) and isinstance(files, list)
+    assert sync["command"][:4] == ["rsync", "-aHAX", "--numeric-ids", "--one-file-system"]
+    assert not any("ControlPath" in word for word in sync["command"]) and "--delete" in sync["command"]
+    (data,) = [each for each in files if each["name"].endswith("devicemapper/data")]
+    assert data["source"][0] == data["destination"] [0] == APPARENT and data["destination"][1] == allocated(image)
+    assert 0 < data["sent"] < 20 * MIB  # of more than 40 MiB: the rest was there from the first pass
+    assert [each["what"] for each in report["commands"]] == ["before", "after", "after-dest"]  # type: ignore[attr-defined]
+    verified = report["verified"]
+    assert isinstance(verified, dict) and verified["by_digest"] and verified["differences"] == []
+    assert verified["data"] > 40 * MIB and float(str(report["downtime"])) > 0
+
+
+@pytest.mark.parametrize("direction", ["here", "push", "pull"])
+def test_two_passes(tree: Path, server: Sshd, direction: str) -> None:
+    source = f"{'far:' if direction == 'pull' else ''}{tree}/src/"
+    destination = f"{'far:' if direction == 'push' else ''}{tree}/dst"
+    done = migrate("-n", source, destination, rsh=server.rsh)
+    assert done.returncode == 0 and not (tree / "dst").exists(), done
+    assert re.search(r"by extents +1 file: 1 MiB of 64 MiB", done.stdout), done.stdout
+    logins = server.logins()
+    done = migrate(source, destination, rsh=server.rsh)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert server.logins() - logins == (direction != "here")
+    assert differs(tree / "src", tree / "dst") == ""
+    with open(tree / "src/disk", "r+b") as disk:
+        os.pwrite(disk.fileno(), b"changed", 20 * MIB)
+    (tree / "src/new").write_text("new\n")
+    done = migrate("--final", "--verify", "--json", source, destination, rsh=server.rsh)
+    assert done.returncode == 0, done
+    report = json.loads(done.stdout)
+    (file,) = report["sparse_files"]
+    assert file["sent"] <= (2 * MIB if direction == "here" else 64 * 1024)
+    assert differs(tree / "src", tree / "dst") == ""
+    assert allocated(tree / "dst/disk") <= 2 * MIB
+
+
+def test_the_commands_and_their_order(tree: Path) -> None:
+    log = tree / "log"
+    options = [word for name in ("before", "before-dest", "after", "after-dest", "on-failure", "on-failure-dest")
+               for word in (f"--{name}", f"test -e {tree}/dst/disk; echo {name} $? >> {log}")]  # fmt: skip
+    done = migrate("--final", *options, f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0, done
+    assert log.read_text().split() == ["before", "1", "before-dest", "1", "after", "0", "after-dest", "0"]
+    assert re.search(r"downtime +[0-9.]+ s", done.stdout)
+
+
+@pytest.mark.parametrize("which", ["before", "before-dest", "after", "after-dest"])
+def test_a_command_that_fails(tree: Path, which: str) -> None:
+    ran = tree / "ran"
+    commands = [f"--{which}", "echo said; exit 7", "--on-failure", f"touch {ran}"]
+    done = migrate("--final", *commands, f"{tree}/src/", tree / "dst")
+    assert done.returncode == 1 and ran.exists(), done
+    assert f"--{which} failed on this host with status 7: echo said; exit 7; --on-failure was run" in done.stderr
+    assert (tree / "dst/disk").exists() == which.startswith("after")
+    assert done.stderr.count("\n") == 2  # and what the command said
+
+
+def test_services_that_cannot_be_started_again(tree: Path) -> None:
+    done = migrate("--final", "--before", "false", "--on-failure", "exit 3", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 1
+    assert "--on-failure COULD NOT BE RUN on this host, run it by hand: exit 3" in done.stderr
+    done = migrate("--final", "--before", "false", f"{tree}/src/", tree / "dst")
+    assert "no --on-failure was given: what --before stopped is still stopped" in done.stderr
+
+
+def test_output_that_nobody_reads_does_not_keep_services_down(tree: Path) -> None:
+    ran = tree / "ran"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsesync", "migrate", "--final", "--before", "true", "--on-failure", f"touch {ran}",
+         f"{tree}/src/", tree / "dst"], stdout=write, stderr=subprocess.PIPE, timeout=60,
+    )  # fmt: skip
+    os.close(write)
+    # It ends before anything is stopped, or starts it again.
+    assert done.returncode != 0 and (ran.exists() or not (tree / "dst/disk").exists())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_final_pass(tree: Path, number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsesync", "migrate", "--final", "--before", f"touch {tree}/stopped; sleep 60",
+         "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if (tree / "stopped").exists():
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 20 and (tree / "again").exists()
+    assert "interrupted; --on-failure was run on this host" in said
+
+
+def test_the_destination_fills_up_in_the_final_pass(tree: Path) -> None:
+    with filesystem("ext4", tree / "small", "64M") as small:
+        (small / "dst").mkdir()
+        assert migrate(f"{tree}/src/", small / "dst").returncode == 0
+        with open(tree / "src/disk", "r+b") as disk:
+            os.pwrite(disk.fileno(), b"x" * 8 * MIB, 20 * MIB)
+        free = os.statvfs(small).f_bfree * os.statvfs(small).f_frsize
+        done = migrate(
+            "--final", "--before-dest", f"fallocate -l {free - 4 * MIB} {small}/filler", "--on-failure",
+            f"touch {tree}/again", f"{tree}/src/", small / "dst",
+        )  # fmt: skip
+        assert done.returncode == 11 and (tree / "again").exists(), done
+        assert "No space left" in done.stderr and "--on-failure was run on this host" in done.stderr
+        assert (small / "dst/disk").stat().st_size == 64 * MIB
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Sshd]:
+    """A server that a test may harm."""
+    with sshd(tmp_path / "own") as running:
+        yield running
+
+
+def cut(server: Sshd) -> str:
+    """A shell command that kills every connection to a server."""
+    pid = (server.directory / "pid").read_text().strip()
+    return f"for child in $(pgrep -P {pid}); do pkill -9 -P $child; kill -9 $child; done; sleep 0.2"
+
+
+def shut_down(server: Sshd) -> str:
+    """A shell command that kills a server and every connection to it."""
+    pid = (server.directory / "pid").read_text().strip()
+    each = "for child in $all; do pkill -9 -P $child; kill -9 $child; done"
+    return f"all=$(pgrep -P {pid}); kill -9 {pid}; {each}; sleep 0.2"
+
+
+def test_a_connection_that_is_lost_in_the_final_pass(tree: Path, own: Sshd) -> None:
+    """Services at the other end are started again over a new one."""
+    where = f"far:{tree}/src/", tree / "dst"
+    again = f"touch {tree}/again"
+    done = migrate("--final", "--before-dest", cut(own), "--on-failure", again, *where, rsh=own.rsh)
+    assert done.returncode == 12 and (tree / "again").exists(), done
+    assert re.search("far: the connection (has ended|is lost: .*); --on-failure was run on far", done.stderr)
+    assert migrate("--final", "--verify", *where, rsh=own.rsh).returncode == 0
+    assert differs(tree / "src", tree / "dst") == ""
+
+
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_a_host_that_is_lost_in_the_final_pass(tree: Path, own: Sshd, direction: str) -> None:
+    source = f"{'far:' if direction == 'pull' else ''}{tree}/src/"
+    destination = f"{'far:' if direction == 'push' else ''}{tree}/dst"
+    here = "--before-dest" if direction == "pull" else "--before"
+    done = migrate("--final", here, shut_down(own), "--on-failure", "true", source, destination, rsh=own.rsh)
+    assert done.returncode == 12, done
+    if direction == "push":
+        assert "far: ssh could not log in; what was received is kept" in done.stderr
+        assert "; --on-failure was run on this host" in done.stderr
+    else:
+        assert "--on-failure COULD NOT BE RUN on far, run it by hand: true (far: ssh could not log in)" in done.stderr
+    done = migrate("--check", f"{tree}/src/", f"far:{tree}/dst", rsh=own.rsh)
+    assert done.returncode == 1 and done.stderr.endswith("sparsesync: far: ssh could not log in\n"), done
+
+
+def test_two_migrations_into_one_destination(tree: Path, server: Sshd) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsesync", "migrate", "--final", "--before", f"touch {tree}/in; sleep 60",
+         f"{tree}/src/", f"far:{tree}/dst"],
+        env={**os.environ, "RSYNC_RSH": server.rsh}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if (tree / "in").exists():
+                break
+            time.sleep(0.05)
+        done = migrate(f"{tree}/src/", tree / "dst")
+        assert done.returncode == 1 and not (tree / "dst/disk").exists()
+        assert lines(done, "stop") == [f"{tree}/dst: another migration is running into it; wait for it, or end it"]
+    finally:
+        process.kill()
+        process.wait()
+    # The lock goes with its holder, however that ended.
+    for _ in range(100):
+        if migrate("--check", f"{tree}/src/", tree / "dst").returncode == 0:
+            break
+        time.sleep(0.1)
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+
+
+def test_what_is_left_out(tree: Path) -> None:
+    (tree / "list").write_text("below\n")
+    done = migrate("--exclude-sparse", "--exclude-from", tree / "list", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0, done
+    assert sorted(path.name for path in (tree / "dst").iterdir()) == ["linked"]
+    assert re.search(r"/disk \(--exclude-sparse\)", done.stdout) and f"what {tree}/list says" in done.stdout
+    docker = tree / "docker"
+    (docker / "devicemapper/devicemapper").mkdir(parents=True)
+    sparse_file(docker / "devicemapper/devicemapper/data", MIB, [])
+    (docker / "tmp").mkdir()
+    (docker / "tmp/scratch").write_text("")
+    assert "preset docker" in migrate("--skip-docker-loop", f"{docker}/", tree / "without").stdout
+    assert [*(tree / "without/devicemapper/devicemapper").iterdir(), *(tree / "without/tmp").iterdir()] == []
+    assert migrate(f"{docker}/", tree / "with").returncode == 0
+    assert [path.name for path in (tree / "with/devicemapper/devicemapper").iterdir()] == ["data"]
+    assert migrate("--preset", "none", f"{docker}/", tree / "all").returncode == 0
+    assert (tree / "all/tmp/scratch").exists()
+
+
+def test_files_that_are_left_out_may_be_in_use(tree: Path) -> None:
+    (tree / "list").write_text("*.log\n")
+    with open(tree / "src/service.log", "w"):
+        done = migrate("--final", f"{tree}/src/", tree / "dst")
+        assert done.returncode == 1 and "service.log: is open for writing" in done.stdout
+        done = migrate("--final", "--exclude-from", tree / "list", f"{tree}/src/", tree / "dst")
+        assert done.returncode == 0 and "service.log" not in done.stdout, done
+        done = migrate("--final", "--allow-live", f"{tree}/src/", tree / "dst")
+        assert done.returncode == 0, done
+        assert any("service.log: is open for writing" in line for line in lines(done, "warning"))
+
+
+def test_a_live_sparse_file_is_not_left_to_rsync(tree: Path) -> None:
+    """rsync would read all of it: its time has changed since it was seeded."""
+    stop = tree / "stop"
+    writer = subprocess.Popen(["sh", "-c", f"while ! test -e {stop}; do printf x | dd of={tree}/src/disk bs=1 seek=5M "
+                               "conv=notrunc 2>/dev/null; done"])  # fmt: skip
+    try:
+        time.sleep(0.3)
+        done = migrate("--json", f"{tree}/src/", tree / "dst")
+    finally:
+        stop.touch()
+        writer.wait()
+    assert done.returncode == 0, done
+    sync = json.loads(done.stdout)["sync"]
+    assert (sync["later"], [each["name"] for each in sync["seeded"]]) == (["disk"], ["disk"])
+    assert any(word == "--exclude=/disk" for word in sync["command"])
+    # What was brought has an earlier time than the source ever had since, so the next pass looks at it again.
+    assert os.stat(tree / "dst/disk").st_mtime_ns < os.stat(tree / "src/disk").st_mtime_ns
+    assert migrate("--final", "--verify", f"{tree}/src/", tree / "dst").returncode == 0
+    assert differs(tree / "src", tree / "dst") == ""
+
+
+def test_what_is_only_at_the_destination(tree: Path) -> None:
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    (tree / "dst/stray").write_text("")
+    done = migrate("--final", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0 and (tree / "dst/stray").exists()
+    (line,) = lines(done, "warning")
+    kept = "not at the source, and kept: 1 name, such as stray; to remove that give --delete after --"
+    assert line == f"{tree}/dst: {kept}"
+    assert migrate("--final", f"{tree}/src/", tree / "dst", "--", "--delete").returncode == 0
+    assert not (tree / "dst/stray").exists()
+
+
+def test_a_difference_after_the_final_pass(tree: Path) -> None:
+    """Content that differs under one size and time is what only digests see."""
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    st = os.stat(tree / "dst/disk")
+    with open(tree / "dst/disk", "r+b") as disk:
+        os.pwrite(disk.fileno(), b"bad", 40 * MIB)
+    os.utime(tree / "dst/disk", ns=(st.st_atime_ns, st.st_mtime_ns))
+    assert migrate("--final", f"{tree}/src/", tree / "dst").returncode == 0
+    done = migrate("--final", "--verify", "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 1 and (tree / "again").exists(), done
+    assert "disk: its content differs" in done.stdout and "1 names differ after the final pass" in done.stderr
+
+
+def test_a_killed_migration_ends_its_rsync(tree: Path) -> None:
+    """An rsync that went on alone would get in the way of the next run."""
+    (tree / "src/large").write_bytes(os.urandom(20 * MIB))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsesync", "migrate", f"{tree}/src/", tree / "dst", "--", "--bwlimit=1M"],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            if list((tree / "dst").glob(".large.*")):
+                break
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    for _ in range(100):
+        if not list((tree / "dst").glob(".large.*")):
+            break
+        time.sleep(0.05)
+    assert list((tree / "dst").glob(".large.*")) == []
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    assert differs(tree / "src", tree / "dst") == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{}/src/"], "a destination is missing"),
+        (["--verify", "{}/src/", "{}/dst"], "--verify compares what does not change any more: give it with --final"),
+        (["--before", "true", "{}/src/", "{}/dst"], "are for the final pass: give them with --final"),
+        (["{}/src/", "{}/dst", "--", "-n"], "-n: give -n to migrate itself"),
+        (["{}/src/", "{}/dst", "--", "--remove-source-files"], "a migration leaves its source alone"),
+        (["{}/src/", "{}/dst", "--", "more"], "behind -- there are only options of rsync"),
+        (["host::module", "{}/dst"], "an rsync daemon is at the other end"),
+        (["one:{}/src", "two:{}/dst"], "name one other host"),
+    ],
+)  # fmt: skip
+def test_bad_command_lines(tree: Path, arguments: list[str], said: str) -> None:
+    done = migrate(*(word.format(tree) for word in arguments))
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done
+    assert not (tree / "dst").exists()
+
+
+def check_stops(done: subprocess.CompletedProcess[str], *sentences: str) -> None:
+    assert done.returncode == 1, done
+    assert lines(done, "stop") == [*sentences]
+    assert done.stderr == f"sparsesync: {len(sentences)} of the checks above say stop; nothing was done\n"
+
+
+def test_checks_that_say_stop(tree: Path) -> None:
+    src, dst = f"{tree}/src/", tree / "dst"
+    inside = f"is inside the source {src} and would be copied into itself; name another place"
+    check_stops(migrate("--check", src, f"{src}below/dst"), f"{src}below/dst: {inside}")
+    check_stops(migrate("--check", src, tree / "no/dst"),
+                f"{tree}/no/dst: its parent directory is not there; make it, or correct the path")  # fmt: skip
+    done = migrate("--check", f"{tree}/no", dst)
+    check_stops(done, f"{tree}/no: there is no such file or directory; correct the path")
+    (tree / "file").write_text("")
+    check_stops(migrate("--check", src, tree / "file"),
+                f"{tree}/file: is not a directory; move it away, or name another destination")  # fmt: skip
+    whole = "the kernel's own files, sockets and scratch space of this system would go along"
+    done = migrate("--check", "--preset", "none", "/", dst)
+    assert done.returncode == 1
+    assert lines(done, "stop")[0] == f"/: {whole}; leave --preset out, or give --preset system"
+    assert not dst.exists()
+
+
+def test_checks_of_space(tree: Path) -> None:
+    with filesystem("tmpfs", tree / "small", "512k") as small:
+        done = migrate("--check", f"{tree}/src/", small)
+        check_stops(done, f"{small}: 1 MiB are needed, 512 KiB are free; make room, or exclude something "
+                    "(plain rsync would ask for 64 MiB)")  # fmt: skip
+    with filesystem("ext4", tree / "inodes", "64M") as few:
+        (tree / "many").mkdir()
+        for number in range(os.statvfs(few).f_favail + 10):
+            (tree / f"many/{number}").touch()
+        done = migrate("--check", f"{tree}/many/", few)
+        assert done.returncode == 1 and re.search("inodes are needed, [0-9]+ are free", lines(done, "stop")[0]), done
+
+
+def test_checks_of_the_destinations_filesystem(tree: Path) -> None:
+    (tree / "src/README").write_text("")
+    (tree / "src/readme").write_text("")
+    with filesystem("exfat", tree / "exfat", "256M") as exfat:
+        done = migrate("--check", f"{tree}/src/", exfat)
+        clash = f"takes {tree}/src/README and {tree}/src/readme for one name"
+        swapped = f"takes {tree}/src/readme and {tree}/src/README for one name"
+        assert done.returncode == 1 and any(clash in line or swapped in line for line in lines(done, "stop")), done
+        told = "\n".join(lines(done, "warning"))
+        assert "has no holes: every sparse file takes its apparent size there" in told
+    with filesystem("ext4", tree / "ext4", "64M") as small, filesystem("tmpfs", tree / "tmpfs") as large:
+        sparse_file(large / "huge", 1 << 45, [])
+        done = migrate("--check", f"{large}/", small)
+        (stop,) = lines(done, "stop")
+        assert f"cannot hold a file as large as {large}/huge (32.0 TiB)" in stop
+        command("mount", "-o", "remount,ro", small)
+        done = migrate("--check", f"{tree}/src/", small)
+        assert "nothing can be written there (Read-only file system)" in lines(done, "stop")[0]
+
+
+def test_checks_of_mounts_and_names(tree: Path) -> None:
+    (tree / "src/other").mkdir()
+    command("mount", "-t", "tmpfs", "tmpfs", tree / "src/other")
+    try:
+        done = migrate("--check", f"{tree}/src/", tree / "dst")
+        assert f"{tree}/src/other: is a filesystem of its own (tmpfs): only an empty directory goes" in done.stdout
+    finally:
+        command("umount", tree / "src/other")
+    (tree / "more/src").mkdir(parents=True)
+    done = migrate("--check", tree / "src", tree / "more/src", tree / "dst")
+    assert f"{tree}/src and {tree}/more/src both bring src" in "\n".join(lines(done, "warning"))
+
+
+def test_who_is_not_root(tree: Path) -> None:
+    need(os.geteuid() == 0, "becoming somebody else needs root")
+    need_tools("setpriv")
+    docker = tree / "src/overlay2/aa/diff"
+    docker.mkdir(parents=True)
+    (tree / "src/overlay2/l").mkdir()
+    os.mknod(docker / "gone", 0o600 | 0o020000, 0)
+    os.chmod(tree, 0o755)
+    for path in [*Path(tree).parents][:3]:
+        os.chmod(path, os.stat(path).st_mode | 0o055)
+    (tree / "dst").mkdir()
+    os.chown(tree / "dst", 65534, 65534)
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    need(python is not None, "there is no Python that others may run")
+    home = tree / "library"
+    shutil.copytree(Path(__file__).parents[2] / "sparsesync", home / "sparsesync")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/"}
+    done = subprocess.run(
+        [*nobody, str(python), "-m", "sparsesync", "migrate", "--check", f"{tree}/src/", tree / "dst"],
+        cwd=home, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    warnings = "\n".join(lines(done, "warning"))
+    assert "this host: you are not root: lost are the owners of " in warnings and "1 device node" in warnings
+    (stop,) = lines(done, "stop")
+    assert "which only root can copy: files deleted in images would come back; be root on this host" in stop
+
+
+def test_the_lock_needs_no_file(tree: Path) -> None:
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    assert same_content(tree / "src/disk", tree / "dst/disk")
+    assert {path.name for path in (tree / "dst").iterdir()} == {"below", "disk", "linked"}
