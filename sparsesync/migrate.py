@@ -110,7 +110,7 @@ class Migration:
 
     def _run(self, stack: contextlib.ExitStack) -> None:
         self.sides = Sides(self.asked, stack)
-        facts = self._look()
+        facts = preflight.look(self.sides, self.asked)
         exists = facts.probe.kind == "d"
         found = list(preflight.findings(facts))
         self._exclude(facts, stack)
@@ -152,20 +152,6 @@ class Migration:
                 self._list_sparse(facts)
             except (OSError, LinkError) as error:
                 warnings.warn(f"the report lacks the list of sparse files: {error}", stacklevel=2)
-
-    def _look(self) -> Facts:
-        command, request = self.asked.command, self.request
-        return preflight.look(
-            self.sides.source,
-            self.sides.destination,
-            self.asked.sources,
-            self.asked.path,
-            preset=request.preset,
-            loop_files=not request.skip_docker_loop,
-            relative=command.relative,
-            one_file_system=command.one_file_system,
-            fake_super=any("fake-super" in token for option in command.options for token in option.tokens),
-        )
 
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""
@@ -283,11 +269,7 @@ class Migration:
             self._call("before", self.sides.source, commands.before)
             self._call("before-dest", self.sides.destination, commands.before_dest)
             if not self.request.allow_live:
-                used = self.sides.source.end.ask("in_use", sources=self.asked.sources)
-                found = self._in_use(facts, used, STOP, True)
-                if found:
-                    self.say("findings", found)
-                    raise Failed(1, f"{len(found)} files are in use; nothing was copied")
+                self._wait_until_unused(facts)
             self._pass(whole)
             with whole.phase(None, "verifying") as advance:
                 self._verified(verify(self.sides, self.asked, advance))
@@ -310,6 +292,17 @@ class Migration:
             raise
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
+
+    def _wait_until_unused(self, facts: Facts) -> None:
+        """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
+        for pause in (0.1, 0.3, 0.6, 1.0, 0):
+            used = self.sides.source.end.ask("in_use", sources=self.asked.sources)
+            found = self._in_use(facts, used, STOP, True)
+            if not found:
+                return
+            time.sleep(pause)
+        self.say("findings", found)
+        raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
 
     def _verified(self, verified: Verified) -> None:
         self.report["verified"] = {

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from .asked import Asked
 from .ends import End
 from .messages import printable
-from .sides import Side
+from .sides import Side, Sides
 from .units import iec
 
 if TYPE_CHECKING:
@@ -60,62 +60,51 @@ class Finding(NamedTuple):
     text: str
 
 
-@dataclass
-class Facts:
-    """What the two machines said. Paths are those of their machine."""
+class Facts(NamedTuple):
+    """What the two machines said. ``hosts`` are the source and the destination, ``presets`` those of each source."""
 
-    source: Side
-    destination: Side
-    path: str
-    """The destination's."""
+    sides: Sides
+    asked: Asked
     hosts: tuple[Host, Host]
     presets: dict[str, str]
-    """The preset of each source."""
     places: list[Place]
     surveys: dict[str, Survey]
     dockers: list[Docker]
     probe: Probe
     in_use: AllInUse
-    relative: bool = False
-    one_file_system: bool = True
-    fake_super: bool = False
-    features: Sequence[str] = field(default=())
+
+    def at_source(self, path: str) -> str:
+        """A path of the source as a person would give it."""
+        return self.sides.source.prefix + printable(path)
+
+    @property
+    def name(self) -> str:
+        """The destination as a person would give it."""
+        return self.sides.destination.prefix + printable(self.asked.path)
+
+    @property
+    def keeps_attributes(self) -> bool:
+        """Whether rsync was told to keep what only root may set in another way."""
+        return any("fake-super" in token for option in self.asked.command.options for token in option.tokens)
 
 
-def look(
-    source: Side,
-    destination: Side,
-    sources: Sequence[str],
-    path: str,
-    *,
-    preset: str | None,
-    loop_files: bool,
-    relative: bool,
-    one_file_system: bool,
-    fake_super: bool,
-) -> Facts:
-    """Ask both machines. ``preset`` None: the one that suits each source. Raises OSError, LinkError, ValueError."""
-    presets = {each: preset or source.end.ask("suggested", source=each).preset for each in sources}
-    places = [place for each in sources for place in _places(source.end, presets[each], each, loop_files)]
-    dockers = [docker for each in sources for docker in source.end.ask("docker", source=each).roots]
-    probed = destination.end.ask("probe", path=path)
-    listed = [list(place) for place in places]
-    surveys = {
-        each: source.end.ask(
-            "survey", source=each, one_file_system=one_file_system, places=listed, fold=probed.folds
-        )
-        for each in sources
-    }
-    largest = max((survey.largest for survey in surveys.values()), default=0)
+def look(sides: Sides, asked: Asked) -> Facts:
+    """Ask both machines. Raises OSError, LinkError, ValueError."""
+    source, destination, request = sides.source.end, sides.destination.end, asked.request
+    presets = {each: request.preset or source.ask("suggested", source=each).preset for each in asked.sources}
+    loop_files = not request.skip_docker_loop
+    places = [place for each in asked.sources for place in _places(source, presets[each], each, loop_files)]
+    dockers = [docker for each in asked.sources for docker in source.ask("docker", source=each).roots]
+    probe = destination.ask("probe", path=asked.path)
+    options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
+    surveys = {each: source.ask("survey", source=each, **options) for each in asked.sources}
+    largest = max(survey.largest for survey in surveys.values())
     if largest:
-        probed = destination.end.ask("probe", path=path, largest=largest)
+        probe = destination.ask("probe", path=asked.path, largest=largest)
     features = sorted({name for docker in dockers for name in _KERNEL_FEATURES.get(docker.driver, ())})
-    return Facts(
-        source, destination, path,
-        (source.end.ask("host"), destination.end.ask("host", wanted=features)),
-        presets, places, surveys, dockers, probed, source.end.ask("in_use", sources=[*sources]),
-        relative, one_file_system, fake_super, features,
-    )  # fmt: skip
+    hosts = source.ask("host"), destination.ask("host", wanted=features)
+    in_use = source.ask("in_use", sources=asked.sources)
+    return Facts(sides, asked, hosts, presets, places, surveys, dockers, probe, in_use)
 
 
 def _places(end: End, preset: str, source: str, loop_files: bool) -> Iterator[Place]:
@@ -127,9 +116,9 @@ def _places(end: End, preset: str, source: str, loop_files: bool) -> Iterator[Pl
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
-    yield from _host(facts.source, facts.hosts[0])
-    if facts.destination != facts.source:
-        yield from _host(facts.destination, facts.hosts[1])
+    yield from _host(facts.sides.source, facts.hosts[0])
+    if facts.sides.destination != facts.sides.source:
+        yield from _host(facts.sides.destination, facts.hosts[1])
     yield from _root(facts)
     for source, survey in facts.surveys.items():
         yield from _source(facts, source, survey)
@@ -153,8 +142,8 @@ def _root(facts: Facts) -> Iterator[Finding]:
     source, destination = facts.hosts
     if not source.root:
         lost = "files you may not read, trusted.* attributes and others' open files are not seen"
-        yield Finding(WARNING, facts.source.name, f"you are not root: {lost}")
-    if destination.root or facts.fake_super:
+        yield Finding(WARNING, facts.sides.source.name, f"you are not root: {lost}")
+    if destination.root or facts.keeps_attributes:
         return
     surveys = facts.surveys.values()
     parts = [
@@ -162,11 +151,11 @@ def _root(facts: Facts) -> Iterator[Finding]:
         f"{_count(sum(survey.devices + survey.whiteouts for survey in surveys), 'device node')}",
         "trusted.* attributes",
     ]
-    yield Finding(WARNING, facts.destination.name, f"you are not root: lost are {', '.join(parts)}")
+    yield Finding(WARNING, facts.sides.destination.name, f"you are not root: lost are {', '.join(parts)}")
 
 
 def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
-    name = facts.source.prefix + printable(source)
+    name = facts.at_source(source)
     if not survey.kind:
         yield Finding(STOP, name, "there is no such file or directory; correct the path")
         return
@@ -181,16 +170,16 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
     if survey.unreadable:
         example = printable(survey.example)
         yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
-    if facts.one_file_system:
+    if facts.asked.command.one_file_system:
         yield from _few(
-            Finding(WARNING, facts.source.prefix + printable(path), f"is a filesystem of its own ({kind}): only an "
+            Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
                     "empty directory goes along; migrate it by itself if it is to")
             for path, kind in survey.mounts
         )  # fmt: skip
 
 
 def _destination(facts: Facts) -> Iterator[Finding]:
-    probe, name = facts.probe, facts.destination.prefix + printable(facts.path)
+    probe, name = facts.probe, facts.name
     if probe.kind == "-":
         yield Finding(STOP, name, "is not a directory; move it away, or name another destination")
         return
@@ -201,7 +190,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
         return
     if probe.busy:
         yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
-    same_machine = facts.source == facts.destination
+    same_machine = facts.sides.source == facts.sides.destination
     for source, survey in facts.surveys.items():
         if survey.kind == "d" and same_machine and _is_inside(facts, source, survey):
             inside = "is" if probe.real == survey.real else "is inside"
@@ -225,7 +214,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
         yield Finding(WARNING, name, text)
     large = max(facts.surveys.values(), key=lambda survey: survey.largest)
     if not probe.largest:
-        path = facts.source.prefix + printable(large.largest_path)
+        path = facts.at_source(large.largest_path)
         yield Finding(STOP, name, f"its filesystem cannot hold a file as large as {path} ({iec(large.largest)}); "
                       "use another one, such as XFS")  # fmt: skip
 
@@ -237,7 +226,7 @@ def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
     top, real = survey.real.rstrip("/") + "/", facts.probe.real
     if real != survey.real and not real.startswith(top):
         return False
-    if facts.one_file_system and facts.probe.device != survey.device:
+    if facts.asked.command.one_file_system and facts.probe.device != survey.device:
         return False
     spelled = os.path.join(source, real[len(top) :])
     skip = left_out(facts.places)
@@ -246,14 +235,14 @@ def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
 
 
 def _clashes(facts: Facts) -> Iterator[Finding]:
-    name = facts.destination.prefix + printable(facts.path)
+    name = facts.name
     for survey in facts.surveys.values():
         yield from _few(
             Finding(STOP, name, f"takes {printable(a)} and {printable(b)} for one name; rename one, or use a "
                     "filesystem that tells upper from lower case")
             for a, b in survey.clashes
         )  # fmt: skip
-    if facts.relative:
+    if facts.asked.command.relative:
         return
     tops: dict[str, str] = {}
     for source, survey in facts.surveys.items():
@@ -267,32 +256,31 @@ def _clashes(facts: Facts) -> Iterator[Finding]:
 
 
 def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
-    name = facts.source.prefix + printable(docker.root)
+    name = facts.at_source(docker.root)
     found = f" (there is also {', '.join(each for each in docker.drivers if each != docker.driver)})"
     rest = found if set(docker.drivers) - {docker.driver} else ""
     yield Finding(OK, name, f"is a Docker data root, storage driver {docker.driver or 'unknown'}{rest}")
-    if docker.loop_files:
-        sizes = facts.source.end.ask("sizes", paths=docker.loop_files).found
-        for path, size in zip(docker.loop_files, sizes):
-            shown = "" if size is None else f": {iec(size[1])} allocated, {iec(size[0])} apparent"
-            yield Finding(OK, facts.source.prefix + printable(path), f"is a devicemapper loop file{shown}")
+    for path, size, allocated in docker.loop_files:
+        shown = f"{iec(allocated)} allocated, {iec(size)} apparent"
+        yield Finding(OK, facts.at_source(path), f"is a devicemapper loop file: {shown}")
     whiteouts = sum(survey.whiteouts for survey in facts.surveys.values())
     layers = {"overlay2", "overlay", "aufs", "fuse-overlayfs"} & set(docker.drivers)
-    if layers and not facts.fake_super:
-        for side, host in zip((facts.source, facts.destination), facts.hosts):
-            if not host.root:
-                what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
-                yield Finding(STOP, name, f"{what}, which only root can copy: files deleted in images would come back; "
-                              f"be root on {side.name}")  # fmt: skip
-                break
+    what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
+    lost = "files deleted in images would come back"
+    if layers and not facts.keeps_attributes:
+        not_root = [side.name for side, host in zip(facts.sides.both, facts.hosts) if not host.root]
+        if not_root:
+            yield Finding(STOP, name, f"{what}, which only root can copy: {lost}; be root on {not_root[0]}")
+        elif not facts.probe.trusted and facts.probe.refused is None:
+            yield Finding(STOP, name, f"{what}, which {facts.name} cannot hold: {lost}; use another filesystem")
     if docker.subvolumes:
         count = _count(docker.subvolumes, "btrfs subvolume")
         yield Finding(WARNING, name, f"{count} become directories, which Docker's btrfs driver cannot use: move images "
                       "by docker save, or send the subvolumes by btrfs send")  # fmt: skip
     lacks = [each for each in _KERNEL_FEATURES.get(docker.driver, ()) if each in facts.hosts[1].lacks]
     if lacks:
-        yield Finding(WARNING, facts.destination.name, f"its kernel has no {' and no '.join(lacks)}, which the storage "
-                      f"driver {docker.driver} needs: Docker will not start on what is moved")  # fmt: skip
+        text = f"its kernel has no {' and no '.join(lacks)}, which the storage driver {docker.driver} needs"
+        yield Finding(WARNING, facts.sides.destination.name, f"{text}: Docker will not start on what is moved")
 
 
 def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:
@@ -304,19 +292,19 @@ def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterat
 
     def finding(each: InUse) -> Finding:
         text = _HOW.get(each.how, "is in use: {}").format(printable(each.holder)) + advice
-        return Finding(level, facts.source.prefix + printable(each.path), text)
+        return Finding(level, facts.at_source(each.path), text)
 
     yield from _few(map(finding, used), more)
 
 
 def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """Whether what is going to be written fits."""
-    name = facts.destination.prefix + printable(facts.path)
+    name = facts.name
     holes = facts.probe.holes
     apparent = plan.seeds.size + plan.others.size
     for needed, free, path in plan.space:
         needed = needed if holes else max(needed, apparent)
-        shown = name if path == facts.path or len(plan.space) == 1 else printable(path)
+        shown = name if path == facts.asked.path or len(plan.space) == 1 else printable(path)
         plain = f"plain rsync would ask for {iec(apparent)}" if plan.seeds.count else ""
         if needed > free:
             text = f"{iec(needed)} are needed, {iec(free)} are free; make room, or exclude something"

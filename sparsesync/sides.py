@@ -67,6 +67,11 @@ class Sides:
 
         return Push(self._agent, settings) if far.push else Pull(self._agent, settings)
 
+    @property
+    def both(self) -> tuple[Side, Side]:
+        """The source and the destination."""
+        return self.source, self.destination
+
     @contextlib.contextmanager
     def alive(self, side: Side) -> Iterator[End]:
         """The end of a side, over a new connection if the old one is lost."""

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,11 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(directory: Path, *, server: str = "", client: str = "") -> Iterator[Sshd]:
-    """Start a server; ``server`` and ``client`` are more lines for the two configurations."""
+def sshd(directory: Path, *, server: str = "", client: str = "", prefix: Sequence[str] = ()) -> Iterator[Sshd]:
+    """Start a server; ``server`` and ``client`` are more lines for the two configurations.
+
+    ``prefix`` is put before the server's command and has to become it.
+    """
     need_tools("sshd", "ssh", "ssh-keygen")
     need(os.geteuid() == 0, "sshd needs root to log anyone in")
     directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,7 @@ LogLevel VERBOSE
     Path("/run/sshd").mkdir(exist_ok=True)
     program = shutil.which("sshd") or "sshd"
     server_process = subprocess.Popen(
-        [program, "-D", "-f", directory / "server", "-E", directory / "log"], stdin=subprocess.DEVNULL
+        [*prefix, program, "-D", "-f", directory / "server", "-E", directory / "log"], stdin=subprocess.DEVNULL
     )
     try:
         for _ in range(200):

@@ -10,11 +10,20 @@ import stat
 from typing import List, NamedTuple
 
 from . import presets
+from .extents import allocated
 
 # dockerd's documentation, "Select a storage driver".
 _PREFERENCE = ("overlay2", "fuse-overlayfs", "btrfs", "zfs", "overlay", "aufs", "devicemapper", "vfs")
 _SUBVOLUME = 256
 """The inode number of every btrfs subvolume's root: btrfs-subvolume(8)."""
+
+
+class LoopFile(NamedTuple):
+    """A loop file of a devicemapper pool; sizes in bytes."""
+
+    path: str
+    size: int
+    allocated: int
 
 
 class Docker(NamedTuple):
@@ -23,7 +32,7 @@ class Docker(NamedTuple):
     root: str
     driver: str
     drivers: List[str]
-    loop_files: List[str]
+    loop_files: List[LoopFile]
     subvolumes: int
 
 
@@ -43,11 +52,12 @@ def _root(path: str, source: str) -> Docker:
     ours = os.path.realpath(path) == os.path.realpath(presets.data_root())
     configured = _configured(presets.DAEMON_JSON if ours else presets.daemon_json(source))
     loop_files = [each for each in (os.path.join(path, name) for name in presets.LOOP_FILES) if os.path.isfile(each)]
+    stats = [os.stat(each) for each in loop_files]
     return Docker(
         path,
         configured or (drivers[0] if drivers else ""),
         drivers,
-        loop_files,
+        [LoopFile(each, st.st_size, allocated(st)) for each, st in zip(loop_files, stats)],
         _subvolumes(os.path.join(path, "btrfs/subvolumes")),
     )
 
