@@ -152,7 +152,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
     if "" in paths:
         why_not.append("a source or the destination is empty")
     far = None
-    if any(map(_is_remote, paths)) and not why_not:
+    if any(map(_is_remote, paths)):
         try:
             far = _far(paths, options, values, environ)
         except NotForUs as reason:
