@@ -54,5 +54,12 @@ class Whole:
         if self._bar is None or quiet:
             yield None
             return
+        before = self._bar.desc.rstrip(": ")
         self._bar.set_description(what, refresh=False)
-        yield self._bar.update
+        yield self._advance
+        self._bar.set_description(before, refresh=False)
+
+    def _advance(self, count: int) -> None:
+        # What was estimated may turn out to be more, and a bar that is past its end is none.
+        left = count if self._bar.total is None else self._bar.total - self._bar.n
+        self._bar.update(min(count, left))

@@ -142,12 +142,17 @@ def run(
     """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
 
     With ``replace`` a run in which nothing is seeded becomes rsync (it does not return). ``bar`` shows the seeding's
-    progress. ``output`` is called with what rsync writes to its standard output, which is ours without it.
+    progress. ``output`` is called with what rsync and we have to tell; without it that goes to standard output.
     ``strict``: a host that cannot be reached is a LinkError, and not left to rsync.
     """
     started = time.monotonic()
     command = rsync.parse(argv)
-    state = _Run(command, seed, _say if command.verbose and not command.quiet else lambda message: None, bar, strict)
+
+    def say(message: str) -> None:
+        if command.verbose and not command.quiet:
+            tell(f"sparsesync: {message}") if output is None else output(os.fsencode(f"sparsesync: {message}\n"))
+
+    state = _Run(command, seed, say, bar, strict)
     result = state.result
     with contextlib.ExitStack() as stack:
         result.handoff = state.seed_files(stack)
@@ -328,10 +333,6 @@ def _check_version() -> tuple[int, int, int]:
             f"rsync {found} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
         )
     return version
-
-
-def _say(message: str) -> None:
-    tell(f"sparsesync: {message}")
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +34,8 @@ def _tools() -> None:
 def migrate(*argv: str | os.PathLike[str], rsh: str = "", **more: object) -> subprocess.CompletedProcess[str]:
     arguments = [sys.executable, "-m", "sparsesync", "migrate", *map(str, argv)]
     environment = {**os.environ, "RSYNC_RSH": rsh} if rsh else None
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, **more)  # type: ignore[call-overload]
+    more.setdefault("env", environment)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, **more)  # type: ignore[call-overload]
     assert "Traceback" not in done.stderr, done.stderr
     return done  # type: ignore[no-any-return]
 
@@ -532,3 +537,49 @@ def test_the_lock_needs_no_file(tree: Path) -> None:
     assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
     assert same_content(tree / "src/disk", tree / "dst/disk")
     assert {path.name for path in (tree / "dst").iterdir()} == {"below", "disk", "linked"}
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_one_bar_for_all_phases(tree: Path, shown: bool) -> None:
+    (tree / "src/large").write_bytes(os.urandom(3 * MIB))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    options = ["--final", "--verify", *([] if shown else ["-q"])]
+    slowly = ["--", "--bwlimit=1500"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsesync", "migrate", *options, f"{tree}/src/", tree / "dst", *slowly],
+        stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60,
+    )  # fmt: skip
+    os.write(theirs, b"end")
+    text = os.read(ours, 1 << 20).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0, done
+    assert all((f"{phase}: " in text) == shown for phase in ("rsync", "verifying")), text
+    # Data bytes in all: 1 MiB that is seeded, 3 that rsync copies, and all of it once more to verify it.
+    assert ("/8.0" in text) == shown
+    assert "Literal data" not in done.stdout and "100%" not in done.stdout
+
+
+def test_rsyncs_status_is_passed_on(tree: Path) -> None:
+    stub = tree / "commands/rsync"
+    stub.parent.mkdir()
+    real = shutil.which("rsync")
+    stub.write_text(f'#!/bin/sh\n{real} "$@" || exit\ncase "$*" in *--stats*) exit 23;; esac\n')
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+    done = migrate("--json", f"{tree}/src/", tree / "dst", env=environment)
+    said = "sparsesync: rsync ended with status 23; run the same command again\n"
+    assert (done.returncode, done.stderr) == (23, said)
+    report = json.loads(done.stdout)
+    assert (report["status"], report["sync"]["status"], report["failure"]) == (23, 23, done.stderr[12:-1])
+    again = ["--on-failure", f"touch {tree}/again"]
+    assert migrate("--final", *again, f"{tree}/src/", tree / "dst", env=environment).returncode == 23
+    assert (tree / "again").exists()
+
+
+def test_what_rsync_prints(tree: Path) -> None:
+    done = migrate(f"{tree}/src/", tree / "dst", "--", "-v")
+    assert done.returncode == 0 and "below/plain\n" in done.stdout and "sparsesync: seeded disk" in done.stdout
+    done = migrate("--json", f"{tree}/src/", tree / "dst2", "--", "-v")
+    assert "below/plain\n" in done.stderr and json.loads(done.stdout)["status"] == 0
