@@ -39,6 +39,7 @@ from .ends import End, Site
 from .engine.fileio import NoSpaceError
 from .engine.protocol import LinkError
 from .exclude import place_patterns, quoter, sparse_names, transfer_name
+from .messages import describe
 from .preflight import STOP, WARNING, Facts, Finding
 from .progress import Whole
 from .seeding import SeedOptions
@@ -103,7 +104,9 @@ class Migration:
                 self.report["status"], self.report["failure"] = failed.status, str(failed)
                 raise
             except BaseException as error:
-                self.report["failure"] = str(error) or type(error).__name__
+                ended = isinstance(error, (KeyboardInterrupt, SystemExit))
+                self.report["status"] = _SIGNAL if ended else 1
+                self.report["failure"] = describe(error) if isinstance(error, Exception) else "interrupted"
                 raise
             finally:
                 self.report["seconds"] = round(time.time() - self.report["started"], 3)
@@ -159,8 +162,10 @@ class Migration:
         relative = self.asked.command.relative
         patterns = sorted(set(place_patterns(facts.places, relative, quote)))
         self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
+        files = [place.path for place in facts.places if not place.wild]
+        sizes = dict(zip(files, self.sides.source.end.ask("sizes", paths=files).found))
         self.report["excluded"] = [
-            {"pattern": pattern, "why": place.why}
+            {"pattern": pattern, "why": place.why, "sizes": sizes.get(place.path)}
             for place in facts.places
             for pattern in place_patterns([place], relative, quote)
         ]
@@ -171,8 +176,8 @@ class Migration:
         one = self.asked.command.one_file_system
         for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
             listed.write(os.fsencode(quote(name)) + b"\n")
-            sizes = {"size": file.size, "allocated": file.allocated}
-            self.report["excluded"].append({"pattern": name, "why": "--exclude-sparse", **sizes})
+            left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
+            self.report["excluded"].append(left)
         listed.flush()
         self.asked.patterns.append(f"--exclude-from={listed.name}")
 

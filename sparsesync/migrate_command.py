@@ -75,21 +75,21 @@ def run(arguments: argparse.Namespace) -> int:
     every_file = bool(arguments.report or arguments.json)
     migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
     migration.report["versions"] = {"sparsesync": __version__}
-    status = 0
     try:
         migration.run()
+        return 0
     except Failed as failed:
         print(f"sparsesync: {printable(str(failed))}", file=sys.stderr)
-        status = failed.status
+        return failed.status
     finally:
+        report = migration.report
         if arguments.report:
-            with streams.output(arguments.report) as out:
-                out.write(json.dumps(migration.report, indent=1).encode("ascii") + b"\n")
-    if arguments.json:
-        print(json.dumps(migration.report))
-    elif "sync" in migration.report or "downtime" in migration.report:
-        print("\n".join(telling.summary(migration.report)))
-    return status
+            with streams.output(arguments.report) as file:
+                file.write(json.dumps(report, indent=1).encode("ascii") + b"\n")
+        if arguments.json:
+            print(json.dumps(report))
+        elif "sync" in report or "downtime" in report:
+            print("\n".join(telling.summary(report)))
 
 
 def _writer(out: BinaryIO) -> Callable[[bytes], None]:

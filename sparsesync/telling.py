@@ -39,13 +39,21 @@ def _plan(value: tuple[Plan, Sequence[dict[str, Any]], Sequence[str]]) -> Iterat
         yield f"             all is left to rsync: {plan.handoff}"
     yield f"by rsync     {_files(others.count)}: {iec(others.size)}"
     by_reason: dict[str, list[str]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for each in excluded:
         by_reason.setdefault(each["why"], []).append(printable(each["pattern"]))
-    lines = [f"{_listed(patterns)} ({why})" for why, patterns in by_reason.items()]
+        apparent, allocated = sizes.get(each["why"], (0, 0))
+        size = each["sizes"] or (0, 0)
+        sizes[each["why"]] = apparent + size[0], allocated + size[1]
+    lines = [f"{_listed(patterns)} ({why}{_sizes(*sizes[why])})" for why, patterns in by_reason.items()]
     lines += [f"what {printable(path)} says" for path in files]
     for count, line in enumerate(lines):
         yield f"{'' if count else 'left out':<12} {line}"
     yield ""
+
+
+def _sizes(apparent: int, allocated: int) -> str:
+    return f": {iec(allocated)} of {iec(apparent)}" if apparent else ""
 
 
 def _listed(names: Sequence[str]) -> str:

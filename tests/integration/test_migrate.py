@@ -21,6 +21,7 @@ import pytest
 
 from tests.docker_host import APPARENT, docker_host, script
 from tests.filesystems import allocated, command, filesystem, need, need_tools, same_content, sparse_file
+from tests.integration.test_far_read import local_shell, old_pythons
 from tests.sshd import Sshd, sshd
 
 MIB = 1 << 20
@@ -319,7 +320,7 @@ def test_what_is_left_out(tree: Path) -> None:
     done = migrate("--exclude-sparse", "--exclude-from", tree / "list", f"{tree}/src/", tree / "dst")
     assert done.returncode == 0, done
     assert sorted(path.name for path in (tree / "dst").iterdir()) == ["linked"]
-    assert re.search(r"/disk \(--exclude-sparse\)", done.stdout) and f"what {tree}/list says" in done.stdout
+    assert "/disk (--exclude-sparse: 1 MiB of 64 MiB)" in done.stdout and f"what {tree}/list says" in done.stdout
     docker = tree / "docker"
     (docker / "devicemapper/devicemapper").mkdir(parents=True)
     sparse_file(docker / "devicemapper/devicemapper/data", MIB, [])
@@ -583,3 +584,22 @@ def test_what_rsync_prints(tree: Path) -> None:
     assert done.returncode == 0 and "below/plain\n" in done.stdout and "sparsesync: seeded disk" in done.stdout
     done = migrate("--json", f"{tree}/src/", tree / "dst2", "--", "-v")
     assert "below/plain\n" in done.stderr and json.loads(done.stdout)["status"] == 0
+
+
+@pytest.mark.parametrize("python", old_pythons())
+def test_an_old_python_there(tree: Path, python: str) -> None:
+    rsh = local_shell(tree / "rsh")
+    options = ["--final", "--verify", "--python", python, "--before-dest", "true", f"{tree}/src/", f"far:{tree}/dst"]
+    done = migrate(*options, rsh=rsh)
+    assert done.returncode == 0 and differs(tree / "src", tree / "dst") == "", done
+
+
+def test_a_report_of_what_failed(tree: Path) -> None:
+    """Whatever the reason, there is one, and it is all that goes to standard output."""
+    where = f"{tree}/src/", tree / "dst"
+    for arguments in (["far:", tree / "dst"], ["--final", "--before", "false", *where]):
+        done = migrate("--json", "--report", tree / "report", *arguments, rsh="false")
+        report = json.loads(done.stdout)
+        assert report == json.loads((tree / "report").read_text())
+        assert done.returncode == report["status"] == 1
+        assert done.stderr == f"sparsesync: {report['failure']}\n"
