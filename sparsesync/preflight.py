@@ -190,7 +190,8 @@ def _destination(facts: Facts) -> Iterator[Finding]:
         return
     if probe.busy:
         yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
-    same_machine = facts.sides.source == facts.sides.destination
+    one, other = (host.identity for host in facts.hosts)
+    same_machine = facts.sides.source == facts.sides.destination or one == other != ""
     for source, survey in facts.surveys.items():
         if survey.kind == "d" and same_machine and _is_inside(facts, source, survey):
             inside = "is" if probe.real == survey.real else "is inside"

@@ -264,13 +264,14 @@ def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
             there.preset("podman", "/")
 
 
-GOOD = {"host": ["Linux", "3.11", None, True, ["btrfs"]], "run": [0], "in_use": [[["/a", "loop", "x", 1]], 0]}
+GOOD = {"host": ["Linux", "3.11", None, True, ["btrfs"], "x"], "run": [0], "in_use": [[["/a", "loop", "x", 1]], 0]}
 
 
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("host", value) for value in (None, {}, [], ["L"], GOOD["host"] + [1], ["L", 3, None, True, []],
-                                   ["L", "3", 3, True, []], ["L", "3", None, 1, []], ["L", "3", None, True, [1]])]
+    [("host", value) for value in (None, {}, [], ["L"], GOOD["host"] + [1], ["L", 3, None, True, [], ""],
+                                   ["L", "3", 3, True, [], ""], ["L", "3", None, 1, [], ""],
+                                   ["L", "3", None, True, [1], ""])]
     + [("run", value) for value in ([None], ["0"], [True], [0, 0], 0)]
     + [("in_use", value) for value in ([[["/a", "loop", "x"]], 0], [["/a"], 0], [[], "0"], [{}, 0])],
 )  # fmt: skip

@@ -20,7 +20,8 @@ _MODULES = {"device-mapper": "dm_mod"}
 class Host(NamedTuple):
     """A machine: its kernel, the version of Python and of rsync (None: not installed), and whether we are root there.
 
-    ``lacks`` are those of the kernel's features asked for that are not there.
+    ``lacks`` are those of the kernel's features asked for that are not there. Two with one ``identity`` see the same
+    files: it is the running kernel's (random(4), boot_id) and that of the mount namespace.
     """
 
     system: str
@@ -28,6 +29,7 @@ class Host(NamedTuple):
     rsync: Optional[str]
     root: bool
     lacks: List[str]
+    identity: str
 
 
 def host(wanted: Sequence[str] = ()) -> Host:
@@ -38,7 +40,16 @@ def host(wanted: Sequence[str] = ()) -> Host:
         _rsync(),
         os.geteuid() == 0,
         [name for name in wanted if not _has(name)],
+        _identity(),
     )
+
+
+def _identity() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return "{} {}".format(file.read().strip(), os.readlink("/proc/self/ns/mnt"))
+    except OSError:
+        return ""  # no /proc: nothing is known
 
 
 def _rsync() -> Optional[str]:

@@ -445,6 +445,8 @@ def test_checks_that_say_stop(tree: Path) -> None:
     src, dst = f"{tree}/src/", tree / "dst"
     inside = f"is inside the source {src} and would be copied into itself; name another place"
     check_stops(migrate("--check", src, f"{src}below/dst"), f"{src}below/dst: {inside}")
+    done = migrate("--check", src, f"far:{src}below/dst", rsh=local_shell(tree / "rsh"))
+    check_stops(done, f"far:{src}below/dst: {inside}")
     check_stops(migrate("--check", src, tree / "no/dst"),
                 f"{tree}/no/dst: its parent directory is not there; make it, or correct the path")  # fmt: skip
     done = migrate("--check", f"{tree}/no", dst)
