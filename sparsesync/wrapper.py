@@ -24,15 +24,12 @@ answers in step 3 goes through a temporary file.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable
@@ -45,6 +42,7 @@ from .listing import listing_argv
 from .messages import tell
 from .progress import Bar, data_bar
 from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
+from .running import run_rsync, spooled
 from .seeding import Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
 from .units import parse_size
@@ -162,7 +160,7 @@ def run(
         if replace and state.spool is None and state.agent is None and not result.seeded:
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
-        result.status = _run_rsync(*state.shared(result.command), state.spool, output)
+        result.status = run_rsync(*state.shared(result.command), state.spool, output)
         if state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.agent is not None:
@@ -204,7 +202,7 @@ class _Run:
             print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
             return str(error)
         if self.command.spool_stdin:
-            self.spool = stack.enter_context(_spooled(sys.stdin.buffer))
+            self.spool = stack.enter_context(spooled(sys.stdin.buffer))
         self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say, self.bar)
         handoff = self._ask_and_seed(seeding)
         result = self.result
@@ -354,62 +352,3 @@ def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
                 if found.size - found.allocated >= seed.min_hole:
                     return None
     return "there are no sparse files"
-
-
-@contextlib.contextmanager
-def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    import shutil
-
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(stream, copy)
-        yield copy
-
-
-def _ends_with_us() -> Callable[[], object]:
-    """What makes a new process end if we are killed: one that goes on alone would get in the way of the next run."""
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-    # PR_SET_PDEATHSIG: prctl(2), linux/prctl.h. All is prepared here, since little may be done between fork and exec.
-    return functools.partial(prctl, 1, int(signal.SIGTERM))
-
-
-def _run_rsync(
-    command: list[str],
-    environ: dict[str, str],
-    stdin: IO[bytes] | None,
-    output: Callable[[bytes], object] | None,
-) -> int:
-    """Run rsync to its end, handing on to it the signals that reach us."""
-    if stdin is not None:
-        stdin.seek(0)
-    process: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
-
-    def hand_on(number: int, frame: object) -> None:
-        if process is None:
-            early.append(number)
-        elif process.poll() is None:
-            process.send_signal(number)
-
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                handlers[number] = signal.signal(number, hand_on)
-    try:
-        process = subprocess.Popen(
-            command, env=environ, stdin=stdin, stdout=subprocess.PIPE if output else None, preexec_fn=_ends_with_us()
-        )
-        for missed in early:
-            process.send_signal(missed)
-        while output and process.stdout:
-            said = os.read(process.stdout.fileno(), 64 * 1024)
-            if not said:
-                break
-            output(said)
-        status = process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return status if status >= 0 else 128 - status

@@ -1,0 +1,76 @@
+"""rsync as a process of ours: what it reads and prints, and how the two end together.
+
+A signal that reaches us is handed on, and rsync ends as it does by itself, tidily; we wait for it. If we
+are killed, rsync gets SIGTERM from the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import IO, Callable
+
+
+@contextlib.contextmanager
+def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A copy of a stream that can be read twice."""
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(stream, copy)
+        yield copy
+
+
+def _ends_with_us() -> Callable[[], object]:
+    """What makes a new process end if we are killed: one that goes on alone would get in the way of the next run."""
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    # PR_SET_PDEATHSIG: prctl(2), linux/prctl.h. All is prepared here, since little may be done between fork and exec.
+    return functools.partial(prctl, 1, int(signal.SIGTERM))
+
+
+def run_rsync(
+    command: list[str],
+    environ: dict[str, str],
+    stdin: IO[bytes] | None,
+    output: Callable[[bytes], object] | None,
+) -> int:
+    """Run rsync to its end, handing on to it the signals that reach us."""
+    if stdin is not None:
+        stdin.seek(0)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        if process is None:
+            early.append(number)
+        elif process.poll() is None:
+            process.send_signal(number)
+
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.signal(number, hand_on)
+    try:
+        process = subprocess.Popen(
+            command, env=environ, stdin=stdin, stdout=subprocess.PIPE if output else None, preexec_fn=_ends_with_us()
+        )
+        for missed in early:
+            process.send_signal(missed)
+        while output and process.stdout:
+            said = os.read(process.stdout.fileno(), 64 * 1024)
+            if not said:
+                break
+            output(said)
+        status = process.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
