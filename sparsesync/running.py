@@ -64,13 +64,22 @@ def run_rsync(
         )
         for missed in early:
             process.send_signal(missed)
-        while output and process.stdout:
-            said = os.read(process.stdout.fileno(), 64 * 1024)
-            if not said:
-                break
-            output(said)
+        if output and process.stdout:
+            _hand_over(process, process.stdout.fileno(), output)
         status = process.wait()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
+
+
+def _hand_over(process: subprocess.Popen[bytes], fd: int, output: Callable[[bytes], object]) -> None:
+    try:
+        said = os.read(fd, 64 * 1024)
+        while said:
+            output(said)
+            said = os.read(fd, 64 * 1024)
+    except BaseException:  # what is printed has nowhere to go
+        process.terminate()
+        process.wait()
+        raise
