@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PROGRAM", help="against these peers only")
     parser.add_argument("--list", action="store_true", help="the cases and who takes part, and nothing else")
     parser.add_argument("--runs", type=int, help="measured runs of each (default: 5, with --quick 3)")
-    parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 60)")
+    parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 40)")
     parser.add_argument("--seed", type=int, default=1, help="for the inputs and the order")
     output = "the results (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), metavar="FILE", help=output)
@@ -103,7 +103,8 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
             runner = Runner(
                 starter,
                 runs=asked.runs or (3 if asked.quick else 5),
-                limit=asked.limit or (60 if asked.quick else 900),
+                limit=asked.limit or (40 if asked.quick else 900),
+                patience=3 if asked.quick else 20,
                 seed=asked.seed,
                 chosen=set(asked.peers) if asked.peers else None,
                 say=lambda line: print(line, file=sys.stderr),

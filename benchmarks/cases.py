@@ -132,6 +132,7 @@ def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool) 
             yield Prepared(
                 contenders,
                 before=partial(_new_copy, copy),
+                top=top,
                 check=lambda contender, output: inputs.check(source, copy),
                 skipped=skipped,
             )
@@ -169,6 +170,7 @@ def _update(name: str, place: Place, layout: Layout, share: float, seed: int) ->
             yield Prepared(
                 [it for it in contenders if it.name not in skipped],
                 before=restore,
+                top=top,
                 check=lambda contender, output: inputs.check(source, copy),
                 skipped=skipped,
                 facts={"blocks changed": changed},
@@ -269,7 +271,7 @@ def _sync(name: str, files: int, seed: int, *, again: bool) -> Case:
                     raise Wrong("some files are missing")
 
             contenders = [Contender(peer, argv) for peer, argv in _tree_commands(source, copy, "-a").items()]
-            yield Prepared(contenders, before=before, check=check)
+            yield Prepared(contenders, before=before, check=check, top=top)
 
     state = "again, with nothing to do" if again else "to an empty destination"
     what = f"sync {files} files, none of them sparse, {state}, on ext4"
@@ -319,7 +321,9 @@ def _moby(name: str, layout: Layout, files: int, seed: int) -> Case:
                 Contender(peer, argv, once=peer == "rsync -S" and layout.size >= MINUTES)
                 for peer, argv in commands.items()
             ]
-            yield Prepared(contenders, before=lambda contender: shutil.rmtree(copy, ignore_errors=True), check=check)
+            yield Prepared(
+                contenders, before=lambda contender: shutil.rmtree(copy, ignore_errors=True), check=check, top=top
+            )
 
     what = f"migrate a tree of {files} files and one of {layout}, with attributes and links, on ext4"
     return Case(name, what, ("sparsesync", "rsync -S"), opened, {"files": files}, (*_needs(PLACES[0]), "rsync"))

@@ -121,6 +121,7 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
                     for name in names
                 ],
                 before=before,
+                top=top,
                 check=check,
                 wire=there.wire,
                 far=there.accounts,

@@ -6,7 +6,7 @@ How a case runs::
         each contender once, unmeasured             # warms the caches, loads the programs; shows what the far end takes
         so many rounds, in each the contenders in random order:
             prepared.before(contender)              # e.g. no copy there
-            sync                                    # nobody pays for what another has written
+            sync -f                                 # nobody pays for what another has written
             run it; prepared.check(contender)
         those that are too slow to repeat, once
 
@@ -14,8 +14,8 @@ The state of the caches is therefore the same for everybody: sources and program
 and what is written need not reach the disk within the time that is measured (but see :mod:`peers` for bmaptool).
 ``prepared.cache`` says it where a case has it otherwise.
 
-A contender may be declared ``once``, where one run takes minutes; and for one whose unmeasured run took longer than
-PATIENCE that was the only run. The results say so. One that exceeds the limit is killed, and took "more than" that.
+A contender may be declared ``once``, where one run takes minutes; and for one whose unmeasured run took more than the
+runner's patience that was the only run. The results say so. One that exceeds the limit is killed, and took "more".
 A wrong result, or a status that is not 0, ends a contender's part in the case; its times do not count.
 """
 
@@ -36,9 +36,6 @@ from typing import Any
 
 from . import peers
 from .inputs import Wrong
-
-PATIENCE = 20.0
-"""Seconds; what takes longer is run once."""
 
 WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
 
@@ -65,6 +62,7 @@ class Prepared:
     ``check`` also gets the file with the run's standard output; it returns the bytes allocated to the result, if there
     is one, and raises Wrong. ``wire`` counts the bytes on the link so far; ``far`` is a file where the other end's
     accounts appear while it exists. ``skipped``: who does not take part, and why; ``facts`` go into the results.
+    ``top`` is on the filesystem that is written to.
     """
 
     contenders: list[Contender]
@@ -75,6 +73,7 @@ class Prepared:
     wire: Callable[[], int] | None = None
     far: Path | None = None
     facts: dict[str, object] = field(default_factory=dict)
+    top: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,10 @@ class _Record:
 
 
 class Runner:
-    """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all."""
+    """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
+
+    What takes more than ``patience`` seconds is run once, and what takes more than ``limit`` is killed.
+    """
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class Runner:
         *,
         runs: int,
         limit: float,
+        patience: float,
         seed: int,
         chosen: set[str] | None = None,
         say: Callable[[str], None] = lambda line: None,
@@ -165,6 +168,7 @@ class Runner:
         self._starter = starter
         self._runs = runs
         self._limit = limit
+        self._patience = patience
         self._order = random.Random(seed)
         self._chosen = chosen
         self._say = say
@@ -203,7 +207,7 @@ class Runner:
             if not record.contender.once:
                 with _accounted(prepared.far, record):
                     warming = self._one(prepared, record)
-                if warming and warming["seconds"] > PATIENCE:
+                if warming and warming["seconds"] > self._patience:
                     record.once = True
                     record.runs.append(warming)
         for _ in range(runs):
@@ -225,7 +229,9 @@ class Runner:
     def _one(self, prepared: Prepared, record: _Record) -> dict[str, Any] | None:
         name = record.contender.name
         prepared.before(name)
-        os.sync()
+        if prepared.top is not None:
+            # Not sync(2): others on this machine may have much to write.
+            subprocess.run(["sync", "-f", prepared.top], check=True)
         wire = prepared.wire() if prepared.wire else None
         try:
             result = self._starter.run(record.contender, self._limit)

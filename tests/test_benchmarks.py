@@ -55,7 +55,7 @@ def honest(source: Path, copy: Path) -> dict[str, list[str]]:
 
 def measured(work: Path, case: Case, **options: Any) -> dict[str, Any]:
     with Starter(work) as starter:
-        return Runner(starter, **{"runs": 2, "limit": 60, "seed": 1, **options}).run(case, work)
+        return Runner(starter, **{"runs": 2, "limit": 60, "patience": 20, "seed": 1, **options}).run(case, work)
 
 
 def test_a_case(tmp_path: Path) -> None:
