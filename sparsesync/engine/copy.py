@@ -22,7 +22,6 @@ Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
 import errno
 import os
 import stat
-import threading
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
 from .delta import TruncatedError, differing
@@ -265,7 +264,9 @@ class _Helper:
     """A second thread that copies the pieces it is offered while the caller goes on."""
 
     def __init__(self, copy_piece: Callable[[memoryview, int, int], None]) -> None:
+        # Most copies need no thread, and these take some of the time in which the program starts.
         import queue
+        import threading
 
         self._full = queue.Full
         self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
