@@ -5,6 +5,12 @@ import sys
 
 def run() -> None:
     """Run the command line and exit with its status."""
+    if sys.argv[1:] == ["--version"]:
+        # Scripts ask for it again and again, and argparse alone would double the time.
+        from . import __version__
+
+        print("sparsesync", __version__)
+        return
     from .cli import main
 
     sys.exit(main())

@@ -15,9 +15,9 @@ from .ends import Ends, remote_part
 from .engine.copy import Progress, check_choices
 from .engine.copyfile import Path, copy_file
 from .engine.fileio import NoSpaceError
-from .engine.place import Result
 
 if TYPE_CHECKING:
+    from .engine.place import Result
     from .remote import Remote
 
 

@@ -63,7 +63,7 @@ class Here:
         self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         """The sparse files below ``path``; the options are those of :func:`engine.scan.scan`."""
-        for file in scan(path, on_error=on_error, **options):
+        for file in scan(path, parallel=True, on_error=on_error, **options):
             try:
                 data, count = measure(file.path) if measured else (0, 0)
             except OSError as error:

@@ -8,15 +8,15 @@ checksums instead, and waits in a temporary file, because its head counts what i
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TextIO
 from xml.sax.saxutils import escape
 
 from .ends import Site
-from .engine.extents import Extent
+from .engine.extents import SECTOR, Extent
 from .units import iec
 
 if TYPE_CHECKING:
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
 BMAP_BLOCK = 4096
 """The block of a bmap file; bmaptool maps in the filesystem's blocks, which are these nearly everywhere."""
 
+Segment = tuple[int, int, bool]
+"""A part of a file: offset and length in bytes, and whether it is data or a hole."""
+
 _LISTED = 40
-
-
-class Segment(NamedTuple):
-    """A part of a file, in bytes: data, or a hole."""
-
-    offset: int
-    length: int
-    data: bool
+_BATCH = 1000
 
 
 def segments(size: int, extents: Iterable[Extent]) -> Iterator[Segment]:
@@ -41,11 +37,11 @@ def segments(size: int, extents: Iterable[Extent]) -> Iterator[Segment]:
     end = 0
     for offset, length in extents:
         if offset > end:
-            yield Segment(end, offset - end, False)
-        yield Segment(offset, length, True)
+            yield end, offset - end, False
+        yield offset, length, True
         end = offset + length
     if end < size:
-        yield Segment(end, size - end, False)
+        yield end, size - end, False
 
 
 def show(out: TextIO, site: Site, form: str | None, name: str) -> None:
@@ -59,59 +55,40 @@ def show(out: TextIO, site: Site, form: str | None, name: str) -> None:
         return
     with site.end.extents(site.path) as (size, extents):
         if form == "json":
-            _write_list(out, (segment._asdict() for segment in segments(size, extents)), ", ")
+            _write_list(out, _json(size, extents), ", ")
         elif form == "qemu":
             _write_list(out, _qemu(size, extents), ",\n")
         else:
             _write_table(out, size, extents)
 
 
-def _write_list(out: TextIO, items: Iterator[dict[str, object]], separator: str) -> None:
-    out.write("[")
-    before = ""
-    for item in items:
-        out.write(before + json.dumps(item))
-        before = separator
+def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
+    out.write("[" + next(items, ""))
+    batch = list(islice(items, _BATCH))
+    while batch:
+        out.write(separator + separator.join(batch))
+        batch = list(islice(items, _BATCH))
     out.write("]\n")
 
 
-def _qemu(size: int, extents: Iterable[Extent]) -> Iterator[dict[str, object]]:
+def _json(size: int, extents: Iterable[Extent]) -> Iterator[str]:
+    for offset, length, data in segments(size, extents):
+        yield f'{{"offset": {offset}, "length": {length}, "data": {"true" if data else "false"}}}'
+
+
+def _qemu(size: int, extents: Iterable[Extent]) -> Iterator[str]:
     """As ``qemu-img map --output=json -f raw`` (qemu-img(1)): one layer, and sizes in whole sectors of 512 bytes.
 
     qemu-img rounds the file's end up to a sector, and what it adds is a hole. These are the fields of
     qemu 7; since 8.2 it prints ``compressed`` too, which is always false for a raw file.
     """
     if size == 0:
-        yield {"start": 0, "length": 0, "depth": 0, "present": False, "zero": False, "data": False}
-    sectors = -(-size // 512) * 512
-    pending: Segment | None = None
-    for segment in _padded(size, extents, sectors):
-        if pending and pending.data == segment.data:
-            pending = Segment(pending.offset, pending.length + segment.length, pending.data)
-            continue
-        if pending:
-            yield _qemu_entry(pending)
-        pending = segment
-    if pending:
-        yield _qemu_entry(pending)
-
-
-def _padded(size: int, extents: Iterable[Extent], sectors: int) -> Iterator[Segment]:
-    yield from segments(size, extents)
-    if sectors > size:
-        yield Segment(size, sectors - size, False)
-
-
-def _qemu_entry(segment: Segment) -> dict[str, object]:
-    return {
-        "start": segment.offset,
-        "length": segment.length,
-        "depth": 0,
-        "present": True,
-        "zero": not segment.data,
-        "data": segment.data,
-        "offset": segment.offset,
-    }
+        yield '{"start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}'
+    for start, length, data in segments(-(-size // SECTOR) * SECTOR, extents):
+        kind = 'false, "data": true' if data else 'true, "data": false'
+        yield (
+            f'{{"start": {start}, "length": {length}, "depth": 0, "present": true, "zero": {kind}, "offset": {start}}}'
+        )
 
 
 def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
@@ -155,13 +132,24 @@ def _write_table(out: TextIO, size: int, extents: Iterable[Extent]) -> None:
     width = max(10, shutil.get_terminal_size().columns - 2)
     count = data = 0
     shares = [0.0] * width
-    listed: list[Extent] = []
-    for offset, length in extents:
-        if count < _LISTED:
-            listed.append((offset, length))
+    cell = size / width
+    index = border = inside = 0
+    rest = iter(extents)
+    listed = list(islice(rest, _LISTED))
+    for offset, length in chain(listed, rest):
         count += 1
         data += length
-        _shade(shares, size, offset, length)
+        end = offset + length
+        # Where there are many, most of them end in the cell of the one before.
+        if end <= border:
+            inside += length
+        else:
+            shares[index] += inside / cell
+            _shade(shares, size, offset, length)
+            index, inside = min(int(end / cell), width - 1), 0
+            border = int((index + 1) * cell)
+    if inside:
+        shares[index] += inside / cell
     marks = _marks(out.encoding)
     bar = "".join(marks[0] if share >= 0.999 else marks[1] if share > 0 else marks[2] for share in shares)
     out.write(f"[{bar}]\n" if size else "[empty]\n")

@@ -347,6 +347,7 @@ def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
                 one_file_system=command.one_file_system,
                 every_link=True,
                 prune=prune,
+                parallel=True,
                 on_error=lambda error: None,  # rsync meets the same and says it
             ):
                 if found.size - found.allocated >= seed.min_hole:

@@ -113,7 +113,7 @@ class Agent:
         return {"found": [look(home(path), follow) for path in paths]}
 
     def _op_scan(self, path: str, measured: bool, **options: Any) -> Dict[str, Any]:
-        for file in scan(path, on_error=self._trouble, **options):
+        for file in scan(path, parallel=True, on_error=self._trouble, **options):
             data = count = 0
             if measured:
                 try:

@@ -22,10 +22,9 @@ Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
 import errno
 import os
 import stat
-import threading
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
-from .delta import TruncatedError, differing
+from .delta import BUFFER, TruncatedError, differing
 from .extents import Extent, allocated, extents, file_size, is_view, looks_sparse, nonzero
 from .fileio import NoSpaceError, Target, blame, clone, copy_range, has_data, read_into, write_all
 
@@ -160,10 +159,13 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
     if file_size(target.fd) != size:
         os.ftruncate(target.fd, size)
     end = 0
+    buffers = bytearray(BUFFER), bytearray(BUFFER)
     for offset, length in ranges:
         target.punch(end, offset - end)
         end = offset + length
-        for run in differing(source, target.fd, offset, length, a_path=source_path, b_path=target.path):
+        for run in differing(
+            source, target.fd, offset, length, a_path=source_path, b_path=target.path, buffers=buffers
+        ):
             yield run
     if has_data(target.fd, end, size - end):
         target.cut(end, size)
@@ -265,7 +267,9 @@ class _Helper:
     """A second thread that copies the pieces it is offered while the caller goes on."""
 
     def __init__(self, copy_piece: Callable[[memoryview, int, int], None]) -> None:
+        # Most copies need no thread, and these take some of the time in which the program starts.
         import queue
+        import threading
 
         self._full = queue.Full
         self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)

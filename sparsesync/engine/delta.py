@@ -58,12 +58,14 @@ def differing(
     *,
     a_path: Optional[str] = None,
     b_path: Optional[str] = None,
+    buffers: Optional[Tuple[bytearray, bytearray]] = None,
 ) -> Iterator[Extent]:
     """The parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
 
     Blocks are counted from the start of the file; the two ends of the range need not be on a
     block's border. Neighbours are merged, but no range grows much beyond ``LONGEST``. What lies
-    beyond B's end differs. The paths are for messages.
+    beyond B's end differs. The paths are for messages. Whoever has many ranges gives two ``buffers`` of
+    ``BUFFER`` bytes to be used for all of them, and then a block is no larger.
 
     Raises TruncatedError if A ends before the range does, OSError as pread(2).
     """
@@ -71,8 +73,9 @@ def differing(
         raise ValueError("a block has at least one byte, not {}".format(block))
     end = offset + length
     size = max(BUFFER // block, 1) * block
-    a = bytearray(max(min(size, length), 0))
-    b = bytearray(len(a))
+    if buffers is None:
+        buffers = bytearray(max(min(size, length), 0)), bytearray(max(min(size, length), 0))
+    a, b = buffers
     a_view, b_view = memoryview(a), memoryview(b)
     run_start = run_end = offset
     while offset < end:

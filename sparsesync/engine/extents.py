@@ -110,20 +110,20 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None) -> Iterator[Exte
         return
     lseek, seek_data, seek_hole = os.lseek, os.SEEK_DATA, os.SEEK_HOLE
     position = start
-    while position < end:
-        try:
+    try:
+        while position < end:
             data = lseek(fd, position, seek_data)
             if data >= end:
                 return
             position = lseek(fd, data, seek_hole)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no data from here on, or the file shrank
-                return
-            if error.errno == errno.EINVAL:  # a kernel or filesystem without the call
-                yield position, end - position
-                return
-            raise
-        yield data, min(position, end) - data
+            yield data, (position if position < end else end) - data
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data from here on, or the file shrank
+            return
+        if error.errno == errno.EINVAL:  # a kernel or filesystem without the call
+            yield position, end - position
+            return
+        raise
 
 
 def nonzero(fd: int, offset: int, length: int, block: int = ZERO_BLOCK) -> Iterator[Extent]:

@@ -5,6 +5,7 @@ the few files that pass are opened, to ask lseek(2) whether there really is a ho
 (see :mod:`extents`); compressed and inlined files look alike but have none.
 Nothing is kept while walking but the directories still to visit and, unless
 every link is wanted, the inode numbers of sparse files with several links.
+In a large tree a second process may look through a part of them (:mod:`scan_helper`).
 
 Filesystems that exist only in the kernel (proc, sysfs and the like) are never
 entered: /proc/kcore shows 128 TiB and allocates nothing, and no copy wants it.
@@ -12,13 +13,16 @@ Symlinks are never followed, except a starting path that ends in a slash, which
 names the directory behind the link, as everywhere.
 """
 
+import contextlib
 import os
 import stat
 import time
+from functools import partial
 from itertools import islice
-from typing import Callable, Collection, Iterator, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from .extents import allocated, extents, filesystem_type, is_sparse, is_view, looks_sparse
+from .extents import SECTOR, allocated, extents, filesystem_type, is_sparse, is_view, looks_sparse
+from .scan_helper import Found, Helper, possible
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems.
 _KERNEL_VIEWS = frozenset(
@@ -33,6 +37,9 @@ _FEW = 1024
 
 _RECENT = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
+
+_MANY = 32
+"""Directories that wait when the tree is taken for a large one."""
 
 OnError = Optional[Callable[[OSError], None]]
 
@@ -123,6 +130,41 @@ def look(path: str, follow: bool) -> Optional[Looked]:
     return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns))
 
 
+@contextlib.contextmanager
+def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
+    """What is in a directory, each looked up beneath its descriptor; from the root it takes a third longer."""
+    if os.scandir not in os.supports_fd:  # Python 3.6
+        with os.scandir(directory) as entries:
+            yield entries
+        return
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.scandir(fd) as entries:
+            yield entries
+    finally:
+        os.close(fd)
+
+
+def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[Tuple[str, Found]]:
+    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat."""
+    prefix = os.path.join(directory, "")
+    try:
+        with _entries(directory) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        st = entry.stat(follow_symlinks=False)
+                        # As looks_sparse(), which is called too often here.
+                        if (every_file or st.st_blocks * SECTOR < st.st_size) and st.st_size >= min_size:
+                            yield prefix + entry.name, st
+                    elif entry.is_dir(follow_symlinks=False):
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    yield prefix + entry.name, error
+    except OSError as error:
+        yield directory, error
+
+
 def scan(
     path: str,
     *,
@@ -132,6 +174,7 @@ def scan(
     min_size: int = 0,
     prune: Collection[str] = (),
     follow: bool = False,
+    parallel: bool = False,
     on_error: OnError = None
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``.
@@ -141,6 +184,7 @@ def scan(
     ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
     with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
     without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to, as for du -D.
+    ``parallel``: a second process may help, and what is found comes in no certain order.
 
     Raises OSError if ``path`` itself cannot be examined. What cannot be examined
     below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
@@ -149,10 +193,31 @@ def scan(
         path += "/"
     top = os.stat(path) if path.endswith("/") else os.lstat(path)
     seen: Set[Tuple[int, int]] = set()
+    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
+    waiting: List[str] = []
 
-    def check(file: str, st: os.stat_result) -> Optional[Sparse]:
-        if st.st_size < min_size or not (every_file or looks_sparse(st)):
+    def check(file: str, found: Found) -> Optional[Sparse]:
+        try:
+            if isinstance(found, OSError):
+                raise found
+            if stat.S_ISDIR(found.st_mode):
+                enter(file, found.st_dev)
+                return None
+            return examine(file, found)
+        except OSError as error:
+            error.filename = file
+            if on_error is None:
+                raise
+            on_error(error)
             return None
+
+    def enter(directory: str, device: int) -> None:
+        if device not in entered:
+            entered[device] = not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
+        if entered[device] and directory not in prune:
+            waiting.append(directory)
+
+    def examine(file: str, st: os.stat_result) -> Optional[Sparse]:
         inode = (st.st_dev, st.st_ino)
         if not every_link and st.st_nlink > 1 and inode in seen:
             return None
@@ -167,37 +232,31 @@ def scan(
             seen.add(inode)
         return Sparse(file, st.st_size, allocated(st), st)
 
-    def report(error: OSError) -> None:
-        if on_error is None:
-            raise error
-        on_error(error)
-
-    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     if not stat.S_ISDIR(top.st_mode):
-        found = check(path, top) if stat.S_ISREG(top.st_mode) and entered[top.st_dev] else None
-        if found:
-            yield found
+        if stat.S_ISREG(top.st_mode) and entered[top.st_dev] and top.st_size >= min_size:
+            sparse = examine(path, top) if every_file or looks_sparse(top) else None
+            if sparse:
+                yield sparse
         return
-    waiting = [path] if entered[top.st_dev] and path not in prune else []
-    while waiting:
-        directory = waiting.pop()
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    try:
-                        if entry.is_file(follow_symlinks=False):
-                            found = check(entry.path, entry.stat(follow_symlinks=False))
-                            if found:
-                                yield found
-                        elif entry.is_dir(follow_symlinks=False) and entry.path not in prune:
-                            device = entry.stat(follow_symlinks=False).st_dev
-                            if device not in entered:
-                                entered[device] = (
-                                    not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
-                                )
-                            if entered[device]:
-                                waiting.append(entry.path)
-                    except OSError as error:
-                        report(error)
-        except OSError as error:
-            report(error)
+    enter(path, top.st_dev)
+    look_through = partial(_look_through, min_size=min_size, every_file=every_file)
+    helper = None
+    try:
+        while waiting or helper is not None and helper.busy:
+            if helper is None and parallel and len(waiting) >= _MANY and possible():
+                helper = Helper(look_through)
+            if helper is not None:
+                helper.give(waiting)
+            if waiting:
+                for file, found in look_through(waiting.pop()):
+                    sparse = check(file, found)
+                    if sparse:
+                        yield sparse
+            if helper is not None:
+                for file, found in helper.answers(wait=not waiting):
+                    sparse = check(file, found)
+                    if sparse:
+                        yield sparse
+    finally:
+        if helper is not None:
+            helper.close()

@@ -1,0 +1,329 @@
+"""What is measured on one machine: copies, updates, scans, maps, syncs of many files, the start of the program.
+
+A case is made by a function that knows how to make its input and who takes part; :func:`all_cases` lists them all, the
+same names in a quick run, on smaller inputs. To add one, write such a function and name it there: a
+migration by a command of its own, say, beside :func:`_moby`.
+
+rsync reads the holes. Where the apparent size makes that minutes it runs once, on one filesystem; where it makes it
+hours it is listed as skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import inputs, peers
+from .inputs import GIB, MIB, TIB, Layout, Wrong
+from .places import MAKE, filesystem
+from .runner import Case, Contender, Prepared
+
+MINUTES = 8 * GIB
+"""rsync takes minutes from this apparent size on, and hours from HOURS on."""
+HOURS = 500 * GIB
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of filesystem, and whether extents may be shared where it can share them."""
+
+    kind: str
+    reflink: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.reflink else f"{self.kind}-noreflink"
+
+
+PLACES = [
+    Place("ext4"), Place("xfs"), Place("xfs", False), Place("btrfs"), Place("btrfs", False), Place("tmpfs"),
+]  # fmt: skip
+
+
+def _layouts(quick: bool) -> dict[str, Layout]:
+    """The files to copy. Each has the name of the full one."""
+    if quick:
+        return {
+            "100G-950M": Layout(10 * GIB, 95 * MIB, 95),
+            "1T-64M": Layout(TIB, 64 * MIB, 64),
+            "8T-64M": Layout(8 * TIB, 64 * MIB, 64),
+            "hole": Layout(10 * GIB, 0, 0),
+            "dense": Layout(128 * MIB, 128 * MIB, 1),
+            "extents": Layout(GIB, 20_000 * 4096, 20_000),
+        }
+    return {
+        "100G-950M": Layout(100 * GIB, 950 * MIB, 950),
+        "1T-64M": Layout(TIB, 64 * MIB, 64),
+        "8T-64M": Layout(8 * TIB, 64 * MIB, 64),
+        "hole": Layout(100 * GIB, 0, 0),
+        "dense": Layout(GIB, GIB, 1),
+        "extents": Layout(4 * GIB, 200_000 * 4096, 200_000),
+    }
+
+
+def all_cases(seed: int, quick: bool) -> list[Case]:
+    """Every case of this machine, in the order they run."""
+    cases = [_start()]
+    for place in PLACES:
+        for label, layout in _layouts(quick).items():
+            patient = place.kind == "ext4" and label == "100G-950M"
+            cases.append(_copy(f"copy/{place.name}/{label}", place, layout, seed, patient=patient))
+    for size, label in ((GIB, "1G"), (100 * GIB, "100G"), (TIB, "1T"), (8 * TIB, "8T")):
+        cases.append(_copy(f"apparent/{label}", PLACES[0], Layout(size, 64 * MIB, 64), seed, patient=False))
+    for count in (100, 1_000, 5_000, 20_000) if quick else (100, 2_000, 20_000, 200_000):
+        layout = Layout(4 * GIB, (80 if quick else 800) * MIB // count // 4096 * 4096 * count, count)
+        cases.append(_copy(f"extents/{count}", PLACES[0], layout, seed, patient=False))
+    big = _layouts(quick)["100G-950M"]
+    for kind in ("ext4", "xfs", "btrfs", "tmpfs"):
+        cases.append(_update(f"update/{kind}/1%", Place(kind), big, 0.01, seed))
+    for percent in (0, 1, 10, 50, 100):
+        cases.append(_update(f"changed/{percent}%", PLACES[0], big, percent / 100, seed))
+    count = 20_000 if quick else 200_000
+    cases.append(_map(f"map/{count}", Layout(4 * GIB, count * 4096, count), seed))
+    few, many = (30_000, 60_000) if quick else (300_000, 1_000_000)
+    cases += [_scan(f"scan/{files}", files, seed) for files in (few, many)]
+    cases += [_sync(f"sync/{few}/{state}", few, seed, again=state == "again") for state in ("first", "again")]
+    cases.append(_moby("moby", big, 2_000 if quick else 20_000, seed))
+    return cases
+
+
+def _new_copy(copy: Path, contender: str) -> None:
+    copy.unlink(missing_ok=True)
+
+
+def _needs(place: Place) -> tuple[str, ...]:
+    return ("root", *([f"mkfs.{place.kind}"] if place.kind in MAKE else []))
+
+
+def slowed(name: str, command: list[str], layout: Layout, patient: bool) -> Contender | str:
+    """A contender that reads holes: as it is, once, or not at all, with the reason."""
+    if layout.size >= HOURS or layout.size >= MINUTES and not patient:
+        return f"reads {inputs.iec(layout.size)} of hole" + ("" if patient else ": measured in other cases")
+    return Contender(name, command, once=layout.size >= MINUTES)
+
+
+def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool) -> Case:
+    commands = peers.copies(place.reflink)
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem(place.kind, work, "4G") as top:
+            source, copy = top / "source" / "file", top / "copy" / "file"
+            source.parent.mkdir()
+            copy.parent.mkdir()
+            inputs.make_file(source, layout, seed)
+            contenders, skipped = [], {}
+            for peer, command in commands.items():
+                found: Contender | str = Contender(peer, command(source, copy))
+                if peer == "rsync -S":
+                    found = slowed(peer, command(source, copy), layout, patient)
+                if isinstance(found, str):
+                    skipped[peer] = found
+                else:
+                    contenders.append(found)
+            yield Prepared(
+                contenders,
+                before=partial(_new_copy, copy),
+                top=top,
+                check=lambda contender, output: inputs.check(source, copy),
+                skipped=skipped,
+            )
+
+    shared = ", extents shared where possible" if place.reflink and place.kind in ("xfs", "btrfs") else ""
+    axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "extents": layout.extents}
+    return Case(name, f"copy {layout} on {place.kind}{shared}", tuple(commands), opened, axes, _needs(place))
+
+
+def _update(name: str, place: Place, layout: Layout, share: float, seed: int) -> Case:
+    """The copy is older than the source by a share of the data blocks; the sources' mtimes tell."""
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem(place.kind, work, "5G") as top:
+            source, old, copy = top / "source" / "file", top / "old", top / "copy" / "file"
+            source.parent.mkdir()
+            copy.parent.mkdir()
+            inputs.make_file(source, layout, seed)
+            subprocess.run(["cp", "-p", "--reflink=never", source, old], check=True)
+            changed = inputs.change(source, share, seed)
+
+            def restore(contender: str) -> None:
+                copy.unlink(missing_ok=True)
+                subprocess.run(["cp", "-p", "--reflink=never", old, copy], check=True)
+
+            contenders = [
+                Contender(peer, command(source, copy), once=peer.startswith("rsync") and layout.size >= MINUTES)
+                for peer, command in peers.UPDATES.items()
+            ]
+            skipped = {}
+            if layout.size >= MINUTES and not name.startswith("update/ext4"):
+                skipped = {it.name: f"reads {inputs.iec(layout.size)} of hole: measured in update/ext4" for it in
+                           contenders if it.once}  # fmt: skip
+            yield Prepared(
+                [it for it in contenders if it.name not in skipped],
+                before=restore,
+                top=top,
+                check=lambda contender, output: inputs.check(source, copy),
+                skipped=skipped,
+                facts={"blocks changed": changed},
+            )
+
+    what = f"update a copy of {layout} in place after {share:.0%} of its data changed, on {place.kind}"
+    axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "changed": share}
+    return Case(name, what, tuple(peers.UPDATES), opened, axes, _needs(place))
+
+
+_MAPPED: dict[str, Callable[[str], int | None]] = {
+    "sparsesync": lambda said: int(said.splitlines()[-1].split(" extents")[0]),
+    "sparsesync --format qemu": lambda said: said.count('"data": true'),
+    "qemu-img": lambda said: said.count('"data": true'),
+    "xfs_io": lambda said: said.count("DATA"),
+    "filefrag": lambda said: len(re.findall(r"^ *\d+:", said, re.MULTILINE)),
+}
+
+
+def _map(name: str, layout: Layout, seed: int) -> Case:
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "4G") as top:
+            file = top / "file"
+            inputs.make_file(file, layout, seed)
+
+            def check(contender: str, output: Path) -> None:
+                found = _MAPPED[contender](output.read_text())
+                if found != layout.extents:
+                    raise Wrong(f"it found {found} extents")
+
+            contenders = [Contender(peer, command(file)) for peer, command in peers.MAPS.items()]
+            yield Prepared(contenders, before=lambda contender: None, check=check)
+
+    what = f"map {layout.extents} extents, on ext4"
+    return Case(name, what, tuple(peers.MAPS), opened, {"extents": layout.extents}, _needs(PLACES[0]))
+
+
+def _inodes(files: int) -> list[str]:
+    """For mkfs.ext4, with room for as many files."""
+    return ["-N", str(files * 11 // 10 + 10_000)]
+
+
+def _scan(name: str, files: int, seed: int, sparse: int = 1000) -> Case:
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "7G", *_inodes(files)) as top:
+            tree = top / "tree"
+            inputs.make_tree(tree, files, seed, sparse=sparse)
+
+            def check(contender: str, output: Path) -> None:
+                said = output.read_bytes()
+                counts = {
+                    "sparsesync": (said.count(b"/file-"), sparse),
+                    "sparsesync -0": (said.count(b"\0"), sparse),
+                    "find -printf %S": (said.count(b"\n"), files),
+                }
+                found, expected = counts.get(contender, (0, 0))
+                if found != expected:
+                    raise Wrong(f"it found {found} files, not {expected}")
+
+            contenders = [Contender(peer, command(tree)) for peer, command in peers.SCANS.items()]
+            yield Prepared(contenders, before=lambda contender: None, check=check)
+
+    what = f"find the {sparse} sparse ones of {files} files, on ext4"
+    return Case(name, what, tuple(peers.SCANS), opened, {"files": files}, _needs(PLACES[0]))
+
+
+def _tree_commands(source: Path, copy: Path, *options: str, sparse: str = "") -> dict[str, list[str]]:
+    ends = [f"{source}/", f"{copy}/"]
+    return {
+        peers.OURS: peers.sparsesync_command("sync", *options, *ends),
+        f"rsync {sparse}".strip(): ["rsync", *options, *([sparse] if sparse else []), *ends],
+    }
+
+
+def _sync(name: str, files: int, seed: int, *, again: bool) -> Case:
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "6G", *_inodes(2 * files)) as top:
+            source, copy = top / "source", top / "copy"
+            inputs.make_tree(source, files, seed)
+            if again:
+                subprocess.run(["rsync", "-a", f"{source}/", f"{copy}/"], check=True)
+
+            def before(contender: str) -> None:
+                if not again:
+                    shutil.rmtree(copy, ignore_errors=True)
+
+            checked: set[str] = set()
+
+            def check(contender: str, output: Path) -> None:
+                # Whole trees are compared once for each: it takes longer than what is measured.
+                if contender not in checked:
+                    inputs.check_tree(source, copy)
+                    checked.add(contender)
+                elif sum(len(names) for _, _, names in os.walk(copy)) != files:
+                    raise Wrong("some files are missing")
+
+            contenders = [Contender(peer, argv) for peer, argv in _tree_commands(source, copy, "-a").items()]
+            yield Prepared(contenders, before=before, check=check, top=top)
+
+    state = "again, with nothing to do" if again else "to an empty destination"
+    what = f"sync {files} files, none of them sparse, {state}, on ext4"
+    return Case(name, what, ("sparsesync", "rsync"), opened, {"files": files}, (*_needs(PLACES[0]), "rsync"))
+
+
+def _start() -> Case:
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        contenders = [
+            Contender("sparsesync --version", peers.sparsesync_command("--version")),
+            Contender("python3 -c pass", [sys.executable, "-c", "pass"], baseline=True),
+            Contender("rsync --version", ["rsync", "--version"]),
+        ]
+        yield Prepared(contenders, before=lambda contender: None, check=lambda contender, output: None)
+
+    names = ("sparsesync --version", "python3 -c pass", "rsync --version")
+    return Case("start", "start the program", names, opened, runs=21)
+
+
+def _moby(name: str, layout: Layout, files: int, seed: int) -> Case:
+    """The storage of a container engine: one big sparse file among many small ones, with attributes and links."""
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "4G", *_inodes(2 * files)) as top:
+            source, copy = top / "source", top / "copy"
+            inputs.make_tree(source, files, seed)
+            pool = source / "devicemapper" / "devicemapper"
+            pool.mkdir(parents=True)
+            inputs.make_file(pool / "data", layout, seed)
+            os.chown(pool / "data", 1000, 1000)
+            os.setxattr(pool / "data", "user.bench", b"kept")
+            os.link(pool / "data", pool / "link")
+
+            def check(contender: str, output: Path) -> int:
+                allocated = inputs.check_tree(source, copy)
+                there = copy / "devicemapper" / "devicemapper"
+                if not os.path.samefile(there / "data", there / "link"):
+                    raise Wrong("the hard link is another file")
+                if os.getxattr(there / "data", "user.bench") != b"kept":
+                    raise Wrong("the extended attribute is lost")
+                return allocated
+
+            commands = _tree_commands(source, copy, "-aHAX", "--numeric-ids", sparse="-S")
+            contenders = [
+                Contender(peer, argv, once=peer == "rsync -S" and layout.size >= MINUTES)
+                for peer, argv in commands.items()
+            ]
+            yield Prepared(
+                contenders, before=lambda contender: shutil.rmtree(copy, ignore_errors=True), check=check, top=top
+            )
+
+    what = f"migrate a tree of {files} files and one of {layout}, with attributes and links, on ext4"
+    return Case(name, what, ("sparsesync", "rsync -S"), opened, {"files": files}, (*_needs(PLACES[0]), "rsync"))

@@ -1,0 +1,137 @@
+"""What is measured to another host: a first copy, a touched file, and one of which 1 % changed, over three links.
+
+Both hosts are this machine, and so both ends share its processors. "sparsesync sync" is the wrapper, with the rsync it
+runs; "sparsesync copy" has no rsync. ``ssh cat`` of a file that has the data and no hole is not a peer: it
+makes no copy of the file, and is the least that sending the data through ssh can cost. So is ``rsync -z`` of that file
+on a slow link, where compression decides.
+
+rsync sends what its compression leaves of the holes, or all of them. On the loopback that is the 100 GiB of
+the case that this program is for, once; on the slower links the file is smaller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import inputs, peers
+from .cases import MINUTES
+from .inputs import GIB, MIB, Layout
+from .links import LINKS, NEEDS, Host, Link, host
+from .places import filesystem
+from .runner import Case, Contender, Prepared
+
+STATES = {"first": "copy", "touch": "copy again, only touched,", "1%": "copy again, 1 % of the data changed,"}
+
+_CAT, _DENSE = "ssh cat of the data", "rsync -z of the data"
+_FULL = ["rsync -S", "rsync -Sz", "tar | ssh tar", "qemu-img, qemu-nbd over ssh"]
+
+
+def all_cases(seed: int, quick: bool) -> list[Case]:
+    """Every case with another host, in the order they run."""
+    found = []
+    for link in LINKS:
+        if link.rate is None:
+            layout = Layout(10 * GIB, 95 * MIB, 95) if quick else Layout(100 * GIB, 950 * MIB, 950)
+        else:
+            layout = Layout(GIB, 16 * MIB, 16) if quick else Layout(4 * GIB, 128 * MIB, 128)
+        found += [_transfer(link, layout, state, seed) for state in STATES]
+    return found
+
+
+def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) -> dict[str, list[str]]:
+    rsh, name = there.rsh, str(source)
+    to = f"host:{copy.parent}/"
+    inplace = [] if state == "first" else ["--inplace"]
+    ours = {
+        "sparsesync sync": ["sync", "-a", *inplace, "-e", rsh, name, to],
+        "sparsesync sync -z": ["sync", "-az", *inplace, "-e", rsh, name, to],
+        "sparsesync copy": ["copy", "-p", *inplace, "-e", rsh, name, to],
+    }
+    commands = {contender: peers.sparsesync_command(*words) for contender, words in ours.items()}
+    commands["rsync -S"] = ["rsync", "-aS", *inplace, "-e", rsh, name, to]
+    commands["rsync -Sz"] = ["rsync", "-aSz", *inplace, "-e", rsh, name, to]
+    words: dict[str, str | Path] = {
+        "directory": source.parent, "name": source.name, "into": copy.parent, "source": source, "copy": copy,
+        "client": there.client, "dense": dense,
+    }  # fmt: skip
+    far_tar = f"tar -C {copy.parent} -xSf -"
+    commands["tar | ssh tar"] = peers.shell(
+        "tar -C {directory} -cSf - {name} | ssh -F {client} host {far_tar}", far_tar=far_tar, **words
+    )
+    commands["qemu-img, qemu-nbd over ssh"] = _nbd(there, source, copy)
+    commands[_CAT] = peers.shell("ssh -F {client} host {cat} < {dense}", cat=f"cat > {copy}", **words)
+    commands[_DENSE] = ["rsync", "-az", "-e", rsh, str(dense), f"host:{copy}"]
+    return commands
+
+
+def _nbd(there: Host, source: Path, copy: Path) -> list[str]:
+    """qemu-img writes to a qemu-nbd at the other end; a command and a forwarded socket share one login."""
+    near, far, control = (there.client.parent / name for name in ("near", "far", "control"))
+    serve = f"truncate -s {os.stat(source).st_size} {copy} && qemu-nbd --fork -f raw -k {far} {copy}"
+    return peers.shell(
+        "rm -f {near} {far}; ssh -F {client} -M -S {control} -fNL {near}:{far} host &&"
+        " ssh -F {client} -S {control} host {serve} &&"
+        " qemu-img convert -n --target-is-zero -f raw -O raw {source} nbd+unix:///?socket={near};"
+        " s=$?; ssh -F {client} -S {control} -O exit host 2>/dev/null; exit $s",
+        client=there.client, control=control, near=near, far=far, serve=serve, source=source,
+    )  # fmt: skip
+
+
+def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
+    names = ["sparsesync sync", "sparsesync sync -z", "sparsesync copy", *_FULL, _CAT, _DENSE]
+    # What cannot update a file does not take part where that is the work; it would be a first copy again.
+    names = [name for name in names if state == "first" or name in names[:3] or name.startswith("rsync -S")]
+    if link.rate is None:
+        names = [name for name in names if not name.endswith("-z") and name != _DENSE]
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "6G") as top, host(link, work / "host") as there:
+            source, dense, old, copy = top / "source" / "file", top / "dense", top / "old", top / "copy" / "file"
+            for directory in (source.parent, copy.parent):
+                directory.mkdir()
+            inputs.make_file(source, layout, seed)
+            if state == "first":
+                inputs.pack(source, dense)
+            else:
+                subprocess.run(["cp", "-p", "--reflink=never", source, old], check=True)
+                inputs.change(source, 0.01 if state == "1%" else 0.0, seed)
+
+            def before(contender: str) -> None:
+                copy.unlink(missing_ok=True)
+                if state != "first":
+                    subprocess.run(["cp", "-p", "--reflink=never", old, copy], check=True)
+
+            def check(contender: str, output: Path) -> int:
+                return inputs.check(dense if contender in (_CAT, _DENSE) else source, copy)
+
+            commands = _commands(there, source, dense, copy, state)
+            yield Prepared(
+                [
+                    Contender(
+                        name,
+                        commands[name],
+                        once=name.startswith("rsync -S") and layout.size >= MINUTES,
+                        baseline=name in (_CAT, _DENSE),
+                    )
+                    for name in names
+                ],
+                before=before,
+                top=top,
+                check=check,
+                wire=there.wire,
+                far=there.accounts,
+                facts={"shaped by": there.shaped_by},
+            )
+
+    speed = "through ssh" if link.rate is None else f"through ssh at {link.name}bit/s and {link.round_trip * 1000:g} ms"
+    axes = {
+        "link": link.name, "rate": link.rate, "state": state, "data": layout.data, "apparent": layout.size,
+    }  # fmt: skip
+    needs = (*NEEDS, "mkfs.ext4", "rsync")
+    what = f"{STATES[state]} {layout} {speed}"
+    return Case(f"ssh/{link.name}/{state}", what, tuple(names), opened, axes, needs)

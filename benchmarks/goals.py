@@ -1,0 +1,122 @@
+"""The figures to reach, each judged from the results: a ratio of two contenders' times, or a peak of memory.
+
+A goal names the cases by a pattern and compares in each of them; the worst counts. What has not been measured is
+said to be so. Ratios are of medians.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .inputs import MIB, iec
+
+Case = dict[str, Any]
+Contender = dict[str, Any]
+
+
+class Verdict(NamedTuple):
+    """What a goal says, what was measured, and whether that is enough (None: not measured)."""
+
+    goal: str
+    measured: str
+    reached: bool | None
+
+
+def judge(results: dict[str, Any]) -> list[Verdict]:
+    """All goals, in the order of the table of figures."""
+    cases: list[Case] = results["cases"]
+    sparse = [case for case in _like(cases, "copy/*") if not case["name"].endswith("/dense")]
+    found = [
+        _worst("local copy of each sparse case: no slower than the fastest peer", sparse, 1.0, _to_best),
+        _worst("copy of 100G-950M: 200 times faster than rsync -S", _like(cases, "copy/ext4/100G-950M"), 1 / 200,
+               lambda case: _ratio(case, "sparsesync", "rsync -S")),
+        _flat(cases),
+        _worst("update of 1 % in place: 0.5 of a full copy by the fastest peer that can", _like(cases, "update/*"), 0.5,
+               lambda case: _ratio(case, "sparsesync", "cp", "qemu-img", "nbdcopy", "bmaptool")),
+        _worst("ssh, first copy: 1.05 of ssh cat of the data", _like(cases, "ssh/*/first"), 1.05,
+               lambda case: _ratio(case, "sparsesync copy", "ssh cat of the data")),
+        _worst("ssh at 100 Mbit/s with -z: no slower than rsync -z of the data", _like(cases, "ssh/100M/first"), 1.0,
+               lambda case: _ratio(case, "sparsesync sync -z", "rsync -z of the data")),
+        _worst("ssh, 1 % changed: 50 times faster than rsync -S --inplace", _like(cases, "ssh/*/1%"), 1 / 50,
+               lambda case: _ratio(case, "sparsesync sync", "rsync -S")),
+        _worst("scan: no slower than find", _like(cases, "scan/*"), 1.0,
+               lambda case: _ratio(case, "sparsesync", "find -printf %S")),
+        _worst("map: 0.6 of qemu-img map", _like(cases, "map/*"), 0.6,
+               lambda case: _ratio(case, "sparsesync", "qemu-img")),
+        _worst("map: 1.5 of xfs_io seek", _like(cases, "map/*"), 1.5,
+               lambda case: _ratio(case, "sparsesync", "xfs_io")),
+        _worst("sync, none sparse, first: 1.1 of rsync", _like(cases, "sync/*/first"), 1.1,
+               lambda case: _ratio(case, "sparsesync", "rsync")),
+        _worst("sync, none sparse, nothing to do: 1.4 of rsync + 0.1 s", _like(cases, "sync/*/again"), 1.0, _again),
+        _worst("start: 1.5 of python3 -c pass", _like(cases, "start"), 1.5,
+               lambda case: _ratio(case, "sparsesync --version", "python3 -c pass")),
+    ]  # fmt: skip
+    return [*found, _memory(cases)]
+
+
+def _like(cases: list[Case], pattern: str) -> list[Case]:
+    return [case for case in cases if fnmatch.fnmatch(case["name"], pattern)]
+
+
+def median(case: Case, *names: str) -> float | None:
+    """The median of the fastest of these contenders that have one."""
+    found = [it["median"] for it in case["contenders"] if it["name"] in names and "median" in it]
+    return min(found) if found else None
+
+
+def _ratio(case: Case, ours: str, *others: str) -> float | None:
+    a, b = median(case, ours), median(case, *others)
+    return None if a is None or b is None else a / b
+
+
+def _to_best(case: Case) -> float | None:
+    return next((it["ratio"] for it in case["contenders"] if it["name"] == "sparsesync"), None)
+
+
+def _again(case: Case) -> float | None:
+    ours, rsync = median(case, "sparsesync"), median(case, "rsync")
+    return None if ours is None or rsync is None else ours / (1.4 * rsync + 0.1)
+
+
+def _worst(goal: str, cases: list[Case], limit: float, ratio: Callable[[Case], float | None]) -> Verdict:
+    known = [(value, case["name"]) for case in cases for value in [ratio(case)] if value is not None]
+    if not known:
+        return Verdict(goal, "not measured", None)
+    worst, name = max(known)
+    good = sum(value <= limit for value, _ in known)
+    counted = f"; {good} of {len(known)} cases" if len(known) > 1 else ""
+    if limit < 0.1:  # so many times faster
+        return Verdict(goal, f"{1 / worst:.0f} times ({name}{counted})", worst <= limit)
+    return Verdict(goal, f"{worst:.3g} of {limit:.3g} ({name}{counted})", worst <= limit)
+
+
+def _flat(cases: list[Case]) -> Verdict:
+    goal = "apparent size at the same data: 8 TiB within 1.1 of 1 GiB"
+    times = {case["name"]: median(case, "sparsesync") for case in _like(cases, "apparent/*")}
+    small, large = times.get("apparent/1G"), times.get("apparent/8T")
+    if small is None or large is None:
+        return Verdict(goal, "not measured", None)
+    return Verdict(goal, f"{large / small:.3g} of 1.1", large / small <= 1.1)
+
+
+def _memory(cases: list[Case]) -> Verdict:
+    goal = "peak memory of each process: 48 MiB, at both ends"
+    peaks = list(_peaks(cases))
+    if not peaks:
+        return Verdict(goal, "not measured", None)
+    peak, name = max(peaks)
+    return Verdict(goal, f"{iec(peak)} ({name})", peak <= 48 * MIB)
+
+
+def _peaks(cases: list[Case]) -> Iterator[tuple[float, str]]:
+    for case in cases:
+        # sync runs rsync, and where rsync alone needs as much, that was it.
+        theirs = max((it.get("peak") or 0 for it in case["contenders"] if it["name"].startswith("rsync")), default=0)
+        for it in case["contenders"]:
+            if it["ours"] and "median" in it:
+                if "sync" not in it["command"] or it["peak"] > 1.02 * theirs:
+                    yield it["peak"], case["name"]
+                if it["far_peak"]:
+                    yield it["far_peak"], f"{case['name']}, far end"

@@ -1,0 +1,144 @@
+"""The results for people: Markdown for the README, and plots.
+
+``python -m benchmarks report RESULTS.json -o DIRECTORY`` writes ``benchmarks.md`` and the SVG files it shows. First the
+machine and the command, then the figures to reach and whether they were, one line for each case with the best peer,
+the plots, and at last every contender of every case. Two results files give, instead, how far their ratios are
+apart: what one run says and the next does not is not a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import goals
+from .inputs import iec
+
+
+def main(argv: Sequence[str]) -> int:
+    """The ``report`` command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="two: compare their ratios")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks-report"), metavar="DIRECTORY")
+    asked = parser.parse_args(argv)
+    loaded = [json.loads(path.read_text()) for path in asked.results]
+    if len(loaded) > 1:
+        print("\n".join(_repeated(loaded[0], loaded[1])))
+        return 0
+    asked.output.mkdir(parents=True, exist_ok=True)
+    from .plots import draw
+
+    plots = draw(loaded[0], asked.output)
+    text = "\n".join(markdown(loaded[0], plots)) + "\n"
+    (asked.output / "benchmarks.md").write_text(text)
+    print(asked.output / "benchmarks.md")
+    return 0
+
+
+def markdown(results: dict[str, Any], plots: Iterable[tuple[str, str]] = ()) -> Iterator[str]:
+    """The lines of the report; ``plots`` are (file, title)."""
+    yield from _head(results)
+    yield "\n## The figures to reach\n"
+    yield from _table(["figure", "measured", ""], (
+        [verdict.goal, verdict.measured, {True: "reached", False: "**not reached**", None: ""}[verdict.reached]]
+        for verdict in goals.judge(results)
+    ))  # fmt: skip
+    yield "\n## Each case\n"
+    yield "The median, and the ratio to the fastest peer: below 1 is faster than all of them.\n"
+    lines = filter(None, map(_line, results["cases"]))
+    yield from _table(["case", "sparsesync", "fastest peer", "ratio", "rsync"], lines)
+    for file, title in plots:
+        yield f"\n![{title}]({file})"
+    yield "\n## Every contender"
+    for case in results["cases"]:
+        yield from _detail(case)
+
+
+def _head(results: dict[str, Any]) -> Iterator[str]:
+    machine = results["machine"]
+    yield "# Benchmarks\n"
+    yield f"`{results['command']}`, {results['started']}\n"
+    yield (
+        f"{machine['processors']} x {machine['processor']}, {iec(machine['memory'])} of memory, "
+        f"Linux {machine['kernel']}, {machine['system']}.\n"
+    )
+    yield "; ".join(f"{name}: {version}" for name, version in results["versions"].items()) + "."
+    if results["missing"]:
+        yield "\nMissing peers: " + ", ".join(f"{it['program']} (package {it['package']})" for it in results["missing"])
+
+
+def _line(case: dict[str, Any]) -> list[str] | None:
+    known = [it for it in case["contenders"] if "median" in it]
+    ours = min((it for it in known if it["ours"]), key=lambda it: float(it["median"]), default=None)
+    peers = [it for it in known if not (it["ours"] or it["baseline"] or it["over"])]
+    if ours is None:
+        return None
+    best = min(peers, key=lambda it: float(it["median"]), default=None)
+    rsync = next((it for it in known if it["name"].startswith("rsync") and not it["baseline"]), None)
+    return [
+        case["name"],
+        _time(ours),
+        f"{_time(best)} {best['name']}" if best else "",
+        f"{ours['ratio']:.2f}" if ours["ratio"] else "",
+        _time(rsync) if rsync else "",
+    ]
+
+
+def _time(contender: dict[str, Any]) -> str:
+    median: float = contender["median"]
+    if contender["over"]:
+        return f"> {contender['over']:g} s"
+    return f"{median * 1000:.1f} ms" if median < 0.1 else f"{median:.3g} s"
+
+
+def _detail(case: dict[str, Any]) -> Iterator[str]:
+    yield f"\n### {case['name']}\n"
+    facts = [f"{name}: {value}" for name, value in case.get("facts", {}).items() if value is not None]
+    yield f"{case['what']}. Caches {case.get('cache', 'not used')}.{' ' if facts else ''}{'; '.join(facts)}\n"
+    heads = ["", "median", "from - to", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire"]
+    yield from _table(heads, map(_row, case["contenders"]))
+    for name, reason in case["skipped"].items():
+        yield f"\n{name}: skipped, {reason}"
+
+
+def _row(it: dict[str, Any]) -> list[str]:
+    if "median" not in it:
+        return [it["name"], f"**wrong**: {it['error']}"] + [""] * 8
+    runs = "once" if it["once"] else f"{it['min']:.3f} - {it['max']:.3f}"
+    sizes = [it.get(name) for name in ("peak", "far_peak", "read", "written", "allocated", "wire")]
+    ratio = "" if it["ratio"] is None else f"{it['ratio']:.2f}"
+    return [it["name"], _time(it), runs, ratio, *("" if size is None else iec(size) for size in sizes)]
+
+
+def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "| " + " | ".join(["---"] * len(heads)) + " |"
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _repeated(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
+    """How far apart the ratios of ours to each peer are in two runs."""
+    ratios = [dict(_ratios(results)) for results in (first, second)]
+    apart = {key: ratios[1][key] / ratios[0][key] - 1 for key in ratios[0] if key in ratios[1]}
+    if not apart:
+        yield "the two have no case in common"
+        return
+    within = sum(abs(share) <= 0.15 for share in apart.values())
+    middle = statistics.median(abs(share) for share in apart.values())
+    yield f"{within} of {len(apart)} ratios are within 15 % of each other; the median is {middle:.1%} apart"
+    for (case, name), share in sorted(apart.items(), key=lambda item: -abs(item[1])):
+        if abs(share) > 0.15:
+            yield f"{share:+.0%} {case}: {name}"
+
+
+def _ratios(results: dict[str, Any]) -> Iterator[tuple[tuple[str, str], float]]:
+    """Each of ours against the fastest peer."""
+    for case in results["cases"]:
+        for it in case["contenders"]:
+            if it["ours"] and it.get("ratio"):
+                yield (case["name"], it["name"]), it["ratio"]

@@ -1,0 +1,292 @@
+"""One case: its contenders on the same input, in rounds, each result checked.
+
+How a case runs::
+
+    with case.open() as prepared:                   # makes the input
+        each contender once, unmeasured             # warms the caches, loads the programs; shows what the far end takes
+        so many rounds, in each the contenders in random order:
+            prepared.before(contender)              # e.g. no copy there
+            sync -f                                 # nobody pays for what another has written
+            run it; prepared.check(contender)
+        those that are too slow to repeat, once
+
+The state of the caches is therefore the same for everybody: sources and programs are in memory, as far as they fit,
+and what is written need not reach the disk within the time that is measured (but see :mod:`peers` for bmaptool).
+``prepared.cache`` says it where a case has it otherwise.
+
+A contender may be declared ``once``, where one run takes minutes; and for one whose unmeasured run took more than the
+runner's patience that was the only run. The results say so. One that exceeds the limit is killed, and took "more".
+A wrong result, or a status that is not 0, ends a contender's part in the case; its times do not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import peers
+from .inputs import Wrong
+
+WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
+
+
+@dataclass
+class Contender:
+    """One command of a case. ``baseline``: what the others are held against, and no peer."""
+
+    name: str
+    argv: list[str]
+    once: bool = False
+    baseline: bool = False
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> bool:
+        return peers.program(self.name) == peers.OURS
+
+
+@dataclass
+class Prepared:
+    """A case whose input has been made. ``before`` and ``check`` are called around each run with the contender's name.
+
+    ``check`` also gets the file with the run's standard output; it returns the bytes allocated to the result, if there
+    is one, and raises Wrong. ``wire`` counts the bytes on the link so far; ``far`` is a file where the other end's
+    accounts appear while it exists. ``skipped``: who does not take part, and why; ``facts`` go into the results.
+    ``top`` is on the filesystem that is written to.
+    """
+
+    contenders: list[Contender]
+    before: Callable[[str], None]
+    check: Callable[[str, Path], int | None]
+    cache: str = WARM
+    skipped: dict[str, str] = field(default_factory=dict)
+    wire: Callable[[], int] | None = None
+    far: Path | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+    top: Path | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a name such as ``copy/ext4/dense``, what that is in words, and the input and contenders.
+
+    ``axes`` has the numbers for the plots. ``names`` are the contenders' names; ``open`` makes the input in
+    a directory. ``needs`` are programs without which the case cannot run.
+    """
+
+    name: str
+    what: str
+    names: tuple[str, ...]
+    open: Callable[[Path], AbstractContextManager[Prepared]]
+    axes: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    runs: int | None = None
+
+
+class Starter:
+    """The small process that starts the contenders; see :mod:`starter`. A context manager."""
+
+    def __init__(self, work: Path) -> None:
+        self.output, self._errors = work / "output", work / "errors"
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", Path(__file__).with_name("starter.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Starter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        for path in (self.output, self._errors):
+            path.unlink(missing_ok=True)
+
+    def run(self, contender: Contender, limit: float) -> dict[str, Any]:
+        """Run a command; what it took. Raises Wrong if it failed, with the last line of its errors."""
+        request = {
+            "argv": contender.argv, "environ": {**os.environ, "LC_ALL": "C", **contender.environ},
+            "output": str(self.output), "errors": str(self._errors), "limit": limit,
+        }  # fmt: skip
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline() or '{"error": "the starter is gone"}')
+        if "error" in answer:
+            raise Wrong(answer["error"])
+        if answer["status"] and not answer["over"]:
+            said = self._errors.read_text(errors="replace").strip().splitlines()
+            raise Wrong(f"status {answer['status']}: {said[-1] if said else 'it said nothing'}")
+        return answer
+
+    def floor(self) -> int:
+        """The smallest peak that can be seen: a program's that needs nothing."""
+        return int(self.run(Contender("true", ["true"]), 60)["peak"])
+
+
+@dataclass
+class _Record:
+    """What is known of one contender so far."""
+
+    contender: Contender
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    far: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    once: bool = False
+
+
+class Runner:
+    """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
+
+    What takes more than ``patience`` seconds is run once, and what takes more than ``limit`` is killed.
+    """
+
+    def __init__(
+        self,
+        starter: Starter,
+        *,
+        runs: int,
+        limit: float,
+        patience: float,
+        seed: int,
+        chosen: set[str] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._starter = starter
+        self._runs = runs
+        self._limit = limit
+        self._patience = patience
+        self._order = random.Random(seed)
+        self._chosen = chosen
+        self._say = say
+
+    def run(self, case: Case, work: Path) -> dict[str, Any]:
+        """Run a case in a directory; its entry in the results."""
+        entry: dict[str, Any] = {"name": case.name, "what": case.what, "axes": case.axes}
+        absent = peers.missing({*case.names, *case.needs})
+        needed = [program for program in case.needs if program in absent]
+        if needed or os.geteuid() != 0 and "root" in case.needs:
+            why = f"needs {', '.join(needed)}" if needed else "needs root"
+            return {**entry, "contenders": [], "skipped": {name: why for name in case.names}}
+        with case.open(work) as prepared:
+            contenders = []
+            skipped = dict(prepared.skipped)
+            for contender in prepared.contenders:
+                program = peers.program(contender.name)
+                if program in absent:
+                    skipped[contender.name] = f"not installed: the package {absent[program]} has it"
+                elif self._chosen is not None and not contender.ours and program not in self._chosen:
+                    skipped[contender.name] = "left out by --peers"
+                else:
+                    contenders.append(contender)
+            records = {contender.name: _Record(contender) for contender in contenders}
+            self._rounds(prepared, records, case.runs or self._runs)
+            return {
+                **entry,
+                "cache": prepared.cache,
+                "facts": prepared.facts,
+                "skipped": skipped,
+                "contenders": _compared([_summary(record, self._limit) for record in records.values()]),
+            }
+
+    def _rounds(self, prepared: Prepared, records: dict[str, _Record], runs: int) -> None:
+        for record in records.values():
+            if not record.contender.once:
+                with _accounted(prepared.far, record):
+                    warming = self._one(prepared, record)
+                if warming and warming["seconds"] > self._patience:
+                    record.once = True
+                    record.runs.append(warming)
+        for _ in range(runs):
+            turn = [record for record in records.values() if not (record.contender.once or record.once)]
+            self._order.shuffle(turn)
+            for record in turn:
+                if record.error is None:
+                    result = self._one(prepared, record)
+                    if result:
+                        record.runs.append(result)
+        for record in records.values():
+            if record.contender.once:
+                record.once = True
+                with _accounted(prepared.far, record):
+                    result = self._one(prepared, record)
+                if result:
+                    record.runs.append(result)
+
+    def _one(self, prepared: Prepared, record: _Record) -> dict[str, Any] | None:
+        name = record.contender.name
+        prepared.before(name)
+        if prepared.top is not None:
+            # Not sync(2): others on this machine may have much to write.
+            subprocess.run(["sync", "-f", prepared.top], check=True)
+        wire = prepared.wire() if prepared.wire else None
+        try:
+            result = self._starter.run(record.contender, self._limit)
+            if prepared.wire and wire is not None:
+                result["wire"] = prepared.wire() - wire
+            result["allocated"] = None if result["over"] else prepared.check(name, self._starter.output)
+        except Wrong as error:
+            record.error = str(error)
+            self._say(f"    {name}: WRONG: {error}")
+            return None
+        self._say(f"    {name}: {result['seconds']:.3f} s{' and killed' if result['over'] else ''}")
+        return result
+
+
+@contextlib.contextmanager
+def _accounted(far: Path | None, record: _Record) -> Iterator[None]:
+    """While the context lasts the other end writes down what it takes."""
+    if far is None:
+        yield
+        return
+    far.write_text("")
+    try:
+        yield
+        record.far = [json.loads(line) for line in far.read_text().splitlines()]
+    finally:
+        far.unlink()
+
+
+def _summary(record: _Record, limit: float) -> dict[str, Any]:
+    """One contender's entry: medians over its runs, but for the peaks, which are the largest."""
+    contender, runs = record.contender, record.runs
+    summary: dict[str, Any] = {
+        "name": contender.name, "ours": contender.ours, "baseline": contender.baseline, "command": contender.argv,
+        "error": record.error,
+    }  # fmt: skip
+    if record.error is None and runs:
+        seconds = [run["seconds"] for run in runs]
+        summary.update(
+            seconds=seconds, median=statistics.median(seconds), min=min(seconds), max=max(seconds),
+            once=record.once, over=limit if any(run["over"] for run in runs) else None,
+            peak=max(run["peak"] for run in runs), allocated=runs[-1]["allocated"],
+            far_peak=max((run["peak"] for run in record.far), default=None),
+        )  # fmt: skip
+        for what in ("processor", "read", "written", "storage_read", "storage_written", "wire"):
+            known = [run[what] for run in runs if run.get(what) is not None]
+            summary[what] = statistics.median(known) if known else None
+    return summary
+
+
+def _compared(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to each its ratio to the fastest peer, which is neither ours nor a baseline."""
+    peer = [
+        other["median"] for other in contenders
+        if "median" in other and not (other["ours"] or other["baseline"] or other["over"])
+    ]  # fmt: skip
+    for contender in contenders:
+        contender["ratio"] = contender["median"] / min(peer) if peer and "median" in contender else None
+    return contenders

@@ -1,0 +1,284 @@
+"""The benchmark suite, on inputs of a few hundred KiB: that it measures, judges and tidies up. Nothing here looks at
+how long anything took."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import cases, cases_ssh, goals, inputs, links, peers, relay, report
+from benchmarks.inputs import KIB, Layout, Wrong
+from benchmarks.runner import Case, Contender, Prepared, Runner, Starter
+from tests.filesystems import need, need_tools
+
+SMALL = Layout(1024 * KIB, 64 * KIB, 4)
+
+
+def small_case(
+    commands: Callable[[Path, Path], dict[str, list[str]]],
+    once: frozenset[str] = frozenset(),
+    names: tuple[str, ...] = ("sparsesync", "cp"),
+) -> Case:
+    """Copies of a small file by some commands."""
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        source, copy = work / "source", work / "copy"
+        inputs.make_file(source, SMALL, 1)
+        yield Prepared(
+            [Contender(name, argv, once=name in once) for name, argv in commands(source, copy).items()],
+            before=lambda name: copy.unlink(missing_ok=True),
+            check=lambda name, output: inputs.check(source, copy),
+            skipped={"rsync -S": "not today"},
+        )
+
+    return Case("copy/small", "copy a small file", names, opened)
+
+
+def honest(source: Path, copy: Path) -> dict[str, list[str]]:
+    return {
+        "sparsesync": peers.sparsesync_command("copy", source, copy),
+        "cp": ["cp", str(source), str(copy)],
+    }
+
+
+def measured(work: Path, case: Case, **options: Any) -> dict[str, Any]:
+    with Starter(work) as starter:
+        return Runner(starter, **{"runs": 2, "limit": 60, "patience": 20, "seed": 1, **options}).run(case, work)
+
+
+def test_a_case(tmp_path: Path) -> None:
+    entry = measured(tmp_path, small_case(honest))
+    assert entry["skipped"] == {"rsync -S": "not today"}
+    ours, cp = entry["contenders"]
+    assert ours["ours"] and not cp["ours"]
+    for contender in (ours, cp):
+        assert contender["error"] is None
+        assert len(contender["seconds"]) == 2
+        assert contender["min"] <= contender["median"] <= contender["max"]
+        assert contender["allocated"] == SMALL.data
+        assert contender["read"] >= SMALL.data and contender["written"] >= SMALL.data
+        assert 1 << 20 < contender["peak"] < 1 << 28
+    assert cp["ratio"] == 1.0 and ours["ratio"] == pytest.approx(ours["median"] / cp["median"])
+
+
+@pytest.mark.parametrize(
+    "script, said",
+    [
+        ("cp --sparse=never {0} {1}", "are allocated"),
+        ("cp {0} {1}; printf x | dd conv=notrunc bs=1 seek=5000 of={1} status=none", "content differs"),
+        ("cp {0} {1}; truncate -s +1 {1}", "its size is"),
+        ("true", "there is no copy"),
+        ("echo a reason >&2; exit 3", "status 3: a reason"),
+    ],
+)
+def test_a_wrong_result_is_noticed(tmp_path: Path, script: str, said: str) -> None:
+    def commands(source: Path, copy: Path) -> dict[str, list[str]]:
+        return {**honest(source, copy), "cp": ["sh", "-c", script.format(source, copy)]}
+
+    # 64 KiB of data in 1 MiB: a copy without holes must not pass for metadata.
+    old, inputs.MIB = inputs.MIB, 64 * KIB
+    try:
+        ours, cp = measured(tmp_path, small_case(commands))["contenders"]
+    finally:
+        inputs.MIB = old
+    assert ours["error"] is None
+    assert said in cp["error"]
+    assert "median" not in cp and ours["ratio"] is None
+
+
+def test_the_limit(tmp_path: Path) -> None:
+    def commands(source: Path, copy: Path) -> dict[str, list[str]]:
+        return {**honest(source, copy), "cp": ["sh", "-c", "sleep 100 & wait"]}
+
+    ours, cp = measured(tmp_path, small_case(commands, frozenset(["cp"])), limit=0.5)["contenders"]
+    assert cp["over"] == 0.5 and cp["once"] and len(cp["seconds"]) == 1
+    # Who was killed is nobody to be faster than.
+    assert ours["ratio"] is None
+
+
+def test_missing_peers_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PACKAGES, "no-such-copier", "no-such-package")
+
+    def commands(source: Path, copy: Path) -> dict[str, list[str]]:
+        return {**honest(source, copy), "no-such-copier -x": ["no-such-copier", "-x"]}
+
+    entry = measured(tmp_path, small_case(commands, names=("sparsesync", "cp", "no-such-copier -x")))
+    assert [contender["name"] for contender in entry["contenders"]] == ["sparsesync", "cp"]
+    assert "no-such-package" in entry["skipped"]["no-such-copier -x"]
+    assert peers.missing({"no-such-copier", "cp"}) == {"no-such-copier": "no-such-package"}
+
+
+def test_the_choice_of_peers(tmp_path: Path) -> None:
+    entry = measured(tmp_path, small_case(honest), chosen={"rsync"})
+    assert [contender["name"] for contender in entry["contenders"]] == ["sparsesync"]
+    assert "--peers" in entry["skipped"]["cp"]
+
+
+def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_tools("cp", "rsync")
+    for module in (cases, cases_ssh):
+        monkeypatch.setattr(module, "all_cases", lambda seed, quick: [])
+    monkeypatch.setattr(cases, "all_cases", lambda seed, quick: [small_case(honest)])
+    monkeypatch.setattr(peers, "missing", lambda names: {"nbdcopy": "libnbd-bin"})
+    work = tmp_path / "work"
+    work.mkdir()
+    assert program.main(["--quick", "--directory", str(work), "--output", str(tmp_path / "results.json")]) == 0
+    assert list(work.iterdir()) == []
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["missing"] == [{"program": "nbdcopy", "package": "libnbd-bin"}]
+    assert results["quick"] and "--quick" in results["command"]
+    assert {"processor", "processors", "memory", "kernel", "system"} <= set(results["machine"])
+    assert {"sparsesync", "python", "cp", "rsync"} <= set(results["versions"])
+    assert results["floor"] < 32 << 20
+    text = "\n".join(report.markdown(results))
+    assert "libnbd-bin" in text and "copy a small file" in text and "rsync -S: skipped, not today" in text
+    (line,) = report._repeated(results, results)
+    assert line.startswith("1 of 1 ratios are within 15 %")
+
+
+def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(source: Path, copy: Path) -> dict[str, list[str]]:
+        return {**honest(source, copy), "cp": ["false"]}
+
+    monkeypatch.setattr(cases, "all_cases", lambda seed, quick: [small_case(broken)])
+    monkeypatch.setattr(cases_ssh, "all_cases", lambda seed, quick: [])
+    assert program.main(["--quick", "--directory", str(tmp_path), "--output", str(tmp_path / "results.json")]) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_behind(tmp_path: Path, number: int) -> None:
+    need(os.geteuid() == 0, "mounting needs root")
+    need_tools("mkfs.ext4", "mount", "rsync")
+    work = tmp_path / "work"
+    work.mkdir()
+    run = subprocess.Popen(
+        [
+            sys.executable, "-m", "benchmarks", "--quick", "--only", "copy/ext4/100G", "--peers", "rsync",
+            "--directory", work, "--output", tmp_path / "results.json",
+        ],
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert run.stderr
+    ours = 0
+    for line in run.stderr:
+        ours += b"sparsesync:" in line
+        if ours == 4:  # rsync is next, and takes long
+            break
+    os.kill(run.pid, number)
+    with run.stderr:
+        said = run.stderr.read()
+    assert run.wait(60) == (130 if number == signal.SIGINT else 143), said
+    assert b"Traceback" not in said
+    assert list(work.iterdir()) == []
+    assert str(work) not in Path("/proc/self/mountinfo").read_text()
+    assert str(work) not in subprocess.run(["losetup", "-a"], stdout=subprocess.PIPE, text=True).stdout
+    commands = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True).stdout
+    assert not [line for line in commands.splitlines() if str(work) in line and "pytest" not in line]
+
+
+def test_a_host(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "a network namespace needs root")
+    need_tools("ip", "tc", "ssh", "sshd", "ssh-keygen")
+    with links.host(links.Link("slow", 10 * links.MBIT, 0.02), tmp_path / "host") as there:
+        assert there.shaped_by in ("netem", "a relay in user space")
+        there.accounts.write_text("")
+        before = there.wire()
+        sent = bytes(256 * KIB)
+        done = subprocess.run([*there.rsh.split(), "anybody", "cat; exit 7"], input=sent, stdout=subprocess.PIPE)
+        assert done.stdout == sent and done.returncode == 7
+        assert there.wire() - before > 2 * len(sent)
+        (account,) = map(json.loads, there.accounts.read_text().splitlines())
+        assert account["status"] == 7 and account["read"] >= len(sent)
+        interface = there.interface
+    assert not (Path("/sys/class/net") / interface).exists()
+
+
+def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
+    import socket
+    import threading
+
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def echo() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+    thread = threading.Thread(target=echo, daemon=True)
+    thread.start()
+    sent = os.urandom(300_000)
+    with relay.relay("127.0.0.1", server.getsockname()[1], 100e6, 0.001) as port:
+        with socket.create_connection(("127.0.0.1", port)) as near:
+            writer = threading.Thread(target=lambda: (near.sendall(sent), near.shutdown(socket.SHUT_WR)))
+            writer.start()
+            received = b"".join(iter(partial(near.recv, 1 << 16), b""))
+            writer.join()
+    assert received == sent
+    thread.join(10)
+    server.close()
+
+
+def test_names_and_goals() -> None:
+    """The quick run has the cases of the full one, and every goal finds its cases and contenders."""
+    listed = [[*cases.all_cases(1, quick), *cases_ssh.all_cases(1, quick)] for quick in (False, True)]
+    full = {case.name for case in listed[0]}
+    assert len(full) == len(listed[0]) == len(listed[1])
+    made = [
+        {
+            "name": case.name,
+            "contenders": [
+                {
+                    "name": name, "ours": name.startswith("sparsesync"), "baseline": False, "over": None, "median": 1.0,
+                    "ratio": 1.0, "peak": 1, "far_peak": None, "command": [],
+                }
+                for name in case.names
+            ],
+        }
+        for case in listed[0]
+    ]  # fmt: skip
+    verdicts = goals.judge({"cases": made})
+    assert not [verdict for verdict in verdicts if verdict.reached is None]
+    assert all(verdict.reached is None for verdict in goals.judge({"cases": []}))
+
+
+def test_inputs_come_from_the_seed(tmp_path: Path) -> None:
+    a, b, other = (tmp_path / name for name in "abc")
+    for path, seed in ((a, 1), (b, 1), (other, 2)):
+        inputs.make_file(path, SMALL, seed)
+    assert a.read_bytes() == b.read_bytes() != other.read_bytes()
+    assert inputs.check(a, b) == SMALL.data
+    assert inputs.change(b, 0.25, 1) == 4
+    assert b.stat().st_mtime > a.stat().st_mtime + 30
+    with pytest.raises(Wrong, match="content differs"):
+        inputs.check(a, b)
+    inputs.pack(a, other)
+    assert other.stat().st_size == SMALL.data
+
+
+def test_trees_are_compared(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    inputs.make_tree(source, 150, 1, sparse=2)
+    subprocess.run(["cp", "-a", source, copy], check=True)
+    inputs.check_tree(source, copy)
+    changed = next(copy.rglob("file-0000120"))
+    st = changed.stat()
+    changed.write_bytes(bytes(st.st_size))
+    os.utime(changed, ns=(st.st_atime_ns, st.st_mtime_ns))
+    with pytest.raises(Wrong, match="content differs"):
+        inputs.check_tree(source, copy)
+    changed.unlink()
+    with pytest.raises(Wrong, match="other names"):
+        inputs.check_tree(source, copy)
