@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from . import migrate_command, streams
+from . import streams
 from .messages import complain, describe, printable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _show_warning(message: Warning | str, *rest: object, **more: object) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import __version__
+    from . import __version__, migrate_command
 
     parser = argparse.ArgumentParser(prog="sparsesync", description="Sparse files cost what their data costs.")
     parser.add_argument("--version", action="version", version=f"sparsesync {__version__}")
