@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .asked import Asked
 from .ends import End
+from .engine.presets import left_out
 from .messages import printable
 from .sides import Side, Sides
 from .units import iec
@@ -170,12 +171,13 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
     if survey.unreadable:
         example = printable(survey.example)
         yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
-    if facts.asked.command.one_file_system:
-        yield from _few(
-            Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
-                    "empty directory goes along; migrate it by itself if it is to")
-            for path, kind in survey.mounts
-        )  # fmt: skip
+    skip = left_out(facts.places)
+    yield from _few(
+        Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
+                "empty directory goes along; migrate it by itself if it is to")
+        for path, kind in survey.mounts
+        if not skip(os.path.join(path, "what is in it"))
+    )  # fmt: skip
 
 
 def _destination(facts: Facts) -> Iterator[Finding]:
@@ -222,8 +224,6 @@ def _destination(facts: Facts) -> Iterator[Finding]:
 
 def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
     """Whether the walk of a source would come to the destination."""
-    from .engine.presets import left_out
-
     top, real = survey.real.rstrip("/") + "/", facts.probe.real
     if real != survey.real and not real.startswith(top):
         return False

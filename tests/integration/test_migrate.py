@@ -500,6 +500,14 @@ def test_checks_of_mounts_and_names(tree: Path) -> None:
     try:
         done = migrate("--check", f"{tree}/src/", tree / "dst")
         assert f"{tree}/src/other: is a filesystem of its own (tmpfs): only an empty directory goes" in done.stdout
+        # What is mounted where a preset leaves all out is none that would be missed.
+        for name in ("etc", "proc", "usr", "mnt"):
+            (tree / "src/other" / name).mkdir()
+        command("mount", "-t", "tmpfs", "tmpfs", tree / "src/other/mnt")
+        try:
+            assert lines(migrate("--check", f"{tree}/src/other/", tree / "dst"), "warning") == []
+        finally:
+            command("umount", tree / "src/other/mnt")
     finally:
         command("umount", tree / "src/other")
     (tree / "more/src").mkdir(parents=True)
