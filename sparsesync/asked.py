@@ -7,13 +7,15 @@ patterns, which come once the sources have been looked at, and the way to share 
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 
 from . import rsync
-from .remote import remote_shell
+from .remote import remote_shell, why_not_plain
 
 BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
 
+_FILTERS = ("exclude", "exclude-from", "filter", "F", "cvs-exclude", "max-size", "min-size")
 _FORBIDDEN = {
     "dry-run": "give -n to migrate itself",
     "remove-source-files": "a migration leaves its source alone",
@@ -22,6 +24,8 @@ _FORBIDDEN = {
     "itemize-changes": "give -v",
     "out-format": "give -v",
     "list-only": "give -n to migrate itself",
+    "ignore-times": "the passes tell by times and sizes what has changed",
+    "no-times": "the passes tell by times and sizes what has changed",
 }
 
 @dataclass(frozen=True)
@@ -61,12 +65,15 @@ class Request:
 class Asked:
     """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
 
-    ``patterns``: options of rsync that leave something out. Raises ValueError for what is no migration.
+    ``patterns``: options of rsync that leave something out. ``fine_times``: both ends and their rsyncs know times to
+    the nanosecond, so that a change within the second of the last pass is seen, too. Raises ValueError for what is no
+    migration.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.patterns: list[str] = []
+        self.fine_times = False
         self._rsh = request.rsh
         self.command = self._parse()
         far = self.command.far
@@ -84,13 +91,29 @@ class Asked:
         for option in command.options:
             if option.name in _FORBIDDEN:
                 raise ValueError(f"{option.tokens[0]}: {_FORBIDDEN[option.name]}")
-        if command.far is None and any(map(_is_remote, (*request.sources, request.destination))):
-            raise ValueError(f"{command.handoff or 'which host is meant is not clear'}; name one other host, by ssh")
+        far = command.far
+        if far is None and any(map(_is_remote, (*request.sources, request.destination))):
+            if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
+                raise ValueError("one of the two ends has to be on this host")
+            raise ValueError(command.handoff or "which host is meant is not clear")
+        unclear = why_not_plain(far, True) if far else None
+        if unclear:
+            raise ValueError(f"{unclear}; name the path itself")
+        if any(option.value == "-" for option in command.options if option.name.endswith("-from")):
+            raise ValueError("standard input can be read once, and this has to be read several times: name a file")
+        contents = [path for path in request.sources if os.path.basename(path) in ("", ".", "..")]
+        if request.verify and far and not far.push and len(request.sources) > 1 and contents:
+            raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
         if request.verify and not request.final:
             raise ValueError("--verify compares what does not change any more: give it with --final")
         if any(asdict(request.commands).values()) and not request.final:
             raise ValueError("--before, --after and --on-failure are for the final pass: give them with --final")
         return command
+
+    @property
+    def filters(self) -> bool:
+        """Whether the user leaves something out by patterns of his own."""
+        return any(option.name in _FILTERS for option in self.command.options)
 
     def argv(self, *more: str) -> list[str]:
         """The arguments of rsync, with ``more`` options."""
@@ -98,6 +121,7 @@ class Asked:
         extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"]).options]
         # Given twice, it means more: rsync(1), --one-file-system.
         base = [option for option in BASE if option.lstrip("-") not in extra]
+        base += ["--modify-window=-1"] * (self.fine_times and "modify-window" not in extra)
         rsh = [f"--rsh={self._rsh}"] if self._rsh else []
         excludes = [f"--exclude-from={path}" for path in request.exclude_from]
         options = [*base, *more, *self.patterns, *excludes, *request.options, *rsh]

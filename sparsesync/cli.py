@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     warnings.showwarning = _show_warning
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-\ is what people press where Ctrl-C seems dead: that too must not leave services stopped.
+    for number in (signal.SIGTERM, signal.SIGHUP, *([signal.SIGQUIT] if argv[:1] == ["migrate"] else [])):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
     try:

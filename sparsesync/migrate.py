@@ -25,13 +25,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import IO, Any, Callable
+from typing import Any, Callable
 
 from . import plan, preflight, wrapper
 from .asked import Asked, Request
@@ -47,7 +46,8 @@ from .sides import Side, Sides
 from .totals import Totals
 from .verifying import Verified, verify
 
-_FILTERS = ("exclude", "exclude-from", "filter", "F", "cvs-exclude")
+_FINE_TIMES = [3, 1, 3]
+"""The first rsync with --modify-window=-1: rsync(1)."""
 _VANISHED = 24
 """rsync(1), EXIT VALUES: some files vanished before they could be transferred."""
 _FILE_IO = 11
@@ -85,6 +85,7 @@ class Migration:
         self.write = write
         self.quiet = quiet
         self.every_file = every_file
+        self._begun = ""
         self.report: dict[str, Any] = {
             "sources": list(request.sources),
             "destination": request.destination,
@@ -116,10 +117,14 @@ class Migration:
         facts = preflight.look(self.sides, self.asked)
         exists = facts.probe.kind == "d"
         found = list(preflight.findings(facts))
+        self.asked.fine_times = facts.probe.nanoseconds and all(
+            host.rsync and [*map(int, host.rsync.split(".")[:3])] >= _FINE_TIMES for host in facts.hosts
+        )
         self._exclude(facts, stack)
         planned = None
         if not _stops(found):
             try:
+                plan.check_options(self.asked.argv())
                 transfer, end = self.sides.transfer(facts.probe.clone), self.sides.destination.end
                 planned = plan.make(self.asked.argv(), transfer, end, self.asked.path, exists, facts.probe.free)
             except plan.RsyncFailed as error:
@@ -128,7 +133,7 @@ class Migration:
         commands = self.request.commands
         # What --before stops is still running now.
         stopping = self.request.final and not (commands.before or commands.before_dest or self.request.allow_live)
-        found += self._in_use(facts, facts.in_use, STOP if stopping else WARNING, exists)
+        found += self._in_use(facts, facts.in_use, STOP if stopping else WARNING)
         self._tell_findings(facts, found)
         if planned is not None:
             self._tell_plan(facts, planned)
@@ -158,7 +163,7 @@ class Migration:
 
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""
-        quote = quoter()
+        quote = quoter(null=True)
         relative = self.asked.command.relative
         patterns = sorted(set(place_patterns(facts.places, relative, quote)))
         self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
@@ -172,14 +177,13 @@ class Migration:
         if not self.request.exclude_sparse:
             return
         sites = [Site(self.sides.source.end, path, self.sides.source.prefix) for path in self.asked.sources]
-        listed: IO[bytes] = stack.enter_context(tempfile.NamedTemporaryFile(prefix="sparsesync-"))
+        names = []
         one = self.asked.command.one_file_system
         for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
-            listed.write(os.fsencode(quote(name)) + b"\n")
+            names.append(name.lstrip("/"))
             left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
             self.report["excluded"].append(left)
-        listed.flush()
-        self.asked.patterns.append(f"--exclude-from={listed.name}")
+        self.asked.patterns += wrapper.excluding(names, stack)
 
     # What is told.
 
@@ -196,20 +200,21 @@ class Migration:
             "by_extents": asdict(planned.seeds),
             "by_rsync": asdict(planned.others),
             "created": planned.created,
+            "deleted": planned.deleted,
+            "kept": planned.extra,
             "left_to_rsync": planned.handoff,
         }
         self.say("plan", (planned, self.report["excluded"], [*self.request.exclude_from]))
 
-    def _in_use(self, facts: Facts, used: Any, level: str, exists: bool) -> list[Finding]:
-        """The files in use that the command covers."""
-        from .engine.presets import left_out
+    def _ask_in_use(self, facts: Facts) -> Any:
+        return self.sides.source.end.ask("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
 
-        skip = left_out(facts.places)
-        found = [each for each in used.found if not skip(each.path)]
-        filters = any(each.name in _FILTERS for each in self.asked.command.options)
-        if found and (filters or self.request.exclude_sparse):
-            covered = plan.would_transfer(self.asked.argv(), exists)
-            # Of several links rsync lists the first; an overlay's layer is a directory.
+    def _in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
+        """The files in use that the command covers."""
+        found = used.found
+        if found and (self.asked.filters or self.request.exclude_sparse):
+            covered = plan.would_transfer(self.asked.argv())
+            # Of several links one may be covered; an overlay's layer is a directory.
             found = [
                 each
                 for each in found
@@ -248,6 +253,7 @@ class Migration:
             "later": result.later,
             "written_by_rsync": totals.literal,
             "sent": (result.wire if self.asked.command.far else moved) + (by_rsync or 0),
+            "sent_by_rsync": by_rsync,
             "saved": sum(seeded.size for seeded in result.seeded) - moved,
         }
         if result.status == _VANISHED and (not self.request.final or self.request.allow_live):
@@ -260,12 +266,22 @@ class Migration:
 
     def _live(self) -> tuple[str, ...]:
         """The names of sparse files in use; a first pass keeps them from rsync, which would read their holes."""
-        paths = [each["path"] for each in self.report["in_use"] if each["how"] != "overlay" and each["links"] == 1]
-        found = zip(paths, self.sides.source.end.ask("sizes", paths=paths).found)
+        end = self.sides.source.end
+        used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
+        found = zip(used, end.ask("sizes", paths=[*used]).found)
         sparse = [path for path, sizes in found if sizes and sizes[1] < sizes[0]]
-        sources, relative = self.asked.sources, self.asked.command.relative
-        names = (transfer_name(source, path, relative) for source in sources for path in sparse)
-        return tuple(name for name in names if name)
+        names = {self._name(path) for path in sparse}
+        if any(used[path] > 1 for path in sparse):
+            # rsync would copy the file under another of its names.
+            links: dict[tuple[int, int], set[str]] = {}
+            for source in self.asked.sources:
+                one = self.asked.command.one_file_system
+                for file, _, _ in end.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
+                    if file.st.st_nlink > 1:
+                        links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self._name(file.path))
+            for group in links.values():
+                names |= group if group & names else set()
+        return tuple(sorted(filter(None, names)))
 
     def _final(self, facts: Facts, whole: Whole) -> None:
         commands = self.request.commands
@@ -273,11 +289,12 @@ class Migration:
         try:
             self._call("before", self.sides.source, commands.before)
             self._call("before-dest", self.sides.destination, commands.before_dest)
+            self._check_sources(facts)
             if not self.request.allow_live:
                 self._wait_until_unused(facts)
             self._pass(whole)
             with whole.phase(None, "verifying") as advance:
-                self._verified(verify(self.sides, self.asked, advance))
+                self._verified(facts, verify(self.sides, self.asked, advance))
             self._call("after", self.sides.source, commands.after)
             self._call("after-dest", self.sides.destination, commands.after_dest)
         except BaseException as error:
@@ -298,18 +315,32 @@ class Migration:
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
 
+    def _check_sources(self, facts: Facts) -> None:
+        """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
+        for source, survey in facts.surveys.items():
+            device, inode = self.sides.source.end.ask("identity", path=source).numbers
+            if (device, inode) != (survey.device, survey.inode):
+                what = "was mounted, unmounted or replaced since it was looked at"
+                raise Failed(1, f"{facts.at_source(source)} {what}; nothing was copied")
+
     def _wait_until_unused(self, facts: Facts) -> None:
         """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
         for pause in (0.1, 0.3, 0.6, 1.0, 0):
-            used = self.sides.source.end.ask("in_use", sources=self.asked.sources)
-            found = self._in_use(facts, used, STOP, True)
+            found = self._in_use(facts, self._ask_in_use(facts), STOP)
             if not found:
                 return
             time.sleep(pause)
         self.say("findings", found)
         raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
 
-    def _verified(self, verified: Verified) -> None:
+    def _verified(self, facts: Facts, verified: Verified) -> None:
+        differences = verified.differences
+        if self.request.allow_live:
+            # Files in use go on changing, and with them the times of their directories.
+            found = self._in_use(facts, self._ask_in_use(facts), WARNING)
+            live = {each["path"] for each in self.report["in_use"]} if found else set()
+            names = {self._name(path) for path in live}
+            differences = [each for each in differences if each[0] not in names and not each[0].endswith("/")]
         self.report["verified"] = {
             "by_rsync": True,
             "by_digest": self.request.verify,
@@ -319,15 +350,22 @@ class Migration:
         }
         if verified.differences:
             self.say("differences", verified.differences)
-            # Files in use go on changing, and with them the times of their directories.
-            if not self.request.allow_live:
-                raise Failed(1, f"{len(verified.differences)} names differ after the final pass")
+        if differences:
+            count = f"{len(differences)} name{' differs' if len(differences) == 1 else 's differ'}"
+            advice = "remove what differs at the destination and run the same command again"
+            raise Failed(1, f"{count} after the final pass; {advice}")
+
+    def _name(self, path: str) -> str:
+        """The name in the transfer of a path at the source; "" if it has none."""
+        names = (transfer_name(source, path, self.asked.command.relative) for source in self.asked.sources)
+        return next(filter(None, names), "")
 
     def _call(self, what: str, side: Side, command: str | None) -> None:
         """Run one of the commands. Raises Failed if it fails, LinkError."""
         if command is None:
             return
         self.say("command", (what, side.name, command))
+        self._begun = what
         self._run_command(what, side.name, side.end, command)
 
     def _run_command(self, what: str, host: str, end: End, command: str) -> None:
@@ -344,9 +382,10 @@ class Migration:
         """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
         commands = self.request.commands
         told = []
+        # What --after-dest may have started over there has to be stopped before services are started here.
         for what, side, command in (
-            ("on-failure", self.sides.source, commands.on_failure),
             ("on-failure-dest", self.sides.destination, commands.on_failure_dest),
+            ("on-failure", self.sides.source, commands.on_failure),
         ):
             if command is None:
                 continue
@@ -357,7 +396,10 @@ class Migration:
                 told.append(f"--{what} was run on {side.name}")
             except (Failed, LinkError, OSError, ValueError) as error:
                 told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
-        if not told and (commands.before or commands.before_dest):
+        ran = [each["what"] for each in self.report.get("commands", ())]
+        if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":
+            told.append(f"what --after-dest has started on {self.sides.destination.name} may be running there")
+        if not told and "before" in ran:
             told.append("no --on-failure was given: what --before stopped is still stopped")
         return "".join("; " + each for each in told)
 
@@ -387,7 +429,7 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     # Not SIG_IGN, which the command would inherit.
     old = {number: signal.signal(number, lambda *ignored: None) for number in numbers}
     try:

@@ -6,6 +6,8 @@ What stands behind ``--`` is rsync's; :func:`cli.main` takes it off and gives it
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from typing import BinaryIO, Callable
 
@@ -73,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     say = (lambda kind, value: None) if arguments.json else telling.say
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
     every_file = bool(arguments.report or arguments.json)
+    if arguments.report:
+        _check_report(arguments.report)
     migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
     migration.report["versions"] = {"sparsesync": __version__}
     try:
@@ -90,6 +94,17 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(report))
         elif "sync" in report or "downtime" in report:
             print("\n".join(telling.summary(report)))
+
+
+def _check_report(path: str) -> None:
+    """Raises OSError, before anything is done, if a report cannot be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, "its directory is not there", path)
+    if not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _writer(out: BinaryIO) -> Callable[[bytes], None]:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import IO
 
 from . import rsync
@@ -56,14 +57,16 @@ class Plan:
     """What is going to be done. ``seeds`` go by extents, ``others`` by rsync.
 
     ``replaced`` is the most that is held twice while a file is replaced as a whole, in bytes. ``created`` counts new
-    names, ``extra`` those at the destination that the source does not have, with some ``examples``; ``space`` is what
-    is needed of each filesystem, ``handoff`` why rsync does all, or None.
+    names, ``deleted`` those that ``--delete`` removes, ``extra`` those at the destination that the source does not
+    have, with some ``examples`` of either; ``space`` is what is needed of each filesystem, ``handoff`` why rsync does
+    all, or None.
     """
 
     seeds: Files = field(default_factory=Files)
     others: Files = field(default_factory=Files)
     replaced: int = 0
     created: int = 0
+    deleted: int = 0
     extra: int = 0
     examples: list[str] = field(default_factory=list)
     space: list[Space] = field(default_factory=list)
@@ -77,13 +80,18 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
     """
     command = rsync.parse(argv)
     plan = Plan(handoff=command.handoff)
+    count = 0
+    partial: list[str] = []
+    taken: set[str] = set()
     with answer(argv, exists, delete=not command.delete) as listing:
         for line in listing:
             deleted = _DELETED.match(line)
-            if deleted and not command.delete:
+            if deleted:
                 name = os.fsdecode(deleted[1])
-                if not name.endswith(_PARTIAL):
-                    plan.extra += 1
+                if name.endswith(_PARTIAL):
+                    partial.append(name)
+                elif command.delete or name != "lost+found/":
+                    count += 1
                     plan.examples += [name] * (len(plan.examples) < _EXAMPLES)
             plan.created += _CREATED.match(line) is not None
         seeding = Seeding(command, SeedOptions(), transfer, lambda line: None)
@@ -94,6 +102,8 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
             for planned in seeding.sparse(listing) if command.handoff is None else ():
                 plan.seeds.add(planned.size, planned.data)
                 needs.append(planned)
+                directory, base = os.path.split(planned.name)
+                taken.add(os.path.join(directory, f".{base}{_PARTIAL}"))
             for planned in seeding.others(listing, iter(needs)):
                 plan.others.add(planned.size, planned.data)
             if exists:
@@ -101,20 +111,28 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
                 transfer.expect(seeding.others(listing, iter(needs)))
                 plan.space = transfer.space()
                 if not command.inplace:
-                    plan.replaced = _replaced(end, destination, needs)
+                    others = seeding.others(listing, iter(needs))
+                    plan.replaced = _replaced(end, destination, chain(needs, others))
         finally:
             transfer.close()
+    # A partial file is taken up by what it was to become; one that nothing takes up is a leftover.
+    leftovers = [name for name in partial if name not in taken]
+    plan.examples = [*plan.examples, *leftovers][:_EXAMPLES]
+    plan.deleted, plan.extra = (count + len(leftovers), 0) if command.delete else (0, count + len(leftovers))
     if not plan.space:
         needed = plan.seeds.data + plan.others.size
         plan.space = [Space(needed if not exists else 0, free, destination)]
     return plan
 
 
-def _replaced(end: End, destination: str, needs: Sequence[Planned]) -> int:
+def _replaced(end: End, destination: str, planned: Iterator[Planned]) -> int:
+    """The most that a file takes there which is going to be replaced, in bytes."""
     most = 0
-    for start in range(0, len(needs), 500):
-        paths = [os.path.join(destination, planned.name) for planned in needs[start : start + 500]]
+    batch = list(islice(planned, 500))
+    while batch:
+        paths = [os.path.join(destination, each.name) for each in batch]
         most = max([most, *(sizes[1] for sizes in end.ask("sizes", paths=paths).found if sizes)])
+        batch = list(islice(planned, 500))
     return most
 
 
@@ -135,15 +153,48 @@ def answer(
         )
         # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
         if done.returncode not in ((0,) if strict else (0, 23, 24, 25)):
-            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
-            raise RsyncFailed(done.returncode, f"rsync cannot say what it would do: {said[0]}")
+            raise RsyncFailed(done.returncode, f"rsync cannot say what it would do: {_said(done)}")
         listing.seek(0)
         yield listing
 
 
-def would_transfer(argv: Sequence[str], exists: bool) -> set[str]:
-    """The paths at the source of all files that the command covers, of hard links the first one."""
+_NARROWING = frozenset(
+    ["update", "existing", "ignore-existing", "size-only", "checksum", "modify-window", "delete", "hard-links"]
+)
+"""Options by which a file is not listed because of what is at the destination, or under another name."""
+
+
+@contextlib.contextmanager
+def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """rsync's listing of every name of a file that a command is about, whatever the destination has.
+
+    Raises RsyncFailed.
+    """
     command = rsync.parse(argv)
-    with answer(argv, exists, more=["--ignore-times"]) as listing:
+    options = [token for each in command.options if each.name not in _NARROWING for token in each.tokens]
+    with answer([*options, *argv[argv.index("--") :]], False, strict=True) as listing:
+        yield listing
+
+
+def would_transfer(argv: Sequence[str]) -> set[str]:
+    """The paths at the source of all files that the command covers."""
+    command = rsync.parse(argv)
+    with covered(argv) as listing:
         found = (source_path(command, entry) for entry in parse_listing(listing))
         return {os.path.normpath(path) for path in found if path is not None}
+
+
+def check_options(argv: Sequence[str]) -> None:
+    """Have rsync look at its options, before anything depends on them. Raises RsyncFailed."""
+    with tempfile.TemporaryDirectory(prefix="sparsesync-") as nowhere:
+        options = [*argv[: argv.index("--")], "--dry-run", "--quiet"]
+        done = subprocess.run(
+            ["rsync", *options, "--", "/dev/null", f"{nowhere}/"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    if done.returncode:
+        raise RsyncFailed(done.returncode, _said(done))
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    return (done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"])[0]

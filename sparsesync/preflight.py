@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .asked import Asked
 from .ends import End
-from .engine.presets import left_out
+from .engine.presets import Place, left_out
 from .messages import printable
 from .sides import Side, Sides
 from .units import iec
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .engine.docker import Docker
     from .engine.host import Host
     from .engine.inuse import AllInUse, InUse
-    from .engine.presets import Place
     from .engine.probe import Probe
     from .engine.survey import Survey
     from .plan import Plan
@@ -93,9 +92,13 @@ def look(sides: Sides, asked: Asked) -> Facts:
     """Ask both machines. Raises OSError, LinkError, ValueError."""
     source, destination, request = sides.source.end, sides.destination.end, asked.request
     presets = {each: request.preset or source.ask("suggested", source=each).preset for each in asked.sources}
-    loop_files = not request.skip_docker_loop
-    places = [place for each in asked.sources for place in _places(source, presets[each], each, loop_files)]
-    dockers = [docker for each in asked.sources for docker in source.ask("docker", source=each).roots]
+    places = [place for each in asked.sources for place in _places(source, presets[each], each)]
+    dockers: list[Docker] = []
+    for each in asked.sources:
+        for docker in source.ask("docker", source=each).roots:
+            dockers.append(docker)
+            if request.skip_docker_loop:
+                places += (Place(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
     probe = destination.ask("probe", path=asked.path)
     options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
     surveys = {each: source.ask("survey", source=each, **options) for each in asked.sources}
@@ -103,16 +106,18 @@ def look(sides: Sides, asked: Asked) -> Facts:
     if largest:
         probe = destination.ask("probe", path=asked.path, largest=largest)
     features = sorted({name for docker in dockers for name in _KERNEL_FEATURES.get(docker.driver, ())})
-    hosts = source.ask("host"), destination.ask("host", wanted=features)
-    in_use = source.ask("in_use", sources=asked.sources)
+    there = (asked.command.value("rsync-path") or "rsync").split()[-1]
+    programs = ["rsync", there] if asked.command.far and asked.command.far.push else [there, "rsync"]
+    hosts = source.ask("host", rsync=programs[0]), destination.ask("host", wanted=features, rsync=programs[1])
+    in_use = source.ask("in_use", sources=asked.sources, places=[*map(list, places)])
     return Facts(sides, asked, hosts, presets, places, surveys, dockers, probe, in_use)
 
 
-def _places(end: End, preset: str, source: str, loop_files: bool) -> Iterator[Place]:
+def _places(end: End, preset: str, source: str) -> Iterator[Place]:
     if preset == "system":
         yield from end.preset("system", source)
     if preset in ("system", "docker"):
-        yield from end.preset("docker-views" if loop_files else "docker", source)
+        yield from end.preset("docker-views", source)
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
@@ -147,11 +152,9 @@ def _root(facts: Facts) -> Iterator[Finding]:
     if destination.root or facts.keeps_attributes:
         return
     surveys = facts.surveys.values()
-    parts = [
-        f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}",
-        f"{_count(sum(survey.devices + survey.whiteouts for survey in surveys), 'device node')}",
-        "trusted.* attributes",
-    ]
+    devices = sum(survey.devices + survey.whiteouts for survey in surveys)
+    parts = [f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
+    parts[1:1] = [_count(devices, "device node")] * (devices > 0)
     yield Finding(WARNING, facts.sides.destination.name, f"you are not root: lost are {', '.join(parts)}")
 
 
@@ -185,20 +188,27 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     if probe.kind == "-":
         yield Finding(STOP, name, "is not a directory; move it away, or name another destination")
         return
-    if not probe.kind and not probe.parent:
+    if not probe.kind and not probe.parent and not facts.asked.command.mkpath:
         yield Finding(STOP, name, "its parent directory is not there; make it, or correct the path")
     if probe.refused is not None:
-        yield Finding(STOP, name, f"nothing can be written there ({probe.refused}); mount it writable, or be root")
+        advice = "make room" if probe.full else "mount it writable, or be root"
+        yield Finding(STOP, name, f"nothing can be written there ({probe.refused}); {advice}")
         return
     if probe.busy:
         yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
     one, other = (host.identity for host in facts.hosts)
     same_machine = facts.sides.source == facts.sides.destination or one == other != ""
     for source, survey in facts.surveys.items():
-        if survey.kind == "d" and same_machine and _is_inside(facts, source, survey):
-            inside = "is" if probe.real == survey.real else "is inside"
-            text = f"{inside} the source {printable(source)} and would be copied into itself; name another place"
+        if not same_machine or not survey.place or not probe.place:
+            continue
+        shown = printable(source)
+        if survey.kind == "d" and survey.place == probe.place:
+            yield Finding(STOP, name, f"is the source {shown} itself; name another place")
+        elif survey.kind == "d" and _is_inside(facts, source, survey):
+            text = f"is inside the source {shown} and would be copied into itself; name another place"
             yield Finding(STOP, name, text)
+        elif facts.asked.command.delete and _is_below(survey.place, probe.place):
+            yield Finding(STOP, name, f"holds the source {shown}, which --delete would remove; name another place")
     able = [
         word
         for word, has in [
@@ -218,29 +228,34 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     large = max(facts.surveys.values(), key=lambda survey: survey.largest)
     if not probe.largest:
         path = facts.at_source(large.largest_path)
-        yield Finding(STOP, name, f"its filesystem cannot hold a file as large as {path} ({iec(large.largest)}); "
+        level = WARNING if facts.asked.filters or facts.asked.request.exclude_sparse else STOP
+        yield Finding(level, name, f"its filesystem cannot hold a file as large as {path} ({iec(large.largest)}); "
                       "use another one, such as XFS")  # fmt: skip
 
 
 def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
     """Whether the walk of a source would come to the destination."""
-    top, real = survey.real.rstrip("/") + "/", facts.probe.real
-    if real != survey.real and not real.startswith(top):
+    if not _is_below(facts.probe.place, survey.place):
         return False
     if facts.asked.command.one_file_system and facts.probe.device != survey.device:
         return False
-    spelled = os.path.join(source, real[len(top) :])
+    spelled = os.path.join(source, facts.probe.place[len(survey.place) :].lstrip("/"))
     skip = left_out(facts.places)
     parts = spelled.split("/")
     return not any(skip("/".join(parts[:count])) for count in range(1, len(parts) + 1))
+
+
+def _is_below(place: str, top: str) -> bool:
+    return place.startswith(top.rstrip("/") + "/")
 
 
 def _clashes(facts: Facts) -> Iterator[Finding]:
     name = facts.name
     for survey in facts.surveys.values():
         yield from _few(
-            Finding(STOP, name, f"takes {printable(a)} and {printable(b)} for one name; rename one, or use a "
-                    "filesystem that tells upper from lower case")
+            # What filters leave out is not known here.
+            Finding(WARNING if facts.asked.filters else STOP, name, f"takes {printable(a)} and {printable(b)} for one "
+                    "name; rename one, or use a filesystem that tells upper from lower case")
             for a, b in survey.clashes
         )  # fmt: skip
     if facts.asked.command.relative:
@@ -266,6 +281,11 @@ def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
         yield Finding(OK, facts.at_source(path), f"is a devicemapper loop file: {shown}")
     whiteouts = sum(survey.whiteouts for survey in facts.surveys.values())
     layers = {"overlay2", "overlay", "aufs", "fuse-overlayfs"} & set(docker.drivers)
+    skip = left_out([place for place in facts.places if place.path != docker.root])
+    parents = docker.root.split("/")
+    if any(skip("/".join(parents[:count])) for count in range(1, len(parents) + 1)):
+        text = "the preset leaves it out, with all images and containers; migrate it by itself, or give --preset none"
+        yield Finding(WARNING, name, text)
     what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
     lost = "files deleted in images would come back"
     if layers and not facts.keeps_attributes:
@@ -319,6 +339,13 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
     if 0 <= facts.probe.inodes < plan.created:
         text = f"{plan.created} inodes are needed, {facts.probe.inodes} are free; make the filesystem with more"
         yield Finding(STOP, name, text)
+    if plan.handoff:
+        yield Finding(WARNING, name, f"rsync does all of it and reads every hole: {plan.handoff}")
+    if plan.deleted:
+        shown = ", ".join(map(printable, plan.examples))
+        yield Finding(WARNING, name, f"--delete removes {_count(plan.deleted, 'name')}, such as {shown}")
+    if facts.asked.request.skip_docker_loop and not any(docker.loop_files for docker in facts.dockers):
+        yield Finding(WARNING, name, "--skip-docker-loop: no devicemapper loop file was found at the source")
     if plan.extra:
         shown = ", ".join(map(printable, plan.examples))
         text = f"not at the source, and kept: {_count(plan.extra, 'name')}, such as {shown}"

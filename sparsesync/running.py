@@ -26,6 +26,11 @@ def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
+_SSH_FAILED = 255
+_SIGNALLED = 20
+"""rsync(1), EXIT VALUES."""
+
+
 def _ends_with_us() -> Callable[[], object]:
     """What makes a new process end if we are killed: one that goes on alone would get in the way of the next run."""
     import ctypes
@@ -47,7 +52,10 @@ def run_rsync(
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
+    reached: list[int] = []
+
     def hand_on(number: int, frame: object) -> None:
+        reached.append(number)
         if process is None:
             early.append(number)
         elif process.poll() is None:
@@ -70,6 +78,8 @@ def run_rsync(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    if reached and status == _SSH_FAILED:
+        return _SIGNALLED  # the signal reached ssh, too, and rsync says what that one said
     return status if status >= 0 else 128 - status
 
 

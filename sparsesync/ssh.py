@@ -44,6 +44,9 @@ class Shell(NamedTuple):
     python: str | None = None
 
 
+_ALIVE = 15
+"""Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
+
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
 _OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
 _NO_PYTHON = 86
@@ -262,4 +265,8 @@ def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitSta
     # A socket's name is short: unix(7) allows 107 bytes, and ssh adds some of its own while it makes it.
     folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
     stack.callback(folder.cleanup)
-    return ["-o", f"ControlPath={folder.name}/s"]
+    control = ["-o", f"ControlPath={folder.name}/s"]
+    if settings.get("serveraliveinterval") == "0":
+        # A connection over which nothing comes any more would be waited for without end.
+        control += ["-o", f"ServerAliveInterval={_ALIVE}"]
+    return control

@@ -81,14 +81,15 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
     yield f"allocated    {iec(report['allocated'])}"
     sync = report.get("sync")
     if sync:
-        yield f"sent         {iec(sync['sent'])}, {_files(len(sync['seeded']))} by extents"
+        rest = " and what rsync sent, which it did not say" if sync["sent_by_rsync"] is None else ""
+        yield f"sent         {iec(sync['sent'])}{rest}, {_files(len(sync['seeded']))} by extents"
         yield f"saved        {iec(sync['saved'])}"
         if sync["later"]:
             yield f"in use       {_files(len(sync['later']))}: the final pass brings what changes, owner and mode"
     yield f"time         {duration(report['seconds'])}"
     if report["failure"]:
         yield f"failure      {printable(report['failure'])}"
-    if "downtime" in report:
+    if report.get("commands"):
         yield f"downtime     {duration(report['downtime'])}"
     verified = report.get("verified")
     if verified:

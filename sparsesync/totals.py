@@ -2,7 +2,8 @@
 
 The totals are asked for with ``--stats`` and the progress with ``--info=progress2`` (rsync(1)), both without
 thousands separators by ``--no-human-readable``. Where the user has asked for output of that kind, nothing is
-added and nothing taken away; then there is no progress while rsync runs, only in steps.
+added and nothing taken away: then there is no progress while rsync runs, and its share of what was sent is known only
+if it says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .rsync import Command
 
 _PROGRESS = re.compile(rb"\s*([0-9]+)\s+[0-9]+%\s.*", re.DOTALL)
 _TOTAL = re.compile(rb"(Number of [a-z ]+|Total [a-z ]+|Literal data|Matched data|File list [a-z ]+): ([0-9]+).*")
-_CLOSING = re.compile(rb"sent [0-9]+ bytes  received [0-9]+ bytes .*|total size is [0-9]+ .*")
+_CLOSING = re.compile(rb"sent ([0-9,]+) bytes  received ([0-9,]+) bytes .*|total size is [0-9,]+ .*")
 
 
 class Totals:
@@ -37,7 +38,6 @@ class Totals:
         """Take some output."""
         if not self.options:
             self._write(said)
-            return
         *lines, self._rest = re.split(rb"(?<=[\r\n])", self._rest + said)
         for line in lines:
             self._line(line)
@@ -50,6 +50,12 @@ class Totals:
 
     def _line(self, line: bytes) -> None:
         text = line.rstrip(b"\r\n")
+        if not self.options:
+            closing = _CLOSING.fullmatch(text)
+            if closing and closing[1]:
+                sent, received = (int(number.replace(b",", b"")) for number in closing.groups())
+                self._numbers.update({"Total bytes sent": sent, "Total bytes received": received})
+            return
         progress, total = _PROGRESS.fullmatch(text), _TOTAL.fullmatch(text)
         if progress and "--info=progress2" in self.options:
             done = int(progress[1])

@@ -2,8 +2,8 @@
 
 rsync is the judge of all but content: run once more with ``--dry-run`` it names whatever it would change, be it an
 owner, a mode, a time, an ACL or a name that is missing. It believes equal size and time, though. So with
-``--verify`` every regular file that the command covers (rsync lists them, for ``--ignore-times``) is read at both ends,
-data only, and the digests are compared: both ends work at the same time, on parts of files.
+``--verify`` every regular file that the command covers (rsync lists them, for an empty destination) is read at both
+ends, data only, and the digests are compared: both ends work at the same time, on parts of files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .asked import Asked
 from .ends import End, Range
 from .listing import Listed, parse_listing, source_path
 from .messages import printable
-from .plan import answer
+from .plan import answer, covered
 from .progress import Advance
 from .sides import Sides
 
@@ -46,7 +46,7 @@ def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
     if not asked.request.verify:
         return Verified(0, 0, differences)
     files = data = 0
-    with answer(argv, True, strict=True, more=["--ignore-times"]) as listing, ThreadPoolExecutor(1) as other:
+    with covered(argv) as listing, ThreadPoolExecutor(1) as other:
         for batch in _batches(_parts(rsync.parse(argv), parse_listing(listing), asked.path)):
             theirs = other.submit(
                 _contents, sides.destination.end, [(part.destination, part.offset, part.length) for part in batch]

@@ -21,8 +21,10 @@ from sparsesync.sides import Side
 
 GIB = 1 << 30
 HOST = Host("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
-SURVEY = Survey("/data", "d", 1, 10, 2, 100 * GIB, GIB, 100 * GIB, "/data/img", 0, 0, 0, 0, "", [], [], ["img"])
-PROBE = Probe("d", True, "/new", 2, "ext4", 50 * GIB, 1000, None, *[True] * 7, False, False)
+SURVEY = Survey(
+    "/data", "8:1 /data", "d", 1, 3, 10, 2, 100 * GIB, GIB, 100 * GIB, "/data/img", 0, 0, 0, 0, "", [], [], ["img"]
+)  # fmt: skip
+PROBE = Probe("d", True, "/new", "8:2 /new", 2, "ext4", 50 * GIB, 1000, None, False, *[True] * 7, False, True, False)
 DOCKER = Docker("/data/docker", "overlay2", ["overlay2"], [], 0)
 
 

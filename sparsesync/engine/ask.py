@@ -4,6 +4,7 @@ A question is the name of a function in one of the rooms below, which is importe
 connections ask none. The answer is a NamedTuple, which JSON can carry.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,11 +23,14 @@ QUESTIONS = {
     "in_use": ".inuse",
     "suggested": ".presets",
     "sizes": ".ask",
+    "identity": ".ask",
     "run": ".ask",
 }
 
 
 _GLANCE = 0.2
+_PATIENCE = 10
+"""Seconds that a command has to end by itself when it is interrupted."""
 
 
 def ask(question: str, **arguments: Any) -> Any:
@@ -59,6 +63,21 @@ def sizes(paths: Sequence[str]) -> Sizes:
     return Sizes(found)
 
 
+class Identity(NamedTuple):
+    """[device, inode] of a file, zeros if there is none."""
+
+    numbers: List[int]
+
+
+def identity(path: str) -> Identity:
+    """What a path leads to; the link itself if it is one, and has no slash behind it."""
+    try:
+        st = os.stat(path) if path.endswith("/") or os.path.basename(path) in (".", "..") else os.lstat(path)
+    except OSError:
+        return Identity([0, 0])
+    return Identity([st.st_dev, st.st_ino])
+
+
 class Ran(NamedTuple):
     """The exit status of a command; negative: the signal that ended it."""
 
@@ -81,6 +100,13 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
                 if given_up():
                     raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
     except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        # A second interruption must not leave it running either: it could undo what is done next.
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         raise

@@ -20,8 +20,8 @@ _MODULES = {"device-mapper": "dm_mod"}
 class Host(NamedTuple):
     """A machine: its kernel, the version of Python and of rsync (None: not installed), and whether we are root there.
 
-    ``lacks`` are those of the kernel's features asked for that are not there. Two with one ``identity`` see the same
-    files: it is the running kernel's (random(4), boot_id) and that of the mount namespace.
+    ``lacks`` are those of the kernel's features asked for that are not there. Two with one ``identity`` are one
+    machine: it is the running kernel's (random(4), boot_id).
     """
 
     system: str
@@ -32,12 +32,12 @@ class Host(NamedTuple):
     identity: str
 
 
-def host(wanted: Sequence[str] = ()) -> Host:
-    """This machine. ``wanted``: filesystem types, "loop", "device-mapper"."""
+def host(wanted: Sequence[str] = (), rsync: str = "rsync") -> Host:
+    """This machine. ``wanted``: filesystem types, "loop", "device-mapper"; ``rsync``: the program."""
     return Host(
         "{} {}".format(platform.system(), platform.release()),
         platform.python_version(),
-        _rsync(),
+        _rsync(rsync),
         os.geteuid() == 0,
         [name for name in wanted if not _has(name)],
         _identity(),
@@ -47,15 +47,15 @@ def host(wanted: Sequence[str] = ()) -> Host:
 def _identity() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return "{} {}".format(file.read().strip(), os.readlink("/proc/self/ns/mnt"))
+            return file.read().strip()
     except OSError:
         return ""  # no /proc: nothing is known
 
 
-def _rsync() -> Optional[str]:
+def _rsync(program: str) -> Optional[str]:
     try:
         done = subprocess.Popen(
-            ["rsync", "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError:
         return None

@@ -5,22 +5,29 @@ Four ways a file can change under a copy are looked for, all in /proc and /sys::
     loop      it backs a loop device                        /sys/block/loop*/loop/backing_file
     swap      it is swapped to                              /proc/swaps
     writing   a process has it open for writing             /proc/PID/fdinfo
-    overlay   it is the upper layer of a mounted overlay    /proc/self/mountinfo
+    overlay   it is the upper layer of a mounted overlay    /proc/*/mountinfo
 
-A process in a container has names of its own for the same files: "/data/x" for what is a volume to us. So a file is
-compared by where it is in its filesystem, which mountinfo (proc_pid_mountinfo(5)) tells on both sides: for a mount, its
-device and the directory of that filesystem that is seen there. Only root sees the files of others.
+A process in a container has names of its own for the same files: "/data/x" for what is a volume to us. So files are
+compared by their places (:mod:`mounts`), in all mount namespaces there are. Only root sees the files of others. Not
+found is a file that is open under another hard link's name, outside the sources.
 """
 
+import fcntl
 import os
 import re
 import stat
+import struct
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .presets import swap_files
+from . import presets
+from .mounts import Mount, Place, inside, is_below, mounts, namespace, namespaces, place
 
-_MANY = 1000
+_MANY = 4000
 """How many are told at the most."""
+
+_LOOP_GET_STATUS64 = 0x4C05
+_LOOP_INFO64 = struct.Struct("=QQQ")
+"""struct loop_info64 begins with the device and the inode of the backing file: linux/loop.h, loop(4)."""
 
 
 class InUse(NamedTuple):
@@ -39,20 +46,14 @@ class AllInUse(NamedTuple):
     more: int
 
 
-class _Mount(NamedTuple):
-    device: str
-    root: str
-    point: str
-    type: str
-    source: str
-    options: str
-
-
-def in_use(sources: Sequence[str]) -> AllInUse:
-    """The files in use at or below ``sources``."""
+def in_use(sources: Sequence[str], places: Sequence[Sequence[str]] = ()) -> AllInUse:
+    """The files in use at or below ``sources``, but for those in ``places``, each as a list: :class:`presets.Place`."""
     found: List[InUse] = []
     more = 0
+    skip = presets.left_out([presets.Place(*each) for each in places])
     for each in _found(sources):
+        if skip(each.path):
+            continue
         if len(found) < _MANY:
             found.append(each)
         else:
@@ -61,106 +62,106 @@ def in_use(sources: Sequence[str]) -> AllInUse:
 
 
 def _found(sources: Sequence[str]) -> Iterator[InUse]:
-    ours = _mounts("self")
-    trees = _Trees(sources, list(ours.values()))
-    for path, holder in _loop_files(list(ours.values())):
+    everywhere = list(namespaces())
+    trees = _Trees(sources, list(everywhere[0].values()))
+    for each in _loops(trees, everywhere):
+        yield each
+    for path in presets.swap_files():
         for here in trees.spelled(path):
-            yield InUse(here, "loop", holder, 1)
-    for path in swap_files():
-        for here in trees.spelled(path):
-            yield InUse(here, "swap", "swap space", 1)
-    for mount in ours.values():
-        upper = re.search(r"(?:^|,)upperdir=([^,]+)", mount.options) if mount.type == "overlay" else None
-        for here in trees.spelled(upper.group(1)) if upper else ():
-            yield InUse(here, "overlay", "the overlay at " + mount.point, 1)
-    for each in _written(trees, ours):
+            yield InUse(here, "swap", "swap space", os.stat(here).st_nlink)
+    told = set()
+    for one in everywhere:
+        for mount in one.values():
+            upper = re.search(r"(?:^|,)upperdir=([^,]+)", mount.options) if mount.type == "overlay" else None
+            where = place(upper.group(1), one.values()) if upper else None
+            for here in trees.at(where) if where else ():
+                if here not in told:
+                    told.add(here)
+                    yield InUse(here, "overlay", "the overlay at " + mount.point, 1)
+    for each in _written(trees, everywhere[0]):
         yield each
 
 
 class _Trees:
-    """The sources, by where they are in their filesystems."""
+    """The sources, by their places."""
 
-    def __init__(self, sources: Sequence[str], mounts: Sequence[_Mount]) -> None:
-        self._mounts = mounts
-        self._sources = [(source, place) for source, place in ((s, self._place(s)) for s in sources) if place]
+    def __init__(self, sources: Sequence[str], ours: Sequence[Mount]) -> None:
+        self._ours = ours
+        known = [(source, self._place(source)) for source in sources]
+        self._sources = [(source, where) for source, where in known if where is not None]
         self.devices = {os.stat(source).st_dev for source, _ in self._sources}
 
-    def _place(self, path: str) -> Optional[Tuple[str, str]]:
+    def _place(self, path: str) -> Optional[Place]:
         real = os.path.realpath(path)
-        # Later mounts lie over earlier ones.
-        on = [mount for mount in self._mounts if _is_below(real, mount.point)]
-        if not on or not os.path.exists(real):
-            return None
-        longest = max(len(mount.point) for mount in on)
-        mount = [mount for mount in on if len(mount.point) == longest][-1]
-        return _inside(mount, real)
+        return place(real, self._ours) if os.path.exists(real) else None
 
     def spelled(self, path: str) -> Iterator[str]:
         """A path of this machine as it is spelled from each source on that it is in."""
-        place = self._place(path)
-        if place:
-            for name in self.at(place):
-                yield name
+        where = self._place(path)
+        return self.at(where) if where else iter(())
 
-    def at(self, place: Tuple[str, str]) -> Iterator[str]:
-        device, inside = place
-        for source, (of, top) in self._sources:
-            if device == of and _is_below(inside, top):
-                rest = inside[len(top) :].lstrip("/")
+    def at(self, where: Place) -> Iterator[str]:
+        """What is at a place as it is spelled from each source on."""
+        for source, (device, top) in self._sources:
+            if where[0] == device and is_below(where[1], top):
+                rest = where[1][len(top) :].lstrip("/")
                 yield os.path.join(source, rest) if rest else source
 
 
-def _inside(mount: _Mount, path: str) -> Tuple[str, str]:
-    """(the device, the path in the filesystem) of a path below a mount."""
-    rest = path[len(mount.point) :].lstrip("/")
-    return mount.device, os.path.normpath(os.path.join(mount.root, rest))
-
-
-def _is_below(path: str, top: str) -> bool:
-    return path == top or path.startswith(top if top.endswith("/") else top + "/")
-
-
-def _mounts(process: str) -> Dict[str, _Mount]:
-    """The mounts a process sees, by their ids."""
-    mounts: Dict[str, _Mount] = {}
-    try:
-        with open("/proc/{}/mountinfo".format(process), "rb") as table:
-            for line in table:
-                fields = [_plain(field) for field in line.split()]
-                rest = fields[fields.index("-") + 1 :] + ["", "", ""]
-                mounts[fields[0]] = _Mount(fields[2], fields[3], fields[4], rest[0], rest[1], rest[2])
-    except (OSError, ValueError):
-        pass  # the process has ended, or is not ours to look at
-    return mounts
-
-
-def _plain(field: bytes) -> str:
-    """A field as it was before the kernel escaped its blanks."""
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code.group(1), 8)]), field))
-
-
-def _loop_files(mounts: Sequence[_Mount]) -> Iterator[Tuple[str, str]]:
-    """(backing file, who uses it) of each loop device that may write."""
+def _loops(trees: _Trees, everywhere: Sequence[Dict[str, Mount]]) -> Iterator[InUse]:
+    """The files behind loop devices that may write."""
     block = "/sys/block"
     for name in sorted(_listed(block)):
         path = _read(os.path.join(block, name, "loop/backing_file")) if name.startswith("loop") else ""
         if not path or _read(os.path.join(block, name, "ro")) == "1":
             continue
         device = "/dev/" + name
-        users = ["mounted at " + mount.point for mount in mounts if re.fullmatch(device + r"(?:p\d+)?", mount.source)]
+        points = [mount.point for one in everywhere for mount in one.values() if _is_of(mount.source, device)]
+        users = ["mounted at " + point for point in dict.fromkeys(points)]
         for holder in _listed(os.path.join(block, name, "holders")):
             called = _read(os.path.join(block, holder, "dm/name"))
             users.append("held by " + (called or holder))
-        yield path, ", ".join([device] + users)
+        known = _backing(device)
+        # The path is a name in the namespace of whoever attached it, which is not told.
+        places = [place(path, one.values()) for one in everywhere]
+        for here in dict.fromkeys(here for where in places if where for here in trees.at(where)):
+            try:
+                st = os.stat(here)
+            except OSError:
+                continue
+            if known is None or known == (st.st_dev, st.st_ino):
+                yield InUse(here, "loop", ", ".join([device] + users), st.st_nlink)
 
 
-def _written(trees: _Trees, ours: Dict[str, _Mount]) -> Iterator[InUse]:
-    our_namespace = _link("/proc/self/ns/mnt")
+def _is_of(source: str, device: str) -> bool:
+    return re.fullmatch(re.escape(device) + r"(?:p\d+)?", source) is not None
+
+
+def _backing(device: str) -> Optional[Tuple[int, int]]:
+    """(device, inode) of the file behind a loop device; None if that is not for us to know."""
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        info = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(512))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    number, inode, _ = _LOOP_INFO64.unpack_from(info)
+    # The kernel encodes the number as new_encode_dev() does: linux/kdev_t.h.
+    major, minor = (number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00)
+    return os.makedev(major, minor), inode
+
+
+def _written(trees: _Trees, ours: Dict[str, Mount]) -> Iterator[InUse]:
+    our_namespace = namespace("self")
     told = set()  # a process may have a file open many times
     for process in filter(str.isdigit, _listed("/proc")):
         if process == str(os.getpid()):
             continue  # our own output may go to a file there
-        mounts: Optional[Dict[str, _Mount]] = None
+        its: Optional[Dict[str, Mount]] = None
         for number in _listed("/proc/{}/fd".format(process)):
             fd = "/proc/{}/fd/{}".format(process, number)
             path = _link(fd)
@@ -176,17 +177,24 @@ def _written(trees: _Trees, ours: Dict[str, _Mount]) -> Iterator[InUse]:
             info = dict(line.split(":", 1) for line in about if ":" in line)
             if int(info.get("flags", "0"), 8) & os.O_ACCMODE == os.O_RDONLY:
                 continue
-            if mounts is None:
-                shared = _link("/proc/{}/ns/mnt".format(process)) == our_namespace
-                mounts = ours if shared else _mounts(process)
-            mount = mounts.get(info.get("mnt_id", "").strip())
-            if mount is None or not _is_below(path, mount.point):
+            if its is None:
+                its = ours if namespace(process) == our_namespace else mounts(process)
+            mount = its.get(info.get("mnt_id", "").strip())
+            if mount is None or not is_below(path, mount.point):
                 continue
-            for here in trees.at(_inside(mount, path)):
+            links = st.st_nlink
+            if path.endswith(_DELETED):
+                # It has lost this name and still has another, which is not told.
+                path, links = path[: -len(_DELETED)], links + 1
+            for here in trees.at(inside(mount, path)):
                 if (process, here) not in told:
                     told.add((process, here))
                     command = _read("/proc/{}/comm".format(process)) or "?"
-                    yield InUse(here, "writing", "{} (process {})".format(command, process), st.st_nlink)
+                    yield InUse(here, "writing", "{} (process {})".format(command, process), links)
+
+
+_DELETED = " (deleted)"
+"""What the kernel adds to the name of a file that has lost it: proc_pid_fd(5)."""
 
 
 def _listed(path: str) -> List[str]:

@@ -252,7 +252,8 @@ def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
             for packed in _digested(fd, offset, min(size, offset + length), size, digest, False):
                 whole.update(packed)
                 blocks += len(packed) // _PACKED.size
-            return [size, min(blocks * BLOCK, length), whole.digest().hex()[: 2 * DIGEST]]
+            data = max(0, min(blocks * BLOCK, length, size - offset))
+            return [size, data, whole.digest().hex()[: 2 * DIGEST]]
     finally:
         os.close(fd)
 

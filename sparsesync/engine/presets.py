@@ -5,6 +5,7 @@ of rsync: ``sparsesync.exclude`` turns the places into patterns, anchored to the
 machine, its Docker and its swap files, is seen only on that machine; so this is part of the engine.
 """
 
+import glob
 import json
 import os
 import re
@@ -40,8 +41,12 @@ _VIEWS = {
 LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")
 """The pool of devicemapper on loop devices: sparse files that a running daemon has attached."""
 
-DRIVERS = ("devicemapper", "overlay2", "overlay", "fuse-overlayfs", "aufs", "zfs", "btrfs", "vfs")
-"""The storage drivers' folders in a data root."""
+# By what a data root is known: a storage driver's folder, and in it what that driver makes. The folder's name alone
+# says nothing: a kernel's sources have an fs/btrfs.
+_DRIVERS = (
+    "devicemapper/devicemapper", "devicemapper/mnt", "overlay2/*/diff", "overlay2/l", "overlay/*/upper", "aufs/diff",
+    "fuse-overlayfs/*/diff", "fuse-overlayfs/l", "zfs/graph", "btrfs/subvolumes", "vfs/dir",
+)  # fmt: skip
 
 _SYSTEM = (
     ("proc", "/*", _KERNEL),
@@ -116,7 +121,7 @@ def left_out(places: Sequence[Place]) -> Callable[[str], bool]:
 
 def docker_roots(source: str) -> List[str]:
     """The Docker data roots at or below ``source``: itself by its looks, the machine's, that of a system's tree."""
-    roots = [source] if _is_data_root(source) else []
+    roots = [source] if is_data_root(source) else []
     configured = [_below(source, data_root())]
     if _is_system(source):
         configured.append(os.path.join(source, data_root(daemon_json(source)).lstrip("/")))
@@ -142,8 +147,9 @@ def _docker(source: str, loop: bool) -> Iterator[Place]:
                 yield Place(source, os.path.join(root, path), "", _POOL)
 
 
-def _is_data_root(path: str) -> bool:
-    return any(os.path.isdir(os.path.join(path, driver)) for driver in DRIVERS)
+def is_data_root(path: str) -> bool:
+    """Whether a directory looks like a data root of Docker's."""
+    return any(glob.glob(os.path.join(glob.escape(path), pattern)) for pattern in _DRIVERS)
 
 
 def data_root(configuration: Optional[str] = None) -> str:

@@ -14,9 +14,12 @@ from typing import Callable, Iterator, NamedTuple, Optional
 
 from . import fileio
 from .extents import allocated, filesystem_type
+from .mounts import told
 
 _HOLE = 8 << 20
 _MIB = 1 << 20
+_TRIED = ("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "folds", "nanoseconds")
+_MTIME = 1600000000123456789
 
 _ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, permissions, who)
@@ -31,19 +34,22 @@ class Probe(NamedTuple):
     """A destination, and the filesystem it is on or will be on.
 
     ``kind`` is the letter ls(1) has for its type, "" if it is not there; ``parent`` whether its directory is there.
-    ``real`` is its path without symlinks, ``device`` its filesystem's number and ``type`` that one's type;
-    ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is why nothing can be written there, else None.
-    ``largest``: a file of the size asked for can be made. ``busy``: a migration is running into it.
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
+    that one's number and ``type`` its type; ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is why nothing
+    can be written there, else None; ``full``: because there is no room. ``largest``: a file of the size asked for can
+    be made. ``nanoseconds``: so fine are times there. ``busy``: a migration is running into it.
     """
 
     kind: str
     parent: bool
     real: str
+    place: str
     device: int
     type: str
     free: int
     inodes: int
     refused: Optional[str]
+    full: bool
     holes: bool
     punch: bool
     clone: bool
@@ -52,6 +58,7 @@ class Probe(NamedTuple):
     acls: bool
     largest: bool
     folds: bool
+    nanoseconds: bool
     busy: bool
 
 
@@ -67,21 +74,25 @@ def probe(path: str, largest: int = 0) -> Probe:
     space = os.statvfs(holder)
     device = os.stat(holder).st_dev
     refused = None
-    tried = dict.fromkeys(("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "folds"), False)
+    full = False
+    tried = dict.fromkeys(_TRIED, False)
     try:
         with _scratch(holder) as (fd, name):
             tried = _try(fd, name, holder, largest)
     except OSError as error:
         refused = os.strerror(error.errno) if error.errno else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Probe(
         kind,
         parent,
         os.path.realpath(path),
+        told(path),
         device,
         filesystem_type(device) or "",
         fileio.free_space(space),
         space.f_favail if space.f_files else -1,
         refused,
+        full,
         busy=exists and _is_locked(path),
         **tried
     )
@@ -102,11 +113,8 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
     os.ftruncate(fd, _HOLE)
     os.pwrite(fd, b"x" * _MIB, _HOLE - _MIB)
     holes = allocated(os.fstat(fd)) < _HOLE // 2
-    os.fsync(fd)
-    before = allocated(os.fstat(fd))
     fileio.punch(fd, _HOLE - _MIB, _MIB)
-    os.fsync(fd)
-    punched = holes and allocated(os.fstat(fd)) < before
+    punched = holes and not fileio.has_data(fd, _HOLE - _MIB, _MIB)
     with _scratch(directory) as (other, _):
         cloned = _works(lambda: fcntl.ioctl(other, fileio.FICLONE, fd))
     large = True
@@ -121,7 +129,13 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
         "acls": _works(lambda: os.setxattr(fd, "system.posix_acl_access", _ACL)),
         "largest": large,
         "folds": os.path.lexists(name[:-1] + "A"),
+        "nanoseconds": _keeps_time(fd),
     }
+
+
+def _keeps_time(fd: int) -> bool:
+    os.utime(fd, ns=(_MTIME, _MTIME))
+    return os.fstat(fd).st_mtime_ns == _MTIME
 
 
 def _works(call: Callable[[], object]) -> bool:

@@ -8,9 +8,10 @@ without upper and lower case takes for one.
 
 import os
 import stat
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .extents import allocated, filesystem_type
+from .mounts import told
 from .presets import Place, left_out
 
 _MANY = 1000
@@ -20,14 +21,17 @@ _MANY = 1000
 class Survey(NamedTuple):
     """What is in a tree. ``kind`` is the letter ls(1) has for the type of the source itself, "" if it is not there.
 
-    ``real`` is its path without symlinks and ``device`` its filesystem's number. ``whiteouts`` are device nodes
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
+    that one's number and ``inode`` its own. ``whiteouts`` are device nodes
     0:0 (overlayfs), ``foreign`` files of other owners than us, ``unreadable`` what could not be looked at, with
     ``example`` one of those. ``mounts`` are [path, filesystem type], ``clashes`` [path, path].
     """
 
     real: str
+    place: str
     kind: str
     device: int
+    inode: int
     files: int
     others: int
     size: int
@@ -53,7 +57,7 @@ def survey(
     try:
         st = os.stat(source) if slash else os.lstat(source)
     except (FileNotFoundError, NotADirectoryError):
-        return walk.result(os.path.realpath(source), "", 0, [])
+        return walk.result(source, None, [])
     names: List[str] = []
     walk.count(source, st)
     if stat.S_ISDIR(st.st_mode):
@@ -62,7 +66,7 @@ def survey(
         except OSError as error:
             walk.unreadable(source, error)
         walk.run(source, st.st_dev)
-    return walk.result(os.path.realpath(source), stat.filemode(st.st_mode)[0], st.st_dev, names)
+    return walk.result(source, st, names)
 
 
 class _Walk:
@@ -78,9 +82,11 @@ class _Walk:
         self._seen: Set[Tuple[int, int]] = set()
         self._us = os.geteuid()
 
-    def result(self, real: str, kind: str, device: int, names: List[str]) -> Survey:
+    def result(self, source: str, st: Optional[os.stat_result], names: List[str]) -> Survey:
         return Survey(
-            real=real, kind=kind, device=device, names=names, mounts=self.mounts, clashes=self.clashes,
+            real=os.path.realpath(source), place=told(source), kind=stat.filemode(st.st_mode)[0] if st else "",
+            device=st.st_dev if st else 0, inode=st.st_ino if st else 0,
+            names=names, mounts=self.mounts, clashes=self.clashes,
             largest=self.largest[0], largest_path=self.largest[1],
             unreadable=self.troubles[0], example=self.troubles[1], **self.sums
         )  # fmt: skip

@@ -389,7 +389,8 @@ def test_a_difference_after_the_final_pass(tree: Path) -> None:
     assert migrate("--final", f"{tree}/src/", tree / "dst").returncode == 0
     done = migrate("--final", "--verify", "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst")
     assert done.returncode == 1 and (tree / "again").exists(), done
-    assert "disk: its content differs" in done.stdout and "1 names differ after the final pass" in done.stderr
+    assert "disk: its content differs" in done.stdout
+    assert "1 name differs after the final pass; remove what differs at the destination" in done.stderr
 
 
 def test_a_killed_migration_ends_its_rsync(tree: Path) -> None:
@@ -426,7 +427,7 @@ def test_a_killed_migration_ends_its_rsync(tree: Path) -> None:
         (["{}/src/", "{}/dst", "--", "--remove-source-files"], "a migration leaves its source alone"),
         (["{}/src/", "{}/dst", "--", "more"], "behind -- there are only options of rsync"),
         (["host::module", "{}/dst"], "an rsync daemon is at the other end"),
-        (["one:{}/src", "two:{}/dst"], "name one other host"),
+        (["one:{}/src", "two:{}/dst"], "one of the two ends has to be on this host"),
     ],
 )  # fmt: skip
 def test_bad_command_lines(tree: Path, arguments: list[str], said: str) -> None:
@@ -613,3 +614,167 @@ def test_a_report_of_what_failed(tree: Path) -> None:
         assert report == json.loads((tree / "report").read_text())
         assert done.returncode == report["status"] == 1
         assert done.stderr == f"sparsesync: {report['failure']}\n"
+
+
+def test_a_source_that_the_destination_holds(tree: Path, server: Sshd) -> None:
+    """With --delete it would remove itself, by whatever name the two are called."""
+    for destination in (f"{tree}/", f"far:{tree}/"):
+        done = migrate("--check", f"{tree}/src/", destination, "--", "--delete", rsh=server.rsh)
+        check_stops(done, f"{destination}: holds the source {tree}/src/, which --delete would remove; name another place")
+        assert migrate("--check", f"{tree}/src/", destination, rsh=server.rsh).returncode == 0
+    for destination in (tree / "src", f"far:{tree}/src"):
+        done = migrate("--check", f"{tree}/src/", destination, rsh=server.rsh)
+        check_stops(done, f"{destination}: is the source {tree}/src/ itself; name another place")
+    (tree / "elsewhere").mkdir()
+    command("mount", "--bind", tree / "src/below", tree / "elsewhere")
+    try:
+        (stop,) = lines(migrate("--check", f"{tree}/src/", tree / "elsewhere/new"), "stop")
+        assert stop.startswith(f"{tree}/elsewhere/new: is inside the source {tree}/src/")
+    finally:
+        command("umount", tree / "elsewhere")
+
+
+def test_a_source_that_is_unmounted_by_before(tree: Path) -> None:
+    """With --delete an empty directory would empty the destination."""
+    with filesystem("ext4", tree / "disk", "64M") as mounted:
+        (mounted / "precious").write_text("data\n")
+        assert migrate(f"{mounted}/", tree / "dst").returncode == 0
+        again = ["--on-failure", f"mount -o loop {tree}/disk/image {mounted}"]
+        where = f"{mounted}/", tree / "dst", "--", "--delete"
+        done = migrate("--final", "--before", f"umount {mounted}", *again, *where)
+        assert done.returncode == 1 and (tree / "dst/precious").exists(), done
+        assert "was mounted, unmounted or replaced since it was looked at; nothing was copied" in done.stderr
+
+
+def test_what_delete_removes_is_told(tree: Path) -> None:
+    (tree / "dst/old").mkdir(parents=True)
+    (tree / "dst/old/file").write_text("")
+    done = migrate("--check", "--json", f"{tree}/src/", tree / "dst", "--", "--delete")
+    report = json.loads(done.stdout)
+    assert report["plan"]["deleted"] == 2 and (tree / "dst/old").exists()
+    assert f"{tree}/dst: --delete removes 2 names, such as " in " ".join(
+        f"{each['subject']}: {each['text']}" for each in report["findings"] if each["level"] == "warning"
+    )
+
+
+def test_options_are_rsyncs_to_judge_before_anything_is_stopped(tree: Path) -> None:
+    for option in ("--bogus", "--exclude-from=/no such file"):
+        done = migrate("--final", "--before", f"touch {tree}/stopped", f"{tree}/src/", tree / "dst", "--", option)
+        assert done.returncode in (1, 11) and not (tree / "stopped").exists(), done
+        assert option.partition("=")[2] in done.stderr and done.stderr.count("\n") == 1
+    done = migrate("--check", "--report", tree / "no/report", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 1 and done.stderr == f"sparsesync: {tree}/no/report: its directory is not there\n"
+
+
+@pytest.mark.parametrize("option", ["-u", "--ignore-existing", "--size-only", "--existing"])
+def test_every_file_is_verified_whatever_rsync_would_leave_alone(tree: Path, option: str) -> None:
+    shutil.copytree(tree / "src", tree / "dst", symlinks=True)
+    (tree / "dst/below/plain").write_text("other\n")
+    os.utime(tree / "dst/below/plain", (time.time() + 1000,) * 2)
+    done = migrate("--final", "--verify", f"{tree}/src/", tree / "dst", "--", option)
+    assert done.returncode == 1 and "below/plain: its content differs" in done.stdout, done
+
+
+def test_live_files_may_differ_and_no_others(tree: Path) -> None:
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    st = os.stat(tree / "dst/disk")
+    with open(tree / "dst/disk", "r+b") as disk:
+        os.pwrite(disk.fileno(), b"bad", 40 * MIB)
+    os.utime(tree / "dst/disk", ns=(st.st_atime_ns, st.st_mtime_ns))
+    live = ["--final", "--verify", "--allow-live", f"{tree}/src/", tree / "dst"]
+    assert migrate(*live).returncode == 1
+    with open(tree / "src/disk", "r+b"):
+        done = migrate(*live)
+        assert done.returncode == 0 and "disk: its content differs" in done.stdout, done
+
+
+def test_a_change_within_the_second_of_the_first_pass(tree: Path) -> None:
+    """rsync alone compares whole seconds."""
+    for content, nanoseconds in (("A" * 8192, 200_000_000), ("B" * 8192, 800_000_000)):
+        (tree / "src/database").write_text(content)
+        os.utime(tree / "src/database", ns=(0, 1_700_000_000 * 10**9 + nanoseconds))
+        assert migrate("--final", f"{tree}/src/", tree / "dst").returncode == 0
+        assert same_content(tree / "src/database", tree / "dst/database")
+
+
+def test_a_live_sparse_file_with_several_names(tree: Path) -> None:
+    os.link(tree / "src/disk", tree / "src/below/another")
+    os.link(tree / "src/disk", tree / "src/a third")
+    with open(tree / "src/disk", "r+b") as disk:
+        os.pwrite(disk.fileno(), b"new", 3 * MIB)
+        done = migrate("--json", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0 and json.loads(done.stdout)["sync"]["later"] == ["a third", "below/another", "disk"]
+    assert json.loads(done.stdout)["sync"]["written_by_rsync"] < MIB
+    assert migrate("--final", "--verify", f"{tree}/src/", tree / "dst").returncode == 0
+    assert differs(tree / "src", tree / "dst") == "" and allocated(tree / "dst/disk") < 3 * MIB
+
+
+def test_room_for_a_plain_file_that_is_replaced(tree: Path) -> None:
+    with filesystem("ext4", tree / "small", "64M") as small:
+        (tree / "src/plain").write_bytes(os.urandom(30 * MIB))
+        assert migrate(f"{tree}/src/", small / "dst").returncode == 0
+        with open(tree / "src/plain", "r+b") as plain:
+            plain.write(b"!")
+        done = migrate("--check", "--final", f"{tree}/src/", small / "dst")
+        assert done.returncode == 1 and "are needed while a file is replaced" in lines(done, "stop")[0], done
+        assert migrate("--final", f"{tree}/src/", small / "dst", "--", "--inplace").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_command_that_will_not_end(tree: Path, number: int) -> None:
+    """Twice interrupted, it does not go on beside what starts the services again."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsesync", "migrate", "--final",
+         "--before", f"trap '' TERM; echo $$ > {tree}/pid; touch {tree}/stopped; while :; do sleep 1; done",
+         "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if (tree / "stopped").exists():
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        time.sleep(0.5)
+        process.send_signal(number)
+        assert process.wait(30) == 20
+    finally:
+        process.kill()
+    assert (tree / "again").exists()
+    assert not Path(f"/proc/{(tree / 'pid').read_text().strip()}").exists()
+
+
+def test_services_over_there_are_stopped_first(tree: Path) -> None:
+    log = tree / "log"
+    options = ["--after-dest", f"echo new >> {log}; false", "--on-failure", f"echo old >> {log}"]
+    done = migrate("--final", *options, f"{tree}/src/", tree / "dst")
+    assert done.returncode == 1 and "what --after-dest has started on this host may be running there" in done.stderr
+    done = migrate("--final", *options, "--on-failure-dest", f"echo stopped >> {log}", f"{tree}/src/", tree / "dst")
+    assert log.read_text().split() == ["new", "old", "new", "stopped", "old"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--verify", "--final", "far:/a/", "far:/b/", "{}/dst"], "pull one source at a time"),
+        (["{}/src/", "far:/a*/"], "far:/a*/: wildcards are for the far shell; name the path itself"),
+        (["--exclude-from", "-", "{}/src/", "{}/dst"], "standard input can be read once"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_proved_or_planned(tree: Path, arguments: list[str], said: str) -> None:
+    done = migrate(*(word.format(tree) for word in arguments))
+    assert done.returncode == 1 and said.replace("far:/a*/:", "/a*/:") in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_name_alone_does_not_make_a_docker_host(tree: Path) -> None:
+    (tree / "src/zfs").mkdir()
+    (tree / "src/tmp").mkdir()
+    (tree / "src/tmp/thesis").write_text("important\n")
+    assert "preset none" in migrate(f"{tree}/src/", tree / "dst").stdout
+    assert (tree / "dst/tmp/thesis").exists()
+    (tree / "host/mnt/docker/overlay2/l").mkdir(parents=True)
+    for name in ("etc/docker", "proc", "usr"):
+        (tree / "host" / name).mkdir(parents=True)
+    (tree / "host/etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}')
+    done = migrate("--check", f"{tree}/host/", tree / "dst2")
+    assert f"{tree}/host/mnt/docker: the preset leaves it out, with all images and containers" in done.stdout
