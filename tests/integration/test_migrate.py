@@ -620,7 +620,8 @@ def test_a_source_that_the_destination_holds(tree: Path, server: Sshd) -> None:
     """With --delete it would remove itself, by whatever name the two are called."""
     for destination in (f"{tree}/", f"far:{tree}/"):
         done = migrate("--check", f"{tree}/src/", destination, "--", "--delete", rsh=server.rsh)
-        check_stops(done, f"{destination}: holds the source {tree}/src/, which --delete would remove; name another place")
+        holds = f"holds the source {tree}/src/, which --delete would remove; name another place"
+        check_stops(done, f"{destination}: {holds}")
         assert migrate("--check", f"{tree}/src/", destination, rsh=server.rsh).returncode == 0
     for destination in (tree / "src", f"far:{tree}/src"):
         done = migrate("--check", f"{tree}/src/", destination, rsh=server.rsh)
@@ -668,11 +669,12 @@ def test_options_are_rsyncs_to_judge_before_anything_is_stopped(tree: Path) -> N
 
 @pytest.mark.parametrize("option", ["-u", "--ignore-existing", "--size-only", "--existing"])
 def test_every_file_is_verified_whatever_rsync_would_leave_alone(tree: Path, option: str) -> None:
+    (tree / "src/single").write_text("plain\n")
     shutil.copytree(tree / "src", tree / "dst", symlinks=True)
-    (tree / "dst/below/plain").write_text("other\n")
-    os.utime(tree / "dst/below/plain", (time.time() + 1000,) * 2)
+    (tree / "dst/single").write_text("other\n")
+    os.utime(tree / "dst/single", (time.time() + 1000,) * 2)
     done = migrate("--final", "--verify", f"{tree}/src/", tree / "dst", "--", option)
-    assert done.returncode == 1 and "below/plain: its content differs" in done.stdout, done
+    assert done.returncode == 1 and "single: its content differs" in done.stdout, done
 
 
 def test_live_files_may_differ_and_no_others(tree: Path) -> None:
