@@ -667,7 +667,7 @@ def test_options_are_rsyncs_to_judge_before_anything_is_stopped(tree: Path) -> N
     assert done.returncode == 1 and done.stderr == f"sparsesync: {tree}/no/report: its directory is not there\n"
 
 
-@pytest.mark.parametrize("option", ["-u", "--ignore-existing", "--size-only", "--existing"])
+@pytest.mark.parametrize("option", ["-u", "--ignore-existing", "--size-only"])
 def test_every_file_is_verified_whatever_rsync_would_leave_alone(tree: Path, option: str) -> None:
     (tree / "src/single").write_text("plain\n")
     shutil.copytree(tree / "src", tree / "dst", symlinks=True)
