@@ -48,12 +48,17 @@ def markdown(results: dict[str, Any], plots: Iterable[tuple[str, str]] = ()) -> 
         for verdict in goals.judge(results)
     ))  # fmt: skip
     yield "\n## Each case\n"
-    yield "The median, and the ratio to the fastest peer: below 1 is faster than all of them.\n"
+    yield "Medians, and the ratio of the fastest of ours to the fastest peer: below 1 is faster than all of them.\n"
     lines = filter(None, map(_line, results["cases"]))
     yield from _table(["case", "sparsesync", "fastest peer", "ratio", "rsync"], lines)
     for file, title in plots:
         yield f"\n![{title}]({file})"
-    yield "\n## Every contender"
+    yield "\n## Every contender\n"
+    yield (
+        "Ratios are to the fastest peer. Memory is the peak of the largest process of a command; less than "
+        f"{iec(results['floor'])} cannot be told. Read and written are the bytes of all its system calls, pipes and "
+        "sockets among them, at this end. On the wire is both ways, with all headers."
+    )
     for case in results["cases"]:
         yield from _detail(case)
 

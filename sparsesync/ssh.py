@@ -60,10 +60,10 @@ _STAGE_ONE = (
     'f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
 )
 
-# Stage two imports the engine from memory: ``sources`` are the texts by module name.
+# Stage two reads on, and imports the engine from memory: ``sources`` are the texts by module name.
 _STAGE_TWO = """
 import sys, zlib, json, importlib.abc, importlib.machinery
-sources = json.loads(zlib.decompress(packed).decode())
+sources = json.loads(zlib.decompress(f.read(%d)).decode())
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name in sources:
@@ -79,7 +79,7 @@ sys.exit(main())
 
 
 def _program() -> bytes:
-    """What is sent to the far Python: a length, and the two stages' worth of sources."""
+    """What is sent to the far Python: the length of stage two, that, and the sources."""
     import json
 
     folder = Path(__file__).parent / "engine"
@@ -87,8 +87,8 @@ def _program() -> bytes:
     sources["sparsesync.engine"] = sources.pop("sparsesync.engine.__init__")
     sources["sparsesync"] = ""
     packed = zlib.compress(json.dumps(sources).encode("ascii"), 9)
-    stage_two = f"packed = {packed!r}\n{_STAGE_TWO}".encode("ascii")
-    return b"%d\n" % len(stage_two) + stage_two
+    stage_two = (_STAGE_TWO % len(packed)).encode("ascii")
+    return b"%d\n" % len(stage_two) + stage_two + packed
 
 
 def _remote_command(shell: Shell) -> str:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine import protocol
-from sparsesync.engine.capabilities import capabilities
+from sparsesync.engine.capabilities import Digest, capabilities
 from sparsesync.engine.link import Link
 from sparsesync.engine.outgoing import outgoing
 from sparsesync.engine.place import Place, Result
@@ -201,6 +201,30 @@ def test_a_block_of_which_each_half_is_somewhere_else(tmp_path: Path, place: Pla
     outcome = transfer([(tmp_path / "source/f", "f")], place)
     assert (outcome.errors, outcome.left("f"), outcome.sent) == ([], None, 4096)
     assert (tmp_path / "target/f").read_bytes() == content
+
+
+@pytest.mark.parametrize("changed", [0, 4096])
+def test_each_block_is_hashed_once_at_each_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
+    """In place, where nothing has to be read again to be copied."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/f").write_bytes(noise(1024 * KIB))
+    (tmp_path / "source/f").write_bytes(noise(changed, 6) + noise(1024 * KIB)[changed:])
+    hashed: list[int] = []
+    real = Digest.of
+
+    def of(self: Digest, data: Any) -> bytes:
+        hashed.append(len(data))
+        return real(self, data)
+
+    monkeypatch.setattr(Digest, "of", of)
+    place = Place(str(tmp_path / "target"), inplace=True)
+    outcome = transfer([(tmp_path / "source/f", "f")], place)
+    place.close()
+    assert (outcome.errors, outcome.left("f"), outcome.sent) == ([], None, changed)
+    assert (tmp_path / "target/f").read_bytes() == (tmp_path / "source/f").read_bytes()
+    # Of a block that differs its parts are asked for too, and what is left of it goes into the guard.
+    assert sum(hashed) <= 2 * 1024 * KIB + (4 * 64 * KIB if changed else 0)
 
 
 # Hostile senders

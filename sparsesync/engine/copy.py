@@ -14,7 +14,8 @@ from: all data extents, those found by looking for zeros as well, or those that 
 On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
 server can copy by itself. On a local disk that call is a copy in the page cache on
 one core, and two threads that read and write are faster: a thread of its own takes
-pieces of the large extents while the caller's thread goes on mapping and takes the rest.
+pieces of the large extents while the caller's thread goes on mapping and takes the rest. So it is with the
+comparing of two files for an update in place.
 
 Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
 """
@@ -22,7 +23,9 @@ Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
 import errno
 import os
 import stat
-from typing import Callable, Iterable, Iterator, Optional, Tuple
+from collections import deque
+from functools import partial
+from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from .delta import BUFFER, TruncatedError, differing
 from .extents import Extent, allocated, extents, file_size, is_view, looks_sparse, nonzero
@@ -32,6 +35,12 @@ Progress = Optional[Callable[[int], object]]
 
 PIECE = 256 * 1024
 """How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""
+
+_COMPARED = 1 << 20
+"""How much one thread compares at a time."""
+
+_BEHIND = 64
+"""Pieces that are compared before one that is not: then it is waited for."""
 
 _TELL_EVERY = 1 << 20
 
@@ -159,22 +168,61 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
     if file_size(target.fd) != size:
         os.ftruncate(target.fd, size)
     end = 0
-    buffers = bytearray(BUFFER), bytearray(BUFFER)
-    for offset, length in ranges:
-        target.punch(end, offset - end)
-        end = offset + length
-        for run in differing(
-            source, target.fd, offset, length, a_path=source_path, b_path=target.path, buffers=buffers
-        ):
-            yield run
+
+    def punched() -> Iterator[Extent]:
+        nonlocal end
+        for offset, length in ranges:
+            target.punch(end, offset - end)
+            end = offset + length
+            yield offset, length
+
+    for run in _all_differing(source, target.fd, punched(), source_path, target.path):
+        yield run
     if has_data(target.fd, end, size - end):
         target.cut(end, size)
 
 
-def _pieces(offset: int, length: int) -> Iterator[Extent]:
+def _all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
+    """As :func:`differing` for many ranges; a second thread compares pieces of the large ones."""
+    found: Dict[int, List[Extent]] = {}
+    order: Deque[int] = deque()
+    helper: Optional[_Helper] = None
+
+    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> None:
+        found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
+
+    own = _comparing_buffers()
+    try:
+        for offset, length in ranges:
+            if helper is None and length > PIECE and (os.cpu_count() or 1) > 1:
+                helper = _Helper(partial(compare, _comparing_buffers()))
+            for piece, count in _pieces(offset, length, _COMPARED):
+                order.append(piece)
+                if helper is None or count <= PIECE or not helper.offer(piece, count):
+                    compare(own, piece, count)
+                if helper is not None and len(order) > _BEHIND:
+                    helper.wait()
+                while order and order[0] in found:
+                    for run in found.pop(order.popleft()):
+                        yield run
+        if helper is not None:
+            helper.finish()
+        while order:
+            for run in found.pop(order.popleft()):
+                yield run
+    finally:
+        if helper is not None:
+            helper.stop()
+
+
+def _comparing_buffers() -> Tuple[bytearray, bytearray]:
+    return bytearray(BUFFER), bytearray(BUFFER)
+
+
+def _pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
     end = offset + length
     while offset < end:
-        count = min(PIECE, end - offset)
+        count = min(size, end - offset)
         yield offset, count
         offset += count
 
@@ -207,8 +255,8 @@ class _Writer:
                     self.done += length
                 else:
                     if helper is None and (os.cpu_count() or 1) > 1:
-                        helper = _Helper(self.copy_piece)
-                    for piece, count in _pieces(offset, length):
+                        helper = _Helper(partial(self.copy_piece, memoryview(bytearray(PIECE))))
+                    for piece, count in _pieces(offset, length, PIECE):
                         if helper is None or not helper.offer(piece, count):
                             self.copy_piece(buffer, piece, count)
                             self.done += count
@@ -264,33 +312,33 @@ class _Writer:
 
 
 class _Helper:
-    """A second thread that copies the pieces it is offered while the caller goes on."""
+    """A second thread that does what is to be done with the pieces it is offered, while the caller goes on."""
 
-    def __init__(self, copy_piece: Callable[[memoryview, int, int], None]) -> None:
+    def __init__(self, do: Callable[[int, int], None]) -> None:
         # Most copies need no thread, and these take some of the time in which the program starts.
         import queue
         import threading
 
         self._full = queue.Full
         self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
-        self._copy_piece = copy_piece
+        self._do = do
         self.done = 0
         self._error: Optional[BaseException] = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(PIECE))
         while True:
             piece = self._queue.get()
             if piece is None:
                 return
             if self._error is None:
                 try:
-                    self._copy_piece(buffer, piece[0], piece[1])
+                    self._do(piece[0], piece[1])
                     self.done += piece[1]
                 except BaseException as error:
                     self._error = error
+            self._queue.task_done()
 
     def offer(self, offset: int, length: int) -> bool:
         """Take a piece, or say False when enough are waiting. Raises what an earlier piece raised."""
@@ -301,6 +349,12 @@ class _Helper:
         except self._full:
             return False
         return True
+
+    def wait(self) -> None:
+        """Until what was offered so far is done. Raises what went wrong with it."""
+        self._queue.join()
+        if self._error is not None:
+            raise self._error
 
     def finish(self) -> None:
         self.stop()

@@ -16,7 +16,8 @@ does not matter, since its digest decides. Where the filesystem can clone, the
 target begins as a clone of the old file.
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`~.terms.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here.
+DATA, the digest of each :data:`~.terms.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here; a
+block that is in the target already was read when its digest was asked for, and is not read and hashed once more.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -40,6 +41,9 @@ from .terms import BLOCK, FILES_AHEAD, LONGEST_NAME, WANTS, WANTS_AHEAD, blocks,
 
 _WANT_SIZE = 64 * 1024
 _LONGEST_REASON = 8192
+
+_KNOWN = 4096
+"""Digests that are remembered from the question to the answer: of twice as many blocks as a sender asks for ahead."""
 
 _TROUBLE = (OSError, ValueError, OverflowError, Leave)
 """What may go wrong with one file, with the peer's numbers too."""
@@ -115,6 +119,7 @@ class Receiver:
         self._files: Dict[int, _Arriving] = {}
         self._announced = 0
         self._buffer = memoryview(bytearray(BLOCK))
+        self._known: Dict[Tuple[int, int, int], bytes] = {}
         self._more = True
         self._wanted: Dict[int, str] = {}
         self._handlers = {
@@ -239,14 +244,22 @@ class Receiver:
         if arriving is not None:
             try:
                 target = arriving.open(self.place)
-                answer = b"".join([self._digest(arriving, target, offset, n)[:size] for offset, n in wanted])
+                digests = [self._digest(arriving, target, offset, n, asked.code) for offset, n in wanted]
+                answer = b"".join([digest[:size] for digest in digests])
             except _TROUBLE as error:
                 self._leave(arriving, error)
         self.link.write(protocol.encode_digests(asked.file, answer))
 
-    def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int) -> bytes:
-        view, _ = self._basis(arriving, target, offset, length)
-        return bytes(32) if view is None else self.digest.of(view)
+    def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int, block: int) -> bytes:
+        view, there = self._basis(arriving, target, offset, length)
+        if view is None:
+            return bytes(32)
+        digest = self.digest.of(view)
+        if there and block == BLOCK:
+            self._known[arriving.number, offset, length] = digest
+            if len(self._known) > _KNOWN:  # of blocks that were not kept
+                del self._known[next(iter(self._known))]
+        return digest
 
     def _basis(
         self, arriving: _Arriving, target: Target, offset: int, length: int
@@ -302,12 +315,15 @@ class Receiver:
         try:
             target = arriving.open(self.place)
             for offset, length in blocks(ranged.ranges, BLOCK):
-                view, there = self._basis(arriving, target, offset, length)
-                if view is None:
-                    raise TruncatedError(arriving.spec.name)
-                if not there:
-                    write_all(target.fd, view, offset)
-                arriving.guard.update(protocol.pack_ranges([(offset, length)]) + self.digest.of(view))
+                digest = self._known.pop((arriving.number, offset, length), None)
+                if digest is None:
+                    view, there = self._basis(arriving, target, offset, length)
+                    if view is None:
+                        raise TruncatedError(arriving.spec.name)
+                    if not there:
+                        write_all(target.fd, view, offset)
+                    digest = self.digest.of(view)
+                arriving.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
                 self._tell(arriving, length)
         except _TROUBLE as error:
             self._leave(arriving, error)
