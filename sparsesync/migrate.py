@@ -6,12 +6,7 @@ does around it::
     preflight   both machines are asked, and what they say is judged        preflight.py
     plan        what goes by extents, what by rsync, what is left out        plan.py
     first pass  sync, while services run
-    final pass  --before                           services stop
-                files still in use?  then no further
-                sync                               what has changed since
-                verify                             verifying.py
-                --after                            services start, over there perhaps
-                whatever fails, a signal too: --on-failure, and services start again here
+    final pass  the same between --before and --after, with a proof          final_pass.py
 
 Either machine may be another host. It is logged in to once: our agent there answers what is asked, runs the
 commands, and holds the lock of the destination for as long as it lives; ``sync`` and rsync go through its connection.
@@ -24,27 +19,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Callable
 
 from . import plan, preflight, wrapper
 from .asked import Asked, Request
-from .ends import End, Site
+from .ends import Site
 from .engine.fileio import NoSpaceError
 from .engine.protocol import LinkError
 from .exclude import place_patterns, quoter, sparse_names, transfer_name
+from .final_pass import Failed, FinalPass
 from .messages import describe
 from .preflight import STOP, WARNING, Facts, Finding
 from .progress import Whole
 from .seeding import SeedOptions
-from .sides import Side, Sides
+from .sides import Sides
 from .totals import Totals
-from .verifying import Verified, verify
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
@@ -53,14 +46,6 @@ _VANISHED = 24
 _FILE_IO = 11
 _PROTOCOL = 12
 _SIGNAL = 20
-
-
-class Failed(Exception):
-    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Migration:
@@ -85,7 +70,6 @@ class Migration:
         self.write = write
         self.quiet = quiet
         self.every_file = every_file
-        self._begun = ""
         self.report: dict[str, Any] = {
             "sources": list(request.sources),
             "destination": request.destination,
@@ -133,7 +117,7 @@ class Migration:
         commands = self.request.commands
         # What --before stops is still running now.
         stopping = self.request.final and not (commands.before or commands.before_dest or self.request.allow_live)
-        found += self._in_use(facts, facts.in_use, STOP if stopping else WARNING)
+        found += self.in_use(facts, facts.in_use, STOP if stopping else WARNING)
         self._tell_findings(facts, found)
         if planned is not None:
             self._tell_plan(facts, planned)
@@ -152,9 +136,9 @@ class Migration:
             total += sum(survey.allocated for survey in facts.surveys.values())
         with Whole(total, self.quiet) as whole:
             if self.request.final:
-                self._final(facts, whole)
+                FinalPass(self, facts).run(whole)
             else:
-                self._pass(whole)
+                self.one_pass(whole)
         if self.every_file:
             try:
                 self._list_sparse(facts)
@@ -206,10 +190,11 @@ class Migration:
         }
         self.say("plan", (planned, self.report["excluded"], [*self.request.exclude_from]))
 
-    def _ask_in_use(self, facts: Facts) -> Any:
+    def ask_in_use(self, facts: Facts) -> Any:
+        """Which files of the sources are in use now."""
         return self.sides.source.end.ask("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
 
-    def _in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
+    def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
         """The files in use that the command covers."""
         found = used.found
         if found and (self.asked.filters or self.request.exclude_sparse):
@@ -225,7 +210,7 @@ class Migration:
 
     # The passes.
 
-    def _pass(self, whole: Whole) -> None:
+    def one_pass(self, whole: Whole) -> None:
         """One sync. Raises Failed unless all that there is to be copied is."""
         totals = Totals(self.asked.command, whole.shown, self.write)
         argv = self.asked.argv(*totals.options)
@@ -270,7 +255,7 @@ class Migration:
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
         found = zip(used, end.ask("sizes", paths=[*used]).found)
         sparse = [path for path, sizes in found if sizes and sizes[1] < sizes[0]]
-        names = {self._name(path) for path in sparse}
+        names = {self.name(path) for path in sparse}
         if any(used[path] > 1 for path in sparse):
             # rsync would copy the file under another of its names.
             links: dict[tuple[int, int], set[str]] = {}
@@ -278,130 +263,15 @@ class Migration:
                 one = self.asked.command.one_file_system
                 for file, _, _ in end.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
                     if file.st.st_nlink > 1:
-                        links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self._name(file.path))
+                        links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
             for group in links.values():
                 names |= group if group & names else set()
         return tuple(sorted(filter(None, names)))
 
-    def _final(self, facts: Facts, whole: Whole) -> None:
-        commands = self.request.commands
-        down = time.monotonic()
-        try:
-            self._call("before", self.sides.source, commands.before)
-            self._call("before-dest", self.sides.destination, commands.before_dest)
-            self._check_sources(facts)
-            if not self.request.allow_live:
-                self._wait_until_unused(facts)
-            self._pass(whole)
-            with whole.phase(None, "verifying") as advance:
-                self._verified(facts, verify(self.sides, self.asked, advance))
-            self._call("after", self.sides.source, commands.after)
-            self._call("after-dest", self.sides.destination, commands.after_dest)
-        except BaseException as error:
-            with _undisturbed():
-                told = self._start_again()
-            message = str(error) or type(error).__name__
-            if isinstance(error, Failed):
-                raise Failed(error.status, f"{message}{told}") from None
-            if isinstance(error, plan.RsyncFailed):
-                raise Failed(error.status, f"{message}{told}") from None
-            if isinstance(error, LinkError):
-                raise Failed(_PROTOCOL, f"{message}{told}") from None
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise Failed(_SIGNAL, f"interrupted{told}") from None
-            if isinstance(error, (OSError, ValueError)):
-                raise Failed(1, f"{message}{told}") from None
-            raise
-        finally:
-            self.report["downtime"] = round(time.monotonic() - down, 3)
-
-    def _check_sources(self, facts: Facts) -> None:
-        """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
-        for source, survey in facts.surveys.items():
-            device, inode = self.sides.source.end.ask("identity", path=source).numbers
-            if (device, inode) != (survey.device, survey.inode):
-                what = "was mounted, unmounted or replaced since it was looked at"
-                raise Failed(1, f"{facts.at_source(source)} {what}; nothing was copied")
-
-    def _wait_until_unused(self, facts: Facts) -> None:
-        """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
-        for pause in (0.1, 0.3, 0.6, 1.0, 0):
-            found = self._in_use(facts, self._ask_in_use(facts), STOP)
-            if not found:
-                return
-            time.sleep(pause)
-        self.say("findings", found)
-        raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
-
-    def _verified(self, facts: Facts, verified: Verified) -> None:
-        differences = verified.differences
-        if self.request.allow_live:
-            # Files in use go on changing, and with them the times of their directories.
-            found = self._in_use(facts, self._ask_in_use(facts), WARNING)
-            live = {each["path"] for each in self.report["in_use"]} if found else set()
-            names = {self._name(path) for path in live}
-            differences = [each for each in differences if each[0] not in names and not each[0].endswith("/")]
-        self.report["verified"] = {
-            "by_rsync": True,
-            "by_digest": self.request.verify,
-            "files": verified.files,
-            "data": verified.data,
-            "differences": verified.differences,
-        }
-        if verified.differences:
-            self.say("differences", verified.differences)
-        if differences:
-            count = f"{len(differences)} name{' differs' if len(differences) == 1 else 's differ'}"
-            advice = "remove what differs at the destination and run the same command again"
-            raise Failed(1, f"{count} after the final pass; {advice}")
-
-    def _name(self, path: str) -> str:
+    def name(self, path: str) -> str:
         """The name in the transfer of a path at the source; "" if it has none."""
         names = (transfer_name(source, path, self.asked.command.relative) for source in self.asked.sources)
         return next(filter(None, names), "")
-
-    def _call(self, what: str, side: Side, command: str | None) -> None:
-        """Run one of the commands. Raises Failed if it fails, LinkError."""
-        if command is None:
-            return
-        self.say("command", (what, side.name, command))
-        self._begun = what
-        self._run_command(what, side.name, side.end, command)
-
-    def _run_command(self, what: str, host: str, end: End, command: str) -> None:
-        started = time.monotonic()
-        status = end.ask("run", command=command).status
-        self.report.setdefault("commands", []).append(
-            {"what": what, "host": host, "command": command, "status": status,
-             "seconds": round(time.monotonic() - started, 3)}
-        )  # fmt: skip
-        if status:
-            raise Failed(1, f"--{what} failed on {host} with status {status}: {command}")
-
-    def _start_again(self) -> str:
-        """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
-        commands = self.request.commands
-        told = []
-        # What --after-dest may have started over there has to be stopped before services are started here.
-        for what, side, command in (
-            ("on-failure-dest", self.sides.destination, commands.on_failure_dest),
-            ("on-failure", self.sides.source, commands.on_failure),
-        ):
-            if command is None:
-                continue
-            try:
-                # Nothing is printed before it is done: standard output may be what has failed.
-                with self.sides.alive(side) as end:
-                    self._run_command(what, side.name, end, command)
-                told.append(f"--{what} was run on {side.name}")
-            except (Failed, LinkError, OSError, ValueError) as error:
-                told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
-        ran = [each["what"] for each in self.report.get("commands", ())]
-        if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":
-            told.append(f"what --after-dest has started on {self.sides.destination.name} may be running there")
-        if not told and "before" in ran:
-            told.append("no --on-failure was given: what --before stopped is still stopped")
-        return "".join("; " + each for each in told)
 
     def _list_sparse(self, facts: Facts) -> None:
         """Every sparse file of the transfer, with its sizes at both ends, for the report."""
@@ -421,22 +291,6 @@ class Migration:
             for each, sizes in zip(part, self.sides.destination.end.ask("sizes", paths=paths).found):
                 each["destination"] = sizes
         self.report["sparse_files"] = found
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals wait: whoever presses Ctrl-C twice wants the services back, too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    # Not SIG_IGN, which the command would inherit.
-    old = {number: signal.signal(number, lambda *ignored: None) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _stops(found: Sequence[Finding]) -> int:

@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from . import __version__, telling
     from .asked import Commands, Request
-    from .migrate import Failed, Migration
+    from .final_pass import Failed
+    from .migrate import Migration
 
     given = vars(arguments)
     *sources, destination = arguments.paths

@@ -41,6 +41,20 @@ def migrate(*argv: str | os.PathLike[str], rsh: str = "", **more: object) -> sub
     return done  # type: ignore[no-any-return]
 
 
+def begin(*argv: str | os.PathLike[str], until: Path, rsh: str = "") -> subprocess.Popen[str]:
+    """Start a migration, and wait until a file is there."""
+    environment = {**os.environ, "RSYNC_RSH": rsh} if rsh else None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsesync", "migrate", *map(str, argv)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    for _ in range(600):
+        if until.exists():
+            break
+        time.sleep(0.05)
+    return process
+
+
 def lines(done: subprocess.CompletedProcess[str], level: str) -> list[str]:
     """What is told at a level of the preflight."""
     return [line[9:] for line in done.stdout.splitlines() if line.startswith(f"{level:<9}")]
@@ -209,16 +223,9 @@ def test_output_that_nobody_reads_does_not_keep_services_down(tree: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_final_pass(tree: Path, number: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sparsesync", "migrate", "--final", "--before", f"touch {tree}/stopped; sleep 60",
-         "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    commands = ["--before", f"touch {tree}/stopped; sleep 60", "--on-failure", f"touch {tree}/again"]
+    process = begin("--final", *commands, f"{tree}/src/", tree / "dst", until=tree / "stopped")
     try:
-        for _ in range(600):
-            if (tree / "stopped").exists():
-                break
-            time.sleep(0.05)
         process.send_signal(number)
         said = process.communicate(timeout=30)[1]
     finally:
@@ -291,16 +298,9 @@ def test_a_host_that_is_lost_in_the_final_pass(tree: Path, own: Sshd, direction:
 
 
 def test_two_migrations_into_one_destination(tree: Path, server: Sshd) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sparsesync", "migrate", "--final", "--before", f"touch {tree}/in; sleep 60",
-         f"{tree}/src/", f"far:{tree}/dst"],
-        env={**os.environ, "RSYNC_RSH": server.rsh}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    where = f"{tree}/src/", f"far:{tree}/dst"
+    process = begin("--final", "--before", f"touch {tree}/in; sleep 60", *where, until=tree / "in", rsh=server.rsh)
     try:
-        for _ in range(600):
-            if (tree / "in").exists():
-                break
-            time.sleep(0.05)
         done = migrate(f"{tree}/src/", tree / "dst")
         assert done.returncode == 1 and not (tree / "dst/disk").exists()
         assert lines(done, "stop") == [f"{tree}/dst: another migration is running into it; wait for it, or end it"]
@@ -725,17 +725,10 @@ def test_room_for_a_plain_file_that_is_replaced(tree: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_command_that_will_not_end(tree: Path, number: int) -> None:
     """Twice interrupted, it does not go on beside what starts the services again."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sparsesync", "migrate", "--final",
-         "--before", f"trap '' TERM; echo $$ > {tree}/pid; touch {tree}/stopped; while :; do sleep 1; done",
-         "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    before = f"trap '' TERM; echo $$ > {tree}/pid; touch {tree}/stopped; while :; do sleep 1; done"
+    commands = ["--before", before, "--on-failure", f"touch {tree}/again"]
+    process = begin("--final", *commands, f"{tree}/src/", tree / "dst", until=tree / "stopped")
     try:
-        for _ in range(600):
-            if (tree / "stopped").exists():
-                break
-            time.sleep(0.05)
         process.send_signal(number)
         time.sleep(0.5)
         process.send_signal(number)
