@@ -85,7 +85,7 @@ class DockerHost:
         subprocess.run(["swapoff", self.root / "swapfile"], stderr=subprocess.DEVNULL)
 
 
-def script(host: DockerHost) -> str:
+def stopping(host: DockerHost) -> str:
     """A shell command that stops the services of a host, as a --before would."""
     pids = " ".join(str(writer.pid) for writer in host.writers)
     detach = " ".join(f"losetup -d {loop};" for loop in host.loops)

@@ -181,6 +181,48 @@ def test_loop_devices_overlays_and_swap(tmp_path: Path, monkeypatch: pytest.Monk
             command("losetup", "-d", loop)
 
 
+def test_what_another_mount_namespace_has_mounted(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "namespaces need root")
+    need_tools("unshare", "pkill")
+    top, inside = tmp_path / "top", tmp_path / "inside"
+    for name in ("lower", "upper", "work"):
+        (top / name).mkdir(parents=True)
+    inside.mkdir()
+    sparse_file(top / "image", 10 * MIB, [(0, MIB)])
+    layers = f"lowerdir={inside}/lower,upperdir={inside}/upper,workdir={inside}/work"
+    text = f"mount --bind {top} {inside} && losetup -f --show {inside}/image > {tmp_path}/loop && "
+    text += f"mkdir {inside}/m && mount -t overlay overlay -o {layers} {inside}/m && touch {tmp_path}/up; sleep 60"
+    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", text])
+    try:
+        for _ in range(200):
+            if (tmp_path / "up").exists():
+                break
+            time.sleep(0.05)
+        loop = (tmp_path / "loop").read_text().strip()
+        found = {(each.path, each.how) for each in in_use(top)}
+        assert found == {(f"{top}/image", "loop"), (f"{top}/upper", "overlay")}
+    finally:
+        subprocess.run(["pkill", "-P", str(process.pid)])
+        process.kill()
+        process.wait()
+        command("losetup", "-d", loop)
+
+
+def test_a_file_that_lost_the_name_it_is_open_by(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("")
+    os.link(tmp_path / "one", tmp_path / "other")
+    with subprocess.Popen(["sh", "-c", f"exec >> {tmp_path}/one; rm {tmp_path}/one; sleep 60"]) as process:
+        try:
+            for _ in range(200):
+                if not (tmp_path / "one").exists():
+                    break
+                time.sleep(0.05)
+            assert {(each.path, each.links) for each in in_use(tmp_path)} == {(f"{tmp_path}/one", 2)}
+        finally:
+            subprocess.run(["pkill", "-P", str(process.pid)])
+            process.kill()
+
+
 def test_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = tmp_path / "system"
     for name in ("etc/docker", "proc", "usr", "data/docker/overlay2/l", "data/docker/aufs"):

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker_host import APPARENT, docker_host, script
+from tests.docker_host import APPARENT, docker_host, stopping
 from tests.filesystems import allocated, command, filesystem, need, need_tools, same_content, sparse_file
-from tests.integration.test_far_read import local_shell, old_pythons
+from tests.integration.test_far_read import local_shell, old_pythons, script
 from tests.sshd import Sshd, sshd
 
 MIB = 1 << 20
@@ -110,7 +110,7 @@ def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
 
             report = tmp_path / "report.json"
             final = migrate(
-                "--final", "--verify", "--before", script(host), "--on-failure", f"touch {tmp_path}/failed",
+                "--final", "--verify", "--before", stopping(host), "--on-failure", f"touch {tmp_path}/failed",
                 "--after", f"touch {tmp_path}/after", "--after-dest", f"touch {tmp_path}/after-dest",
                 "--report", report, *where, "--", "--delete", rsh=server.rsh,
             )  # fmt: skip
@@ -773,3 +773,50 @@ def test_a_name_alone_does_not_make_a_docker_host(tree: Path) -> None:
     (tree / "host/etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}')
     done = migrate("--check", f"{tree}/host/", tree / "dst2")
     assert f"{tree}/host/mnt/docker: the preset leaves it out, with all images and containers" in done.stdout
+
+
+def test_a_partial_file_that_nothing_takes_up(tree: Path) -> None:
+    (tree / "dst/below").mkdir(parents=True)
+    for name in (".disk.sparsesync-partial", "below/.gone.sparsesync-partial"):
+        (tree / "dst" / name).write_text("received before a break")
+    (line,) = lines(migrate("--check", f"{tree}/src/", tree / "dst"), "warning")
+    assert "kept: 1 name, such as below/.gone.sparsesync-partial;" in line
+
+
+def test_parents_are_made_where_rsync_is_told_to(tree: Path) -> None:
+    assert migrate(f"{tree}/src/", tree / "a/b/dst", "--", "--mkpath").returncode == 0
+    assert differs(tree / "src", tree / "a/b/dst") == ""
+
+
+def test_an_rsync_somewhere_else(tree: Path) -> None:
+    real = shutil.which("rsync")
+    (tree / "tools").mkdir()
+    os.symlink(str(real), tree / "tools/rsync")
+    # Over there nothing is on the PATH but what a shell and Python need.
+    (tree / "bin").mkdir()
+    for name in ("sh", "python3"):
+        os.symlink(str(shutil.which(name)), tree / "bin" / name)
+    rsh = script(tree / "rsh", f'shift; PATH={tree}/bin; exec /bin/sh -c "$*"')
+    where = [f"{tree}/src/", f"far:{tree}/dst"]
+    (stop,) = lines(migrate("--check", *where, rsh=rsh), "stop")
+    assert stop == "far: rsync is not installed; install it, for instance: apt install rsync"
+    done = migrate("--final", "--verify", *where, "--", f"--rsync-path={tree}/tools/rsync", rsh=rsh)
+    assert done.returncode == 0 and differs(tree / "src", tree / "dst") == "", done
+
+
+def test_names_that_an_exclude_file_cannot_carry(tree: Path) -> None:
+    for name in ("line\nbreak", "*?[\\", "plain sparse"):
+        sparse_file(tree / "src" / name, MIB, [])
+    done = migrate("--exclude-sparse", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0 and sorted(os.listdir(tree / "dst")) == ["below", "linked"], done
+
+
+def test_docker_loop_files_are_skipped_whatever_the_preset(tree: Path) -> None:
+    pool = tree / "src/devicemapper/devicemapper"
+    pool.mkdir(parents=True)
+    sparse_file(pool / "data", MIB, [])
+    assert migrate("--preset", "none", "--skip-docker-loop", f"{tree}/src/", tree / "dst").returncode == 0
+    assert os.listdir(tree / "dst/devicemapper/devicemapper") == []
+    shutil.rmtree(tree / "src/devicemapper")
+    told = lines(migrate("--check", "--skip-docker-loop", f"{tree}/src/", tree / "dst2"), "warning")
+    assert told == [f"{tree}/dst2: --skip-docker-loop: no devicemapper loop file was found at the source"]
