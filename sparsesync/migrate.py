@@ -198,13 +198,9 @@ class Migration:
         """The files in use that the command covers."""
         found = used.found
         if found and (self.asked.filters or self.request.exclude_sparse):
-            covered = plan.would_transfer(self.asked.argv())
+            covered = plan.are_covered(self.asked.argv(), [each.path for each in found])
             # Of several links one may be covered; an overlay's layer is a directory.
-            found = [
-                each
-                for each in found
-                if each.links > 1 or each.how == "overlay" or os.path.normpath(each.path) in covered
-            ]
+            found = [each for each in found if each.links > 1 or each.how == "overlay" or each.path in covered]
         self.report["in_use"] = [each._asdict() for each in found]
         return list(preflight.of_use(facts, found, used.more, level))
 

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO
@@ -176,12 +176,14 @@ def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
         yield listing
 
 
-def would_transfer(argv: Sequence[str]) -> set[str]:
-    """The paths at the source of all files that the command covers."""
+def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
+    """Those of some paths at the source that the command is about."""
     command = rsync.parse(argv)
+    wanted = {os.path.normpath(path): path for path in paths}
     with covered(argv) as listing:
         found = (source_path(command, entry) for entry in parse_listing(listing))
-        return {os.path.normpath(path) for path in found if path is not None}
+        names = (os.path.normpath(path) for path in found if path is not None)
+        return {wanted[name] for name in names if name in wanted}
 
 
 def check_options(argv: Sequence[str]) -> None:
