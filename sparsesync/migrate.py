@@ -29,6 +29,7 @@ from . import plan, preflight, wrapper
 from .asked import Asked, Request
 from .ends import Site
 from .engine.fileio import NoSpaceError
+from .engine.presets import left_out
 from .engine.protocol import LinkError
 from .exclude import place_patterns, quoter, sparse_names, transfer_name
 from .final_pass import Failed, FinalPass
@@ -276,9 +277,12 @@ class Migration:
         found: list[dict[str, Any]] = []
         one, end = self.asked.command.one_file_system, self.sides.source.end
         prune = [place.path for place in facts.places if place.wild in ("", "/*")]
+        skip = left_out(facts.places)
         for source in self.asked.sources if not self.request.exclude_sparse else ():
             for scanned in end.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
                 file = scanned.file
+                if skip(file.path):
+                    continue
                 name = transfer_name(source, file.path, self.asked.command.relative)
                 found.append({"name": name, "source": [file.size, file.allocated], "sent": sent.get(str(name), 0)})
         for start in range(0, len(found), 500):
