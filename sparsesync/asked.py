@@ -97,6 +97,8 @@ class Asked:
                 raise ValueError("one of the two ends has to be on this host")
             raise ValueError(command.handoff or "which host is meant is not clear")
         unclear = why_not_plain(far, True) if far else None
+        if far and any("\n" in path for path in far.paths):
+            raise ValueError("a path on another host with a line break arrives there as another: name one without")
         if unclear:
             raise ValueError(f"{unclear}; name the path itself")
         if any(option.value == "-" for option in command.options if option.name.endswith("-from")):

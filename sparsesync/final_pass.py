@@ -17,6 +17,7 @@ with nobody to read what is printed.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -34,6 +35,8 @@ from .verifying import Verified, verify
 if TYPE_CHECKING:
     from .migrate import Migration
 
+_ENDS_WITHIN = 3
+"""Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
 _PROTOCOL = 12
 _SIGNAL = 20
 """rsync(1), EXIT VALUES."""
@@ -56,6 +59,7 @@ class FinalPass:
         self.sides, self.asked, self.request = migration.sides, migration.asked, migration.request
         self.report = migration.report
         self._begun = ""
+        self._under_way = False
 
     def run(self, whole: Whole) -> None:
         """Run it. Raises Failed, after --on-failure."""
@@ -94,9 +98,14 @@ class FinalPass:
         """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
         for source, survey in self.facts.surveys.items():
             device, inode = self.sides.source.end.ask("identity", path=source).numbers
+            what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
             if (device, inode) != (survey.device, survey.inode):
-                what = "was mounted, unmounted or replaced since it was looked at"
-                raise Failed(1, f"{self.facts.at_source(source)} {what}; nothing was copied")
+                raise Failed(1, f"{self.facts.at_source(source)} {what}")
+            for path, _ in survey.mounts if not self.asked.command.one_file_system else ():
+                above = os.path.dirname(path)
+                here, there = (self.sides.source.end.ask("identity", path=each).numbers[0] for each in (path, above))
+                if here == there:
+                    raise Failed(1, f"{self.facts.at_source(path)} {what}")
 
     def _wait_until_unused(self) -> None:
         """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
@@ -140,7 +149,9 @@ class FinalPass:
 
     def _run_command(self, what: str, host: str, end: End, command: str) -> None:
         started = time.monotonic()
+        self._under_way = True
         status = end.ask("run", command=command).status
+        self._under_way = False
         self.report.setdefault("commands", []).append(
             {"what": what, "host": host, "command": command, "status": status,
              "seconds": round(time.monotonic() - started, 3)}
@@ -159,6 +170,8 @@ class FinalPass:
         ):
             if command is None:
                 continue
+            if self._under_way and side.prefix:
+                time.sleep(_ENDS_WITHIN)
             try:
                 # Nothing is printed before it is done: standard output may be what has failed.
                 with self.sides.alive(side) as end:

@@ -200,8 +200,8 @@ class Migration:
         found = used.found
         if found and (self.asked.filters or self.request.exclude_sparse):
             covered = plan.are_covered(self.asked.argv(), [each.path for each in found])
-            # Of several links one may be covered; an overlay's layer is a directory.
-            found = [each for each in found if each.links > 1 or each.how == "overlay" or each.path in covered]
+            # Of several links one may be covered, whatever it is called.
+            found = [each for each in found if each.links > 1 or each.path in covered]
         self.report["in_use"] = [each._asdict() for each in found]
         return list(preflight.of_use(facts, found, used.more, level))
 

@@ -12,7 +12,7 @@ import sys
 from typing import BinaryIO, Callable
 
 from . import streams
-from .messages import printable
+from .messages import describe, printable
 
 Parser = argparse.ArgumentParser
 
@@ -76,9 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
     say = (lambda kind, value: None) if arguments.json else telling.say
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
     every_file = bool(arguments.report or arguments.json)
-    if arguments.report:
-        _check_report(arguments.report)
-    migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
+    try:
+        if arguments.report:
+            _check_report(arguments.report)
+        migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
+    except (OSError, ValueError) as error:
+        if arguments.json:
+            print(json.dumps({"status": 1, "failure": describe(error)}))
+        raise
     migration.report["versions"] = {"sparsesync": __version__}
     try:
         migration.run()

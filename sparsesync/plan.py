@@ -177,13 +177,19 @@ def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
 
 
 def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
-    """Those of some paths at the source that the command is about."""
+    """Those of some paths at the source that the command is about: files, or directories with such files below."""
     command = rsync.parse(argv)
     wanted = {os.path.normpath(path): path for path in paths}
+    known = set()
     with covered(argv) as listing:
-        found = (source_path(command, entry) for entry in parse_listing(listing))
-        names = (os.path.normpath(path) for path in found if path is not None)
-        return {wanted[name] for name in names if name in wanted}
+        for entry in parse_listing(listing):
+            path = source_path(command, entry)
+            name = "" if path is None else os.path.normpath(path)
+            while name and name not in known and name != "/":
+                if name in wanted:
+                    known.add(name)
+                name = os.path.dirname(name)
+    return {wanted[name] for name in known}
 
 
 def check_options(argv: Sequence[str]) -> None:

@@ -179,7 +179,7 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
         Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
                 "empty directory goes along; migrate it by itself if it is to")
         for path, kind in survey.mounts
-        if not skip(os.path.join(path, "what is in it"))
+        if facts.asked.command.one_file_system and not skip(os.path.join(path, "what is in it"))
     )  # fmt: skip
 
 
@@ -202,7 +202,12 @@ def _destination(facts: Facts) -> Iterator[Finding]:
         if not same_machine or not survey.place or not probe.place:
             continue
         shown = printable(source)
-        if survey.kind == "d" and survey.place == probe.place:
+        last = os.path.basename(source)
+        contents = last in ("", ".", "..") or facts.asked.command.relative
+        if survey.kind == "d" and not contents and survey.place == f"{probe.place.rstrip('/')}/{last}":
+            yield Finding(STOP, name, f"is where the source {shown} lies, which would be copied onto itself; name "
+                          "another place")  # fmt: skip
+        elif survey.kind == "d" and survey.place == probe.place:
             yield Finding(STOP, name, f"is the source {shown} itself; name another place")
         elif survey.kind == "d" and _is_inside(facts, source, survey):
             text = f"is inside the source {shown} and would be copied into itself; name another place"
@@ -219,6 +224,9 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     ]  # fmt: skip
     inodes = "" if probe.inodes < 0 else f" and {probe.inodes} inodes"
     yield Finding(OK, name, f"{probe.type}, {iec(probe.free)}{inodes} free, has {', '.join(able) or 'nothing special'}")
+    if not probe.nanoseconds:
+        text = "times there are whole seconds: a change within the second of an earlier pass is seen by --verify only"
+        yield Finding(WARNING, name, text)
     if not probe.holes:
         yield Finding(WARNING, name, "its filesystem has no holes: every sparse file takes its apparent size there")
     lacks = [word for word, has in [("extended attributes", probe.xattrs), ("ACLs", probe.acls)] if not has]

@@ -266,7 +266,8 @@ def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitSta
     folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
     stack.callback(folder.cleanup)
     control = ["-o", f"ControlPath={folder.name}/s"]
-    if settings.get("serveraliveinterval") == "0":
-        # A connection over which nothing comes any more would be waited for without end.
+    if settings.get("serveraliveinterval") in ("0", "300"):
+        # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh
+        # makes of BatchMode, for a quarter of an hour.
         control += ["-o", f"ServerAliveInterval={_ALIVE}"]
     return control

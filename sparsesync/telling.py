@@ -85,7 +85,7 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
         yield f"sent         {iec(sync['sent'])}{rest}, {_files(len(sync['seeded']))} by extents"
         yield f"saved        {iec(sync['saved'])}"
         if sync["later"]:
-            yield f"in use       {_files(len(sync['later']))}: the final pass brings what changes, owner and mode"
+            yield f"in use       or just written: {_files(len(sync['later']))}; the final pass brings the rest of it"
     yield f"time         {duration(report['seconds'])}"
     if report["failure"]:
         yield f"failure      {printable(report['failure'])}"

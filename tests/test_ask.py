@@ -56,7 +56,7 @@ def test_a_survey(tmp_path: Path) -> None:
     assert survey.largest_path == f"{top}/a/image"
     assert MIB <= survey.allocated < 2 * MIB
     assert (survey.devices, survey.whiteouts, survey.foreign, survey.unreadable) == (1, 1, 2, 0)
-    assert survey.mounts == [[f"{top}/mounted", "tmpfs"]] and crossing.mounts == []
+    assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs"]]
     assert (crossing.files, survey.clashes) == (4, [])
     assert survey.names == sorted(os.listdir(top))
     assert ask("survey", source=f"{top}/missing").kind == ""
@@ -206,6 +206,20 @@ def test_what_another_mount_namespace_has_mounted(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         command("losetup", "-d", loop)
+
+
+def test_an_overlay_with_relative_layers(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    for name in ("l", "a/diff", "b/diff", "b/work", "b/merged"):
+        (docker / "overlay2" / name).mkdir(parents=True)
+    layers = "lowerdir=a/diff,upperdir=b/diff,workdir=b/work"
+    done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, "b/merged"], cwd=docker / "overlay2")
+    assert done.returncode == 0
+    try:
+        (found,) = in_use(docker)
+        assert (found.path, found.how) == (f"{docker}/overlay2/b/diff", "overlay")
+    finally:
+        command("umount", docker / "overlay2/b/merged")
 
 
 def test_a_file_that_lost_the_name_it_is_open_by(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ QUESTIONS = {
 _GLANCE = 0.2
 _PATIENCE = 10
 """Seconds that a command has to end by itself when it is interrupted."""
+_SHORT = 2
+"""The same where nobody can see how long it takes."""
 
 
 def ask(question: str, **arguments: Any) -> Any:
@@ -99,12 +101,12 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
             except subprocess.TimeoutExpired:
                 if given_up():
                     raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
-    except BaseException:
+    except BaseException as error:
         # A second interruption must not leave it running either: it could undo what is done next.
         try:
             os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
+                process.wait(_SHORT if isinstance(error, ConnectionError) else _PATIENCE)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -73,8 +73,7 @@ def _found(sources: Sequence[str]) -> Iterator[InUse]:
     for one in everywhere:
         for mount in one.values():
             upper = re.search(r"(?:^|,)upperdir=([^,]+)", mount.options) if mount.type == "overlay" else None
-            where = place(upper.group(1), one.values()) if upper else None
-            for here in trees.at(where) if where else ():
+            for here in trees.upper(upper.group(1), one) if upper else ():
                 if here not in told:
                     told.add(here)
                     yield InUse(here, "overlay", "the overlay at " + mount.point, 1)
@@ -99,6 +98,16 @@ class _Trees:
         """A path of this machine as it is spelled from each source on that it is in."""
         where = self._place(path)
         return self.at(where) if where else iter(())
+
+    def upper(self, path: str, its: Dict[str, Mount]) -> Iterator[str]:
+        """The upper directory of an overlay, which its mount calls ``path``, as it is spelled from each source on."""
+        if path.startswith("/"):
+            where = place(path, its.values())
+            return self.at(where) if where else iter(())
+        # From where it is relative is not told. Docker's driver does so from its own directory, to save bytes.
+        roots = [root for source, _ in self._sources for root in presets.docker_roots(source)]
+        tops = [source for source, _ in self._sources] + [os.path.join(root, "overlay2") for root in roots]
+        return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
 
     def at(self, where: Place) -> Iterator[str]:
         """What is at a place as it is spelled from each source on."""

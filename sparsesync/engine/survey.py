@@ -1,7 +1,7 @@
 """How much there is in a tree that is to be moved, and what in it asks for care.
 
 One walk, one ``lstat`` for each name. Sizes are bytes. What has several hard links is counted once.
-As with rsync's ``--one-file-system``, what is mounted below is told and not entered. Of names, only those
+As with rsync's ``--one-file-system``, what is mounted below is told and, with it, not entered. Of names, only those
 of one directory are kept at a time, and only where they may clash: ``fold`` asks for names that a filesystem
 without upper and lower case takes for one.
 """
@@ -123,7 +123,7 @@ class _Walk:
                 continue
             if st.st_dev == device or not self.one_file_system:
                 waiting.append((entry.path, st.st_dev))
-            elif len(self.mounts) < _MANY:
+            if st.st_dev != device and len(self.mounts) < _MANY:
                 self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
 
     def count(self, path: str, st: os.stat_result) -> None:

@@ -345,6 +345,17 @@ def test_files_that_are_left_out_may_be_in_use(tree: Path) -> None:
         done = migrate("--final", "--allow-live", f"{tree}/src/", tree / "dst")
         assert done.returncode == 0, done
         assert any("service.log: is open for writing" in line for line in lines(done, "warning"))
+    for name in ("lower", "up", "work", "merged"):
+        (tree / "src" / name).mkdir()
+    layers = f"lowerdir={tree}/src/lower,upperdir={tree}/src/up,workdir={tree}/src/work"
+    command("mount", "-t", "overlay", "overlay", "-o", layers, tree / "src/merged")
+    try:
+        (tree / "src/merged/file").write_text("")
+        assert migrate("--check", "--final", f"{tree}/src/", tree / "dst").returncode == 1
+        without = ["--", "--exclude=/up", "--exclude=/work", "--exclude=/merged"]
+        assert migrate("--check", "--final", f"{tree}/src/", tree / "dst", *without).returncode == 0
+    finally:
+        command("umount", tree / "src/merged")
 
 
 def test_a_live_sparse_file_is_not_left_to_rsync(tree: Path) -> None:
@@ -627,6 +638,10 @@ def test_a_source_that_the_destination_holds(tree: Path, server: Sshd) -> None:
     for destination in (tree / "src", f"far:{tree}/src"):
         done = migrate("--check", f"{tree}/src/", destination, rsh=server.rsh)
         check_stops(done, f"{destination}: is the source {tree}/src/ itself; name another place")
+    for destination in (f"{tree}", f"far:{tree}"):
+        (stop,) = lines(migrate("--check", tree / "src", destination, rsh=server.rsh), "stop")
+        assert stop.startswith(f"{destination}: is where the source {tree}/src lies")
+    assert migrate("--check", tree / "src/below", f"{tree}/src-new").returncode == 0
     (tree / "elsewhere").mkdir()
     command("mount", "--bind", tree / "src/below", tree / "elsewhere")
     try:
@@ -646,6 +661,20 @@ def test_a_source_that_is_unmounted_by_before(tree: Path) -> None:
         done = migrate("--final", "--before", f"umount {mounted}", *again, *where)
         assert done.returncode == 1 and (tree / "dst/precious").exists(), done
         assert "was mounted, unmounted or replaced since it was looked at; nothing was copied" in done.stderr
+
+
+def test_what_is_mounted_below_and_unmounted_by_before(tree: Path) -> None:
+    (tree / "src/mounted").mkdir()
+    command("mount", "-t", "tmpfs", "tmpfs", tree / "src/mounted")
+    try:
+        (tree / "src/mounted/precious").write_text("data\n")
+        crossing = [f"{tree}/src/", tree / "dst", "--", "--no-one-file-system", "--delete"]
+        assert migrate("--final", *crossing).returncode == 0
+    finally:
+        before = f"umount {tree}/src/mounted"
+        done = migrate("--final", "--before", before, *crossing)
+    assert done.returncode == 1 and (tree / "dst/mounted/precious").exists(), done
+    assert f"{tree}/src/mounted was mounted, unmounted or replaced" in done.stderr
 
 
 def test_what_delete_removes_is_told(tree: Path) -> None:
@@ -755,6 +784,7 @@ def test_services_over_there_are_stopped_first(tree: Path) -> None:
         (["--verify", "--final", "far:/a/", "far:/b/", "{}/dst"], "pull one source at a time"),
         (["{}/src/", "far:/a*/"], "far:/a*/: wildcards are for the far shell; name the path itself"),
         (["--exclude-from", "-", "{}/src/", "{}/dst"], "standard input can be read once"),
+        (["{}/src/", "far:/line\nbreak"], "a path on another host with a line break"),
     ],
 )  # fmt: skip
 def test_what_could_not_be_proved_or_planned(tree: Path, arguments: list[str], said: str) -> None:
@@ -821,3 +851,21 @@ def test_docker_loop_files_are_skipped_whatever_the_preset(tree: Path) -> None:
     shutil.rmtree(tree / "src/devicemapper")
     told = lines(migrate("--check", "--skip-docker-loop", f"{tree}/src/", tree / "dst2"), "warning")
     assert told == [f"{tree}/dst2: --skip-docker-loop: no devicemapper loop file was found at the source"]
+
+
+def test_a_destination_with_whole_seconds(tree: Path) -> None:
+    """A second run copies nothing again, and what it cannot see is said."""
+    (tree / "image").touch()
+    os.truncate(tree / "image", 256 * MIB)
+    command("mkfs.ext4", "-q", "-F", "-I", "128", tree / "image")
+    (tree / "coarse").mkdir()
+    command("mount", "-o", "loop", tree / "image", tree / "coarse")
+    try:
+        os.utime(tree / "src/disk", ns=(0, 1_700_000_000_123_456_789))
+        assert migrate("--final", "--verify", f"{tree}/src/", tree / "coarse/dst").returncode == 0
+        done = migrate("--check", "--json", f"{tree}/src/", tree / "coarse/dst")
+        plan = json.loads(done.stdout)["plan"]
+        assert plan["by_extents"]["count"] == plan["by_rsync"]["count"] == 0
+        assert "times there are whole seconds" in done.stdout
+    finally:
+        command("umount", tree / "coarse")
