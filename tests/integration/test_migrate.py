@@ -825,8 +825,8 @@ def test_an_rsync_somewhere_else(tree: Path) -> None:
     os.symlink(str(real), tree / "tools/rsync")
     # Over there nothing is on the PATH but what a shell and Python need.
     (tree / "bin").mkdir()
-    for name in ("sh", "python3"):
-        os.symlink(str(shutil.which(name)), tree / "bin" / name)
+    for name, program in (("sh", "/bin/sh"), ("python3", os.path.realpath(sys.executable))):
+        os.symlink(program, tree / "bin" / name)
     rsh = script(tree / "rsh", f'shift; PATH={tree}/bin; exec /bin/sh -c "$*"')
     where = [f"{tree}/src/", f"far:{tree}/dst"]
     (stop,) = lines(migrate("--check", *where, rsh=rsh), "stop")
