@@ -6,8 +6,8 @@ neither compressing nor not compressing is a waste.
 
 A copy is compared without any help from what is measured: the kernel is asked for the extents, and every byte that is
 data at either side is read at both (:func:`check`). That is a comparison of the whole, because what is data at neither
-side is a hole at both; and it takes seconds for 8 TiB. Then the copy may have no more data than the source. What is
-allocated is reported: XFS allocates ahead of a writer, and takes some of it back later.
+side is a hole at both; and it takes seconds for 8 TiB. Then nine tenths of the source's holes must be holes; some
+peers lose a few. What is allocated is reported: XFS allocates ahead of a writer, and takes some of it back later.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def check(source: Path, copy: Path) -> int:
                 for at, count in _steps(offset, length):
                     if os.pread(one, count, at) != os.pread(other, count, at):
                         raise Wrong(f"its content differs within {count} bytes at {at}")
-        if data[b] > data[a] * 1.02 + MIB:
+        if data[b] - data[a] > (st.st_size - data[a]) / 10:
             raise Wrong(f"{iec(data[b])} of it are data, where the source has {iec(data[a])}")
         return found.st_blocks * 512
     finally:

@@ -188,7 +188,7 @@ class Runner:
                 program = peers.program(contender.name)
                 if program in absent:
                     skipped[contender.name] = f"not installed: the package {absent[program]} has it"
-                elif self._chosen is not None and not contender.ours and program not in self._chosen:
+                elif self._chosen is not None and not self._is_chosen(contender):
                     skipped[contender.name] = "left out by --peers"
                 else:
                     contenders.append(contender)
@@ -201,6 +201,9 @@ class Runner:
                 "skipped": skipped,
                 "contenders": _compared([_summary(record, self._limit) for record in records.values()]),
             }
+
+    def _is_chosen(self, contender: Contender) -> bool:
+        return contender.ours or contender.baseline or peers.program(contender.name) in (self._chosen or ())
 
     def _rounds(self, prepared: Prepared, records: dict[str, _Record], runs: int) -> None:
         for record in records.values():
