@@ -24,6 +24,10 @@ def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[Adva
         yield advance
 
 
+_DELAY = 0.5
+"""Seconds until there is a bar."""
+
+
 class Whole:
     """One bar for a run of several phases, of ``total`` data bytes in all; a context manager."""
 
@@ -33,7 +37,7 @@ class Whole:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, unit="B", unit_scale=True, unit_divisor=1024, delay=0.5, leave=False, dynamic_ncols=True
+                total=total, unit="B", unit_scale=True, unit_divisor=1024, delay=_DELAY, leave=False, dynamic_ncols=True
             )
 
     def __enter__(self) -> Whole:
@@ -55,7 +59,8 @@ class Whole:
             yield None
             return
         before = self._bar.desc.rstrip(": ")
-        self._bar.set_description(what, refresh=False)
+        # A short phase would have no other chance to be seen.
+        self._bar.set_description(what, refresh=self._bar.format_dict["elapsed"] > _DELAY)
         yield self._advance
         self._bar.set_description(before, refresh=False)
 
