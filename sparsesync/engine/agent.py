@@ -28,7 +28,6 @@ from .outgoing import Outgoing, outgoing
 from .pace import Pace
 from .place import Need, Place
 from .presets import preset_patterns
-from .probe import lock
 from .protocol import LinkError, ProtocolError, get
 from .receive import Receiver
 from .scan import at, look, measure, scan
@@ -98,6 +97,8 @@ class Agent:
 
     def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:
         """Take the lock of a destination, for as long as the connection lasts."""
+        from .probe import lock
+
         self._lock = lock(home(path), make=True, parents=parents)
         return {}
 

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
 import sys
 from importlib import import_module
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
@@ -91,6 +90,9 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
 
     It ends, with all that it has started, when this is interrupted by an exception, or when ``given_up`` says so.
     """
+    # Every agent has this room, and few run anything.
+    import subprocess
+
     process = subprocess.Popen(
         ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
     )
