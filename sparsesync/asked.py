@@ -28,6 +28,7 @@ _FORBIDDEN = {
     "no-times": "the passes tell by times and sizes what has changed",
 }
 
+
 @dataclass(frozen=True)
 class Commands:
     """Shell commands of a final pass, at the source, and those with ``_dest`` at the destination."""
@@ -59,7 +60,6 @@ class Request:
     commands: Commands = field(default_factory=Commands)
     rsh: str | None = None
     python: str | None = None
-
 
 
 class Asked:

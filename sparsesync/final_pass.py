@@ -79,18 +79,11 @@ class FinalPass:
         except BaseException as error:
             with _undisturbed():
                 told = self._start_again()
-            message = str(error) or type(error).__name__
-            if isinstance(error, Failed):
-                raise Failed(error.status, f"{message}{told}") from None
-            if isinstance(error, plan.RsyncFailed):
-                raise Failed(error.status, f"{message}{told}") from None
-            if isinstance(error, LinkError):
-                raise Failed(_PROTOCOL, f"{message}{told}") from None
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise Failed(_SIGNAL, f"interrupted{told}") from None
-            if isinstance(error, (OSError, ValueError)):
-                raise Failed(1, f"{message}{told}") from None
-            raise
+            status = _status(error)
+            if status is None:
+                raise
+            message = "interrupted" if status == _SIGNAL and not isinstance(error, Exception) else str(error)
+            raise Failed(status, f"{message}{told}") from None
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
 
@@ -121,9 +114,8 @@ class FinalPass:
         differences = verified.differences
         if self.request.allow_live:
             # Files in use go on changing, and with them the times of their directories.
-            found = self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), WARNING)
-            live = {each["path"] for each in self.report["in_use"]} if found else set()
-            names = {self.migration.name(path) for path in live}
+            self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), WARNING)
+            names = {self.migration.name(each["path"]) for each in self.report["in_use"]}
             differences = [each for each in differences if each[0] not in names and not each[0].endswith("/")]
         self.report["verified"] = {
             "by_rsync": True,
@@ -185,6 +177,17 @@ class FinalPass:
         if not told and "before" in ran:
             told.append("no --on-failure was given: what --before stopped is still stopped")
         return "".join("; " + each for each in told)
+
+
+def _status(error: BaseException) -> int | None:
+    """The exit status for what ended the pass; None for a mistake of ours."""
+    if isinstance(error, (Failed, plan.RsyncFailed)):
+        return error.status
+    if isinstance(error, LinkError):
+        return _PROTOCOL
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return _SIGNAL
+    return 1 if isinstance(error, (OSError, ValueError)) else None
 
 
 @contextlib.contextmanager

@@ -138,16 +138,16 @@ def _replaced(end: End, destination: str, planned: Iterator[Planned]) -> int:
 
 @contextlib.contextmanager
 def answer(
-    argv: Sequence[str], exists: bool, *, delete: bool = False, more: Sequence[str] = (), strict: bool = False
+    argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False
 ) -> Iterator[IO[bytes]]:
-    """What rsync says it would do; ``more`` are options. Raises RsyncFailed, if ``strict`` at every trouble."""
+    """What rsync says it would do; ``delete``: with ``--delete``. Raises RsyncFailed, if ``strict`` at any trouble."""
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(tempfile.TemporaryFile())
         asked = listing_argv(rsync.parse(argv))
         if not exists:
             asked[-1] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
-        end = asked.index("--")
-        asked[end:end] = [*more, *(["--delete"] if delete and exists else [])]
+        if delete and exists:
+            asked.insert(asked.index("--"), "--delete")
         done = subprocess.run(
             ["rsync", *asked], stdin=subprocess.DEVNULL, stdout=listing, stderr=subprocess.PIPE
         )

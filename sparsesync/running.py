@@ -51,7 +51,6 @@ def run_rsync(
         stdin.seek(0)
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
-
     reached: list[int] = []
 
     def hand_on(number: int, frame: object) -> None:

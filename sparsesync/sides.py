@@ -15,6 +15,7 @@ from .asked import Asked
 from .ends import End, Here
 from .engine.capabilities import Digest, capabilities, choose_digest
 from .engine.protocol import LinkError
+from .remote import split_remote
 from .transfer import Local, Settings, Transfer
 
 
@@ -51,9 +52,9 @@ class Sides:
             asked.share(self._agent.control)
         given = asked.request.destination if far.push else asked.request.sources[0]
         here, there = Here(self._agent.digest), There(self._agent)
-        sides = [Side(here, "this host", ""), Side(there, far.host, given.partition(":")[0] + ":")]
-        if given.startswith("[") or "@[" in given:
-            sides[1] = sides[1]._replace(prefix=given.partition("]:")[0] + "]:")
+        remote = split_remote(given)
+        assert remote is not None  # it is where the other host was found
+        sides = [Side(here, "this host", ""), Side(there, far.host, given[: len(given) - len(remote.path)])]
         self.source, self.destination = sides if far.push else sides[::-1]
 
     def transfer(self, shares: bool) -> Transfer:

@@ -1,6 +1,6 @@
 """What a person reads of a migration: the table of the preflight, the plan, the summary for a ticket.
 
-:meth:`Telling.say` prints what :mod:`migrate` has to tell, on standard output; with ``--json`` nothing but the report
+:func:`say` prints what :mod:`migrate` has to tell, on standard output; with ``--json`` nothing but the report
 goes there, and this is not used.
 """
 

@@ -66,6 +66,14 @@ def differs(source: Path, destination: Path, *more: str) -> str:
     return command("rsync", *options, f"{source}/", f"{destination}/")
 
 
+def corrupt(path: Path) -> None:
+    """Change a file's content, and neither its size nor its time."""
+    st = os.stat(path)
+    with open(path, "r+b") as file:
+        os.pwrite(file.fileno(), b"bad", 40 * MIB)
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A small tree to move."""
@@ -394,10 +402,7 @@ def test_what_is_only_at_the_destination(tree: Path) -> None:
 def test_a_difference_after_the_final_pass(tree: Path) -> None:
     """Content that differs under one size and time is what only digests see."""
     assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
-    st = os.stat(tree / "dst/disk")
-    with open(tree / "dst/disk", "r+b") as disk:
-        os.pwrite(disk.fileno(), b"bad", 40 * MIB)
-    os.utime(tree / "dst/disk", ns=(st.st_atime_ns, st.st_mtime_ns))
+    corrupt(tree / "dst/disk")
     assert migrate("--final", f"{tree}/src/", tree / "dst").returncode == 0
     done = migrate("--final", "--verify", "--on-failure", f"touch {tree}/again", f"{tree}/src/", tree / "dst")
     assert done.returncode == 1 and (tree / "again").exists(), done
@@ -709,10 +714,7 @@ def test_every_file_is_verified_whatever_rsync_would_leave_alone(tree: Path, opt
 
 def test_live_files_may_differ_and_no_others(tree: Path) -> None:
     assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
-    st = os.stat(tree / "dst/disk")
-    with open(tree / "dst/disk", "r+b") as disk:
-        os.pwrite(disk.fileno(), b"bad", 40 * MIB)
-    os.utime(tree / "dst/disk", ns=(st.st_atime_ns, st.st_mtime_ns))
+    corrupt(tree / "dst/disk")
     live = ["--final", "--verify", "--allow-live", f"{tree}/src/", tree / "dst"]
     assert migrate(*live).returncode == 1
     with open(tree / "src/disk", "r+b"):
