@@ -39,6 +39,7 @@ from .progress import Whole
 from .seeding import SeedOptions
 from .sides import Sides
 from .totals import Totals
+from .transfer import Planned
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
@@ -214,7 +215,7 @@ class Migration:
         started = time.monotonic()
         try:
             with whole.phase(None, "rsync") as totals.advance:
-                live = None if self.request.final else self._live()
+                live = None if self.request.final else self._live
                 seed = SeedOptions(python=self.request.python, live=live)
                 result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True)
             totals.end()
@@ -246,14 +247,14 @@ class Migration:
         if result.status:
             raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
 
-    def _live(self) -> tuple[str, ...]:
-        """The names of sparse files in use; a first pass keeps them from rsync, which would read their holes."""
+    def _live(self, changing: Sequence[Planned]) -> list[str]:
+        """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
         end = self.sides.source.end
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
         found = zip(used, end.ask("sizes", paths=[*used]).found)
         sparse = [path for path, sizes in found if sizes and sizes[1] < sizes[0]]
-        names = {self.name(path) for path in sparse}
-        if any(used[path] > 1 for path in sparse):
+        names = {self.name(path) for path in sparse} | {planned.name for planned in changing}
+        if any(used[path] > 1 for path in sparse) or any(planned.links > 1 for planned in changing):
             # rsync would copy the file under another of its names.
             links: dict[tuple[int, int], set[str]] = {}
             for source in self.asked.sources:
@@ -263,7 +264,7 @@ class Migration:
                         links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
             for group in links.values():
                 names |= group if group & names else set()
-        return tuple(sorted(filter(None, names)))
+        return [*filter(None, names)]
 
     def name(self, path: str) -> str:
         """The name in the transfer of a path at the source; "" if it has none."""

@@ -18,7 +18,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Callable, NamedTuple
@@ -38,15 +38,15 @@ class SeedOptions:
     """The wrapper's own options.
 
     ``min_hole``: bytes of hole from which a file is worth seeding. ``python``: the Python to use on another host.
-    ``live``: the source may be written to meanwhile, and another run will follow; then these names, and what is found
-    to change, are kept from rsync, which would copy them whole.
+    ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
+    found to change, and the names it returns are kept from rsync, which would copy those files whole.
     """
 
     off: bool = False
     min_hole: int = 1
     space_check: bool = True
     python: str | None = None
-    live: tuple[str, ...] | None = None
+    live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
 
 
 class Seeded(NamedTuple):
@@ -79,7 +79,7 @@ class Seeding:
         self.bar = bar
         self.seeded: list[Seeded] = []
         self.left: list[tuple[str, str]] = []
-        self.changing: list[str] = []
+        self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
         far = command.far
@@ -124,16 +124,15 @@ class Seeding:
                 self.changing += self._changing(_planned(plan))
         return None
 
-    def _changing(self, plan: Iterator[Planned]) -> Iterator[str]:
+    def _changing(self, plan: Iterator[Planned]) -> Iterator[Planned]:
         left = {name for name, _ in self.left}
         batch = list(islice(plan, 1000))
         while batch:
             found = self.transfer.look(planned.source for planned in batch)
             for planned, looked in zip(batch, found):
                 still = looked is not None and looked.mtime_ns == planned.mtime_ns and not planned.recent
-                # Its other names, which rsync would then take for it, are not known.
-                if (planned.name in left or not still) and planned.links == 1:
-                    yield planned.name
+                if planned.name in left or not still:
+                    yield planned
             batch = list(islice(plan, 1000))
 
     def touch(self) -> None:

@@ -209,7 +209,7 @@ class _Run:
         result.seeded, result.left = seeding.seeded, seeding.left
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
         if self.seed.live is not None:
-            result.later = sorted({*self.seed.live, *seeding.changing})
+            result.later = sorted(self.seed.live(seeding.changing))
             result.command[1:1] = excluding(result.later, stack)
         return handoff
 

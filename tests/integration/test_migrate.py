@@ -743,6 +743,17 @@ def test_a_live_sparse_file_with_several_names(tree: Path) -> None:
     assert differs(tree / "src", tree / "dst") == "" and allocated(tree / "dst/disk") < 3 * MIB
 
 
+def test_a_sparse_file_with_several_names_that_was_just_written(tree: Path) -> None:
+    """It is looked at again in the final pass; until then rsync must not take one of its names for another file."""
+    os.link(tree / "src/disk", tree / "src/below/another")
+    (tree / "src/disk").touch()
+    done = migrate("--json", f"{tree}/src/", tree / "dst")
+    assert done.returncode == 0 and json.loads(done.stdout)["sync"]["later"] == ["below/another", "disk"]
+    assert json.loads(done.stdout)["sync"]["written_by_rsync"] < MIB
+    assert migrate("--final", "--verify", f"{tree}/src/", tree / "dst").returncode == 0
+    assert differs(tree / "src", tree / "dst") == "" and allocated(tree / "dst/disk") < 3 * MIB
+
+
 def test_room_for_a_plain_file_that_is_replaced(tree: Path) -> None:
     with filesystem("ext4", tree / "small", "64M") as small:
         (tree / "src/plain").write_bytes(os.urandom(30 * MIB))
