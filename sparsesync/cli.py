@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from . import streams
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dashes = argv.index("--")
             argv, rest = argv[:dashes], argv[dashes + 1 :]
         try:
-            arguments = _parser().parse_args(argv)
+            arguments = _parser(argv[0] if argv else None).parse_args(argv)
         except SystemExit:  # after --help there may be something to flush
             sys.stdout.flush()
             raise
@@ -98,14 +98,21 @@ def _show_warning(message: Warning | str, *rest: object, **more: object) -> None
     print(f"sparsesync: {message}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    from . import __version__, migrate_command
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser: of all commands, or if one is chosen of that one, since nobody will ask for the others."""
+    from . import __version__
 
     parser = argparse.ArgumentParser(prog="sparsesync", description="Sparse files cost what their data costs.")
     parser.add_argument("--version", action="version", version=f"sparsesync {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Without "prog" argparse would format a usage, only to know it, and import for that what hardly anybody needs.
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog="sparsesync")
+    for name, (what, add) in _COMMANDS.items():
+        if chosen == name or chosen not in _COMMANDS:
+            add(commands.add_parser(name, help=what))
+    return parser
 
-    command = commands.add_parser("scan", help="find the sparse files below paths")
+
+def _add_scan(command: argparse.ArgumentParser) -> None:
     command.add_argument("paths", nargs="+", metavar="PATH")
     command.add_argument("--min-size", type=_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M")
     command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
@@ -116,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="one JSON object")
     command.set_defaults(run=_scan)
 
-    command = commands.add_parser("map", help="show where the data of a file is")
+
+def _add_map(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE")
     _add_far_end(command)
     form = command.add_mutually_exclusive_group()
@@ -124,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
     command.set_defaults(run=_map)
 
-    command = commands.add_parser("copy", help="copy files, holes as holes")
+
+def _add_copy(command: argparse.ArgumentParser) -> None:
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
     _add_far_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
@@ -136,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_copy)
 
-    command = commands.add_parser("exclude", help="write an exclude file for rsync that leaves out the sparse files")
+
+def _add_exclude(command: argparse.ArgumentParser) -> None:
     command.add_argument("sources", nargs="+", metavar="SRC", help="as given to rsync: 'dir' and 'dir/' differ")
     command.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
     command.add_argument("-R", "--relative", action="store_true", help="as rsync's")
@@ -154,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_far_end(command)
     command.set_defaults(run=_exclude)
 
-    command = commands.add_parser("verify", help="compare two files or trees, reading only data")
+
+def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
     command.add_argument("--full", action="store_true", help="read the holes too")
@@ -162,10 +173,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_verify)
 
-    migrate_command.add(commands, _add_far_end)
 
-    commands.add_parser("sync", help="run rsync, with sparse files put in place first; its arguments are rsync's")
-    return parser
+def _add_migrate(command: argparse.ArgumentParser) -> None:
+    from . import migrate_command
+
+    migrate_command.add(command, _add_far_end)
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "scan": ("find the sparse files below paths", _add_scan),
+    "map": ("show where the data of a file is", _add_map),
+    "copy": ("copy files, holes as holes", _add_copy),
+    "exclude": ("write an exclude file for rsync that leaves out the sparse files", _add_exclude),
+    "verify": ("compare two files or trees, reading only data", _add_verify),
+    "migrate": ("move a host's data: look, plan, sync while services run, stop them, sync, verify", _add_migrate),
+    "sync": ("run rsync, with sparse files put in place first; its arguments are rsync's", lambda command: None),
+}
+"""Each command: what it does, and what gives its parser the arguments."""
 
 
 def _add_one_file_system(command: argparse.ArgumentParser) -> None:

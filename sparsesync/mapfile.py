@@ -7,13 +7,10 @@ checksums instead, and waits in a temporary file, because its head counts what i
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TextIO
-from xml.sax.saxutils import escape
 
 from .ends import Site
 from .engine.extents import SECTOR, Extent
@@ -97,7 +94,11 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
     The file holds its own checksum too, taken with zeros in the checksum's place. It is ASCII, wherever it is
     written to: names may have what XML does not allow, and the name is only there to be read.
     """
+    # Only here: these import half of a web browser.
+    import hashlib
+    import shutil
     import tempfile
+    from xml.sax.saxutils import escape
 
     with tempfile.TemporaryFile("w+", encoding="ascii") as body:
         mapped = 0
@@ -129,6 +130,8 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
 
 
 def _write_table(out: TextIO, size: int, extents: Iterable[Extent]) -> None:
+    import shutil
+
     width = max(10, shutil.get_terminal_size().columns - 2)
     count = data = 0
     shares = [0.0] * width

@@ -14,17 +14,11 @@ from typing import BinaryIO, Callable
 from . import streams
 from .messages import describe, printable
 
-Parser = argparse.ArgumentParser
 
-
-def add(commands: argparse._SubParsersAction[Parser], add_far_end: Callable[[Parser], None]) -> None:
-    """Add the command to those of the program."""
-    command = commands.add_parser(
-        "migrate",
-        help="move a host's data: look, plan, sync while services run, stop them, sync, verify",
-        usage="sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]",
-        description="rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory.",
-    )
+def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Give the command's parser its arguments."""
+    command.usage = "sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]"
+    command.description = "rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory."
     command.add_argument("paths", nargs="+", metavar="PATH", help=argparse.SUPPRESS)
     command.add_argument("--check", action="store_true", help="only look at both machines, and say what is in the way")
     command.add_argument("-n", "--dry-run", action="store_true", help="look, say what would be done, and do nothing")
