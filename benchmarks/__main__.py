@@ -61,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="smaller inputs and 3 runs: minutes, not hours")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs and 3 runs")
     only = "cases whose name begins so (fnmatch); may be given several times"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--peers", nargs="+", metavar="PROGRAM", help="against these peers only")
     parser.add_argument("--list", action="store_true", help="the cases and who takes part, and nothing else")
-    parser.add_argument("--runs", type=int, help="measured runs of each (default: 5, with --quick 3)")
+    runs = "measured runs of each, but of slow peers one (default: 5, with --quick 3)"
+    parser.add_argument("--runs", type=int, help=runs)
     parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 40)")
     parser.add_argument("--seed", type=int, default=1, help="for the inputs and the order")
     output = "the results (default: %(default)s)"
@@ -81,7 +82,7 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> int:
-    absent = peers.missing({name for case in chosen for name in (*case.names, *case.needs)})
+    absent = peers.missing({"strace", *(name for case in chosen for name in (*case.names, *case.needs))})
     for program, package in absent.items():
         print(f"missing: {program}; apt-get install {package}", file=sys.stderr)
     results: dict[str, Any] = {
@@ -104,7 +105,7 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
                 starter,
                 runs=asked.runs or (3 if asked.quick else 5),
                 limit=asked.limit or (40 if asked.quick else 900),
-                patience=3 if asked.quick else 30,
+                patience=2,
                 seed=asked.seed,
                 chosen=set(asked.peers) if asked.peers else None,
                 say=lambda line: print(line, file=sys.stderr),

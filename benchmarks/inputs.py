@@ -12,6 +12,7 @@ peers lose a few. What is allocated is reported: XFS allocates ahead of a writer
 
 from __future__ import annotations
 
+import heapq
 import os
 import random
 from collections.abc import Iterator
@@ -134,6 +135,15 @@ def make_tree(root: Path, files: int, seed: int, *, sparse: int = 0, size: int =
         os.close(folder)
 
 
+def change_tree(root: Path, files: int, seed: int) -> None:
+    """Write new content to so many files of a tree of :func:`make_tree`; they are made newer."""
+    draw = random.Random(seed)
+    for path in draw.sample(sorted(root.glob("*/*/file-*")), files):
+        st = path.stat()
+        path.write_bytes(draw.randbytes(st.st_size).translate(_LETTERS))
+        os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns + 60 * 10**9))
+
+
 def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
     """The data extents of an open file, as the kernel tells them."""
     end = os.fstat(fd).st_size
@@ -145,6 +155,16 @@ def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
             return
         position = os.lseek(fd, offset, os.SEEK_HOLE)
         yield offset, position - offset
+
+
+def _union(*many: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is in any of some ascending ranges, each byte once."""
+    done = 0
+    for offset, length in heapq.merge(*many):
+        begin, end = max(offset, done), offset + length
+        if begin < end:
+            yield begin, end - begin
+            done = end
 
 
 def _steps(offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -161,13 +181,11 @@ def check(source: Path, copy: Path) -> int:
         st, found = os.fstat(a), os.fstat(b)
         if found.st_size != st.st_size:
             raise Wrong(f"its size is {found.st_size}, not {st.st_size}")
-        data = {a: 0, b: 0}
-        for one, other in ((a, b), (b, a)):
-            for offset, length in data_ranges(one):
-                data[one] += length
-                for at, count in _steps(offset, length):
-                    if os.pread(one, count, at) != os.pread(other, count, at):
-                        raise Wrong(f"its content differs within {count} bytes at {at}")
+        data = {fd: sum(length for _, length in data_ranges(fd)) for fd in (a, b)}
+        for offset, length in _union(data_ranges(a), data_ranges(b)):
+            for at, count in _steps(offset, length):
+                if os.pread(a, count, at) != os.pread(b, count, at):
+                    raise Wrong(f"its content differs within {count} bytes at {at}")
         if data[b] - data[a] > (st.st_size - data[a]) / 10:
             raise Wrong(f"{iec(data[b])} of it are data, where the source has {iec(data[a])}")
         return found.st_blocks * 512

@@ -30,6 +30,7 @@ MBIT = 1_000_000 / 8
 NEEDS = ("root", "ip", "tc", "ssh", "sshd", "ssh-keygen")
 
 _PORT = 22
+_LOOPBACK_MTU, _ETHERNET_MTU = "65535", "1500"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def host(link: Link, directory: Path) -> Iterator[Host]:
     # sshd refuses keys below a directory that others may write to.
     directory.chmod(0o700)
     with contextlib.ExitStack() as stack:
-        interface, address, namespace = stack.enter_context(_network())
+        mtu = _LOOPBACK_MTU if link.rate is None else _ETHERNET_MTU
+        interface, address, namespace = stack.enter_context(_network(mtu))
         shaped_by = None
         near, port = address, _PORT
         if link.rate is not None:
@@ -89,7 +91,7 @@ def host(link: Link, directory: Path) -> Iterator[Host]:
 
 
 @contextlib.contextmanager
-def _network() -> Iterator[tuple[str, str, str]]:
+def _network(mtu: str) -> Iterator[tuple[str, str, str]]:
     """A namespace behind an interface of ours: the interface's name, the address there and the namespace's name."""
     number = os.getpid() % 16000
     namespace, near, far = f"bench{number}", f"bench{number}n", f"bench{number}f"
@@ -100,7 +102,8 @@ def _network() -> Iterator[tuple[str, str, str]]:
     with contextlib.ExitStack() as stack:
         command("ip", "netns", "add", namespace)
         stack.callback(command, "ip", "netns", "del", namespace)
-        command("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace)
+        command("ip", "link", "add", near, "mtu", mtu, "type", "veth",
+                "peer", "name", far, "mtu", mtu, "netns", namespace)  # fmt: skip
         # The namespace takes its interface with it, and that one the other; only not before its last process has ended.
         stack.callback(subprocess.run, ["ip", "link", "del", near], stderr=subprocess.DEVNULL)
         stack.callback(_end_all, namespace)
@@ -145,6 +148,7 @@ def _configure(directory: Path, address: str) -> None:
 exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
     )
+    # What the user's shell does at the start of a session is nobody's work here: bash skips it in an inner shell.
     (directory / "server").write_text(
         f"""Port {_PORT}
 ListenAddress {address}
@@ -158,6 +162,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 ForceCommand exec sh {forced}
 MaxStartups 100
+SetEnv SHLVL=1
 """
     )
     (directory / "client").write_text(

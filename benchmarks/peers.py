@@ -32,6 +32,7 @@ PACKAGES = {
     "ssh": "openssh-client",
     "sshd": "openssh-server",
     "ssh-keygen": "openssh-client",
+    "strace": "strace",
     "tar": "tar",
     "xfs_io": "xfsprogs",
     "mkfs.ext4": "e2fsprogs",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
-    "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
+    # btrfs is the one with shared extents.
+    "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=0"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
 

@@ -20,26 +20,35 @@ class Plot(NamedTuple):
 
     file: str
     title: str
-    cases: str
+    cases: tuple[str, ...]
     axis: str
     label: str
     show: Callable[[Any], str]
 
 
 PLOTS = [
-    Plot("apparent.svg", "copy of 64 MiB of data, ext4", "apparent/*", "apparent", "apparent size", iec),
-    Plot("extents.svg", "copy of the same data in more extents, ext4", "extents/*", "extents", "extents", str),
-    Plot("changed.svg", "update in place, ext4", "changed/*", "changed", "share of the data changed", "{:.0%}".format),
-    Plot("links.svg", "first copy over ssh, 20 ms", "ssh/1*/first", "link", "bit/s of the link", str),
-]
+    Plot("apparent.svg", "copy of 64 MiB of data, ext4", ("apparent/*", "copy/ext4/?T-*"), "apparent",
+         "apparent size", iec),
+    Plot("extents.svg", "copy of the same data in more extents, ext4", ("extents/*", "copy/ext4/extents"), "extents",
+         "extents", str),
+    Plot("changed.svg", "update in place, ext4", ("changed/*",), "changed", "share of the data changed",
+         "{:.0%}".format),
+    Plot("links.svg", "first copy over ssh, 20 ms", ("ssh/1*/first",), "rate", "speed of the link",
+         lambda rate: f"{rate * 8 / 1e6:g} Mbit/s"),
+]  # fmt: skip
 
 
 def draw(results: dict[str, Any], directory: Path) -> list[tuple[str, str]]:
     """Draw what there are results for; (file, title) of each plot made."""
     made = []
     for plot in PLOTS:
-        cases = [case for case in results["cases"] if fnmatch.fnmatch(case["name"], plot.cases) and case["contenders"]]
+        cases = [
+            case
+            for case in results["cases"]
+            if any(fnmatch.fnmatch(case["name"], pattern) for pattern in plot.cases) and case["contenders"]
+        ]
         if len(cases) > 1:
+            cases.sort(key=lambda case: case["axes"][plot.axis])
             _draw(plot, cases, directory / plot.file)
             made.append((plot.file, f"{plot.title}: time against {plot.label}"))
     return made

@@ -57,7 +57,8 @@ def markdown(results: dict[str, Any], plots: Iterable[tuple[str, str]] = ()) -> 
     yield (
         "Ratios are to the fastest peer. Memory is the peak of the largest process of a command; less than "
         f"{iec(results['floor'])} cannot be told. Read and written are the bytes of all its system calls, pipes and "
-        "sockets among them, at this end. On the wire is both ways, with all headers."
+        "sockets among them, at this end. On the wire is both ways, with all headers. Calls are the system calls of a "
+        "whole command, as `strace -c` counts them."
     )
     for case in results["cases"]:
         yield from _detail(case)
@@ -104,7 +105,8 @@ def _detail(case: dict[str, Any]) -> Iterator[str]:
     yield f"\n### {case['name']}\n"
     facts = [f"{name}: {value}" for name, value in case.get("facts", {}).items() if value is not None]
     yield f"{case['what']}. Caches {case.get('cache', 'not used')}.{' ' if facts else ''}{'; '.join(facts)}\n"
-    heads = ["", "median", "from - to", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire"]
+    heads = ["", "median", "from - to", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire",
+             "calls per extent"]  # fmt: skip
     yield from _table(heads, map(_row, case["contenders"]))
     for name, reason in case["skipped"].items():
         yield f"\n{name}: skipped, {reason}"
@@ -112,11 +114,12 @@ def _detail(case: dict[str, Any]) -> Iterator[str]:
 
 def _row(it: dict[str, Any]) -> list[str]:
     if "median" not in it:
-        return [it["name"], f"**wrong**: {it['error']}"] + [""] * 8
+        return [it["name"], f"**wrong**: {it['error']}"] + [""] * 9
     runs = "once" if it["once"] else f"{it['min']:.3f} - {it['max']:.3f}"
     sizes = [it.get(name) for name in ("peak", "far_peak", "read", "written", "allocated", "wire")]
     ratio = "" if it["ratio"] is None else f"{it['ratio']:.2f}"
-    return [it["name"], _time(it), runs, ratio, *("" if size is None else iec(size) for size in sizes)]
+    calls = "" if it.get("calls") is None else f"{it['calls']:.3g}"
+    return [it["name"], _time(it), runs, ratio, *("" if size is None else iec(size) for size in sizes), calls]
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:

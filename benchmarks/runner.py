@@ -8,15 +8,17 @@ How a case runs::
             prepared.before(contender)              # e.g. no copy there
             sync -f                                 # nobody pays for what another has written
             run it; prepared.check(contender)
-        those that are too slow to repeat, once
+        those that are declared too slow to repeat, once
+        where the case asks for it, each once more under strace, and not timed: its system calls
 
 The state of the caches is therefore the same for everybody: sources and programs are in memory, as far as they fit,
 and what is written need not reach the disk within the time that is measured (but see :mod:`peers` for bmaptool).
 ``prepared.cache`` says it where a case has it otherwise.
 
-A contender may be declared ``once``, where one run takes minutes; and for one whose unmeasured run took more than the
-runner's patience that was the only run. The results say so. One that exceeds the limit is killed, and took "more".
-A wrong result, or a status that is not 0, ends a contender's part in the case; its times do not count.
+A contender may be declared ``once``, where one run takes minutes. And a peer is not repeated whose unmeasured run took
+more than the runner's patience and RIVAL times as long as the fastest: that was its only run. The results say so.
+One that exceeds the limit is killed, and took "more". A wrong result, or a status that is not 0, ends a
+contender's part in the case; its times do not count.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ from . import peers
 from .inputs import Wrong
 
 WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
+
+
+RIVAL = 4
+"""Who takes longer than the fastest by this factor is not measured more closely, if it takes long at all."""
 
 
 @dataclass
@@ -62,7 +68,7 @@ class Prepared:
     ``check`` also gets the file with the run's standard output; it returns the bytes allocated to the result, if there
     is one, and raises Wrong. ``wire`` counts the bytes on the link so far; ``far`` is a file where the other end's
     accounts appear while it exists. ``skipped``: who does not take part, and why; ``facts`` go into the results.
-    ``top`` is on the filesystem that is written to.
+    ``top`` is on the filesystem that is written to. With ``extents`` the system calls for each of so many are counted.
     """
 
     contenders: list[Contender]
@@ -74,6 +80,7 @@ class Prepared:
     far: Path | None = None
     facts: dict[str, object] = field(default_factory=dict)
     top: Path | None = None
+    extents: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,12 +153,14 @@ class _Record:
     far: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     once: bool = False
+    calls: float | None = None
 
 
 class Runner:
     """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
 
-    What takes more than ``patience`` seconds is run once, and what takes more than ``limit`` is killed.
+    A peer that takes more than ``patience`` seconds and is no rival is run once, and who takes more than ``limit``
+    is killed.
     """
 
     def __init__(
@@ -194,6 +203,10 @@ class Runner:
                     contenders.append(contender)
             records = {contender.name: _Record(contender) for contender in contenders}
             self._rounds(prepared, records, case.runs or self._runs)
+            if prepared.extents and not peers.missing({"strace"}):
+                for record in records.values():
+                    if record.error is None and not record.once:
+                        record.calls = self._count(prepared, record, work / "calls") / prepared.extents
             return {
                 **entry,
                 "cache": prepared.cache,
@@ -206,13 +219,19 @@ class Runner:
         return contender.ours or contender.baseline or peers.program(contender.name) in (self._chosen or ())
 
     def _rounds(self, prepared: Prepared, records: dict[str, _Record], runs: int) -> None:
+        warmed: list[tuple[_Record, dict[str, Any]]] = []
         for record in records.values():
             if not record.contender.once:
                 with _accounted(prepared.far, record):
                     warming = self._one(prepared, record)
-                if warming and warming["seconds"] > self._patience:
-                    record.once = True
-                    record.runs.append(warming)
+                if warming:
+                    warmed.append((record, warming))
+        fastest = min((warming["seconds"] for _, warming in warmed), default=0.0)
+        for record, warming in warmed:
+            slow = not record.contender.ours and warming["seconds"] > max(self._patience, RIVAL * fastest)
+            if slow or warming["over"]:
+                record.once = True
+                record.runs.append(warming)
         for _ in range(runs):
             turn = [record for record in records.values() if not (record.contender.once or record.once)]
             self._order.shuffle(turn)
@@ -248,6 +267,14 @@ class Runner:
         self._say(f"    {name}: {result['seconds']:.3f} s{' and killed' if result['over'] else ''}")
         return result
 
+    def _count(self, prepared: Prepared, record: _Record, counts: Path) -> int:
+        """The system calls of one more run, by all processes and threads of it."""
+        prepared.before(record.contender.name)
+        strace = ["strace", "-f", "-c", "-qq", "-o", str(counts)]
+        self._starter.run(Contender("strace", [*strace, *record.contender.argv]), self._limit)
+        # The last line: 100.00, seconds, microseconds per call, calls, perhaps errors, "total".
+        return int(counts.read_text().splitlines()[-1].split()[3])
+
 
 @contextlib.contextmanager
 def _accounted(far: Path | None, record: _Record) -> Iterator[None]:
@@ -276,7 +303,7 @@ def _summary(record: _Record, limit: float) -> dict[str, Any]:
             seconds=seconds, median=statistics.median(seconds), min=min(seconds), max=max(seconds),
             once=record.once, over=limit if any(run["over"] for run in runs) else None,
             peak=max(run["peak"] for run in runs), allocated=runs[-1]["allocated"],
-            far_peak=max((run["peak"] for run in record.far), default=None),
+            far_peak=max((run["peak"] for run in record.far), default=None), calls=record.calls,
         )  # fmt: skip
         for what in ("processor", "read", "written", "storage_read", "storage_written", "wire"):
             known = [run[what] for run in runs if run.get(what) is not None]
