@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--peers", nargs="+", metavar="PROGRAM", help="against these peers only")
     parser.add_argument("--list", action="store_true", help="the cases and who takes part, and nothing else")
-    runs = "measured runs of each, but of slow peers one (default: 5, with --quick 3)"
+    runs = "measured runs of each, at least, but of slow peers one (default: 5, with --quick 3)"
     parser.add_argument("--runs", type=int, help=runs)
     parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 40)")
     parser.add_argument("--seed", type=int, default=1, help="for the inputs and the order")
@@ -105,7 +105,8 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
                 starter,
                 runs=asked.runs or (3 if asked.quick else 5),
                 limit=asked.limit or (40 if asked.quick else 900),
-                patience=2,
+                patience=1,
+                enough=0 if asked.quick else 15,
                 seed=asked.seed,
                 chosen=set(asked.peers) if asked.peers else None,
                 say=lambda line: print(line, file=sys.stderr),

@@ -26,8 +26,10 @@ from .places import MAKE, filesystem
 from .runner import Case, Contender, Prepared
 
 MINUTES = 8 * GIB
-"""rsync takes minutes from this apparent size on, and hours from HOURS on."""
 HOURS = 500 * GIB
+"""From these apparent sizes on rsync takes minutes, and hours; nbdcopy takes minutes only from the second on."""
+MANY = 100_000
+"""From so many extents on some take ten times as long as others."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ def _needs(place: Place) -> tuple[str, ...]:
 
 def _patiently(name: str, command: list[str], layout: Layout, patient: bool) -> Contender | str:
     """The contender: as often as the others, or once, or not at all, with the reason."""
-    slow = {"rsync -S": MINUTES, "nbdcopy": HOURS}
-    once = layout.size >= slow.get(name, layout.size + 1)
-    if once and not patient:
-        return f"takes long for {inputs.iec(layout.size)} of hole: measured in other cases"
-    if name == "rsync -S" and layout.size >= HOURS:
-        return f"reads {inputs.iec(layout.size)} of hole, for hours"
-    return Contender(name, command, once=once)
+    holes = {"rsync -S": MINUTES, "nbdcopy": HOURS}.get(name, layout.size + 1)
+    hopeless = {"rsync -S": HOURS, "nbdcopy": 2 * TIB}.get(name, layout.size + 1)
+    if layout.size >= hopeless:
+        return f"goes through {inputs.iec(layout.size)} of hole, for very long"
+    slow = layout.extents >= MANY and name in ("rsync -S", "qemu-img", "nbdcopy", "bmaptool")
+    if not patient and (slow or layout.size >= holes):
+        return f"takes long for {layout}: measured on ext4"
+    return Contender(name, command, once=layout.size >= holes)
 
 
 def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool, counted: bool = False) -> Case:
@@ -120,7 +123,8 @@ def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool, 
 
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
-        with filesystem(place.kind, work, "4G") as top:
+        # XFS allocates ahead, for each of many extents.
+        with filesystem(place.kind, work, "8G" if place.kind == "xfs" else "4G") as top:
             source, copy = top / "source" / "file", top / "copy" / "file"
             source.parent.mkdir()
             copy.parent.mkdir()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,7 @@ def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
         yield offset, position - offset
 
 
-def _union(*many: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _union(*many: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """What is in any of some ascending ranges, each byte once."""
     done = 0
     for offset, length in heapq.merge(*many):
@@ -181,8 +181,9 @@ def check(source: Path, copy: Path) -> int:
         st, found = os.fstat(a), os.fstat(b)
         if found.st_size != st.st_size:
             raise Wrong(f"its size is {found.st_size}, not {st.st_size}")
-        data = {fd: sum(length for _, length in data_ranges(fd)) for fd in (a, b)}
-        for offset, length in _union(data_ranges(a), data_ranges(b)):
+        ranges = {fd: list(data_ranges(fd)) for fd in (a, b)}
+        data = {fd: sum(length for _, length in ranges[fd]) for fd in (a, b)}
+        for offset, length in ranges[a] if ranges[a] == ranges[b] else _union(*ranges.values()):
             for at, count in _steps(offset, length):
                 if os.pread(a, count, at) != os.pread(b, count, at):
                     raise Wrong(f"its content differs within {count} bytes at {at}")

@@ -4,7 +4,7 @@ How a case runs::
 
     with case.open() as prepared:                   # makes the input
         each contender once, unmeasured             # warms the caches, loads the programs; shows what the far end takes
-        so many rounds, in each the contenders in random order:
+        so many rounds, or more where they are short, in each the contenders in random order:
             prepared.before(contender)              # e.g. no copy there
             sync -f                                 # nobody pays for what another has written
             run it; prepared.check(contender)
@@ -30,6 +30,7 @@ import random
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ WARM = "warm: one unmeasured pass before; what is written is not flushed within 
 
 RIVAL = 4
 """Who takes longer than the fastest by this factor is not measured more closely, if it takes long at all."""
+
+MOST_RUNS = 15
+"""What takes milliseconds varies most, and is repeated up to this."""
 
 
 @dataclass
@@ -159,6 +163,7 @@ class _Record:
 class Runner:
     """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
 
+    There are ``runs`` rounds, and more until they took ``enough`` seconds, or there were MOST_RUNS.
     A peer that takes more than ``patience`` seconds and is no rival is run once, and who takes more than ``limit``
     is killed.
     """
@@ -171,6 +176,7 @@ class Runner:
         limit: float,
         patience: float,
         seed: int,
+        enough: float = 0,
         chosen: set[str] | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -178,6 +184,7 @@ class Runner:
         self._runs = runs
         self._limit = limit
         self._patience = patience
+        self._enough = enough
         self._order = random.Random(seed)
         self._chosen = chosen
         self._say = say
@@ -232,7 +239,10 @@ class Runner:
             if slow or warming["over"]:
                 record.once = True
                 record.runs.append(warming)
-        for _ in range(runs):
+        begun = time.monotonic()
+        for number in range(max(runs, MOST_RUNS)):
+            if number >= runs and time.monotonic() - begun > self._enough:
+                break
             turn = [record for record in records.values() if not (record.contender.once or record.once)]
             self._order.shuffle(turn)
             for record in turn:

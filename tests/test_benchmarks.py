@@ -19,7 +19,7 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import cases, cases_ssh, goals, inputs, links, peers, relay, report
 from benchmarks.inputs import KIB, Layout, Wrong
-from benchmarks.runner import Case, Contender, Prepared, Runner, Starter
+from benchmarks.runner import MOST_RUNS, Case, Contender, Prepared, Runner, Starter
 from tests.filesystems import need, need_tools
 
 SMALL = Layout(1024 * KIB, 64 * KIB, 4)
@@ -71,6 +71,11 @@ def test_a_case(tmp_path: Path) -> None:
         assert contender["read"] >= SMALL.data and contender["written"] >= SMALL.data
         assert 1 << 20 < contender["peak"] < 1 << 28
     assert cp["ratio"] == 1.0 and ours["ratio"] == pytest.approx(ours["median"] / cp["median"])
+
+
+def test_short_runs_are_repeated(tmp_path: Path) -> None:
+    entry = measured(tmp_path, small_case(honest), enough=60)
+    assert {len(contender["seconds"]) for contender in entry["contenders"]} == {MOST_RUNS}
 
 
 @pytest.mark.parametrize(
@@ -139,8 +144,8 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results["floor"] < 32 << 20
     text = "\n".join(report.markdown(results))
     assert "libnbd-bin" in text and "copy a small file" in text and "rsync -S: skipped, not today" in text
-    (line,) = report._repeated(results, results)
-    assert line.startswith("1 of 1 ratios are within 15 %")
+    for line, of in zip(report._repeated(results, results), ("medians", "fastest runs")):
+        assert line.startswith(f"ratios of {of}: 1 of 1 within 15 %")
 
 
 def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

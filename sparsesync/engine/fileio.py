@@ -394,13 +394,11 @@ class Target:
         return holes
 
     def _probe_holes(self, size: int) -> bool:
-        # What FAT does with a byte behind a gap is fill the gap, so one small gap tells.
-        gap = 1 << 20
-        os.pwrite(self.fd, b"\0", gap)
-        kept = allocated(os.fstat(self.fd)) < gap
-        # Not to 0: ext4 takes that for a file being replaced and writes it out on close (auto_da_alloc, ext4(5)).
-        os.ftruncate(self.fd, gap if size > gap else 0)
-        return kept
+        # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
+        # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
+        gap = min(size, 1 << 20)
+        os.ftruncate(self.fd, gap)
+        return allocated(os.fstat(self.fd)) < gap
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. In a temporary all that is not written is one already."""
