@@ -41,7 +41,7 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
         else:
             layout = Layout(GIB, 16 * MIB, 16) if quick else Layout(GIB // 2, 64 * MIB, 64)
         found += [_transfer(link, layout, state, seed) for state in STATES]
-    storage = Layout(5 * GIB, 48 * MIB, 48) if quick else Layout(20 * GIB, 190 * MIB, 190)
+    storage = Layout(5 * GIB, 48 * MIB, 48) if quick else Layout(10 * GIB, 95 * MIB, 95)
     return found + [_moby(state, storage, 2_000 if quick else 20_000, seed) for state in ("first", "final")]
 
 
