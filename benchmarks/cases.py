@@ -29,7 +29,7 @@ MINUTES = 8 * GIB
 HOURS = 500 * GIB
 """From these apparent sizes on rsync takes minutes, and hours; nbdcopy takes minutes only from the second on."""
 MANY = 100_000
-"""From so many extents on some take ten times as long as others."""
+"""With so many extents some take ten times as long as others, and a filesystem long to forget a file again."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def _patiently(name: str, command: list[str], layout: Layout, patient: bool) -> 
     hopeless = {"rsync -S": HOURS, "nbdcopy": 2 * TIB}.get(name, layout.size + 1)
     if layout.size >= hopeless:
         return f"goes through {inputs.iec(layout.size)} of hole, for very long"
-    slow = layout.extents >= MANY and name in ("rsync -S", "qemu-img", "nbdcopy", "bmaptool")
-    if not patient and (slow or layout.size >= holes):
-        return f"takes long for {layout}: measured on ext4"
+    many = layout.extents >= MANY and name not in (peers.OURS, "cp")
+    if not patient and (many or layout.size >= holes):
+        return f"takes long for {layout}, or for as large a file on ext4, where it is measured"
     return Contender(name, command, once=layout.size >= holes)
 
 

@@ -1,7 +1,8 @@
 """Another host, as far as ssh can tell: an sshd in a network namespace, behind a pair of virtual interfaces.
 
-The interface counts what passes, in both directions and with the headers of all layers; that is "on the wire" in the
-results. The link is as fast as the machine, or shaped: by netem at both interfaces, if the kernel has it, else by
+The interface counts what passes, in both directions and with the headers of all layers (those of a packet that the
+interface is to divide are counted once); that is "on the wire" in the results.
+The link is as fast as the machine, or shaped: by netem at both interfaces, if the kernel has it, else by
 :mod:`relay`; the results say which (``Host.shaped_by``). A delay is that of a round trip, half of it each way.
 
 The server's keys and configurations, and the client's, are made in one directory and gone with it. With the client's

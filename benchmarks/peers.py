@@ -2,17 +2,20 @@
 
 A command line is what a skilled user of the program would write, with nothing switched off that the others have and
 nothing waited for that the others do not wait for. One peer differs and cannot be told otherwise: bmaptool flushes the
-copy to the disk, and makes its map in a step of its own, which reads all data for its checksums. Where two programs
-share the work they are a shell's pipeline, and their bytes and times are those of both.
+copy to the disk, and makes its map in a step of its own. Where two programs share the work they are a shell's
+pipeline, and their bytes and times are those of both; but qemu-nbd, and the ssh that leads to it, go into the
+background, and only their time is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from shlex import quote
 
@@ -77,6 +80,9 @@ def missing(names: set[str]) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """What each installed program says its version is."""
     found = {"sparsesync": sparsesync.__version__, "python": platform.python_version()}
+    for library in ("blake3", "zstandard"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
     for name in _PEERS:
         if shutil.which(name):
             done = subprocess.run(
@@ -111,14 +117,14 @@ def _archive(tool: str, source: Path, copy: Path) -> list[str]:
 
 def _bmap(source: Path, copy: Path) -> list[str]:
     return shell(
-        "bmaptool -q create -o {map} {source} && bmaptool -q copy --bmap {map} {source} {copy}; s=$?;"
+        "bmaptool -q create --no-checksum -o {map} {source} && bmaptool -q copy --bmap {map} {source} {copy}; s=$?;"
         " rm -f {map}; exit $s",
         map=copy.parent / "bmap", source=source, copy=copy,
     )  # fmt: skip
 
 
 UPDATES: dict[str, Command] = {
-    OURS: lambda source, copy: sparsesync_command("copy", "--inplace", source, copy),
+    OURS: lambda source, copy: sparsesync_command("copy", "--inplace", "--reflink=never", source, copy),
     "rsync -S --inplace --no-whole-file": lambda source, copy: [
         "rsync", "-S", "--inplace", "--no-whole-file", str(source), str(copy),
     ],

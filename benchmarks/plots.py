@@ -69,14 +69,15 @@ def _draw(plot: Plot, cases: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for name in names:
         points = [
-            (place, it["median"])
-            for place, case in zip(places, cases)
+            (number, it["median"])
+            for number, case in enumerate(cases)
             for it in case["contenders"]
             if it["name"] == name and "median" in it and not it["over"]
         ]
         ours = name.startswith("sparsesync")
         if points:
             axes.plot(*zip(*points), label=name, marker="o", linewidth=2.5 if ours else 1, zorder=3 if ours else 2)
+    axes.set_xticks(range(len(cases)), places)
     axes.set_yscale("log")
     axes.set_xlabel(plot.label)
     axes.set_ylabel("seconds")

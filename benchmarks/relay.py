@@ -1,8 +1,9 @@
 """A link of a given speed and delay in user space, for kernels without netem.
 
 A TCP relay: what arrives on one side goes on to the other, each direction at ``rate`` bytes per second and ``delay``
-seconds later. All connections share the link. What has been taken in and not yet passed on is bounded, as in a
-router: then the sender is no longer read from, and its TCP slows down.
+seconds later. All connections share the link. Of what arrives faster than the link is no more taken in than a router
+would hold: then the sender is no longer read from, and its TCP slows down. (A receiver that does not read is not
+waited for.)
 
 It is a good link, not a real one: nothing is lost, and a connection to the relay is made at once, a round trip
 sooner than through a wire.

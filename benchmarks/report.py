@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ def main(argv: Sequence[str]) -> int:
     asked.output.mkdir(parents=True, exist_ok=True)
     from .plots import draw
 
-    plots = draw(loaded[0], asked.output)
+    try:
+        plots = draw(loaded[0], asked.output)
+    except ModuleNotFoundError as error:
+        print(f"benchmarks: no plots without {error.name}; install the extra: pip install '.[bench]'", file=sys.stderr)
+        plots = []
     text = "\n".join(markdown(loaded[0], plots)) + "\n"
     (asked.output / "benchmarks.md").write_text(text)
     print(asked.output / "benchmarks.md")
@@ -67,7 +72,7 @@ def markdown(results: dict[str, Any], plots: Iterable[tuple[str, str]] = ()) -> 
 def _head(results: dict[str, Any]) -> Iterator[str]:
     machine = results["machine"]
     yield "# Benchmarks\n"
-    yield f"`{results['command']}`, {results['started']}\n"
+    yield f"`{results['command']}`, {results['started']}{', on the smaller inputs' if results['quick'] else ''}\n"
     yield (
         f"{machine['processors']} x {machine['processor']}, {iec(machine['memory'])} of memory, "
         f"Linux {machine['kernel']}, {machine['system']}.\n"
@@ -87,11 +92,17 @@ def _line(case: dict[str, Any]) -> list[str] | None:
     rsync = next((it for it in known if it["name"].startswith("rsync") and not it["baseline"]), None)
     return [
         case["name"],
-        _time(ours),
-        f"{_time(best)} {best['name']}" if best else "",
+        _named(ours, "sparsesync"),
+        _named(best) if best else "",
         f"{ours['ratio']:.2f}" if ours["ratio"] else "",
-        _time(rsync) if rsync else "",
+        _named(rsync, "rsync") if rsync else "",
     ]
+
+
+def _named(contender: dict[str, Any], known: str = "") -> str:
+    """The time and whose it is, as far as the column does not say that."""
+    words = [_time(contender), contender["name"].replace(known, "", 1).strip() if known else contender["name"]]
+    return " ".join(filter(None, words)) + (", once" if contender["once"] else "")
 
 
 def _time(contender: dict[str, Any]) -> str:
@@ -130,7 +141,7 @@ def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 
 def _repeated(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
-    """How far apart the ratios of ours to the fastest peer are in two runs."""
+    """How far apart the ratios of ours to the fastest peer, and to what is no peer, are in two runs."""
     for what in ("median", "min"):
         ratios = [dict(_ratios(results, what)) for results in (first, second)]
         apart = {key: ratios[1][key] / ratios[0][key] - 1 for key in ratios[0] if key in ratios[1]}
@@ -147,10 +158,13 @@ def _repeated(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
 
 
 def _ratios(results: dict[str, Any], what: str) -> Iterator[tuple[tuple[str, str], float]]:
-    """Each of ours against the fastest peer, by their medians or their fastest runs."""
+    """Each of ours against the fastest peer and each baseline, by their medians or their fastest runs."""
     for case in results["cases"]:
         known = [it for it in case["contenders"] if "median" in it and not it["over"]]
+        others = {it["name"]: float(it[what]) for it in known if it["baseline"]}
         peers = [float(it[what]) for it in known if not (it["ours"] or it["baseline"])]
+        if peers:
+            others["the fastest peer"] = min(peers)
         for it in known:
-            if it["ours"] and peers:
-                yield (case["name"], it["name"]), it[what] / min(peers)
+            for name, seconds in others.items() if it["ours"] else ():
+                yield (case["name"], f"{it['name']} to {name}"), it[what] / seconds

@@ -197,6 +197,14 @@ class Runner:
         if needed or os.geteuid() != 0 and "root" in case.needs:
             why = f"needs {', '.join(needed)}" if needed else "needs root"
             return {**entry, "contenders": [], "skipped": {name: why for name in case.names}}
+        try:
+            return {**entry, **self._measure(case, work, absent)}
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            # Most often a filesystem that this kernel does not know. The other cases can do without.
+            self._say(f"    {error}")
+            return {**entry, "contenders": [], "skipped": {name: str(error) for name in case.names}}
+
+    def _measure(self, case: Case, work: Path, absent: dict[str, str]) -> dict[str, Any]:
         with case.open(work) as prepared:
             contenders = []
             skipped = dict(prepared.skipped)
@@ -213,9 +221,9 @@ class Runner:
             if prepared.extents and not peers.missing({"strace"}):
                 for record in records.values():
                     if record.error is None and not record.once:
-                        record.calls = self._count(prepared, record, work / "calls") / prepared.extents
+                        calls = self._count(prepared, record, work / "calls")
+                        record.calls = None if calls is None else calls / prepared.extents
             return {
-                **entry,
                 "cache": prepared.cache,
                 "facts": prepared.facts,
                 "skipped": skipped,
@@ -277,11 +285,16 @@ class Runner:
         self._say(f"    {name}: {result['seconds']:.3f} s{' and killed' if result['over'] else ''}")
         return result
 
-    def _count(self, prepared: Prepared, record: _Record, counts: Path) -> int:
-        """The system calls of one more run, by all processes and threads of it."""
+    def _count(self, prepared: Prepared, record: _Record, counts: Path) -> int | None:
+        """The system calls of one more run, by all processes and threads of it; None if it cannot be traced."""
         prepared.before(record.contender.name)
         strace = ["strace", "-f", "-c", "-qq", "-o", str(counts)]
-        self._starter.run(Contender("strace", [*strace, *record.contender.argv]), self._limit)
+        try:
+            if self._starter.run(Contender("strace", [*strace, *record.contender.argv]), self._limit)["over"]:
+                return None
+        except Wrong as error:
+            self._say(f"    {record.contender.name}: its system calls are not counted: {error}")
+            return None
         # The last line: 100.00, seconds, microseconds per call, calls, perhaps errors, "total".
         return int(counts.read_text().splitlines()[-1].split()[3])
 
