@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="two: compare their ratios")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks-report"), metavar="DIRECTORY")
     asked = parser.parse_args(argv)
+    if len(asked.results) > 2:
+        parser.error("two results can be compared, not more")
     loaded = [json.loads(path.read_text()) for path in asked.results]
     if len(loaded) > 1:
         print("\n".join(_repeated(loaded[0], loaded[1])))

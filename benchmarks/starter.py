@@ -28,6 +28,8 @@ import signal
 import sys
 import time
 
+_ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
 
 def account(
     argv: list[str],
@@ -52,7 +54,7 @@ def account(
                 (os.POSIX_SPAWN_OPEN, 2, errors, create, 0o600),
             ],
             "setpgroup": 0,
-            "setsigdef": [signal.SIGINT],
+            "setsigdef": _ENDING,
         }
     started = time.perf_counter()
     pid = os.posix_spawnp(argv[0], argv, environ, **pid_options)  # type: ignore[arg-type]
@@ -84,8 +86,10 @@ def account(
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    # The terminal's Ctrl-C reaches the runner, which ends us by closing the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A signal to all, from a terminal or timeout(1), reaches the runner too, which ends us by closing the pipe. Ended
+    # sooner we would leave what we started running.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     while True:
         request = sys.stdin.readline()
         if not request:

@@ -398,7 +398,7 @@ def _why_not_environment(argv: Sequence[str], environ: Mapping[str, str]) -> Ite
     try:
         files += (entry.path for entry in os.scandir("/etc/popt.d"))
     except OSError:
-        pass
+        pass  # not there, or not for us and so not for our rsync either
     for path in files:
         try:
             with open(path, "rb") as lines:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -144,8 +145,9 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results["floor"] < 32 << 20
     text = "\n".join(report.markdown(results))
     assert "libnbd-bin" in text and "copy a small file" in text and "rsync -S: skipped, not today" in text
-    for line, of in zip(report._repeated(results, results), ("medians", "fastest runs")):
-        assert line.startswith(f"ratios of {of}: 1 of 1 within 15 %")
+    medians, fastest = report._repeated(results, results)
+    assert medians.startswith("ratios of medians: 1 of 1 within 15 %")
+    assert fastest.startswith("ratios of fastest runs: 1 of 1 within 15 %")
 
 
 def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +159,10 @@ def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.Monkey
     assert program.main(["--quick", "--directory", str(tmp_path), "--output", str(tmp_path / "results.json")]) == 1
 
 
+@pytest.mark.parametrize("to_all", [False, True], ids=["runner", "all"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_behind(tmp_path: Path, number: int) -> None:
+def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> None:
+    """Also when all processes of the session get the signal, as from a terminal or timeout(1)."""
     need(os.geteuid() == 0, "mounting needs root")
     need_tools("mkfs.ext4", "mount", "rsync")
     work = tmp_path / "work"
@@ -176,7 +180,13 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int) -> None:
         ours += b"sparsesync:" in line
         if ours == 4:  # rsync is next, and takes long
             break
-    os.kill(run.pid, number)
+    for _ in range(200):
+        if f"rsync -S {work}" in subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True).stdout:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("rsync has not begun")
+    (os.killpg if to_all else os.kill)(run.pid, number)
     with run.stderr:
         said = run.stderr.read()
     assert run.wait(60) == (130 if number == signal.SIGINT else 143), said
@@ -229,6 +239,69 @@ def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
     assert received == sent
     thread.join(10)
     server.close()
+
+
+def test_who_was_slow_once_is_still_a_rival(tmp_path: Path) -> None:
+    """A single run says little: it is the second slow one after which a peer is not repeated."""
+    count = 'n=$(cat {0}.count 2>/dev/null); echo x$n >{0}.count'
+
+    def commands(source: Path, copy: Path) -> dict[str, list[str]]:
+        once = count + '; [ "$n" ] || sleep 1; cp {0} {1}'
+        return {
+            **honest(source, copy),
+            "cp": ["sh", "-c", once.format(source, copy)],
+            "tar": ["sh", "-c", f"sleep 1; cp {source} {copy}"],
+        }
+
+    case = small_case(commands, names=("sparsesync", "cp", "tar"))
+    _, cp, tar = measured(tmp_path, case, patience=0.5, runs=3)["contenders"]
+    assert (cp["once"], len(cp["seconds"])) == (False, 3)
+    assert (tar["once"], len(tar["seconds"])) == (True, 1)
+
+
+def test_a_case_that_cannot_be_made(tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        raise RuntimeError("mount: unknown filesystem type")
+        yield
+
+    entry = measured(tmp_path, Case("copy/odd", "copy", ("sparsesync", "cp"), opened))
+    assert entry["contenders"] == [] and entry["skipped"]["cp"] == "mount: unknown filesystem type"
+    assert report._line(entry) is None
+
+
+def test_goals_are_not_reached_by_what_is_wrong_or_was_killed() -> None:
+    def judged(**changed: Any) -> goals.Verdict:
+        ours: dict[str, Any] = {
+            "name": "sparsesync", "ours": True, "baseline": False, "over": None, "median": 1.0, "ratio": 1.0,
+            "peak": 1, "far_peak": None, "command": [],
+        }  # fmt: skip
+        rsync = {**ours, "name": "rsync -S", "ours": False, "median": 1000.0}
+        for name, change in changed.items():
+            {"ours": ours, "rsync": rsync}[name].update(change)
+        case = {"name": "copy/ext4/100G-950M", "contenders": [ours, rsync]}
+        return next(it for it in goals.judge({"cases": [case]}) if "200 times" in it.goal)
+
+    assert judged().reached is True
+    assert judged(ours={"error": "its content differs"}).reached is False
+    assert judged(rsync={"over": 900.0}).reached is None
+
+
+def test_a_report_without_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    with Starter(tmp_path) as starter:
+        entry = Runner(starter, runs=1, limit=60, patience=20, seed=1).run(small_case(honest), tmp_path)
+    results = {
+        "command": "python -m benchmarks", "started": "now", "quick": False, "missing": [], "versions": {}, "floor": 1,
+        "machine": {"processors": 1, "processor": "one", "memory": 1, "kernel": "7", "system": "Debian"},
+        "cases": [{**entry, "name": f"apparent/{size}", "axes": {"apparent": size}} for size in (1, 2)],
+    }  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert report.main([str(tmp_path / "results.json"), "-o", str(tmp_path / "report")]) == 0
+    assert "apparent/2" in (tmp_path / "report/benchmarks.md").read_text()
+    assert "no plots without matplotlib" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path / "results.json")] * 3)
 
 
 def test_names_and_goals() -> None:
