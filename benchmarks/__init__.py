@@ -8,6 +8,7 @@ plots of it. How it works, from the outside in::
     peers.py       the peers: their programs, Debian packages, versions and command lines
     runner.py      one case: every contender once unmeasured, then in rounds of random order; each result is checked
     starter.py     one run: starts a process, and accounts for it when it has ended
+    memory.py      a virtual machine's memory, kept from its host
     inputs.py      files and trees from a seed, and whether a copy is right
     places.py      new filesystems in loop files
     links.py       another host: an sshd behind a network interface of its own, at full speed or shaped

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import cases, cases_ssh, peers
+from .inputs import GIB
+from .memory import kept
 from .runner import Case, Runner, Starter
 
 ROOM = 10 << 30
@@ -99,7 +101,7 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
     with tempfile.TemporaryDirectory(prefix="sparsesync-bench-", dir=asked.directory) as top:
         if shutil.disk_usage(top).free < ROOM:
             print(f"benchmarks: less than 10 GiB are free in {top}; see --directory", file=sys.stderr)
-        with Starter(Path(top)) as starter:
+        with kept(2 * GIB if asked.quick else 10 * GIB), Starter(Path(top)) as starter:
             results["floor"] = starter.floor()
             runner = Runner(
                 starter,
