@@ -16,6 +16,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) ->
     rsh, name = there.rsh, str(source)
     to = f"host:{copy.parent}/"
     inplace = [] if state == "first" else ["--inplace"]
-    python = peers.PYTHON[0]
+    python = sys.executable
     ours = {
         "sparsesync sync": ["sync", f"--seed-python={python}", "-a", *inplace, "-e", rsh, name, to],
         "sparsesync sync -z": ["sync", f"--seed-python={python}", "-az", *inplace, "-e", rsh, name, to],
@@ -192,7 +193,7 @@ def _moby(state: str, layout: Layout, files: int, seed: int) -> Case:
                 return allocated
 
             ends = ["-e", there.rsh, f"{source}/", f"host:{copy}/"]
-            quiet = ["-q", "--python", peers.PYTHON[0]]
+            quiet = ["-q", "--python", sys.executable]
             final = ["--final"] if state == "final" else []
             options = ["--numeric-ids", "--one-file-system"]
             yield Prepared(

@@ -51,14 +51,15 @@ _VERSION = {"ssh": "-V", "xfs_io": "-V", "filefrag": "-V"}
 _PEERS = "bmaptool bsdtar cp du filefrag find nbdcopy qemu-img rsync ssh tar xfs_io".split()
 
 OURS = "sparsesync"
-PYTHON = [sys.executable]
 
 Command = Callable[[Path, Path], list[str]]
 
 
 def sparsesync_command(*arguments: str | Path) -> list[str]:
-    """The command line of our program."""
-    return [*PYTHON, "-m", "sparsesync", *map(str, arguments)]
+    """The command line of our program: as installed beside this Python, or else, if it is not, from where we are."""
+    installed = Path(sys.executable).with_name("sparsesync")
+    words = [str(installed)] if installed.exists() else [sys.executable, "-m", "sparsesync"]
+    return [*words, *map(str, arguments)]
 
 
 def shell(script: str, **words: str | Path) -> list[str]:

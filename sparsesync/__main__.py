@@ -1,4 +1,4 @@
-"""``python -m sparsesync`` and the console script."""
+"""``python -m sparsesync``, and what the installed command (bin/sparsesync) runs."""
 
 import sys
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import cases, cases_ssh, goals, inputs, links, peers, relay, report
+from benchmarks import cases, cases_ssh, goals, inputs, links, memory, peers, relay, report
 from benchmarks.inputs import KIB, Layout, Wrong
 from benchmarks.runner import MOST_RUNS, Case, Contender, Prepared, Runner, Starter
 from tests.filesystems import need, need_tools
@@ -72,6 +72,24 @@ def test_a_case(tmp_path: Path) -> None:
         assert contender["read"] >= SMALL.data and contender["written"] >= SMALL.data
         assert 1 << 20 < contender["peak"] < 1 << 28
     assert cp["ratio"] == 1.0 and ours["ratio"] == pytest.approx(ours["median"] / cp["median"])
+
+
+def test_memory_is_kept_in_small_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def children() -> list[int]:
+        """Their resident sets, in KiB; ps is one of them."""
+        words = ["ps", "-o", "rss=", "--ppid", str(os.getpid())]
+        return [int(word) for word in subprocess.run(words, stdout=subprocess.PIPE, text=True).stdout.split()]
+
+    before = len(children())
+    monkeypatch.setattr(memory, "REPORTING", tmp_path)
+    with memory.kept(256 << 20):
+        found = children()
+    assert len(found) == before + 1
+    # A page of each MiB, and Python; not the 256 MiB.
+    assert max(found) < 64 << 10
+    monkeypatch.setattr(memory, "REPORTING", tmp_path / "none")
+    with memory.kept(256 << 20):
+        assert len(children()) == before
 
 
 def test_short_runs_are_repeated(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sparsesync
 from tests.filesystems import allocated, device, need, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
@@ -259,9 +260,21 @@ def test_a_reader_that_goes_away(tree: Path) -> None:
     assert done.stderr == ""
 
 
-def test_help_and_version(tree: Path) -> None:
-    import sparsesync
+def test_the_installed_command(tmp_path: Path) -> None:
+    """It starts as fast as Python does: for its version nothing is imported that Python had not, not even re."""
+    script = Path(sys.executable).with_name("sparsesync")
+    for argv in ([script], [sys.executable, "-S", "-X", "importtime", script]):
+        done = subprocess.run(
+            [*argv, "--version"], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(sparsesync.__file__).parents[1])},
+        )  # fmt: skip
+        assert done.stdout == f"sparsesync {sparsesync.__version__}\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sparsesync" in imported
+    assert not imported & {"re", "argparse", "typing", "collections", "importlib.metadata"}
 
+
+def test_help_and_version(tree: Path) -> None:
     assert run("--version", cwd=tree).stdout == f"sparsesync {sparsesync.__version__}\n"
     done = run("--help", cwd=tree)
     assert done.returncode == 0
@@ -275,8 +288,6 @@ def test_help_and_version(tree: Path) -> None:
 
 
 def test_the_public_names() -> None:
-    import sparsesync
-
     for name in sparsesync.__all__:
         assert getattr(sparsesync, name) is not None
     assert callable(sparsesync.verify) and callable(sparsesync.sync)
