@@ -28,7 +28,7 @@ from .inputs import GIB
 from .memory import kept
 from .runner import Case, Runner, Starter
 
-ROOM = 10 << 30
+ROOM = 10 * GIB
 """Bytes that a run may need of the directory at most."""
 
 

@@ -1,7 +1,7 @@
 """Keeps a virtual machine's memory from going back to its host while something is measured.
 
 A guest may tell its host which of its memory is free (the kernel's "free page reporting"), and the host takes it away
-within seconds. Who uses it next waits for the host to give it back: here up to 1.3 seconds for each GiB, so that the
+within seconds. Who uses it next waits for the host to give it back: up to 1.3 seconds for each GiB were seen, and the
 same copy of 950 MiB took 0.37 or 1.8 s, whatever program made it. It is free blocks of 2 MiB that are reported. So a
 process of its own (this file as a program) takes much memory, which makes the host give it, and frees it again but for
 one page in each MiB: no free block there has 2 MiB any more. It costs 4 MiB for each GiB, and the kernel takes what
@@ -25,7 +25,7 @@ _STEP = 1 << 20
 
 @contextlib.contextmanager
 def kept(size: int) -> Iterator[None]:
-    """While the context lasts the host leaves us ``size`` bytes, but at most half of what is available."""
+    """While the context lasts the host leaves us ``size`` bytes, but at most half of what is free."""
     if not REPORTING.exists():
         yield
         return
@@ -34,7 +34,8 @@ def kept(size: int) -> Iterator[None]:
         [sys.executable, "-I", "-S", __file__, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as keeper:
         assert keeper.stdin and keeper.stdout
-        keeper.stdout.read(1)
+        if not keeper.stdout.read(1):
+            print("benchmarks: memory is not kept from the host, and times will vary", file=sys.stderr)
         yield
 
 
