@@ -80,6 +80,7 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     # With copy/ext4/1T-64M, 8T-64M and extents these are the plots' families.
     for size, label in ((GIB, "1G"), (10 * GIB, "10G")):
         cases.append(_copy(f"apparent/{label}", PLACES[0], Layout(size, 64 * MIB, 64), seed, patient=True))
+    cases.append(_flat(Layout(8 * TIB, 64 * MIB, 64), Layout(GIB, 64 * MIB, 64), seed))
     many = _layouts(quick)["extents"]
     for count in (200, 1_000, 5_000) if quick else (200, 2_000, 20_000):
         layout = Layout(many.size, many.data, count)
@@ -148,6 +149,31 @@ def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool, 
     shared = ", extents shared where possible" if place.reflink and place.kind == "btrfs" else ""
     axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "extents": layout.extents}
     return Case(name, f"copy {layout} on {place.kind}{shared}", tuple(commands), opened, axes, _needs(place))
+
+
+def _flat(large: Layout, small: Layout, seed: int) -> Case:
+    """The same data in two files, in turn: what both have in common, the start of Python most of all, varies more."""
+    names = {"sparsesync": large, "sparsesync of 1 GiB": small}
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "4G") as top:
+            copy = top / "copy"
+            sources = {}
+            for number, (name, layout) in enumerate(names.items()):
+                sources[name] = top / f"source-{number}"
+                inputs.make_file(sources[name], layout, seed)
+            yield Prepared(
+                [
+                    Contender(name, peers.sparsesync_command("copy", source, copy), baseline=names[name] is small)
+                    for name, source in sources.items()
+                ],
+                before=partial(_new_copy, copy),
+                top=top,
+                check=lambda contender, output: inputs.check(sources[contender], copy),
+            )
+
+    return Case("flat", f"copy {large} and {small} on ext4", tuple(names), opened, {}, _needs(PLACES[0]))
 
 
 def _update(name: str, place: Place, layout: Layout, share: float, seed: int) -> Case:

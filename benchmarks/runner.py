@@ -4,7 +4,7 @@ How a case runs::
 
     with case.open() as prepared:                   # makes the input
         each contender once, unmeasured             # warms the caches, loads the programs; shows what the far end takes
-        so many rounds, or more where they are short, in each the contenders in random order:
+        so many rounds, in each the contenders in random order, and then more for ours and the peers that are close:
             prepared.before(contender)              # e.g. no copy there
             sync -f                                 # nobody pays for what another has written
             run it; prepared.check(contender)
@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from . import peers
+from .goals import ratio
 from .inputs import Wrong
 
 WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
@@ -46,7 +47,10 @@ WARM = "warm: one unmeasured pass before; what is written is not flushed within 
 RIVAL = 4
 """Who takes longer than the fastest by this factor is not measured more closely, if it takes long at all."""
 
-MOST_RUNS = 15
+CLOSE = 1.5
+"""Who takes longer than the fastest peer by this factor is not in question, and has few rounds; the others more."""
+
+MOST_RUNS = 25
 """What takes milliseconds varies most, and is repeated up to this."""
 
 
@@ -169,7 +173,8 @@ class _Record:
 class Runner:
     """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
 
-    There are ``runs`` rounds, and more until they took ``enough`` seconds, or there were MOST_RUNS.
+    There are ``runs`` rounds. Ours, the baselines and the peers that are CLOSE to the fastest have more for ``enough``
+    seconds, or until there were MOST_RUNS.
     A peer that takes more than ``patience`` seconds and is no rival is run once, and who takes more than ``limit``
     is killed.
     """
@@ -250,11 +255,14 @@ class Runner:
                     record.runs.append(warming)
                 elif warming:
                     warmed.append((record, warming["seconds"]))
-        begun = time.monotonic()
+        going_on = list(records.values())
         for number in range(max(runs, MOST_RUNS)):
-            if number >= runs and time.monotonic() - begun > self._enough:
+            if number == runs:
+                begun = time.monotonic()
+                going_on = _close(going_on)
+            if number >= runs and time.monotonic() - begun >= self._enough:
                 break
-            turn = [record for record in records.values() if not (record.contender.once or record.once)]
+            turn = [record for record in going_on if not (record.contender.once or record.once)]
             self._order.shuffle(turn)
             for record in turn:
                 if record.error is None:
@@ -344,12 +352,21 @@ def _summary(record: _Record, limit: float) -> dict[str, Any]:
     return summary
 
 
+def _close(records: list[_Record]) -> list[_Record]:
+    """Ours, the baselines, and the peers that are nearly as fast as the fastest of them."""
+    times = {
+        record.contender.name: statistics.median(run["seconds"] for run in record.runs)
+        for record in records
+        if record.runs and record.error is None and not (record.contender.ours or record.contender.baseline)
+    }
+    close = CLOSE * min(times.values(), default=0.0)
+    return [record for record in records if times.get(record.contender.name, 0.0) <= close]
+
+
 def _compared(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each its ratio to the fastest peer, which is neither ours nor a baseline."""
-    peer = [
-        other["median"] for other in contenders
-        if "median" in other and not (other["ours"] or other["baseline"] or other["over"])
-    ]  # fmt: skip
+    peers = [it for it in contenders if "median" in it and not (it["ours"] or it["baseline"] or it["over"])]
+    best = min(peers, key=lambda it: float(it["median"]), default=None)
     for contender in contenders:
-        contender["ratio"] = contender["median"] / min(peer) if peer and "median" in contender else None
+        contender["ratio"] = ratio(contender, best) if best and "median" in contender else None
     return contenders
