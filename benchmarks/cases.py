@@ -80,7 +80,7 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     # With copy/ext4/1T-64M, 8T-64M and extents these are the plots' families.
     for size, label in ((GIB, "1G"), (10 * GIB, "10G")):
         cases.append(_copy(f"apparent/{label}", PLACES[0], Layout(size, 64 * MIB, 64), seed, patient=True))
-    cases.append(_flat(Layout(8 * TIB, 64 * MIB, 64), Layout(GIB, 64 * MIB, 64), seed))
+    cases.append(_flat(seed))
     many = _layouts(quick)["extents"]
     for count in (200, 1_000, 5_000) if quick else (200, 2_000, 20_000):
         layout = Layout(many.size, many.data, count)
@@ -151,9 +151,10 @@ def _copy(name: str, place: Place, layout: Layout, seed: int, *, patient: bool, 
     return Case(name, f"copy {layout} on {place.kind}{shared}", tuple(commands), opened, axes, _needs(place))
 
 
-def _flat(large: Layout, small: Layout, seed: int) -> Case:
+def _flat(seed: int) -> Case:
     """The same data in two files, in turn: what both have in common, the start of Python most of all, varies more."""
-    names = {"sparsesync": large, "sparsesync of 1 GiB": small}
+    large, small = Layout(8 * TIB, 64 * MIB, 64), Layout(GIB, 64 * MIB, 64)
+    names = {peers.OURS: large, f"{peers.OURS} of 1 GiB": small}
 
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
@@ -165,7 +166,7 @@ def _flat(large: Layout, small: Layout, seed: int) -> Case:
                 inputs.make_file(sources[name], layout, seed)
             yield Prepared(
                 [
-                    Contender(name, peers.sparsesync_command("copy", source, copy), baseline=names[name] is small)
+                    Contender(name, peers.sparsesync_command("copy", source, copy), baseline=name != peers.OURS)
                     for name, source in sources.items()
                 ],
                 before=partial(_new_copy, copy),

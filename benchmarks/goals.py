@@ -1,14 +1,14 @@
 """The figures to reach, each judged from the results: a ratio of two contenders' times, or a peak of memory.
 
 A goal names the cases by a pattern and compares in each of them; the worst counts. What has not been measured is
-said to be so. How two contenders are compared, here and in the report, is :func:`ratio`.
+said to be so. Who is the :func:`fastest` and what the :func:`ratio` of two is, is the same for the whole suite.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .inputs import MIB, iec
@@ -79,10 +79,19 @@ def ratio(contender: Contender, other: Contender) -> float:
     return float(statistics.median(a / b for a, b in zip(contender["seconds"], other["seconds"])))
 
 
-def _fastest(case: Case, *names: str) -> Contender | None:
-    """The fastest of these contenders, by their medians; who was killed has none."""
-    found = [it for it in case["contenders"] if it["name"] in names and "median" in it and not it["over"]]
+def fastest(contenders: Iterable[Contender]) -> Contender | None:
+    """The fastest of them, by their medians; who was wrong or was killed is not."""
+    found = [it for it in contenders if "median" in it and not it["over"]]
     return min(found, key=lambda it: float(it["median"]), default=None)
+
+
+def fastest_peer(contenders: Iterable[Contender]) -> Contender | None:
+    """The fastest that is neither ours nor a baseline."""
+    return fastest(it for it in contenders if not (it["ours"] or it["baseline"]))
+
+
+def _fastest(case: Case, *names: str) -> Contender | None:
+    return fastest(it for it in case["contenders"] if it["name"] in names)
 
 
 def _ratio(case: Case, ours: str, *others: str) -> float | None:

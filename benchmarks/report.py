@@ -91,10 +91,9 @@ def _line(case: dict[str, Any]) -> list[str] | None:
     known = [it for it in case["contenders"] if "median" in it]
     rivals = [it for it in known if not it["baseline"]]
     ours = min((it for it in rivals if it["ours"]), key=lambda it: float(it["median"]), default=None)
-    peers = [it for it in rivals if not (it["ours"] or it["over"])]
     if ours is None:
         return None
-    best = min(peers, key=lambda it: float(it["median"]), default=None)
+    best = goals.fastest_peer(known)
     rsync = next((it for it in rivals if it["name"].startswith("rsync")), None)
     return [
         case["name"],
@@ -162,7 +161,9 @@ def _repeated(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
                 yield f"    {share:+.0%} {case}: {name}"
 
 
-_WAYS: dict[str, Callable[[dict[str, Any], dict[str, Any]], float]] = {
+Compare = Callable[[dict[str, Any], dict[str, Any]], float]
+
+_WAYS: dict[str, Compare] = {
     "ratios, the medians over the rounds": goals.ratio,
     "ratios of medians": lambda it, other: float(it["median"] / other["median"]),
     "ratios of fastest runs": lambda it, other: float(it["min"] / other["min"]),
@@ -170,16 +171,14 @@ _WAYS: dict[str, Callable[[dict[str, Any], dict[str, Any]], float]] = {
 """The ratio that is reported, and two that say how much of what is apart is the machine's noise."""
 
 
-def _ratios(
-    results: dict[str, Any], compare: Callable[[dict[str, Any], dict[str, Any]], float]
-) -> Iterator[tuple[tuple[str, str], float]]:
+def _ratios(results: dict[str, Any], compare: Compare) -> Iterator[tuple[tuple[str, str], float]]:
     """Each of ours against the fastest peer, by its median, and each baseline."""
     for case in results["cases"]:
         known = [it for it in case["contenders"] if "median" in it and not it["over"]]
         others = {it["name"]: it for it in known if it["baseline"]}
-        peers = [it for it in known if not (it["ours"] or it["baseline"])]
-        if peers:
-            others["the fastest peer"] = min(peers, key=lambda it: float(it["median"]))
+        best = goals.fastest_peer(known)
+        if best:
+            others["the fastest peer"] = best
         for it in known:
             for name, other in others.items() if it["ours"] and not it["baseline"] else ():
                 yield (case["name"], f"{it['name']} to {name}"), compare(it, other)

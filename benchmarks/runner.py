@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from . import peers
-from .goals import ratio
+from .goals import fastest_peer, ratio
 from .inputs import Wrong
 
 WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
@@ -365,8 +365,7 @@ def _close(records: list[_Record]) -> list[_Record]:
 
 def _compared(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each its ratio to the fastest peer, which is neither ours nor a baseline."""
-    peers = [it for it in contenders if "median" in it and not (it["ours"] or it["baseline"] or it["over"])]
-    best = min(peers, key=lambda it: float(it["median"]), default=None)
+    best = fastest_peer(contenders)
     for contender in contenders:
         contender["ratio"] = ratio(contender, best) if best and "median" in contender else None
     return contenders
