@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for case in [*cases.all_cases(asked.seed, asked.quick), *cases_ssh.all_cases(asked.seed, asked.quick)]
         if not asked.only or any(fnmatch.fnmatch(case.name, f"{pattern}*") for pattern in asked.only)
     ]
+    unknown = set(asked.peers or ()) - set(peers.PACKAGES)
+    if unknown:
+        print(f"benchmarks: not a peer: {', '.join(sorted(unknown))}; see --list", file=sys.stderr)
+        return 2
     if asked.list:
         for case in chosen:
             print(f"{case.name:32} {case.what}")

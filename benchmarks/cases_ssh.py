@@ -76,7 +76,8 @@ def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) ->
 def _nbd(there: Host, source: Path, copy: Path) -> list[str]:
     """qemu-img writes to a qemu-nbd at the other end; a command and a forwarded socket share one login."""
     near, far, control = (there.client.parent / name for name in ("near", "far", "control"))
-    serve = f"truncate -s {os.stat(source).st_size} {copy} && qemu-nbd --fork -f raw -k {far} {copy}"
+    size = os.stat(source).st_size
+    serve = f"rm -f {copy} && truncate -s {size} {copy} && qemu-nbd --fork -f raw -k {far} {copy}"
     return peers.shell(
         "rm -f {near} {far}; ssh -F {client} -M -S {control} -fNL {near}:{far} host &&"
         " ssh -F {client} -S {control} host {serve} &&"
@@ -88,8 +89,8 @@ def _nbd(there: Host, source: Path, copy: Path) -> list[str]:
 
 def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
     names = ["sparsesync sync", "sparsesync sync -z", "sparsesync copy", *_FULL, _CAT, _DENSE]
-    # What cannot update a file does not take part where that is the work; it would be a first copy again.
-    names = [name for name in names if state == "first" or name in names[:3] or name.startswith("rsync -S")]
+    # tar and qemu-img cannot update a file, and write all of it again. The baselines are those of a first copy.
+    names = [name for name in names if state == "first" or name not in (_CAT, _DENSE)]
     if link.rate is None:
         names = [name for name in names if not name.endswith("-z") and name != _DENSE]
 

@@ -67,16 +67,16 @@ def _like(cases: list[Case], pattern: str) -> list[Case]:
     return [case for case in cases if fnmatch.fnmatch(case["name"], pattern)]
 
 
-def ratio(contender: Contender, other: Contender) -> float:
+def ratio(contender: Contender, other: Contender, allowed: Callable[[float], float] = float) -> float:
     """How many times as long as ``other`` it took: the median over the rounds, which ran the one beside the other.
 
     What slows a machine for some seconds slows both, and does not show, as it does in a ratio of medians. Only one that
-    ran once, beside no round, is compared by the medians.
+    ran once, beside no round, is compared by the medians. ``allowed`` is what is made of the other's seconds before.
     """
     if contender["once"] or other["once"]:
-        return float(contender["median"] / other["median"])
+        return float(contender["median"] / allowed(other["median"]))
     # Who is far behind has fewer rounds, the first ones.
-    return float(statistics.median(a / b for a, b in zip(contender["seconds"], other["seconds"])))
+    return float(statistics.median(a / allowed(b) for a, b in zip(contender["seconds"], other["seconds"])))
 
 
 def fastest(contenders: Iterable[Contender]) -> Contender | None:
@@ -105,7 +105,7 @@ def _to_best(case: Case) -> float | None:
 
 def _again(case: Case) -> float | None:
     ours, rsync = _fastest(case, "sparsesync"), _fastest(case, "rsync")
-    return None if ours is None or rsync is None else float(ours["median"] / (1.4 * rsync["median"] + 0.1))
+    return None if ours is None or rsync is None else ratio(ours, rsync, lambda seconds: 1.4 * seconds + 0.1)
 
 
 def _worst(goal: str, cases: list[Case], limit: float, compare: Callable[[Case], float | None]) -> Verdict:
@@ -130,6 +130,8 @@ def _memory(cases: list[Case]) -> Verdict:
     if not peaks:
         return Verdict(goal, "not measured", None)
     peak, name = max(peaks)
+    if not any(it.get("far_peak") for case in cases for it in case["contenders"]) and peak <= 48 * MIB:
+        return Verdict(goal, f"{iec(peak)} ({name}); the far end was not measured", None)
     return Verdict(goal, f"{iec(peak)} ({name})", peak <= 48 * MIB)
 
 

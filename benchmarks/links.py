@@ -149,6 +149,8 @@ def _configure(directory: Path, address: str) -> None:
 exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
     )
+    # sshd alone refuses an account that is locked, even with a key; and root is, where its password was never set.
+    locked = any(line.startswith("root:!") for line in Path("/etc/shadow").read_text().splitlines())
     # What the user's shell does at the start of a session is nobody's work here: bash skips it in an inner shell.
     (directory / "server").write_text(
         f"""Port {_PORT}
@@ -157,7 +159,7 @@ HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/authorized
 PidFile none
 StrictModes no
-UsePAM no
+UsePAM {"yes" if locked else "no"}
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no

@@ -56,19 +56,22 @@ def markdown(results: dict[str, Any], plots: Iterable[tuple[str, str]] = ()) -> 
     ))  # fmt: skip
     yield "\n## Each case\n"
     yield (
-        "Medians, and the ratio of the fastest of ours to the fastest peer, the median over the rounds: below 1 is "
-        "faster than all of them.\n"
+        "Medians, and the fastest and the slowest run. The ratio is that of the fastest of ours to the peer with the "
+        "smallest median: the median over the rounds, which ran the one beside the other. Below 1 ours is faster. "
+        f"Memory is the peak of our largest process; less than {iec(results['floor'])} cannot be told.\n"
     )
     lines = filter(None, map(_line, results["cases"]))
-    yield from _table(["case", "sparsesync", "fastest peer", "ratio", "rsync"], lines)
+    yield from _table(["case", "sparsesync", "memory", "fastest peer", "ratio", "rsync"], lines)
     for file, title in plots:
         yield f"\n![{title}]({file})"
+    yield "\n## System calls per extent\n"
+    yield "All of a command, with its start, as `strace -c` counts them, divided by the extents.\n"
+    yield from _table(["case", "calls"], filter(None, map(_calls, results["cases"])))
     yield "\n## Every contender\n"
     yield (
         "Ratios are to the fastest peer. Memory is the peak of the largest process of a command; less than "
         f"{iec(results['floor'])} cannot be told. Read and written are the bytes of all its system calls, pipes and "
-        "sockets among them, at this end. On the wire is both ways, with all headers. Calls are the system calls of a "
-        "whole command, as `strace -c` counts them."
+        "sockets among them, at this end. On the wire is both ways, with all headers."
     )
     for case in results["cases"]:
         yield from _detail(case)
@@ -94,11 +97,13 @@ def _line(case: dict[str, Any]) -> list[str] | None:
     if ours is None:
         return None
     best = goals.fastest_peer(known)
-    rsync = next((it for it in rivals if it["name"].startswith("rsync")), None)
+    rsync = goals.fastest(it for it in rivals if it["name"].startswith("rsync"))
+    wrong = "".join(f"; **{it['name']} is wrong**" for it in case["contenders"] if it["error"])
     return [
         case["name"],
         _named(ours, "sparsesync"),
-        _named(best) if best else "",
+        iec(ours["peak"]),
+        (_named(best) if best else "") + wrong,
         f"{ours['ratio']:.2f}" if ours["ratio"] else "",
         _named(rsync, "rsync") if rsync else "",
     ]
@@ -110,18 +115,25 @@ def _named(contender: dict[str, Any], known: str = "") -> str:
     return " ".join(filter(None, words)) + (", once" if contender["once"] else "")
 
 
+def _calls(case: dict[str, Any]) -> list[str] | None:
+    known = [f"{it['name']} {it['calls']:.3g}" for it in case["contenders"] if it.get("calls") is not None]
+    return [case["name"], ", ".join(known)] if known else None
+
+
 def _time(contender: dict[str, Any]) -> str:
     median: float = contender["median"]
     if contender["over"]:
         return f"> {contender['over']:g} s"
-    return f"{median * 1000:.1f} ms" if median < 0.1 else f"{median:.3g} s"
+    scale, unit = (1000, "ms") if median < 0.1 else (1, "s")
+    runs = "" if contender["once"] else f" ({contender['min'] * scale:.3g}-{contender['max'] * scale:.3g})"
+    return f"{median * scale:.3g} {unit}{runs}"
 
 
 def _detail(case: dict[str, Any]) -> Iterator[str]:
     yield f"\n### {case['name']}\n"
     facts = [f"{name}: {value}" for name, value in case.get("facts", {}).items() if value is not None]
     yield f"{case['what']}. Caches {case.get('cache', 'not used')}.{' ' if facts else ''}{'; '.join(facts)}\n"
-    heads = ["", "median", "from - to", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire",
+    heads = ["", "median", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire",
              "calls per extent"]  # fmt: skip
     yield from _table(heads, map(_row, case["contenders"]))
     for name, reason in case["skipped"].items():
@@ -130,12 +142,12 @@ def _detail(case: dict[str, Any]) -> Iterator[str]:
 
 def _row(it: dict[str, Any]) -> list[str]:
     if "median" not in it:
-        return [it["name"], f"**wrong**: {it['error']}"] + [""] * 9
-    runs = "once" if it["once"] else f"{it['min']:.3f} - {it['max']:.3f}"
+        return [it["name"], f"**wrong**: {it['error']}"] + [""] * 8
+    time = _time(it) + (", once" if it["once"] else "")
     sizes = [it.get(name) for name in ("peak", "far_peak", "read", "written", "allocated", "wire")]
     ratio = "" if it["ratio"] is None else f"{it['ratio']:.2f}"
     calls = "" if it.get("calls") is None else f"{it['calls']:.3g}"
-    return [it["name"], _time(it), runs, ratio, *("" if size is None else iec(size) for size in sizes), calls]
+    return [it["name"], time, ratio, *("" if size is None else iec(size) for size in sizes), calls]
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:

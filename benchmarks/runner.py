@@ -16,7 +16,8 @@ and what is written need not reach the disk within the time that is measured (bu
 ``prepared.cache`` says it where a case has it otherwise.
 
 A contender may be declared ``once``, where one run takes minutes. And a peer is measured once whose unmeasured run and
-first measured one both took more than the runner's patience and RIVAL times as long as the fastest. The results say so.
+first measured one both took more than the runner's patience and RIVAL times as long as the fastest peer. The results
+say so.
 One that exceeds the limit is killed, and took "more". A wrong result, or a status that is not 0, ends a
 contender's part in the case; its times do not count.
 """
@@ -41,17 +42,20 @@ from . import peers
 from .goals import fastest_peer, ratio
 from .inputs import Wrong
 
-WARM = "warm: one unmeasured pass before; what is written is not flushed within the time"
+WARM = "warm: one unmeasured pass before, but of what is known to be slow; what is written is not flushed in the time"
 
 
 RIVAL = 4
-"""Who takes longer than the fastest by this factor is not measured more closely, if it takes long at all."""
+"""A peer that takes longer than the fastest one by this factor is not repeated, if it takes long at all."""
 
 CLOSE = 1.5
 """Who takes longer than the fastest peer by this factor is not in question, and has few rounds; the others more."""
 
 MOST_RUNS = 25
 """What takes milliseconds varies most, and is repeated up to this."""
+
+TRACED = 20
+"""Seconds for counting system calls. strace takes some 0.1 ms for each; tar makes millions where the holes are long."""
 
 
 @dataclass
@@ -210,8 +214,8 @@ class Runner:
             return {**entry, "contenders": [], "skipped": {name: why for name in case.names}}
         try:
             return {**entry, **self._measure(case, work, absent)}
-        except RuntimeError as error:
-            # A filesystem or a network that this kernel does not make. The other cases can do without.
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            # A filesystem or a network that this kernel does not make, or no room. The other cases can do without.
             self._say(f"    {error}")
             return {**entry, "contenders": [], "skipped": {name: str(error) for name in case.names}}
 
@@ -272,10 +276,11 @@ class Runner:
             if number == 0:
                 # Some take ten times as long in one run as in the next.
                 best = {record.contender.name: min(seconds, *(run["seconds"] for run in record.runs))
-                        for record, seconds in warmed if record.runs}  # fmt: skip
+                        for record, seconds in warmed
+                        if record.runs and not (record.contender.ours or record.contender.baseline)}  # fmt: skip
                 slow = max(self._patience, RIVAL * min(best.values(), default=0.0))
                 for record, _ in warmed:
-                    record.once = not record.contender.ours and best.get(record.contender.name, 0.0) > slow
+                    record.once = best.get(record.contender.name, 0.0) > slow
         for record in records.values():
             if record.contender.once:
                 record.once = True
@@ -308,7 +313,9 @@ class Runner:
         prepared.before(record.contender.name)
         strace = ["strace", "-f", "-c", "-qq", "-o", str(counts)]
         try:
-            if self._starter.run(Contender("strace", [*strace, *record.contender.argv]), self._limit)["over"]:
+            traced = Contender("strace", [*strace, *record.contender.argv])
+            if self._starter.run(traced, min(self._limit, TRACED))["over"]:
+                self._say(f"    {record.contender.name}: its system calls are not counted: more than {TRACED} s")
                 return None
         except Wrong as error:
             self._say(f"    {record.contender.name}: its system calls are not counted: {error}")

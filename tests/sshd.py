@@ -57,6 +57,8 @@ def sshd(directory: Path, *, server: str = "", client: str = "", prefix: Sequenc
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (directory / "known").write_text(f"* {(directory / 'host_key.pub').read_text()}")
+    # sshd alone refuses an account that is locked, even with a key; and root is, where its password was never set.
+    locked = any(line.startswith("root:!") for line in Path("/etc/shadow").read_text().splitlines())
     (directory / "server").write_text(
         f"""Port {port}
 ListenAddress 127.0.0.1
@@ -64,7 +66,7 @@ HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/authorized
 PidFile {directory}/pid
 StrictModes no
-UsePAM no
+UsePAM {"yes" if locked else "no"}
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no

@@ -19,8 +19,9 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import cases, cases_ssh, goals, inputs, links, memory, peers, relay, report, runner
-from benchmarks.inputs import KIB, Layout, Wrong
+from benchmarks.inputs import KIB, MIB, Layout, Wrong
 from benchmarks.runner import Case, Contender, Prepared, Runner, Starter
+from tests.conftest import OnFilesystem
 from tests.filesystems import need, need_tools
 
 SMALL = Layout(1024 * KIB, 64 * KIB, 4)
@@ -139,6 +140,11 @@ def test_the_choice_of_peers(tmp_path: Path) -> None:
     entry = measured(tmp_path, small_case(honest), chosen={"rsync"})
     assert [contender["name"] for contender in entry["contenders"]] == ["sparsesync"]
     assert "--peers" in entry["skipped"]["cp"]
+
+
+def test_a_peer_that_there_is_not(capsys: Any) -> None:
+    assert program.main(["--peers", "cp", "rsnyc"]) == 2
+    assert "rsnyc" in capsys.readouterr().err
 
 
 def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,14 +291,15 @@ def test_who_is_close_is_measured_more_closely(tmp_path: Path, monkeypatch: pyte
     assert (ours, cp, tar) == (6, 6, 2)
 
 
-def test_a_case_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("mount: unknown filesystem type"), OSError(28, "No space left")])
+def test_a_case_that_cannot_be_made(tmp_path: Path, error: Exception) -> None:
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
-        raise RuntimeError("mount: unknown filesystem type")
+        raise error
         yield
 
     entry = measured(tmp_path, Case("copy/odd", "copy", ("sparsesync", "cp"), opened))
-    assert entry["contenders"] == [] and entry["skipped"]["cp"] == "mount: unknown filesystem type"
+    assert entry["contenders"] == [] and entry["skipped"]["cp"] == str(error)
     assert report._line(entry) is None
 
 
@@ -313,6 +320,19 @@ def test_goals_are_not_reached_by_what_is_wrong_or_was_killed() -> None:
     assert judged(rsync={"over": 900.0}).reached is None
 
 
+def test_memory_of_one_end_is_not_that_of_both() -> None:
+    ours: dict[str, Any] = {
+        "name": "sparsesync", "ours": True, "median": 1.0, "peak": 20 * MIB, "far_peak": None, "command": [],
+    }  # fmt: skip
+    case = {"name": "ssh/1G/first", "contenders": [ours]}
+    assert goals._memory([case]).reached is None
+    ours["far_peak"] = 21 * MIB
+    assert goals._memory([case]) == ("peak memory of each process but rsync: 48 MiB, at both ends",
+                                     "21 MiB (ssh/1G/first, far end)", True)  # fmt: skip
+    ours["peak"] = 50 * MIB
+    assert goals._memory([case]).reached is False
+
+
 def test_what_slows_both_of_a_round_is_not_in_the_ratio() -> None:
     def took(*seconds: float) -> dict[str, Any]:
         return {"seconds": list(seconds), "median": sorted(seconds)[len(seconds) // 2], "once": len(seconds) == 1}
@@ -327,6 +347,8 @@ def test_what_slows_both_of_a_round_is_not_in_the_ratio() -> None:
 def test_a_report_without_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     with Starter(tmp_path) as starter:
         entry = Runner(starter, runs=1, limit=60, patience=20, seed=1).run(small_case(honest), tmp_path)
+    for contender, calls in zip(entry["contenders"], (3.0, 2.0)):
+        contender["calls"] = calls
     results = {
         "command": "python -m benchmarks", "started": "now", "quick": False, "missing": [], "versions": {}, "floor": 1,
         "machine": {"processors": 1, "processor": "one", "memory": 1, "kernel": "7", "system": "Debian"},
@@ -335,7 +357,9 @@ def test_a_report_without_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "results.json").write_text(json.dumps(results))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert report.main([str(tmp_path / "results.json"), "-o", str(tmp_path / "report")]) == 0
-    assert "apparent/2" in (tmp_path / "report/benchmarks.md").read_text()
+    text = (tmp_path / "report/benchmarks.md").read_text()
+    assert "| apparent/2 | " in text and "**cp is wrong**" not in text
+    assert "| apparent/1 | sparsesync 3, cp 2 |" in text
     assert "no plots without matplotlib" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         report.main([str(tmp_path / "results.json")] * 3)
@@ -352,7 +376,7 @@ def test_names_and_goals() -> None:
             "contenders": [
                 {
                     "name": name, "ours": name.startswith("sparsesync"), "baseline": False, "over": None, "once": True,
-                    "seconds": [1.0], "median": 1.0, "ratio": 1.0, "peak": 1, "far_peak": None, "command": [],
+                    "seconds": [1.0], "median": 1.0, "ratio": 1.0, "peak": 1, "far_peak": 1, "command": [],
                 }
                 for name in case.names
             ],
@@ -362,6 +386,10 @@ def test_names_and_goals() -> None:
     verdicts = goals.judge({"cases": made})
     assert not [verdict for verdict in verdicts if verdict.reached is None]
     assert all(verdict.reached is None for verdict in goals.judge({"cases": []}))
+    # Who writes all of a file again is a peer where it has changed, too.
+    for case in listed[0]:
+        if case.name.startswith("ssh/"):
+            assert {"tar | ssh tar", "qemu-img to qemu-nbd by ssh"} <= set(case.names), case.name
 
 
 def test_inputs_come_from_the_seed(tmp_path: Path) -> None:
@@ -376,6 +404,19 @@ def test_inputs_come_from_the_seed(tmp_path: Path) -> None:
         inputs.check(a, b)
     inputs.pack(a, other)
     assert other.stat().st_size == SMALL.data
+
+
+def test_a_copy_without_the_holes_is_wrong(on: OnFilesystem) -> None:
+    """Filled ones are data; those of a file that was allocated as a whole look like holes to lseek(2)."""
+    source, filled, allocated = (on("ext4") / name for name in ("source", "filled", "allocated"))
+    inputs.make_file(source, Layout(64 * MIB, MIB, 16), 1)
+    subprocess.run(["cp", "--sparse=never", source, filled], check=True)
+    with pytest.raises(Wrong, match="are data"):
+        inputs.check(source, filled)
+    subprocess.run(["cp", source, allocated], check=True)
+    subprocess.run(["fallocate", "-l", str(64 * MIB), allocated], check=True)
+    with pytest.raises(Wrong, match="are allocated"):
+        inputs.check(source, allocated)
 
 
 def test_trees_are_compared(tmp_path: Path) -> None:
