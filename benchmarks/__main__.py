@@ -33,7 +33,7 @@ ROOM = 10 * GIB
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 1 if a result was wrong."""
+    """Run the command line; returns the exit status: 1 if a result was wrong, ours was killed, or a case failed."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["report"]:
         from .report import main as report
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for case in [*cases.all_cases(asked.seed, asked.quick), *cases_ssh.all_cases(asked.seed, asked.quick)]
         if not asked.only or any(fnmatch.fnmatch(case.name, f"{pattern}*") for pattern in asked.only)
     ]
-    unknown = set(asked.peers or ()) - set(peers.PACKAGES)
+    unknown = set(asked.peers or ()) - set(peers.PEERS)
     if unknown:
         print(f"benchmarks: not a peer: {', '.join(sorted(unknown))}; see --list", file=sys.stderr)
         return 2
@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{case.name:32} {case.what}")
             print(f"{'':32}   {', '.join(case.names)}")
         return 0
-    if not chosen:
-        print(f"benchmarks: no case begins with {', '.join(asked.only)}; see --list", file=sys.stderr)
+    unmatched = [name for name in asked.only if not any(fnmatch.fnmatch(case.name, f"{name}*") for case in chosen)]
+    if unmatched:
+        print(f"benchmarks: no case begins with {', '.join(unmatched)}; see --list", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(asked, chosen, argv)
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -73,14 +77,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PROGRAM", help="against these peers only")
     parser.add_argument("--list", action="store_true", help="the cases and who takes part, and nothing else")
     runs = "measured runs of each, at least, but of slow peers one (default: 5, with --quick 3)"
-    parser.add_argument("--runs", type=int, help=runs)
-    parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 40)")
+    parser.add_argument("--runs", type=_positive, help=runs)
+    parser.add_argument("--limit", type=_positive, help="seconds until a run is killed (default: 900, with --quick 40)")
     parser.add_argument("--seed", type=int, default=1, help="for the inputs and the order")
     output = "the results (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), metavar="FILE", help=output)
     parser.add_argument("--directory", type=Path, help="where the inputs are made (default: $TMPDIR)")
     parser.epilog = "'python -m benchmarks report RESULTS.json' makes a table and plots"
     return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def _end(number: int, frame: object) -> NoReturn:
@@ -102,6 +112,8 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
         "cases": [],
     }
     wrong = False
+    # What cannot be written is found now, and what an earlier run left is not taken for this one's.
+    _write(asked.output, results)
     with tempfile.TemporaryDirectory(prefix="sparsesync-bench-", dir=asked.directory) as top:
         if shutil.disk_usage(top).free < ROOM:
             print(f"benchmarks: less than 10 GiB are free in {top}; see --directory", file=sys.stderr)
@@ -123,7 +135,8 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
                     entry = runner.run(case, Path(work))
                 for name, reason in entry["skipped"].items():
                     print(f"    {name}: skipped: {reason}", file=sys.stderr)
-                wrong = wrong or any(contender["error"] for contender in entry["contenders"])
+                ours_over = any(it["ours"] and it.get("over") for it in entry["contenders"])
+                wrong = wrong or ours_over or "failed" in entry or any(it["error"] for it in entry["contenders"])
                 results["cases"].append(entry)
                 _write(asked.output, results)
     return int(wrong)

@@ -117,7 +117,7 @@ def _patiently(name: str, command: list[str], layout: Layout, patient: bool) -> 
         return f"goes through {inputs.iec(layout.size)} of hole, for very long"
     many = layout.extents >= MANY and name not in (peers.OURS, "cp", "bsdtar")
     if not patient and (many or layout.size >= holes):
-        return f"takes long for {layout}, or for as large a file on ext4, where it is measured"
+        return f"takes long for {layout}; with as large a file it is measured in another case, on ext4"
     return Contender(name, command, once=layout.size >= holes)
 
 

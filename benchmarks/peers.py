@@ -48,7 +48,7 @@ PACKAGES = {
 
 # How each is asked for its version.
 _VERSION = {"ssh": "-V", "xfs_io": "-V", "filefrag": "-V"}
-_PEERS = "bmaptool bsdtar cp du filefrag find nbdcopy qemu-img rsync ssh tar xfs_io".split()
+PEERS = "bmaptool bsdtar cp du filefrag find nbdcopy qemu-img rsync ssh tar xfs_io".split()
 
 OURS = "sparsesync"
 
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
     for library in ("blake3", "zstandard"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[library] = metadata.version(library)
-    for name in _PEERS:
+    for name in PEERS:
         if shutil.which(name):
             done = subprocess.run(
                 [name, _VERSION.get(name, "--version")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30

@@ -28,8 +28,18 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_args(argv)
     if len(asked.results) > 2:
         parser.error("two results can be compared, not more")
-    loaded = [json.loads(path.read_text()) for path in asked.results]
+    loaded = []
+    for path in asked.results:
+        try:
+            loaded.append(json.loads(path.read_text()))
+            loaded[-1]["cases"], loaded[-1]["quick"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"benchmarks: {path} has no results of a run: {error}", file=sys.stderr)
+            return 2
     if len(loaded) > 1:
+        if loaded[0]["quick"] != loaded[1]["quick"]:
+            print("benchmarks: only one of the two is of a --quick run, whose inputs are others", file=sys.stderr)
+            return 2
         print("\n".join(_repeated(loaded[0], loaded[1])))
         return 0
     asked.output.mkdir(parents=True, exist_ok=True)
@@ -94,11 +104,12 @@ def _line(case: dict[str, Any]) -> list[str] | None:
     known = [it for it in case["contenders"] if "median" in it]
     rivals = [it for it in known if not it["baseline"]]
     ours = min((it for it in rivals if it["ours"]), key=lambda it: float(it["median"]), default=None)
+    wrong = "".join(f"; **{it['name']} is wrong**" for it in case["contenders"] if it["error"])
     if ours is None:
-        return None
+        failed = f"**failed: {case['failed']}**" if "failed" in case else wrong[2:]
+        return [case["name"], failed, "", "", "", ""] if failed else None
     best = goals.fastest_peer(known)
     rsync = goals.fastest(it for it in rivals if it["name"].startswith("rsync"))
-    wrong = "".join(f"; **{it['name']} is wrong**" for it in case["contenders"] if it["error"])
     return [
         case["name"],
         _named(ours, "sparsesync"),

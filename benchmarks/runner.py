@@ -214,10 +214,14 @@ class Runner:
             return {**entry, "contenders": [], "skipped": {name: why for name in case.names}}
         try:
             return {**entry, **self._measure(case, work, absent)}
-        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            # A filesystem or a network that this kernel does not make, or no room. The other cases can do without.
+        except RuntimeError as error:
+            # A filesystem or a network that this kernel does not make. The other cases can do without.
             self._say(f"    {error}")
             return {**entry, "contenders": [], "skipped": {name: str(error) for name in case.names}}
+        except (OSError, subprocess.CalledProcessError) as error:
+            # No room, most likely. The other cases may need less.
+            self._say(f"    FAILED: {error}")
+            return {**entry, "contenders": [], "skipped": {}, "failed": str(error)}
 
     def _measure(self, case: Case, work: Path, absent: dict[str, str]) -> dict[str, Any]:
         with case.open(work) as prepared:

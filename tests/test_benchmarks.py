@@ -145,6 +145,23 @@ def test_the_choice_of_peers(tmp_path: Path) -> None:
 def test_a_peer_that_there_is_not(capsys: Any) -> None:
     assert program.main(["--peers", "cp", "rsnyc"]) == 2
     assert "rsnyc" in capsys.readouterr().err
+    assert program.main(["--only", "start", "--only", "strat"]) == 2
+    assert "strat;" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_named_in_a_line(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for argv in (["--directory", str(tmp_path / "no")], ["--output", str(tmp_path / "no" / "x")]):
+        assert program.main(["--only", "start", *argv]) == 1
+        said = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / "no") in said[-1]
+    with pytest.raises(SystemExit):
+        program.main(["--runs", "0"])
+    empty = tmp_path / "empty"
+    empty.write_text("{}")
+    for path in (tmp_path / "no", empty, Path(__file__)):
+        assert report.main([str(path)]) == 2
+        assert str(path) in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,16 +308,48 @@ def test_who_is_close_is_measured_more_closely(tmp_path: Path, monkeypatch: pyte
     assert (ours, cp, tar) == (6, 6, 2)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("mount: unknown filesystem type"), OSError(28, "No space left")])
-def test_a_case_that_cannot_be_made(tmp_path: Path, error: Exception) -> None:
+def odd(error: Exception) -> Case:
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
         raise error
         yield
 
-    entry = measured(tmp_path, Case("copy/odd", "copy", ("sparsesync", "cp"), opened))
-    assert entry["contenders"] == [] and entry["skipped"]["cp"] == str(error)
+    return Case("copy/odd", "copy", ("sparsesync", "cp"), opened)
+
+
+def test_a_case_that_cannot_be_made(tmp_path: Path) -> None:
+    entry = measured(tmp_path, odd(RuntimeError("mount: unknown filesystem type")))
+    assert entry["contenders"] == [] and entry["skipped"]["cp"] == "mount: unknown filesystem type"
     assert report._line(entry) is None
+
+
+def test_a_case_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the results and the status, and the others go on."""
+    full = odd(OSError(28, "No space left on device"))
+    monkeypatch.setattr(cases, "all_cases", lambda seed, quick: [full, small_case(honest)])
+    monkeypatch.setattr(cases_ssh, "all_cases", lambda seed, quick: [])
+    assert program.main(["--quick", "--directory", str(tmp_path), "--output", str(tmp_path / "results.json")]) == 1
+    failed, fine = json.loads((tmp_path / "results.json").read_text())["cases"]
+    row = report._line(failed)
+    assert row and "No space left on device" in row[1]
+    assert [it["error"] for it in fine["contenders"]] == [None, None]
+
+
+def test_ours_was_wrong_or_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(source: Path, copy: Path) -> dict[str, list[str]]:
+        return {**honest(source, copy), "sparsesync": ["sleep", "60"]}
+
+    monkeypatch.setattr(cases, "all_cases", lambda seed, quick: [small_case(slow)])
+    monkeypatch.setattr(cases_ssh, "all_cases", lambda seed, quick: [])
+    options = ["--quick", "--limit", "1", "--directory", str(tmp_path), "--output", str(tmp_path / "results.json")]
+    assert program.main(options) == 1
+    [case] = json.loads((tmp_path / "results.json").read_text())["cases"]
+    verdict = goals._worst("", [case], 1.0, goals._to_best)
+    assert verdict.reached is False and "killed" in verdict.measured
+    ours = case["contenders"][0]
+    case["contenders"][0] = {"name": "sparsesync", "ours": True, "baseline": False, "error": "no"}
+    row = report._line(case)
+    assert ours["over"] and row and "sparsesync is wrong" in row[1]
 
 
 def test_goals_are_not_reached_by_what_is_wrong_or_was_killed() -> None:
