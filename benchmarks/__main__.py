@@ -77,20 +77,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PROGRAM", help="against these peers only")
     parser.add_argument("--list", action="store_true", help="the cases and who takes part, and nothing else")
     runs = "measured runs of each, at least, but of slow peers one (default: 5, with --quick 3)"
-    parser.add_argument("--runs", type=_positive, help=runs)
-    parser.add_argument("--limit", type=_positive, help="seconds until a run is killed (default: 900, with --quick 40)")
+    parser.add_argument("--runs", type=int, help=runs)
+    parser.add_argument("--limit", type=float, help="seconds until a run is killed (default: 900, with --quick 40)")
     parser.add_argument("--seed", type=int, default=1, help="for the inputs and the order")
     output = "the results (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), metavar="FILE", help=output)
     parser.add_argument("--directory", type=Path, help="where the inputs are made (default: $TMPDIR)")
     parser.epilog = "'python -m benchmarks report RESULTS.json' makes a table and plots"
-    return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+    asked = parser.parse_args(argv)
+    if any(number is not None and number <= 0 for number in (asked.runs, asked.limit)):
+        parser.error("--runs and --limit take a number above 0")
+    return asked
 
 
 def _end(number: int, frame: object) -> NoReturn:

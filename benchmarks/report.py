@@ -2,8 +2,8 @@
 
 ``python -m benchmarks report RESULTS.json -o DIRECTORY`` writes ``benchmarks.md`` and the SVG files it shows. First the
 machine and the command, then the figures to reach and whether they were, one line for each case with the best peer,
-the plots, and at last every contender of every case. Two results files give, instead, how far their ratios are
-apart: what one run says and the next does not is not a result.
+the plots, the system calls, and at last every contender of every case. Two results files give, instead, how far their
+ratios are apart: what one run says and the next does not is not a result.
 """
 
 from __future__ import annotations
@@ -143,6 +143,9 @@ def _time(contender: dict[str, Any]) -> str:
 def _detail(case: dict[str, Any]) -> Iterator[str]:
     yield f"\n### {case['name']}\n"
     facts = [f"{name}: {value}" for name, value in case.get("facts", {}).items() if value is not None]
+    if "failed" in case:
+        yield f"{case['what']}. **Failed: {case['failed']}**"
+        return
     yield f"{case['what']}. Caches {case.get('cache', 'not used')}.{' ' if facts else ''}{'; '.join(facts)}\n"
     heads = ["", "median", "ratio", "memory", "far end", "read", "written", "allocated", "on the wire",
              "calls per extent"]  # fmt: skip
