@@ -121,7 +121,7 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
                 runs=asked.runs or (3 if asked.quick else 5),
                 limit=asked.limit or (40 if asked.quick else 900),
                 patience=1,
-                enough=0 if asked.quick else 12,
+                enough=0 if asked.quick else 20,
                 seed=asked.seed,
                 chosen=set(asked.peers) if asked.peers else None,
                 say=lambda line: print(line, file=sys.stderr),

@@ -84,7 +84,9 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     many = _layouts(quick)["extents"]
     for count in (200, 1_000, 5_000) if quick else (200, 2_000, 20_000):
         layout = Layout(many.size, many.data, count)
-        cases.append(_copy(f"extents/{count}", PLACES[0], layout, seed, patient=False, counted=True))
+        # With fewer the calls are those of the start.
+        counted = count >= 1_000
+        cases.append(_copy(f"extents/{count}", PLACES[0], layout, seed, patient=False, counted=counted))
     big = _layouts(quick)["100G-950M"]
     for kind in ("ext4", "xfs", "btrfs", "tmpfs"):
         cases.append(_update(f"update/{kind}/1%", Place(kind), big, 0.01, seed))

@@ -164,7 +164,7 @@ class Starter:
 
 @dataclass
 class _Record:
-    """What is known of one contender so far."""
+    """What is known of one contender so far. ``took``: the seconds of its rounds, checks and all."""
 
     contender: Contender
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -172,13 +172,14 @@ class _Record:
     error: str | None = None
     once: bool = False
     calls: float | None = None
+    took: float = 0
 
 
 class Runner:
     """Runs cases. ``say`` is told what happens; ``chosen`` are the contenders' programs to run, None for all.
 
-    There are ``runs`` rounds. Ours, the baselines and the peers that are CLOSE to the fastest have more for ``enough``
-    seconds, or until there were MOST_RUNS.
+    There are ``runs`` rounds. Ours, the baselines and the peers that are CLOSE to the fastest have more, until all of
+    theirs, with what surrounds them, took ``enough`` seconds, or there were MOST_RUNS.
     A peer that takes more than ``patience`` seconds and is no rival is run once, and who takes more than ``limit``
     is killed.
     """
@@ -266,15 +267,16 @@ class Runner:
         going_on = list(records.values())
         for number in range(max(runs, MOST_RUNS)):
             if number == runs:
-                begun = time.monotonic()
                 going_on = _close(going_on)
-            if number >= runs and time.monotonic() - begun >= self._enough:
+            if number >= runs and sum(record.took for record in going_on) >= self._enough:
                 break
             turn = [record for record in going_on if not (record.contender.once or record.once)]
             self._order.shuffle(turn)
             for record in turn:
                 if record.error is None:
+                    begun = time.monotonic()
                     result = self._one(prepared, record)
+                    record.took += time.monotonic() - begun
                     if result:
                         record.runs.append(result)
             if number == 0:
