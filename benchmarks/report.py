@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     for path in asked.results:
         try:
             loaded.append(json.loads(path.read_text()))
-            loaded[-1]["cases"], loaded[-1]["quick"]
+            loaded[-1]["cases"], loaded[-1]["quick"], loaded[-1]["floor"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"benchmarks: {path} has no results of a run: {error}", file=sys.stderr)
             return 2

@@ -151,15 +151,19 @@ def test_a_peer_that_there_is_not(capsys: Any) -> None:
 
 def test_what_cannot_be_used_is_named_in_a_line(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("benchmarks.json").write_text("an hour's work")
     for argv in (["--directory", str(tmp_path / "no")], ["--output", str(tmp_path / "no" / "x")]):
         assert program.main(["--only", "start", *argv]) == 1
         said = capsys.readouterr().err.splitlines()
         assert str(tmp_path / "no") in said[-1]
+    assert Path("benchmarks.json").read_text() == "an hour's work"
     with pytest.raises(SystemExit):
         program.main(["--runs", "0"])
     empty = tmp_path / "empty"
     empty.write_text("{}")
-    for path in (tmp_path / "no", empty, Path(__file__)):
+    begun = tmp_path / "begun"
+    begun.write_text('{"cases": [], "quick": false}')
+    for path in (tmp_path / "no", empty, begun, Path(__file__)):
         assert report.main([str(path)]) == 2
         assert str(path) in capsys.readouterr().err.splitlines()[-1]
 
