@@ -110,12 +110,12 @@ def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> 
     }
     wrong = False
     with tempfile.TemporaryDirectory(prefix="sparsesync-bench-", dir=asked.directory) as top:
+        # What cannot be written is found now, and what an earlier run left is not taken for this one's.
+        _write(asked.output, results)
         if shutil.disk_usage(top).free < ROOM:
             print(f"benchmarks: less than 10 GiB are free in {top}; see --directory", file=sys.stderr)
         with kept(2 * GIB if asked.quick else 10 * GIB), Starter(Path(top)) as starter:
             results["floor"] = starter.floor()
-            # What cannot be written is found now, and what an earlier run left is not taken for this one's.
-            _write(asked.output, results)
             runner = Runner(
                 starter,
                 runs=asked.runs or (3 if asked.quick else 5),
