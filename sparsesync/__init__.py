@@ -8,6 +8,7 @@ used, so that ``import sparsesync`` and the start of the program cost nearly not
     Sparse                     a file that was found             engine/scan.py
     extents                    where the data of a file is       engine/extents.py
     verify, Difference         compare files and trees           compare.py
+    Tally                      what was read for that            engine/delta.py
     exclude_patterns           exclude files for rsync           exclude.py
     sync, SyncResult           seed, then run rsync              wrapper.py
     NoSpaceError               engine/fileio.py
@@ -33,6 +34,7 @@ _ROOMS = {
     "Sparse": "engine.scan",
     "verify": "compare",
     "Difference": "compare",
+    "Tally": "engine.delta",
     "exclude_patterns": "exclude",
     "sync": "wrapper",
     "SyncResult": "wrapper",
@@ -42,7 +44,7 @@ _ROOMS = {
 if TYPE_CHECKING:
     from .compare import Difference, verify
     from .copying import copy, copy2, copyfile
-    from .engine.delta import TruncatedError
+    from .engine.delta import Tally, TruncatedError
     from .engine.extents import extents
     from .engine.fileio import NoSpaceError
     from .engine.protocol import LinkError
@@ -59,6 +61,7 @@ __all__ = [
     "TruncatedError",
     "Sparse",
     "SyncResult",
+    "Tally",
     "__version__",
     "copy",
     "copy2",

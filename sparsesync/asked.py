@@ -56,6 +56,7 @@ class Request:
     dry_run: bool = False
     final: bool = False
     verify: bool = False
+    verify_full: bool = False
     allow_live: bool = False
     commands: Commands = field(default_factory=Commands)
     rsh: str | None = None

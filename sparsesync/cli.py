@@ -14,6 +14,7 @@ import argparse
 import errno
 import os
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
-    print(f"sparsesync: {message}", file=sys.stderr)
+    print(f"sparsesync: {printable(str(message))}", file=sys.stderr)
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -117,6 +118,7 @@ def _add_scan(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-size", type=_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M")
     command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
     _add_one_file_system(command)
+    _add_holes(command)
     _add_far_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("-0", "--null", action="store_true", help="paths only, each ended by a NUL")
@@ -126,15 +128,17 @@ def _add_scan(command: argparse.ArgumentParser) -> None:
 
 def _add_map(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE")
+    _add_holes(command)
     _add_far_end(command)
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a list of {offset, length, data} in bytes")
+    form.add_argument("--json", action="store_true", help="a list of {offset, length, data, reserved}, in bytes")
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
     command.set_defaults(run=_map)
 
 
 def _add_copy(command: argparse.ArgumentParser) -> None:
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
+    _add_holes(command)
     _add_far_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
     command.add_argument("--inplace", action="store_true", help="write only the blocks that differ, into the old file")
@@ -142,6 +146,7 @@ def _add_copy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sparse", choices=["auto", "always"], default="auto", help="always: make blocks of zeros holes as well"
     )
+    command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_copy)
 
@@ -169,6 +174,8 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
     command.add_argument("--full", action="store_true", help="read the holes too")
+    command.add_argument("--json", action="store_true", help="one JSON object; also what was read, and what believed")
+    _add_holes(command)
     _add_far_end(command)
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_verify)
@@ -194,6 +201,15 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
 
 def _add_one_file_system(command: argparse.ArgumentParser) -> None:
     command.add_argument("-x", "--one-file-system", action="store_true", help="do not enter other filesystems")
+
+
+def _add_holes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--holes",
+        choices=["auto", "trust", "check", "read"],
+        default="auto",
+        help="whether a filesystem's map of a file is believed (auto: by what filesystem it is); else it is read",
+    )
 
 
 def _add_far_end(command: argparse.ArgumentParser) -> None:
@@ -240,6 +256,7 @@ def _scan(arguments: argparse.Namespace) -> int:
                     min_size=arguments.min_size,
                     every_file=arguments.all,
                     follow=True,
+                    holes=arguments.holes,
                     on_error=troubles,
                 ):
                     file = scanned.file
@@ -247,7 +264,12 @@ def _scan(arguments: argparse.Namespace) -> int:
                     found.setdefault((end, file.st.st_dev, file.st.st_ino), named)
             except (OSError, LinkError) as error:
                 troubles(error)
-    rows = sorted(found.values(), key=lambda row: (row.file.allocated - row.file.size, row.file.path))
+
+    def saving(row: Scanned) -> int:
+        # What is reserved is allocated, and saved all the same.
+        return row.file.size - (row.file.allocated if arguments.null else min(row.file.allocated, row.data))
+
+    rows = sorted(found.values(), key=lambda row: (-saving(row), row.file.path))
     if arguments.null:
         for row in rows:
             sys.stdout.buffer.write(os.fsencode(row.file.path) + b"\0")
@@ -280,14 +302,13 @@ def _map(arguments: argparse.Namespace) -> int:
 
     with Ends(arguments.rsh, arguments.python) as ends:
         form = "json" if arguments.json else arguments.format
-        mapfile.show(sys.stdout, ends.at(arguments.file), form, arguments.file)
+        mapfile.show(sys.stdout, ends.at(arguments.file), form, arguments.file, arguments.holes)
     return 0
 
 
 def _copy(arguments: argparse.Namespace) -> int:
     from .copying import Copies
     from .ends import is_remote
-    from .engine.extents import allocated
     from .progress import data_bar
 
     *sources, destination = arguments.paths
@@ -302,7 +323,7 @@ def _copy(arguments: argparse.Namespace) -> int:
     with Copies(arguments.rsh, arguments.python) as copies:
         for source in sources:
             try:
-                total = None if is_remote(source) else allocated(os.stat(source))
+                total = None if is_remote(source) else _work(source, arguments.holes)
                 with data_bar(total, os.path.basename(source), arguments.quiet) as advance:
                     copies.copy(
                         source,
@@ -311,6 +332,8 @@ def _copy(arguments: argparse.Namespace) -> int:
                         inplace=arguments.inplace,
                         reflink=arguments.reflink,
                         sparse=arguments.sparse,
+                        holes=arguments.holes,
+                        reserve=arguments.reserve,
                         progress=advance,
                     )
             except IsADirectoryError as error:
@@ -319,6 +342,24 @@ def _copy(arguments: argparse.Namespace) -> int:
             except OSError as error:
                 troubles(error)
     return troubles.status
+
+
+def _work(source: str, holes: str) -> int:
+    """The bytes that a copy of a file will go through: what is allocated, or all of it if its map is not believed."""
+    from .engine.claims import allocated, believes, file_size, looks_sparse
+
+    st = os.stat(source)
+    if stat.S_ISREG(st.st_mode) and not looks_sparse(st):
+        return st.st_size
+    if not stat.S_ISREG(st.st_mode) and not stat.S_ISBLK(st.st_mode):
+        return 0
+    from .engine.copyfile import open_source
+
+    fd = open_source(source)
+    try:
+        return allocated(st) if believes(fd, holes) else file_size(fd)
+    finally:
+        os.close(fd)
 
 
 def _exclude(arguments: argparse.Namespace) -> int:
@@ -347,23 +388,36 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from .compare import verify
+    from .engine.delta import Tally
     from .progress import data_bar
 
     troubles = _Troubles()
+    tallies = Tally(), Tally()
+    listed: list[dict[str, object]] = []
     different = False
     with data_bar(None, "verifying", arguments.quiet) as advance:
         for difference in verify(
             arguments.a,
             arguments.b,
             full=arguments.full,
+            holes=arguments.holes,
+            tallies=tallies,
             on_error=troubles,
             progress=advance,
             rsh=arguments.rsh,
             python=arguments.python,
         ):
             different = True
+            if arguments.json:
+                listed.append(difference._asdict())
+                continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
             print(f"{printable(difference.path or arguments.a)}: {what}")
+    if arguments.json:
+        import json
+
+        a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
+        print(json.dumps({"differences": listed, "a": a, "b": b}))
     return 2 if troubles.status else int(different)
 
 

@@ -32,7 +32,8 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 from .ends import PathLike, is_remote
-from .engine.delta import first_difference
+from .engine.claims import HOLES
+from .engine.delta import Tally, first_difference
 from .engine.fileio import blame, open_beneath
 from .engine.node import Node, has_content
 
@@ -59,6 +60,8 @@ def verify(
     b: PathLike,
     *,
     full: bool = False,
+    holes: str = "auto",
+    tallies: Optional[tuple[Tally, Tally]] = None,
     on_error: OnError = None,
     progress: Progress = None,
     rsh: Optional[str] = None,
@@ -69,7 +72,12 @@ def verify(
     A ``str`` may be ``host:path``: then digests are exchanged instead of data, ``rsh`` is the remote shell's command
     (by default RSYNC_RSH, else ssh), and ``python`` the Python to use there (by default one is looked for).
 
-    ``full`` reads the holes too. ``on_error`` gets the OSError, with its ``filename``, of each
+    ``full`` reads the holes too. Else ``holes`` is whether a filesystem's map of a file is believed: "auto" (local
+    filesystems that are known, others after a check or not at all), "trust", "check" or "read"; where it is not, all of
+    the file is read. ``tallies``, of ``a`` and of ``b``, get the bytes that were read, and that were believed to be
+    holes.
+
+    ``on_error`` gets the OSError, with its ``filename``, of each
     file or directory that cannot be compared, and the walk goes on; without it the error
     is raised. ``progress`` is called with the bytes compared since the last call.
 
@@ -80,17 +88,28 @@ def verify(
         from . import compare_far
 
         return compare_far.verify(
-            a, b, full=full, on_error=on_error, progress=progress, rsh=rsh, python=python
-        )
+            a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
+        )  # fmt: skip
+    if holes not in HOLES:
+        raise ValueError(f"holes must be 'auto', 'trust', 'check' or 'read', not {holes!r}")
     ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
-    return _Comparison(full, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
+    return _Comparison(full, holes, tallies, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
 
 
 class _Comparison:
     """What :func:`verify` was asked to do."""
 
-    def __init__(self, full: bool, on_error: OnError, progress: Progress) -> None:
+    def __init__(
+        self,
+        full: bool,
+        holes: str,
+        tallies: Optional[tuple[Tally, Tally]],
+        on_error: OnError,
+        progress: Progress,
+    ) -> None:
         self.full = full
+        self.holes = holes
+        self.tallies = tallies
         self.on_error = on_error
         self.progress = progress
 
@@ -182,7 +201,10 @@ class _Comparison:
         try:
             b_fd = b.open(b_st)
             try:
-                offset = first_difference(a_fd, b_fd, self.full, progress=self.progress, a_path=a.path, b_path=b.path)
+                offset = first_difference(
+                    a_fd, b_fd, self.full, holes=self.holes, tallies=self.tallies, progress=self.progress,
+                    a_path=a.path, b_path=b.path,
+                )  # fmt: skip
             finally:
                 os.close(b_fd)
         finally:

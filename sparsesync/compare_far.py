@@ -32,6 +32,7 @@ from typing import IO, NamedTuple
 
 from .compare import Difference, OnError, Progress
 from .ends import Ends, PathLike, Site
+from .engine.delta import Tally
 from .engine.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 from .engine.terms import BLOCK
 
@@ -44,20 +45,41 @@ _TELL_EVERY = 1 << 20
 
 
 def verify(
-    a: PathLike, b: PathLike, *, full: bool, on_error: OnError, progress: Progress, rsh: str | None, python: str | None
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool,
+    holes: str,
+    tallies: tuple[Tally, Tally] | None,
+    on_error: OnError,
+    progress: Progress,
+    rsh: str | None,
+    python: str | None,
 ) -> Iterator[Difference]:
     """As :func:`compare.verify`, where one path at least is ``host:path``. Everything is raised by the first step."""
     with Ends(rsh, python) as ends:
-        yield from differences(*ends.opposite(a, b), full=full, on_error=on_error, progress=progress)
+        here, there = ends.opposite(a, b)
+        yield from differences(
+            here, there, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress
+        )
 
 
 def differences(
-    a: Site, b: Site, *, full: bool = False, on_error: OnError = None, progress: Progress = None
+    a: Site,
+    b: Site,
+    *,
+    full: bool = False,
+    holes: str = "auto",
+    tallies: tuple[Tally, Tally] | None = None,
+    on_error: OnError = None,
+    progress: Progress = None,
 ) -> Iterator[Difference]:
     """What differs between what is at two ends; they are two, and compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
-            merge = _Merge(_Side(a, full, opened), _Side(b, full, opened), on_error, progress, noted)
+            a_tally, b_tally = tallies or (Tally(), Tally())
+            sides = _Side(a, full, holes, a_tally, opened), _Side(b, full, holes, b_tally, opened)
+            merge = _Merge(*sides, on_error, progress, noted)
             yield from merge.differences()
         yield from merge.closer()
 
@@ -74,9 +96,9 @@ class _Noted(NamedTuple):
 class _Side:
     """The manifest of one side. ``event`` is the next one, None when there are no more."""
 
-    def __init__(self, site: Site, full: bool, opened: contextlib.ExitStack) -> None:
+    def __init__(self, site: Site, full: bool, holes: str, tally: Tally, opened: contextlib.ExitStack) -> None:
         self.site = site
-        self._events = site.end.manifest(site.path, full)
+        self._events = site.end.manifest(site.path, full, holes, tally)
         opened.callback(self._events.close)  # type: ignore[attr-defined]
         self.event: Event | None = None
 

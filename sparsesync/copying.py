@@ -29,6 +29,8 @@ def copyfile(
     inplace: bool = False,
     reflink: str = "auto",
     sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
@@ -38,7 +40,11 @@ def copyfile(
     As shutil.copyfile. An existing ``dst`` is replaced atomically; with ``inplace`` only the blocks
     that differ are written to it and what became a hole is punched. ``reflink`` is "auto" (share extents where
     the filesystem can), "always" or "never"; ``sparse`` is "auto" (the source's holes) or "always" (also
-    turn blocks of zeros into holes). ``progress`` is called with the bytes copied since the last call.
+    turn blocks of zeros into holes). ``holes`` is whether the map that ``src``'s filesystem has of it is believed:
+    "auto" (local filesystems that are known are; others after a check, or not at all, and block devices have none),
+    "trust", "check" or "read"; what is not believed is read, and its blocks of zeros become holes. What is preallocated
+    and unwritten is a hole; with ``reserve`` it is reserved in ``dst`` too. ``progress`` is called with the bytes done
+    since the last call.
 
     One of the two may be ``"host:path"``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and
     ``python`` the Python to use there (by default one is looked for).
@@ -51,7 +57,10 @@ def copyfile(
     choice, LinkError if the other host cannot be reached or is lost, OSError otherwise. Nothing is changed then, unless
     ``inplace`` or in a device, and nothing left behind but the partial file of a lost connection.
     """
-    return _copy("content", src, dst, follow_symlinks, inplace, reflink, sparse, progress, rsh, python)
+    return _copy(
+        "content", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+    )  # fmt: skip
 
 
 def copy(
@@ -62,12 +71,17 @@ def copy(
     inplace: bool = False,
     reflink: str = "auto",
     sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> Path:
     """As :func:`copyfile`, and the mode too; ``dst`` may be a directory. Returns the file made, as shutil.copy."""
-    return _copy("mode", src, dst, follow_symlinks, inplace, reflink, sparse, progress, rsh, python)
+    return _copy(
+        "mode", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+    )  # fmt: skip
 
 
 def copy2(
@@ -78,31 +92,22 @@ def copy2(
     inplace: bool = False,
     reflink: str = "auto",
     sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> Path:
     """As :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted."""
-    return _copy("all", src, dst, follow_symlinks, inplace, reflink, sparse, progress, rsh, python)
+    return _copy(
+        "all", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+    )  # fmt: skip
 
 
-def _copy(
-    keep: str,
-    src: Path,
-    dst: Path,
-    follow_symlinks: bool,
-    inplace: bool,
-    reflink: str,
-    sparse: str,
-    progress: Progress,
-    rsh: str | None,
-    python: str | None,
-) -> Path:
+def _copy(keep: str, src: Path, dst: Path, rsh: str | None, python: str | None, **options: Any) -> Path:
     with Copies(rsh, python) as copies:
-        return copies.copy(
-            src, dst, keep, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink, sparse=sparse,
-            progress=progress,
-        )  # fmt: skip
+        return copies.copy(src, dst, keep, **options)
 
 
 class Copies:
@@ -138,17 +143,21 @@ class Copies:
         inplace: bool = False,
         reflink: str = "auto",
         sparse: str = "auto",
+        holes: str = "auto",
+        reserve: bool = False,
         progress: Progress = None,
     ) -> Path:
         from .transfer import Planned, Settings, check_space
         from .transfer_far import Pull, Push
 
-        check_choices(sparse, reflink, inplace)
+        check_choices(sparse, reflink, inplace, holes)
         if reflink == "always":
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", os.fspath(dst))
         if not follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
-        settings = Settings(follow=True, sparse=sparse == "always", attributes=keep != "content")
+        settings = Settings(
+            follow=True, sparse=sparse == "always", attributes=keep != "content", holes=holes, preallocate=reserve
+        )
         transfer: Push | Pull
         if source is not None:
             path, target = source.path, os.fspath(dst)

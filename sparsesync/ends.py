@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .ends_far import There
     from .engine.bmap import Run
     from .engine.capabilities import Digest
-    from .engine.extents import Extent
+    from .engine.delta import Tally
+    from .engine.extents import Layer
     from .engine.manifest import Event
     from .engine.presets import Place
     from .remote import Remote
@@ -60,12 +61,12 @@ class Here:
         self._digest = digest
 
     def scan(
-        self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
+        self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         """The sparse files below ``path``; the options are those of :func:`engine.scan.scan`."""
-        for file in scan(path, parallel=True, on_error=on_error, **options):
+        for file in scan(path, parallel=True, holes=holes, on_error=on_error, **options):
             try:
-                data, count = measure(file.path) if measured else (0, 0)
+                data, count = measure(file.path, holes) if measured else (0, 0)
             except OSError as error:
                 if on_error is None:
                     raise
@@ -74,20 +75,20 @@ class Here:
             yield Scanned(file, data, count)
 
     @contextlib.contextmanager
-    def extents(self, path: str) -> Iterator[tuple[int, Iterator[Extent]]]:
-        """The size of a file or block device, and its data extents."""
-        from .engine.extents import extents
+    def layers(self, path: str, holes: str) -> Iterator[tuple[int, Iterator[Layer]]]:
+        """The size of a file or block device, and where there is data and what is reserved."""
+        from .engine.extents import layers
 
         with _opened(path) as (fd, size):
-            yield size, extents(fd, 0, size)
+            yield size, layers(fd, 0, size, holes)
 
     @contextlib.contextmanager
-    def checksums(self, path: str, block: int) -> Iterator[tuple[int, Iterator[Run]]]:
+    def checksums(self, path: str, block: int, holes: str) -> Iterator[tuple[int, Iterator[Run]]]:
         """The size of a file or block device, and its runs of ``block`` with data, for a block map."""
         from .engine.bmap import checksums
 
         with _opened(path) as (fd, size):
-            yield size, checksums(fd, size, block)
+            yield size, checksums(fd, size, block, holes)
 
     def preset(self, preset: str, source: str) -> list[Place]:
         """The places below ``source`` that a preset leaves out on that machine."""
@@ -116,19 +117,19 @@ class Here:
         finally:
             os.close(fd)
 
-    def contents(self, parts: list[Range]) -> list[list[Any]]:
+    def contents(self, parts: list[Range], full: bool) -> list[list[Any]]:
         """For each part of a file what :func:`engine.manifest.contents` says. Raises OSError."""
         from .engine.manifest import contents
 
         assert self._digest
-        return [contents(path, offset, length, self._digest) for path, offset, length in parts]
+        return [contents(path, offset, length, self._digest, full) for path, offset, length in parts]
 
-    def manifest(self, root: str, full: bool) -> Iterator[Event]:
+    def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]:
         """What is at ``root``, for a comparison: see :mod:`engine.manifest`."""
         from .engine.manifest import manifest
 
         assert self._digest
-        return manifest(root, self._digest, full)
+        return manifest(root, self._digest, full, holes, tally)
 
     def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
         """For each range its digests by ``block``, one after the other; None if there is trouble with the file."""
@@ -148,8 +149,8 @@ class Here:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[int, int]]:
+    from .engine.claims import file_size
     from .engine.copyfile import open_source
-    from .engine.extents import file_size
 
     fd = open_source(path)
     try:

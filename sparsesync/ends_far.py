@@ -22,7 +22,8 @@ from .engine.scan import OnError, Sparse
 
 if TYPE_CHECKING:
     from .engine.bmap import Run
-    from .engine.extents import Extent
+    from .engine.delta import Tally
+    from .engine.extents import Layer
     from .ssh import Agent
 
 
@@ -33,10 +34,10 @@ class There:
         self.agent = agent
 
     def scan(
-        self, path: str, *, measured: bool = False, on_error: OnError = None, **options: Any
+        self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         with self._naming():
-            for item in self.agent.items("scan", on_error, path=path, measured=measured, **options):
+            for item in self.agent.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
                 if not item:
                     return
                 found, stat = get_name(item, "path"), get(item, "stat", list)
@@ -49,13 +50,13 @@ class There:
                 yield Scanned(Sparse(found, size, allocated, st), data, count)
 
     @contextlib.contextmanager
-    def extents(self, path: str) -> Iterator[tuple[int, Iterator[Extent]]]:
-        size, parts = self._mapped([int, int], "extents", path=path)
+    def layers(self, path: str, holes: str) -> Iterator[tuple[int, Iterator[Layer]]]:
+        size, parts = self._mapped([int, int, bool], "layers", path=path, holes=holes)
         yield size, self._ordered(parts, size, _extent)
 
     @contextlib.contextmanager
-    def checksums(self, path: str, block: int) -> Iterator[tuple[int, Iterator[Run]]]:
-        size, parts = self._mapped([int, int, str], "checksums", path=path, block=block)
+    def checksums(self, path: str, block: int, holes: str) -> Iterator[tuple[int, Iterator[Run]]]:
+        size, parts = self._mapped([int, int, str], "checksums", path=path, block=block, holes=holes)
         yield size, self._ordered(parts, -(-size // block), _run)
 
     def preset(self, preset: str, source: str) -> list[Place]:
@@ -83,17 +84,17 @@ class There:
         self.agent.call("lock", path=path, parents=parents)
         yield  # it ends with the agent
 
-    def contents(self, parts: list[Range]) -> list[list[Any]]:
+    def contents(self, parts: list[Range], full: bool) -> list[list[Any]]:
         with self._naming():
-            found = get(self.agent.call("contents", parts=parts), "digests", list)
+            found = get(self.agent.call("contents", parts=parts, full=full), "digests", list)
             if len(found) != len(parts):
                 raise ProtocolError("digests are missing")
             for each in found:
-                if type(each) is not list or [type(part) for part in each] != [int, int, str]:
+                if type(each) is not list or [type(part) for part in each] != [int, int, str, int]:
                     raise ProtocolError("a digest that is none")
         return list(found)
 
-    def manifest(self, root: str, full: bool) -> Iterator[Event]:
+    def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]:
         reader = Reader()
         # A trouble stands between two items; the reader refuses a second one there.
         troubles: list[Event] = []
@@ -102,11 +103,14 @@ class There:
             troubles.append(reader.trouble(error))
 
         with self._naming():
-            for item in self.agent.items("manifest", trouble, path=root, full=full):
+            for item in self.agent.items("manifest", trouble, path=root, full=full, holes=holes):
                 yield from troubles
                 troubles.clear()
-                if item:
+                if "events" in item:
                     yield from reader.item(item)
+                else:
+                    tally.read += get_size(item, "read")
+                    tally.believed += get_size(item, "believed")
             reader.ended()
 
     def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:

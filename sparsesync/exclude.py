@@ -48,7 +48,7 @@ def exclude_patterns(
     """The patterns that exclude the sparse files below ``sources``, one rule each.
 
     ``sources`` are given as to rsync, and ``relative`` is rsync's ``--relative``. ``min_size`` is the smallest
-    apparent size in bytes; ``min_ratio`` the smallest share of the file, 0 to 1, that is not allocated. ``preset`` is
+    apparent size in bytes; ``min_ratio`` the smallest share of the file, 0 to 1, that is no data. ``preset`` is
     "docker" or "system"; ``format`` "rsync", "tar", "borg" or "restic". Undecodable bytes in names are surrogate
     escapes (os.fsencode). With ``null`` false, names that need ``rsync --from0`` are refused. A ``str`` may be
     ``host:path``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and ``python`` the Python to
@@ -141,15 +141,16 @@ def sparse_names(
         prune = [place.path for place in places if place.source == source and place.wild in ("", "/*")]
         top = end.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
-        for found, _, _ in end.scan(
+        for found, data, _ in end.scan(
             source,
             one_file_system=one_file_system,
             every_link=True,
             min_size=min_size,
             prune=prune,
+            measured=min_ratio > 0,
             on_error=on_error,
         ):
-            if found.size - found.allocated >= min_ratio * found.size:
+            if not min_ratio or found.size - min(data, found.allocated) >= min_ratio * found.size:
                 yield _seen_as(format, top, source, found.path, relative), found
 
 

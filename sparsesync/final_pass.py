@@ -122,6 +122,9 @@ class FinalPass:
             "by_digest": self.request.verify,
             "files": verified.files,
             "data": verified.data,
+            "full": self.request.verify_full,
+            "read": {"source": verified.read[0], "destination": verified.read[1]},
+            "believed": {"source": verified.believed[0], "destination": verified.believed[1]},
             "differences": verified.differences,
         }
         if verified.differences:

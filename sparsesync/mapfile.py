@@ -13,7 +13,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, TextIO
 
 from .ends import Site
-from .engine.extents import SECTOR, Extent
+from .engine.claims import SECTOR
+from .engine.extents import Layer
 from .units import iec
 
 if TYPE_CHECKING:
@@ -22,41 +23,42 @@ if TYPE_CHECKING:
 BMAP_BLOCK = 4096
 """The block of a bmap file; bmaptool maps in the filesystem's blocks, which are these nearly everywhere."""
 
-Segment = tuple[int, int, bool]
-"""A part of a file: offset and length in bytes, and whether it is data or a hole."""
+Segment = tuple[int, int, bool, bool]
+"""A part of a file: offset and length in bytes, whether it is data, and whether it is reserved; else it is a hole."""
 
 _LISTED = 40
 _BATCH = 1000
 
 
-def segments(size: int, extents: Iterable[Extent]) -> Iterator[Segment]:
-    """The parts of a file, data and hole in turn, from its start to its end."""
+def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
+    """The parts of a file, from its start to its end without a gap."""
     end = 0
-    for offset, length in extents:
+    for offset, length, data in layers:
         if offset > end:
-            yield end, offset - end, False
-        yield offset, length, True
+            yield end, offset - end, False, False
+        yield offset, length, data, not data
         end = offset + length
     if end < size:
-        yield end, size - end, False
+        yield end, size - end, False, False
 
 
-def show(out: TextIO, site: Site, form: str | None, name: str) -> None:
+def show(out: TextIO, site: Site, form: str | None, name: str, holes: str = "auto") -> None:
     """Write the map of a file: ``json``, ``qemu``, ``bmap``, or for people where ``form`` is None.
 
-    Raises OSError if the file cannot be read, LinkError.
+    ``holes``: whether its filesystem is believed (:func:`engine.claims.believes`). Raises OSError if the file cannot
+    be read, LinkError.
     """
     if form == "bmap":
-        with site.end.checksums(site.path, BMAP_BLOCK) as (size, runs):
+        with site.end.checksums(site.path, BMAP_BLOCK, holes) as (size, runs):
             _write_bmap(out, size, runs, name)
         return
-    with site.end.extents(site.path) as (size, extents):
+    with site.end.layers(site.path, holes) as (size, layers):
         if form == "json":
-            _write_list(out, _json(size, extents), ", ")
+            _write_list(out, _json(size, layers), ", ")
         elif form == "qemu":
-            _write_list(out, _qemu(size, extents), ",\n")
+            _write_list(out, _qemu(size, layers), ",\n")
         else:
-            _write_table(out, size, extents)
+            _write_table(out, size, layers)
 
 
 def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
@@ -68,20 +70,22 @@ def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
     out.write("]\n")
 
 
-def _json(size: int, extents: Iterable[Extent]) -> Iterator[str]:
-    for offset, length, data in segments(size, extents):
-        yield f'{{"offset": {offset}, "length": {length}, "data": {"true" if data else "false"}}}'
+def _json(size: int, layers: Iterable[Layer]) -> Iterator[str]:
+    for offset, length, data, reserved in segments(size, layers):
+        kind = 'true, "reserved": false' if data else f'false, "reserved": {"true" if reserved else "false"}'
+        yield f'{{"offset": {offset}, "length": {length}, "data": {kind}}}'
 
 
-def _qemu(size: int, extents: Iterable[Extent]) -> Iterator[str]:
+def _qemu(size: int, layers: Iterable[Layer]) -> Iterator[str]:
     """As ``qemu-img map --output=json -f raw`` (qemu-img(1)): one layer, and sizes in whole sectors of 512 bytes.
 
-    qemu-img rounds the file's end up to a sector, and what it adds is a hole. These are the fields of
-    qemu 7; since 8.2 it prints ``compressed`` too, which is always false for a raw file.
+    qemu-img rounds the file's end up to a sector, and what it adds is a hole; so is what is reserved. These are the
+    fields of qemu 7; since 8.2 it prints ``compressed`` too, which is always false for a raw file.
     """
     if size == 0:
         yield '{"start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}'
-    for start, length, data in segments(-(-size // SECTOR) * SECTOR, extents):
+    data_only = ((offset, length, True) for offset, length, data in layers if data)
+    for start, length, data, _ in segments(-(-size // SECTOR) * SECTOR, data_only):
         kind = 'false, "data": true' if data else 'true, "data": false'
         yield (
             f'{{"start": {start}, "length": {length}, "depth": 0, "present": true, "zero": {kind}, "offset": {start}}}'
@@ -129,17 +133,22 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
         shutil.copyfileobj(body, out)
 
 
-def _write_table(out: TextIO, size: int, extents: Iterable[Extent]) -> None:
+def _write_table(out: TextIO, size: int, layers: Iterable[Layer]) -> None:
     import shutil
 
     width = max(10, shutil.get_terminal_size().columns - 2)
-    count = data = 0
-    shares = [0.0] * width
+    count = data = ranges = kept = 0
+    shares, reserved = [0.0] * width, [0.0] * width
     cell = size / width
     index = border = inside = 0
-    rest = iter(extents)
+    rest = iter(layers)
     listed = list(islice(rest, _LISTED))
-    for offset, length in chain(listed, rest):
+    for offset, length, is_data in chain(listed, rest):
+        if not is_data:
+            ranges += 1
+            kept += length
+            _shade(reserved, size, offset, length)
+            continue
         count += 1
         data += length
         end = offset + length
@@ -153,16 +162,21 @@ def _write_table(out: TextIO, size: int, extents: Iterable[Extent]) -> None:
             border = int((index + 1) * cell)
     if inside:
         shares[index] += inside / cell
-    marks = _marks(out.encoding)
-    bar = "".join(marks[0] if share >= 0.999 else marks[1] if share > 0 else marks[2] for share in shares)
+    full, part, hole, unwritten = _marks(out.encoding)
+    bar = "".join(
+        full if share >= 0.999 else part if share > 0 else unwritten if held > 0 else hole
+        for share, held in zip(shares, reserved)
+    )
     out.write(f"[{bar}]\n" if size else "[empty]\n")
     if listed:
         out.write(f"{'offset':>16} {'length':>16}\n")
-    for offset, length in listed:
-        out.write(f"{offset:>16} {length:>16}  {iec(length)}\n")
-    if count > len(listed):
-        out.write(f"{'... and':>16} {count - len(listed):>16}  more\n")
-    out.write(f"{count} extent{'' if count == 1 else 's'}: {iec(data)} data of {iec(size)}\n")
+    for offset, length, is_data in listed:
+        out.write(f"{offset:>16} {length:>16}  {iec(length)}{'' if is_data else ' reserved'}\n")
+    more = count + ranges - len(listed)
+    if more:
+        out.write(f"{'... and':>16} {more:>16}  more\n")
+    held = f", {iec(kept)} reserved" if kept else ""
+    out.write(f"{count} extent{'' if count == 1 else 's'}: {iec(data)} data of {iec(size)}{held}\n")
 
 
 def _shade(shares: list[float], size: int, offset: int, length: int) -> None:
@@ -175,10 +189,10 @@ def _shade(shares: list[float], size: int, offset: int, length: int) -> None:
         shares[index] += max(filled, 0) / cell
 
 
-def _marks(encoding: str | None) -> str:
-    marks = "█▒·"
+def _marks(encoding: str | None) -> tuple[str, ...]:
+    marks = "█▒·□"
     try:
         marks.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
-        return "#+."
-    return marks
+        return tuple("#+.o")
+    return tuple(marks)

@@ -251,8 +251,7 @@ class Migration:
         """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
         end = self.sides.source.end
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
-        found = zip(used, end.ask("sizes", paths=[*used]).found)
-        sparse = [path for path, sizes in found if sizes and sizes[1] < sizes[0]]
+        sparse = [path for path, is_sparse in zip(used, end.ask("sparse", paths=[*used]).found) if is_sparse]
         names = {self.name(path) for path in sparse} | {planned.name for planned in changing}
         if any(used[path] > 1 for path in sparse) or any(planned.links > 1 for planned in changing):
             # rsync would copy the file under another of its names.

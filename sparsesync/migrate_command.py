@@ -32,6 +32,7 @@ def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.Argume
         command.add_argument(f"--{when}-dest", metavar="CMD", help="the same at the destination")
     command.add_argument("--allow-live", action="store_true", help="in the final pass, go on though files are in use")
     command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
+    command.add_argument("--verify=full", dest="verify_full", action="store_true", help="the same, and read the holes")
     command.add_argument(
         "--preset", choices=["system", "docker", "none"], help="what kind of tree it is (default: by its looks)"
     )
@@ -63,9 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         exclude_from=tuple(arguments.exclude_from),
         commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
         **{name: given[name] for name in (
-            "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify", "allow_live", "rsh",
-            "python",
+            "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify_full", "allow_live",
+            "rsh", "python",
         )},
+        verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip
     say = (lambda kind, value: None) if arguments.json else telling.say
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer

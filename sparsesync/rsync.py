@@ -60,6 +60,7 @@ class Command:
     open_noatime: bool
     inplace: bool
     sparse: bool
+    preallocate: bool
     fsync: bool
     hard_links: bool
     one_file_system: bool
@@ -180,6 +181,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         open_noatime=state["open-noatime"] > 0,
         inplace=state["inplace"] > 0,
         sparse=state["sparse"] > 0,
+        preallocate=state["preallocate"] > 0,
         fsync=state["fsync"] > 0,
         hard_links=state["hard-links"] > 0,
         one_file_system=state["one-file-system"] > 0,

@@ -97,7 +97,7 @@ _TABLE = """
    copy-as=                                      | another user is to write the files
 
 -S sparse no-sparse no-S
-   preallocate                                   | it asks for files without holes
+   preallocate
    inplace no-inplace
    append no-append                              | the bytes that are there are not to be looked at
    append-verify                                 | only files that have grown are to be touched

@@ -20,6 +20,7 @@ def scan(
     min_size: int = 0,
     prune: Collection[str] = (),
     follow: bool = False,
+    holes: str = "auto",
     on_error: OnError = None,
     rsh: str | None = None,
     python: str | None = None,
@@ -34,12 +35,17 @@ def scan(
     that are not entered. A file with several hard links is yielded once unless ``every_link``. ``every_file`` yields
     files without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to.
 
+    What is preallocated and unwritten is a hole; files of less than 1 MiB that look dense are not asked for it.
+    ``holes`` is whether a filesystem's map of a file is believed: "auto" (local filesystems that are known, others
+    after a check or not at all), "trust", "check" or "read". Where it is not, a file is read if its ``st_blocks`` say
+    that it has a hole.
+
     Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection. What cannot be examined
     below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
     """
     options: dict[str, Any] = {
         "one_file_system": one_file_system, "every_link": every_link, "every_file": every_file,
-        "min_size": min_size, "follow": follow, "on_error": on_error,
+        "min_size": min_size, "follow": follow, "holes": holes, "on_error": on_error,
     }  # fmt: skip
     if is_remote(path):
         return _scan_there(path, prune, rsh, python, options)

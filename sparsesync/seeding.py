@@ -37,7 +37,8 @@ from .units import iec
 class SeedOptions:
     """The wrapper's own options.
 
-    ``min_hole``: bytes of hole from which a file is worth seeding. ``python``: the Python to use on another host.
+    ``min_hole``: bytes of hole from which a file is worth seeding. ``holes``: whether the source's maps are believed
+    (:func:`~.engine.claims.believes`). ``python``: the Python to use on another host.
     ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
     found to change, and the names it returns are kept from rsync, which would copy those files whole.
     """
@@ -47,6 +48,7 @@ class SeedOptions:
     space_check: bool = True
     python: str | None = None
     live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
+    holes: str = "auto"
 
 
 class Seeded(NamedTuple):
@@ -162,7 +164,7 @@ class Seeding:
             if by_name and looked.links > 1:
                 self._leave(name, "what becomes of its other hard links is for rsync to decide")
                 continue
-            yield Planned(name, source, size, looked.data, looked.links, looked.mtime_ns, looked.recent)
+            yield Planned(name, source, size, *looked[1:])
 
     def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
         """The listed files that are not planned, which come in the same order."""

@@ -93,7 +93,11 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
         yield f"downtime     {duration(report['downtime'])}"
     verified = report.get("verified")
     if verified:
-        digests = f"; {_files(verified['files'])}, {iec(verified['data'])} by digest" if verified["by_digest"] else ""
+        digests = ""
+        if verified["by_digest"]:
+            digests = f"; {_files(verified['files'])}, {iec(verified['data'])} by digest"
+            believed = max(verified["believed"].values())
+            digests += f", {iec(believed)} of holes believed" if believed else ""
         found = len(verified["differences"])
         yield f"verified     {f'{found} differences' if found else 'rsync finds nothing to do'}{digests}"
 

@@ -31,7 +31,7 @@ OnResult = Callable[[Result], None]
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
 
-    ``links``, ``mtime_ns`` and ``recent`` are as :class:`~.engine.scan.Looked` has them.
+    ``links``, ``mtime_ns``, ``recent`` and ``reserved`` are as :class:`~.engine.scan.Looked` has them.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Planned(NamedTuple):
     links: int = 1
     mtime_ns: int = 0
     recent: bool = False
+    reserved: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Settings:
 
     ``bwlimit``: bytes per second; ``compress``: (algorithm, level); ``attributes``: carry over all that a file has.
     ``live``: the source may be written to meanwhile. ``shares``: extents may be shared within a filesystem, so that
-    what goes there may take no room.
+    what goes there may take no room. ``holes``: whether the source's maps are believed
+    (:func:`~.engine.claims.believes`). ``preallocate``: the destination reserves what the source has reserved.
     """
 
     follow: bool = False
@@ -57,6 +59,8 @@ class Settings:
     sparse: bool = False
     shares: bool = True
     live: bool = False
+    holes: str = "auto"
+    preallocate: bool = False
     bwlimit: int | None = None
     compress: tuple[str | None, int | None] | None = None
 
@@ -99,7 +103,8 @@ class SourceHere:
         self.settings = settings
 
     def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
-        return (look(path, self.settings.follow) for path in paths)
+        settings = self.settings
+        return (look(path, settings.follow, settings.holes, settings.preallocate) for path in paths)
 
     def source_mode(self, path: str) -> int | None:
         return at(path)[0]
@@ -112,8 +117,9 @@ class SourceHere:
                     file.name,
                     follow=self.settings.follow,
                     with_attributes=self.settings.attributes,
-                    data=file.data,
+                    data=file.data + file.reserved,
                     live=self.settings.live,
+                    holes=self.settings.holes,
                 )
             except OSError as error:
                 on_result(failed(file.name, file.size, error))
@@ -122,6 +128,7 @@ class SourceHere:
 class DestinationHere:
     """The operations of a destination on this machine."""
 
+    settings: Settings
     place: Place | None = None
     _resume = False
 
@@ -129,14 +136,16 @@ class DestinationHere:
         return at(path)
 
     def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
-        self.place = Place(path, single, make=make, resume=self._resume, **options)
+        self.place = Place(
+            path, single, make=make, resume=self._resume, preallocate=self.settings.preallocate, **options
+        )
 
     def _at(self) -> Place:
         assert self.place is not None  # it is opened first
         return self.place
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        self._at().expect(Need(file.name, file.data, self._device(file)) for file in planned)
+        self._at().expect(Need(file.name, file.data + file.reserved, self._device(file)) for file in planned)
 
     def _device(self, file: Planned) -> int | None:
         return None
@@ -180,7 +189,9 @@ class Local(SourceHere, DestinationHere):
         source = file.open()
         with self._at().target(spec) as target:
             sparse = "always" if self.settings.sparse else "auto"
-            data = copy_content(source, target, sparse=sparse, progress=progress, source_path=file.path)
+            data = copy_content(
+                source, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path
+            )
             file.check(os.fstat(source))
             self._at().finish(target, spec)
         return Result(spec.name, spec.size, data, 0)

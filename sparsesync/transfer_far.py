@@ -37,19 +37,24 @@ class Push(SourceHere):
         return _far_mode(self.agent, path)
 
     def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
-        self.agent.call("place", path=path, single=single, make=make, resume=True, **options)
+        preallocate = self.settings.preallocate
+        self.agent.call("place", path=path, single=single, make=make, resume=True, preallocate=preallocate, **options)
 
     def open_copy(self, path: str, name: str, **options: Any) -> str:
         """Open the destination of a copy; returns the path of the file it will be. Raises OSError."""
-        return get_name(self.agent.call("copy_place", path=path, name=name, **options), "path")
+        preallocate = self.settings.preallocate
+        return get_name(
+            self.agent.call("copy_place", path=path, name=name, preallocate=preallocate, **options), "path"
+        )
 
     def measure(self, path: str) -> tuple[int, int]:
-        """Size and data of a file, in bytes. Raises OSError."""
-        spec = outgoing(path, "", follow=True).spec
+        """Size of a file, and what it will take; bytes. Raises OSError."""
+        settings = self.settings
+        spec = outgoing(path, "", follow=True, holes=settings.holes, reserve=settings.preallocate).spec
         return spec.size, spec.data
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        for batch in _batches((file.name, file.data) for file in planned):
+        for batch in _batches((file.name, file.data + file.reserved) for file in planned):
             self.agent.call("expect", needs=batch)
 
     def space(self) -> list[Space]:
@@ -67,7 +72,10 @@ class Push(SourceHere):
         link.pace = Pace(settings.bwlimit) if settings.bwlimit else None
         self.agent.start("receive")
         sparse = "always" if settings.sparse else "auto"
-        sender = Sender(link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, progress=progress)
+        sender = Sender(
+            link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, reserve=settings.preallocate,
+            progress=progress,
+        )  # fmt: skip
         sender.send(self.outgoing(planned, on_result))
         link.pace = None
 
@@ -90,13 +98,17 @@ class Pull(DestinationHere):
 
     def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
         for batch in _batches(paths):
-            found = get(self.agent.call("look", paths=batch, follow=self.settings.follow), "found", list)
+            settings = self.settings
+            answer = self.agent.call(
+                "look", paths=batch, follow=settings.follow, holes=settings.holes, reserved=settings.preallocate
+            )
+            found = get(answer, "found", list)
             if len(found) != len(batch):
                 raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
             for each in found:
                 if each is None:
                     yield None
-                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool]:
+                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool, int]:
                     yield Looked(*each)
                 else:
                     raise ProtocolError(f"{self.agent.host}: sizes that are none")
@@ -106,12 +118,15 @@ class Pull(DestinationHere):
 
     def open_copy(self, path: str, name: str, **options: Any) -> str:
         """Open the destination of a copy; returns the path of the file it will be. Raises OSError."""
-        self.place = place = CopyPlace(path, name, resume=True, **options)
+        self.place = place = CopyPlace(
+            path, name, resume=True, preallocate=self.settings.preallocate, **options
+        )
         return place.file
 
     def measure(self, path: str) -> tuple[int, int]:
-        """Size and data of a file, in bytes. Raises OSError."""
-        found = self.agent.call("measure", path=path)
+        """Size of a file, and what it will take; bytes. Raises OSError."""
+        settings = self.settings
+        found = self.agent.call("measure", path=path, holes=settings.holes, reserve=settings.preallocate)
         return get_size(found, "size"), get_size(found, "data")
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
@@ -125,6 +140,8 @@ class Pull(DestinationHere):
             bwlimit=settings.bwlimit,
             with_attributes=settings.attributes,
             live=settings.live,
+            holes=settings.holes,
+            reserve=settings.preallocate,
         )
         receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
         receiver.run((file.source, file.name) for file in planned)

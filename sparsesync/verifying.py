@@ -3,7 +3,9 @@
 rsync is the judge of all but content: run once more with ``--dry-run`` it names whatever it would change, be it an
 owner, a mode, a time, an ACL or a name that is missing. It believes equal size and time, though. So with
 ``--verify`` every regular file that the command covers (rsync lists them, for an empty destination) is read at both
-ends, data only, and the digests are compared: both ends work at the same time, on parts of files.
+ends, and the digests are compared: both ends work at the same time, on parts of files. Holes are not read where the
+filesystem's word counts (:mod:`.engine.extents`); with ``--verify=full`` they are, so that the proof does not lean on
+the claim that the copy was made by. How much was read, and how much believed, is told.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 from . import rsync
 from .asked import Asked
 from .ends import End, Range
+from .engine.delta import Tally
 from .listing import Listed, parse_listing, source_path
 from .messages import printable
 from .plan import answer, covered
@@ -27,11 +30,17 @@ _FRAME = 128 * 1024
 
 
 class Verified(NamedTuple):
-    """What a proof found: ``files`` and bytes of ``data`` that were compared, and each difference: a name, and what."""
+    """What a proof found: ``files`` and bytes of ``data`` that were compared, and each difference: a name, and what.
+
+    ``read`` and ``believed``, at the source and at the destination: bytes that were read, and that were believed to
+    be holes.
+    """
 
     files: int
     data: int
     differences: list[tuple[str, str]]
+    read: tuple[int, int] = (0, 0)
+    believed: tuple[int, int] = (0, 0)
 
 
 def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
@@ -46,22 +55,30 @@ def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
     if not asked.request.verify:
         return Verified(0, 0, differences)
     files = data = 0
+    full = asked.request.verify_full
+    tallies = Tally(), Tally()
     with covered(argv) as listing, ThreadPoolExecutor(1) as other:
         for batch in _batches(_parts(rsync.parse(argv), parse_listing(listing), asked.path)):
             theirs = other.submit(
-                _contents, sides.destination.end, [(part.destination, part.offset, part.length) for part in batch]
+                _contents, sides.destination.end, [(part.destination, part.offset, part.length) for part in batch], full
             )
-            ours = _contents(sides.source.end, [(part.source, part.offset, part.length) for part in batch])
+            ours = _contents(sides.source.end, [(part.source, part.offset, part.length) for part in batch], full)
             for part, a, b in zip(batch, ours, theirs.result()):
                 files += part.offset == 0
-                if not isinstance(a, str) and a == b:
+                for tally, said in zip(tallies, (a, b)):
+                    if not isinstance(said, str):
+                        tally.read += said[3]
+                        tally.believed += max(0, min(part.length, said[0] - part.offset)) - said[3]
+                if not isinstance(a, str) and not isinstance(b, str) and a[:3] == b[:3]:
                     data += int(a[1])
                 else:
                     trouble = a if isinstance(a, str) else b if isinstance(b, str) else "its content differs"
                     differences.append((part.name, trouble))
             if progress is not None:
                 progress(sum(int(each[1]) for each in ours if not isinstance(each, str)))
-    return Verified(files, data, differences)
+    source, destination = tallies
+    read, believed = (source.read, destination.read), (source.believed, destination.believed)
+    return Verified(files, data, differences, read, believed)
 
 
 class _Part(NamedTuple):
@@ -98,11 +115,11 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         yield batch
 
 
-def _contents(end: End, parts: list[Range]) -> list[list[Any] | str]:
+def _contents(end: End, parts: list[Range], full: bool) -> list[list[Any] | str]:
     """What the end says of each part; for one in trouble, what that is."""
     try:
-        return [*end.contents(parts)]
+        return [*end.contents(parts, full)]
     except (OSError, ValueError) as error:
         if len(parts) == 1:
             return [str(error)]
-        return [said for part in parts for said in _contents(end, [part])]
+        return [said for part in parts for said in _contents(end, [part], full)]

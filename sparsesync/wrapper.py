@@ -35,6 +35,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable
 
 from . import rsync
+from .engine.claims import HOLES, looks_sparse
 from .engine.fileio import blame
 from .engine.protocol import LinkError
 from .engine.scan import scan
@@ -79,7 +80,7 @@ class SyncResult:
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python = False, 1, True, None
+    off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -102,10 +103,14 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             python = value if equals else next(words, "")
             if not python:
                 raise ValueError("--seed-python: the path of a Python on the other host is missing")
+        elif name == "--seed-holes":
+            holes = value if equals else next(words, "")
+            if holes not in HOLES:
+                raise ValueError(f"--seed-holes: {holes!r} is none of {', '.join(HOLES)}")
         else:
-            known = "--seed-off, --seed-min-hole=SIZE, --seed-no-space-check, --seed-python=PATH"
+            known = "--seed-off, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check, --seed-python=PATH"
             raise ValueError(f"{word}: unknown; there are {known}")
-    return SeedOptions(off, min_hole, space_check, python), rest
+    return SeedOptions(off, min_hole, space_check, python, holes=holes), rest
 
 
 def sync(
@@ -234,6 +239,8 @@ class _Run:
             bwlimit=command.bwlimit,
             compress=_compression(command) if command.compress else None,
             live=self.seed.live is not None,
+            holes=self.seed.holes,
+            preallocate=command.preallocate,
         )
         if far is None:
             transfer: Transfer = Local(settings)
@@ -348,8 +355,11 @@ def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
                 every_link=True,
                 prune=prune,
                 parallel=True,
+                holes=seed.holes,
+                reading=False,
                 on_error=lambda error: None,  # rsync meets the same and says it
             ):
-                if found.size - found.allocated >= seed.min_hole:
+                # How much of a file is reserved is not known yet.
+                if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
                     return None
     return "there are no sparse files"

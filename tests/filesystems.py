@@ -20,6 +20,9 @@ import pytest
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 _MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
+    "ext4-inline": ["mkfs.ext4", "-q", "-F", "-O", "inline_data"],
+    "ext4-bigalloc": ["mkfs.ext4", "-q", "-F", "-O", "bigalloc", "-C", "65536"],
+    "ext4-encrypt": ["mkfs.ext4", "-q", "-F", "-O", "encrypt"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
     "exfat": ["mkfs.exfat"],
@@ -59,13 +62,14 @@ def filesystem(kind: str, place: Path, size: str = "1G", options: str = "default
     else:
         command("truncate", "-s", size, image)
         command(*_MAKE[kind], image)
+        type_ = kind.partition("-")[0]
         loop = command("losetup", "-f", "--show", image).strip()
     try:
         if loop and kind == "exfat":
             need_tools("mount.exfat-fuse")
             command("mount.exfat-fuse", loop, mountpoint)
         elif loop:
-            command("mount", "-t", kind, "-o", options, loop, mountpoint)
+            command("mount", "-t", type_, "-o", options, loop, mountpoint)
         try:
             yield mountpoint
         finally:
@@ -91,6 +95,20 @@ def device(path: Path, minor: int) -> Path:
     need(os.geteuid() == 0, "making a device needs root")
     os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, minor))
     return path
+
+
+def unwritten(path: Path) -> list[tuple[int, int]]:
+    """The reserved ranges of a file, as filefrag sees them once it is flushed; neighbours are one."""
+    need_tools("filefrag")
+    found: list[tuple[int, int]] = []
+    for line in command("filefrag", "-s", "-b1", "-v", path).splitlines():
+        fields = line.split(":")
+        if len(fields) > 4 and "unwritten" in fields[-1]:
+            start, end = (int(number) for number in fields[1].split(".."))
+            if found and sum(found[-1]) == start:
+                start -= found.pop()[1]
+            found.append((start, end + 1 - start))
+    return found
 
 
 def same_content(a: Path, b: Path) -> bool:

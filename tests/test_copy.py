@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import sparsesync
 from sparsesync.engine import copy as engine_copy
 from sparsesync.engine import fileio
+from sparsesync.engine.claims import filesystem_of
 from tests.conftest import OnFilesystem
 from tests.filesystems import (
     KINDS,
@@ -158,10 +159,11 @@ def test_inplace_releases_what_was_preallocated(tmp_path: Path) -> None:
 
 
 def test_inplace_without_punching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = os.stat(tmp_path).st_dev
-    monkeypatch.setattr(fileio, "_refused", {("punch", device, device)})
     source = sparse_file(tmp_path / "src", 4 * MIB, [(MIB, MIB)])
     target = sparse_file(tmp_path / "dst", 4 * MIB, [(0, 4 * MIB)])
+    with open(target, "rb") as file:
+        here = os.fstat(file.fileno()).st_dev, filesystem_of(file.fileno())
+    monkeypatch.setattr(fileio, "_refused", {("punch", *here, *here)})
     sparsesync.copyfile(source, target, inplace=True)
     assert same_content(source, target)
 
@@ -192,11 +194,27 @@ def test_refusals_are_remembered(on: OnFilesystem, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fileio, "_refused", set())
     calls = []
     real = fileio.fcntl.ioctl
-    monkeypatch.setattr(fileio.fcntl, "ioctl", lambda *args: (calls.append(args), real(*args))[1])
+    monkeypatch.setattr(fileio.fcntl, "ioctl", lambda *args: (calls.append(args[1]), real(*args))[1])
     top = on("ext4")
     for number in range(5):
         sparsesync.copyfile(sparse_file(top / "src", MIB, [(0, 4096)]), top / f"dst{number}")
-    assert len(calls) == 1
+    assert calls.count(fileio.FICLONE) == 1
+
+
+def test_a_refusal_is_that_of_one_filesystem(tmp_path: Path) -> None:
+    """A loop device that had exFAT by way of FUSE, and now has ext4, punches."""
+    image = tmp_path / "exfat"
+    image.mkdir()
+    with filesystem("exfat", image, "64M") as top:
+        number = top.stat().st_dev
+        source = sparse_file(tmp_path / "src", MIB, [(MIB - 4096, 4096)])
+        sparsesync.copyfile(source, sparse_file(top / "dst", MIB, [(0, MIB)]), inplace=True)
+    (tmp_path / "ext4").mkdir()
+    with filesystem("ext4", tmp_path / "ext4", "64M") as top:
+        need(top.stat().st_dev == number, "another process took the loop device")
+        target = sparse_file(top / "dst", MIB, [(0, MIB)])
+        sparsesync.copyfile(source, target, inplace=True)
+        assert allocated(target) <= 8192
 
 
 def test_block_device_as_source(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync.engine import extents as module
-from sparsesync.engine.extents import extents, file_size, is_sparse, is_view, looks_sparse, nonzero
+from sparsesync.engine.claims import file_size, is_view, looks_sparse
+from sparsesync.engine.extents import extents, is_sparse, nonzero
 from tests.conftest import OnFilesystem
 from tests.filesystems import KINDS, command, need, need_tools, qemu_map, sparse_file
 
@@ -82,7 +83,7 @@ def test_a_file_that_shrinks_or_grows_while_it_is_mapped(tmp_path: Path) -> None
     os.close(fd)
 
 
-def test_a_block_device_is_all_data_of_its_own_size(tmp_path: Path) -> None:
+def test_of_a_block_device_zeros_are_holes(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "loop devices need root")
     need_tools("losetup")
     image = sparse_file(tmp_path / "image", 4 * MIB, [(0, 4096)])
@@ -90,7 +91,9 @@ def test_a_block_device_is_all_data_of_its_own_size(tmp_path: Path) -> None:
     try:
         fd = os.open(loop, os.O_RDONLY)
         assert file_size(fd) == 4 * MIB
-        assert list(extents(fd)) == [(0, 4 * MIB)]
+        assert list(extents(fd)) == [(0, 4096)]
+        assert list(extents(fd, holes="trust")) == [(0, 4 * MIB)]
+        assert is_sparse(fd)
         os.close(fd)
     finally:
         command("losetup", "-d", loop)

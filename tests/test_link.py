@@ -173,7 +173,7 @@ def served(script: Any) -> list[Exception]:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"protocol": 2}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3}, {"salt": "x"}, {"salt": None},
+    [{"protocol": 1}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3}, {"salt": "x"}, {"salt": None},
      {"timeout": "soon"}, {"timeout": -1}, {"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")},
      {"timeout": True}],
     ids=str,
@@ -200,7 +200,7 @@ def test_hello(timeout: float | None) -> None:
     [("stat", {"path": 3}), ("stat", {}), ("stat", {"path": "/", "x" * 1_000_000: 1}), ("place", {"path": []}),
      ("place", {"path": "\0"}), ("place", {"path": "/none/none"}), ("look", {"paths": [3], "follow": False}),
      ("send", {"follow": False, "sparse": "auto", "compressor": [3, "x"], "bwlimit": None}),
-     ("digests", {"path": "/", "block": 0, "ranges": [["x", -1, 1]]}), ("extents", {"path": "/none"})],
+     ("digests", {"path": "/", "block": 0, "ranges": [["x", -1, 1]]}), ("layers", {"path": "/none", "holes": "auto"})],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_arguments_that_make_no_sense_fail(op: str, arguments: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ paths below a destination for leading out of it, but it is no guard against its 
 
 import os
 import sys
+import warnings
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -18,9 +19,11 @@ from . import protocol
 from .ask import ask, home
 from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities
+from .claims import file_size
 from .copy_place import CopyPlace
 from .copyfile import open_source
-from .extents import extents, file_size
+from .delta import Tally
+from .extents import layers
 from .fileio import blame
 from .link import Link
 from .manifest import batches, contents, digests, manifest
@@ -102,23 +105,23 @@ class Agent:
         self._lock = lock(home(path), make=True, parents=parents)
         return {}
 
-    def _op_contents(self, parts: List[Tuple[str, int, int]]) -> Dict[str, Any]:
+    def _op_contents(self, parts: List[Tuple[str, int, int]], full: bool) -> Dict[str, Any]:
         """Digests of the content of parts of files."""
-        return {"digests": [contents(home(path), offset, length, self.digest) for path, offset, length in parts]}
+        return {"digests": [contents(home(path), offset, length, self.digest, full) for path, offset, length in parts]}
 
     def _op_stat(self, path: str) -> Dict[str, Any]:
         mode, exists = at(home(path))
         return {"mode": mode, "exists": exists}
 
-    def _op_look(self, paths: List[str], follow: bool) -> Dict[str, Any]:
-        return {"found": [look(home(path), follow) for path in paths]}
+    def _op_look(self, paths: List[str], follow: bool, holes: str, reserved: bool) -> Dict[str, Any]:
+        return {"found": [look(home(path), follow, holes, reserved) for path in paths]}
 
-    def _op_scan(self, path: str, measured: bool, **options: Any) -> Dict[str, Any]:
-        for file in scan(path, parallel=True, on_error=self._trouble, **options):
+    def _op_scan(self, path: str, measured: bool, holes: str, **options: Any) -> Dict[str, Any]:
+        for file in scan(path, parallel=True, holes=holes, on_error=self._trouble, **options):
             data = count = 0
             if measured:
                 try:
-                    data, count = measure(file.path)
+                    data, count = measure(file.path, holes)
                 except OSError as error:
                     self._trouble(error)
                     continue
@@ -128,13 +131,13 @@ class Agent:
             )  # fmt: skip
         return {}
 
-    def _op_extents(self, path: str) -> Dict[str, Any]:
-        """The size of a file, and its extents."""
-        return self._mapped(path, extents)
+    def _op_layers(self, path: str, holes: str) -> Dict[str, Any]:
+        """The size of a file, its extents and what is reserved."""
+        return self._mapped(path, lambda fd, start, size: layers(fd, start, size, holes))
 
-    def _op_checksums(self, path: str, block: int) -> Dict[str, Any]:
+    def _op_checksums(self, path: str, block: int, holes: str) -> Dict[str, Any]:
         """The size of a file, and what a block map lists."""
-        return self._mapped(path, lambda fd, start, size: checksums(fd, size, block))
+        return self._mapped(path, lambda fd, start, size: checksums(fd, size, block, holes))
 
     def _mapped(self, path: str, parts: Callable[[int, int, int], Iterator[Any]]) -> Dict[str, Any]:
         fd = open_source(path)
@@ -158,13 +161,14 @@ class Agent:
         """What relative paths are relative to."""
         return {"path": os.getcwd()}
 
-    def _op_manifest(self, path: str, full: bool) -> Dict[str, Any]:
-        for batch in batches(manifest(path, self.digest, full)):
+    def _op_manifest(self, path: str, full: bool, holes: str) -> Dict[str, Any]:
+        tally = Tally()
+        for batch in batches(manifest(path, self.digest, full, holes, tally)):
             if isinstance(batch, OSError):
                 self._trouble(batch)
             else:
                 self.link.send_json(protocol.ITEM, events=batch)
-        return {}
+        return {"read": tally.read, "believed": tally.believed}
 
     def _op_digests(self, path: str, block: int, ranges: List[Tuple[str, int, int]]) -> Dict[str, Any]:
         """Digests of ranges of files below a root: an item for each, None for a file in trouble."""
@@ -199,8 +203,8 @@ class Agent:
         self.place = place = CopyPlace(home(path), resume=True, **options)
         return {"path": place.file}
 
-    def _op_measure(self, path: str) -> Dict[str, Any]:
-        spec = outgoing(home(path), "", follow=True).spec
+    def _op_measure(self, path: str, holes: str, reserve: bool) -> Dict[str, Any]:
+        spec = outgoing(home(path), "", follow=True, holes=holes, reserve=reserve).spec
         return {"size": spec.size, "data": spec.data}
 
     def _op_expect(self, needs: List[Tuple[str, int]]) -> Dict[str, Any]:
@@ -223,16 +227,25 @@ class Agent:
         sparse: str,
         compressor: Optional[Tuple[str, Optional[int]]],
         bwlimit: Optional[int],
-        with_attributes: bool = False,
-        live: bool = False,
+        with_attributes: bool,
+        live: bool,
+        holes: str,
+        reserve: bool,
     ) -> None:
         self.link.pace = Pace(bwlimit) if bwlimit else None
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
 
         def make(path: str, name: str) -> Outgoing:
-            return outgoing(home(path), name, follow=follow, with_attributes=with_attributes, live=live)
+            return outgoing(
+                home(path), name, follow=follow, with_attributes=with_attributes, live=live, holes=holes,
+                reserve=reserve,
+            )  # fmt: skip
 
-        Sender(self.link, self.digest, compressor=squeeze, sparse=sparse).send_wanted(make)
+        Sender(self.link, self.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
+
+
+def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
+    sys.stderr.write("sparsesync: {}\n".format("".join(c if c.isprintable() else "?" for c in str(message))))
 
 
 def main() -> int:
@@ -243,6 +256,7 @@ def main() -> int:
     os.dup2(null, 0)
     os.dup2(2, 1)
     link = Link(source, sink, name="the client")
+    warnings.showwarning = _show_warning
     try:
         Agent(link).serve()
     except ProtocolError as error:

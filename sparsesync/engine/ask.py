@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
-from .extents import allocated
+from .claims import allocated
 
 QUESTIONS = {
     "host": ".host",
@@ -22,6 +22,7 @@ QUESTIONS = {
     "in_use": ".inuse",
     "suggested": ".presets",
     "sizes": ".ask",
+    "sparse": ".ask",
     "identity": ".ask",
     "run": ".ask",
 }
@@ -62,6 +63,19 @@ def sizes(paths: Sequence[str]) -> Sizes:
         except OSError:
             found.append(None)
     return Sizes(found)
+
+
+class AreSparse(NamedTuple):
+    """Whether each of some files has a hole, or reserved ranges."""
+
+    found: List[bool]
+
+
+def sparse(paths: Sequence[str]) -> AreSparse:
+    """Which files are sparse, symlinks not followed. Nothing is read."""
+    from .scan import look
+
+    return AreSparse([look(home(path), False) is not None for path in paths])
 
 
 class Identity(NamedTuple):

@@ -17,9 +17,12 @@ Run = Tuple[int, int, str]
 _READ = 1 << 20
 
 
-def checksums(fd: int, size: int, block: int) -> Iterator[Run]:
-    """The runs of an open file of ``size`` bytes, ascending. Raises TruncatedError, OSError."""
-    for first, last in _runs(fd, size, block):
+def checksums(fd: int, size: int, block: int, holes: str = "auto") -> Iterator[Run]:
+    """The runs of an open file of ``size`` bytes, ascending. Raises TruncatedError, OSError.
+
+    ``holes``: whether its map is believed (:func:`claims.believes`).
+    """
+    for first, last in _runs(fd, size, block, holes):
         digest = hashlib.sha256()
         offset, end = first * block, min((last + 1) * block, size)
         while offset < end:
@@ -31,9 +34,9 @@ def checksums(fd: int, size: int, block: int) -> Iterator[Run]:
         yield first, last, digest.hexdigest()
 
 
-def _runs(fd: int, size: int, block: int) -> Iterator[Tuple[int, int]]:
+def _runs(fd: int, size: int, block: int, holes: str) -> Iterator[Tuple[int, int]]:
     first = last = -1
-    for offset, length in extents(fd, 0, size):
+    for offset, length in extents(fd, 0, size, holes):
         start, stop = offset // block, (offset + length - 1) // block
         if first >= 0 and start <= last + 1:
             last = max(last, stop)

@@ -3,10 +3,11 @@
 :func:`copy_content` is the whole of it::
 
     a new file:     clone the source, if both filesystems can; else
-                    give the target its size, and write each data extent
+                    give the target its size, and write each data extent,
+                    less blocks of zeros where the source's holes are not known
     in place:       punch what is a hole in the source,
                     write the blocks that differ
-    a kernel view:  read on to its end, whatever its size (:func:`extents.is_view`)
+    a kernel view:  read on to its end, whatever its size (:func:`claims.is_view`)
 
 What is to be written is a stream of ranges, and the writer does not ask where it comes
 from: all data extents, those found by looking for zeros as well, or those that differ.
@@ -27,9 +28,10 @@ from collections import deque
 from functools import partial
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from .delta import BUFFER, TruncatedError, differing
-from .extents import Extent, allocated, extents, file_size, is_view, looks_sparse, nonzero
-from .fileio import NoSpaceError, Target, blame, clone, copy_range, has_data, read_into, write_all
+from .claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
+from .delta import BUFFER, LONGEST, TruncatedError, differing
+from .extents import Extent, extents, has_data, layers, nonzero
+from .fileio import NoSpaceError, Target, blame, clone, copy_range, read_into, write_all
 
 Progress = Optional[Callable[[int], object]]
 
@@ -44,6 +46,8 @@ _BEHIND = 64
 
 _TELL_EVERY = 1 << 20
 
+_ZEROS = bytes(PIECE)
+
 
 def copy_content(
     source: int,
@@ -51,47 +55,59 @@ def copy_content(
     *,
     sparse: str = "auto",
     reflink: str = "auto",
+    holes: str = "auto",
     progress: Progress = None,
     source_path: str = "source"
 ) -> int:
-    """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data copied.
+    """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 
     ``sparse``: ``"auto"`` makes holes where the source has them; ``"always"`` also where the data is
     blocks of zeros. ``reflink``: ``"auto"`` shares extents if possible, ``"always"`` fails if not,
-    ``"never"`` does not. ``progress`` is called with the bytes done since the last call. The
+    ``"never"`` does not. ``holes``: whether the source's map is believed (:func:`claims.believes`). ``progress`` is
+    called with the bytes done since the last call. If ``target`` is reserving, it gets the source's reservations. The
     target still has to be committed.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything
     is written if the data cannot fit, OSError as the system calls do.
     """
-    check_choices(sparse, reflink, target.inplace)
+    check_choices(sparse, reflink, target.inplace, holes)
     before = os.fstat(source)
     size = file_size(source)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
         with blame(target.path):
             if clone(source, target.fd):
-                _tell(progress, allocated(before))
-                return allocated(before)
+                if target.reserving:
+                    _reserve_like(source, target, size)
+                else:
+                    target.release()
+                data = allocated(os.fstat(target.fd))
+                _tell(progress, data)
+                return data
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
     with blame(source_path):
         view = is_view(source)
-    block = os.fstatvfs(target.fd).f_bsize
-    ranges = data_ranges(source, size, block if sparse == "always" else 0)
+        believed = view or believes(source, holes)
+    block = 0 if believed and sparse == "auto" else os.fstatvfs(target.fd).f_bsize
     with blame(target.path):
         if view:
-            done = _copy_view(source, target, size, progress, source_path)
+            data = _copy_view(source, target, size, progress, source_path)
+        elif target.inplace:
+            held = _Counted(data_ranges(source, size, block, believed))
+            ranges = _update(source, target, held, size, source_path)
+            data = _Writer(source, target.fd, believed and reflink != "never", 0, progress, source_path).write(ranges)
+            # Only now: until here a second thread may have had something to write. Blocks of a map are no data.
+            target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            if target.inplace:
-                ranges = _update(source, target, ranges, size, source_path)
-            else:
-                _reserve(target, size, _data_at_most(before, size, sparse), source)
-            done = _Writer(source, target.fd, reflink != "never", progress, source_path).write(ranges)
-            if target.inplace:
-                target.trim(allocated(os.fstat(source)))
+            _make_room(target, size, _data_at_most(before, size, sparse), source, believed)
+            ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
+            kernel = not block and reflink != "never"
+            data = _Writer(source, target.fd, kernel, block, progress, source_path).write(ranges)
+        if target.reserving and believed and not view:
+            _reserve_like(source, target, size)
     if file_size(source) < size:
         raise TruncatedError(source_path)
-    return done
+    return data
 
 
 def _copy_view(source: int, target: Target, size: int, progress: Progress, source_path: str) -> int:
@@ -118,8 +134,10 @@ def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
             count = read_into(source, buffer, offset)
 
 
-def check_choices(sparse: str, reflink: str, inplace: bool) -> None:
-    """Raises ValueError for an unknown ``sparse`` or ``reflink``, or two that exclude each other."""
+def check_choices(sparse: str, reflink: str, inplace: bool, holes: str) -> None:
+    """Raises ValueError for an unknown ``sparse``, ``reflink`` or ``holes``, or two that exclude each other."""
+    if holes not in HOLES:
+        raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
     if sparse not in ("auto", "always"):
         raise ValueError("sparse must be 'auto' or 'always', not {!r}".format(sparse))
     if reflink not in ("auto", "always", "never"):
@@ -133,23 +151,38 @@ def _tell(progress: Progress, count: int) -> None:
         progress(count)
 
 
-def data_ranges(source: int, size: int, zero_block: int) -> Iterator[Extent]:
-    """The extents of an open file; with ``zero_block`` less the blocks of that size that hold zeros."""
-    for offset, length in extents(source, 0, size):
-        if zero_block:
-            for run in nonzero(source, offset, length, zero_block):
+def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iterator[Extent]:
+    """The extents of an open file, if its map is ``believed``; with ``zero_block`` less the blocks that hold zeros.
+
+    If it is not, all but the blocks of zeros, of ``zero_block`` bytes each (0: ZERO_BLOCK).
+    """
+    for offset, length in extents(source, 0, size, "trust") if believed else iter([(0, size)]):
+        if zero_block or not believed:
+            for run in nonzero(source, offset, length, zero_block or ZERO_BLOCK, LONGEST):
                 yield run
         else:
             yield offset, length
 
 
-def _reserve(target: Target, size: int, at_most: int, source: int) -> None:
+def reserved_ranges(source: int, size: int) -> Iterator[Extent]:
+    """What is reserved in an open file whose map is believed."""
+    for offset, length, is_data in layers(source, 0, size, "trust"):
+        if not is_data:
+            yield offset, length
+
+
+def _reserve_like(source: int, target: Target, size: int) -> None:
+    for offset, length in reserved_ranges(source, size):
+        target.preallocate(offset, length)
+
+
+def _make_room(target: Target, size: int, at_most: int, source: int, believed: bool) -> None:
     try:
         target.reserve(size, at_most)
     except NoSpaceError:
         # What is preallocated is not data. To know how much that is costs a walk, so only now.
-        data = sum(length for _, length in extents(source, 0, size))
-        if data >= at_most:
+        data = sum(length for _, length in extents(source, 0, size, "trust" if believed else "read"))
+        if data >= at_most or target.reserving:
             raise
         target.reserve(size, data)
 
@@ -178,8 +211,21 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
 
     for run in _all_differing(source, target.fd, punched(), source_path, target.path):
         yield run
-    if has_data(target.fd, end, size - end):
+    if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
+
+
+class _Counted:
+    """Ranges, and in ``total`` the bytes of those that were taken."""
+
+    def __init__(self, ranges: Iterable[Extent]) -> None:
+        self._ranges = ranges
+        self.total = 0
+
+    def __iter__(self) -> Iterator[Extent]:
+        for offset, length in self._ranges:
+            self.total += length
+            yield offset, length
 
 
 def _all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
@@ -188,8 +234,9 @@ def _all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path
     order: Deque[int] = deque()
     helper: Optional[_Helper] = None
 
-    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> None:
+    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> int:
         found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
+        return length
 
     own = _comparing_buffers()
     try:
@@ -228,14 +275,21 @@ def _pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
 
 
 class _Writer:
-    """Copies ranges of one open file to the same places of another."""
+    """Copies ranges of one open file to the same places of another.
 
-    def __init__(self, source: int, target: int, kernel: bool, progress: Progress, source_path: str) -> None:
+    With ``zero_block`` blocks of that size that hold zeros are not written: they are holes of a new target.
+    """
+
+    def __init__(
+        self, source: int, target: int, kernel: bool, zero_block: int, progress: Progress, source_path: str
+    ) -> None:
         self.source = source
         self.target = target
+        self.zero_block = zero_block
         self.progress = progress
         self.source_path = source_path
         self.done = 0
+        self.written = 0
         self.told = 0
         self.proven = False
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
@@ -243,22 +297,22 @@ class _Writer:
         self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
 
     def write(self, ranges: Iterable[Extent]) -> int:
-        """Copy every range; returns the bytes copied."""
+        """Copy every range; returns the bytes written."""
         buffer = memoryview(bytearray(PIECE))
         helper: Optional[_Helper] = None
         try:
             for offset, length in ranges:
                 if self.kernel and self._by_kernel(offset, length):
-                    pass
+                    self.written += length
                 elif length <= PIECE:
-                    self.copy_piece(buffer, offset, length)
+                    self.written += self.copy_piece(buffer, offset, length)
                     self.done += length
                 else:
                     if helper is None and (os.cpu_count() or 1) > 1:
                         helper = _Helper(partial(self.copy_piece, memoryview(bytearray(PIECE))))
                     for piece, count in _pieces(offset, length, PIECE):
                         if helper is None or not helper.offer(piece, count):
-                            self.copy_piece(buffer, piece, count)
+                            self.written += self.copy_piece(buffer, piece, count)
                             self.done += count
                             self._tell(helper)
                 if self.done - self.told >= _TELL_EVERY:
@@ -268,17 +322,18 @@ class _Writer:
         finally:
             if helper is not None:
                 helper.stop()
-        return self._tell(helper)
+        self._tell(helper)
+        return self.written + (helper.result if helper is not None else 0)
 
-    def _tell(self, helper: "Optional[_Helper]") -> int:
+    def _tell(self, helper: "Optional[_Helper]") -> None:
         # From the caller's thread alone: progress bars are rarely safe to share.
         done = self.done + (helper.done if helper is not None else 0)
         _tell(self.progress, done - self.told)
         self.told = done
-        return done
 
-    def copy_piece(self, buffer: memoryview, offset: int, length: int) -> None:
-        """Copy a range no longer than PIECE by way of ``buffer``. Any thread may call it."""
+    def copy_piece(self, buffer: memoryview, offset: int, length: int) -> int:
+        """Copy a range no longer than PIECE by way of ``buffer``; returns the bytes written. Any thread may call it."""
+        written = 0
         while length:
             try:
                 count = read_into(self.source, buffer[:length], offset)
@@ -287,9 +342,32 @@ class _Writer:
                 raise
             if not count:
                 raise TruncatedError(self.source_path)
-            write_all(self.target, buffer[:count], offset)
+            if self.zero_block:
+                for start, size in self._not_zeros(buffer[:count], offset):
+                    write_all(self.target, buffer[start : start + size], offset + start)
+                    written += size
+            else:
+                write_all(self.target, buffer[:count], offset)
+                written += count
             offset += count
             length -= count
+        return written
+
+    def _not_zeros(self, content: memoryview, offset: int) -> Iterator[Extent]:
+        """The parts of what was read at an offset that are not blocks of zeros, as (place in the content, length)."""
+        if _ZEROS.startswith(content):
+            return
+        block, size = self.zero_block, len(content)
+        start = at = 0
+        while at < size:
+            stop = min(at + block - (offset + at) % block, size)
+            if _ZEROS.startswith(content[at:stop]):
+                if at > start:
+                    yield start, at - start
+                start = stop
+            at = stop
+        if size > start:
+            yield start, size - start
 
     def _by_kernel(self, offset: int, length: int) -> bool:
         while length:
@@ -312,9 +390,12 @@ class _Writer:
 
 
 class _Helper:
-    """A second thread that does what is to be done with the pieces it is offered, while the caller goes on."""
+    """A second thread that does what is to be done with the pieces it is offered, while the caller goes on.
 
-    def __init__(self, do: Callable[[int, int], None]) -> None:
+    ``done`` are the bytes of the pieces that are done, ``result`` the sum of what ``do`` returned.
+    """
+
+    def __init__(self, do: Callable[[int, int], int]) -> None:
         # Most copies need no thread, and these take some of the time in which the program starts.
         import queue
         import threading
@@ -322,7 +403,7 @@ class _Helper:
         self._full = queue.Full
         self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
         self._do = do
-        self.done = 0
+        self.done = self.result = 0
         self._error: Optional[BaseException] = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -334,7 +415,7 @@ class _Helper:
                 return
             if self._error is None:
                 try:
-                    self._do(piece[0], piece[1])
+                    self.result += self._do(piece[0], piece[1])
                     self.done += piece[1]
                 except BaseException as error:
                     self._error = error

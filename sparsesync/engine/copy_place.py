@@ -21,7 +21,9 @@ class CopyPlace(Place):
     Raises OSError if there is no such directory, IsADirectoryError where a directory has the file's name.
     """
 
-    def __init__(self, path: str, name: str, *, into: bool, keep: str, inplace: bool, resume: bool) -> None:
+    def __init__(
+        self, path: str, name: str, *, into: bool, keep: str, inplace: bool, resume: bool, preallocate: bool = False
+    ) -> None:
         if into and os.path.isdir(path):
             path = os.path.join(path, name)
         elif path.endswith("/"):
@@ -30,7 +32,7 @@ class CopyPlace(Place):
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, base = os.path.split(target)
-        super().__init__(directory, base, inplace=inplace, resume=resume)
+        super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate)
         self.file = path
         self.keep = keep
 

@@ -33,6 +33,8 @@ def copy_file(
     inplace: bool = False,
     reflink: str = "auto",
     sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
     progress: Progress = None
 ) -> Path:
     """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
@@ -43,7 +45,7 @@ def copy_file(
     finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[keep]
     if keep != "content" and os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(os.fspath(src)))
-    check_choices(sparse, reflink, inplace)
+    check_choices(sparse, reflink, inplace, holes)
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
         return _copy_symlink(source_path, dst, finish)
@@ -59,10 +61,15 @@ def copy_file(
         if old is not None and (stat.S_ISCHR(old.st_mode) or stat.S_ISBLK(old.st_mode)):
             from .device import write_device
 
-            write_device(source, path, reflink=reflink, sparse=sparse, progress=progress, source_path=source_path)
+            write_device(
+                source, path, reflink=reflink, sparse=sparse, holes=holes, progress=progress, source_path=source_path
+            )
             return dst
         with replacing(path, old, inplace, lambda target: finish(source, target)) as target:
-            copy_content(source, target, sparse=sparse, reflink=reflink, progress=progress, source_path=source_path)
+            target.reserving = reserve
+            copy_content(
+                source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
+            )
     finally:
         os.close(source)
     return dst

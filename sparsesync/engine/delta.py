@@ -14,9 +14,9 @@ before asking for the next.
 
 :func:`first_difference` says whether two files are equal and, if not, where they part.
 A hole reads as zeros, so it looks only where there is data: it walks the extents of
-both files in step (:func:`_segments`), compares where both have data, wants
-zeros where one has, and passes over what is a hole in both. A hole in one file equals
-data of zeros in the other. A file that does not know its size (:func:`extents.is_view`) has no
+both files in step (:func:`_segments`; a file whose map is not believed is all data), compares where both
+have data, wants zeros where one has, and passes over what is a hole in both. A hole in one file equals
+data of zeros in the other. A file that does not know its size (:func:`claims.is_view`) has no
 extents to walk, and is read on beside the other until one of them ends.
 
 Buffers are compared with ``bytearray.startswith(memoryview)``, which is memcmp in
@@ -27,7 +27,8 @@ and slices of bytes or bytearrays are copies.
 import errno
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
-from .extents import Extent, extents, file_size, is_view
+from .claims import believes, file_size, is_view
+from .extents import Extent, extents
 from .fileio import read_full
 
 BUFFER = 256 * 1024
@@ -40,6 +41,14 @@ _TELL_EVERY = 1 << 20
 
 Segment = Tuple[int, int, bool, bool]
 """(offset, length, whether A has data there, whether B has)."""
+
+
+class Tally:
+    """How many bytes of one side of a comparison were read, and how many were believed to be holes."""
+
+    def __init__(self, read: int = 0, believed: int = 0) -> None:
+        self.read = read
+        self.believed = believed
 
 
 class TruncatedError(OSError):
@@ -108,27 +117,34 @@ def first_difference(
     b_fd: int,
     full: bool = False,
     *,
+    holes: str = "auto",
+    tallies: Optional[Tuple[Tally, Tally]] = None,
     progress: Optional[Callable[[int], object]] = None,
     a_path: Optional[str] = None,
     b_path: Optional[str] = None,
 ) -> Optional[int]:
     """The offset of the first byte in which two open files differ; None if they are equal.
 
-    Reads data only; with ``full`` the holes too. Where one file is the beginning of the other, they
-    differ at the end of the shorter. ``progress`` is called with the bytes compared since the
+    Reads data only; with ``full`` the holes too, and of a file whose map is not believed (``holes``:
+    :func:`claims.believes`) all. ``tallies``, of A and of B, are added to. Where one file is the beginning of the
+    other, they differ at the end of the shorter. ``progress`` is called with the bytes compared since the
     last call. The paths are for messages.
 
     Raises TruncatedError if a file shrinks meanwhile, OSError as lseek(2) and pread(2).
     """
+    tallies = tallies or (Tally(), Tally())
     if _is_view(a_fd, a_path) or _is_view(b_fd, b_path):
-        return _read_on(a_fd, b_fd, progress, a_path, b_path)
+        return _read_on(a_fd, b_fd, tallies, progress, a_path, b_path)
     a_size, b_size = file_size(a_fd), file_size(b_fd)
     common = min(a_size, b_size)
     if full:
         segments = iter([(0, common, True, True)])
     else:
-        segments = _segments(_extents(a_fd, common, a_path), _extents(b_fd, common, b_path))
-    found = _compare(a_fd, b_fd, segments, min(BUFFER, common), progress, a_path, b_path)
+        segments = _segments(_extents(a_fd, common, holes, a_path), _extents(b_fd, common, holes, b_path))
+    before = tallies[0].read, tallies[1].read
+    found = _compare(a_fd, b_fd, segments, min(BUFFER, common), tallies, progress, a_path, b_path)
+    for tally, read in zip(tallies, before):
+        tally.believed += max(0, (common if found is None else found) - (tally.read - read))
     # What vanishes with the end of a file looks like a hole, and would be judged as one.
     for fd, path in ((a_fd, a_path), (b_fd, b_path)):
         if file_size(fd) < common:
@@ -149,6 +165,7 @@ def _is_view(fd: int, path: Optional[str]) -> bool:
 def _read_on(
     a_fd: int,
     b_fd: int,
+    tallies: Tuple[Tally, Tally],
     progress: Optional[Callable[[int], object]],
     a_path: Optional[str],
     b_path: Optional[str],
@@ -160,6 +177,8 @@ def _read_on(
     while True:
         a_count, b_count = _fill(a_fd, a_view, offset, a_path), _fill(b_fd, b_view, offset, b_path)
         count = min(a_count, b_count)
+        tallies[0].read += a_count
+        tallies[1].read += b_count
         if progress is not None and count:
             progress(count)
         if not a.startswith(b_view[:count]):
@@ -176,6 +195,7 @@ def _compare(
     b_fd: int,
     segments: Iterable[Segment],
     size: int,
+    tallies: Tuple[Tally, Tally],
     progress: Optional[Callable[[int], object]],
     a_path: Optional[str],
     b_path: Optional[str],
@@ -184,10 +204,12 @@ def _compare(
     a, b = bytearray(size), bytearray(size)
     a_view, b_view, zeros = memoryview(a), memoryview(b), memoryview(bytes(size))
     found = None
-    untold = 0
+    untold = a_read = b_read = 0
     for offset, length, a_has, b_has in segments:
         while length:
             count = min(size, length)
+            a_read += count if a_has else 0
+            b_read += count if b_has else 0
             if a_has and _fill(a_fd, a_view[:count], offset, a_path) < count:
                 raise TruncatedError(a_path)
             if b_has and _fill(b_fd, b_view[:count], offset, b_path) < count:
@@ -205,6 +227,8 @@ def _compare(
                 untold = 0
         if found is not None:
             break
+    tallies[0].read += a_read
+    tallies[1].read += b_read
     if progress is not None and untold:
         progress(untold)
     return found
@@ -238,9 +262,12 @@ def _segments(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[Segment]:
             extent = next(rest, None)
 
 
-def _extents(fd: int, end: int, path: Optional[str]) -> Iterator[Extent]:
+def _extents(fd: int, end: int, holes: str, path: Optional[str]) -> Iterator[Extent]:
     try:
-        for extent in extents(fd, 0, end):
+        if not believes(fd, holes):
+            yield 0, end  # to look for zeros first would be to read it twice
+            return
+        for extent in extents(fd, 0, end, "trust"):
             yield extent
     except OSError as error:
         error.filename = path

@@ -18,9 +18,10 @@ import os
 import stat
 from typing import Iterable, Iterator, Tuple
 
+from .claims import ZERO_BLOCK, believes, file_size, is_view
 from .copy import PIECE, Progress, data_ranges, read_on
 from .delta import TruncatedError
-from .extents import ZERO_BLOCK, Extent, file_size, is_view
+from .extents import Extent
 from .fileio import NoSpaceError, blame, punch, read_into, write_all
 
 _ZEROS = memoryview(bytes(PIECE))
@@ -32,6 +33,7 @@ def write_device(
     *,
     sparse: str = "auto",
     reflink: str = "auto",
+    holes: str = "auto",
     progress: Progress = None,
     source_path: str = "source"
 ) -> int:
@@ -44,7 +46,8 @@ def write_device(
         raise OSError(errno.EOPNOTSUPP, "a device cannot share extents (reflink)", path)
     with blame(source_path):
         size, view = file_size(source), is_view(source)
-    ranges = data_ranges(source, size, ZERO_BLOCK if sparse == "always" else 0)
+        believed = view or believes(source, holes)
+    ranges = data_ranges(source, size, ZERO_BLOCK if sparse == "always" else 0, believed)
     device = _Device(path)
     try:
         if device.room is not None and device.room < size:

@@ -10,7 +10,7 @@ import stat
 from typing import List, NamedTuple
 
 from . import presets
-from .extents import allocated
+from .claims import allocated
 
 # dockerd's documentation, "Select a storage driver".
 _PREFERENCE = ("overlay2", "fuse-overlayfs", "btrfs", "zfs", "overlay", "aufs", "devicemapper", "vfs")

@@ -1,136 +1,283 @@
 """Where the data of a file is.
 
-A sparse file is a list of data extents with holes between them. Two questions
-are asked of the kernel here:
+A sparse file is a list of data extents with holes between them. Where its filesystem is believed (:mod:`claims`), a map
+tells them:
 
-* ``st_blocks`` against ``st_size`` is the cheap one: one stat, no open. Fewer
-  allocated bytes than apparent bytes means that something is missing, most
-  often because there is a hole (:func:`looks_sparse`).
-* ``lseek`` with ``SEEK_DATA`` and ``SEEK_HOLE`` is the truth: it walks from one
-  data extent to the next without reading anything (:func:`extents`). It sees
-  data that is written but not yet flushed, and it reports ranges that are
-  preallocated but unwritten as holes, which is what a copy wants: they read
-  as zeros.
+* lseek(2) with SEEK_DATA and SEEK_HOLE walks from one data extent to the next without reading anything. It sees data
+  that is written but not yet flushed.
+* FIEMAP tells what is *reserved*, preallocated and never written (:mod:`fiemap`). SEEK_DATA calls that data as soon as
+  it is in the page cache. It is a hole all the same, for who copies: it reads as zeros.
 
-Some filesystems do not know their holes and answer with the stub that
-lseek(2) allows: the whole file is one data extent. When such an answer stands
-against ``st_blocks`` the file is read, and blocks of zeros count as holes
-(:func:`nonzero`). Filesystems that are known to answer truthfully are believed
-even so, because there the missing blocks are compression, and reading a
-terabyte of compressed data to find no hole would be a poor trade.
+Where it is not believed, the file is read, and blocks of zeros are the holes (:func:`nonzero`).
 
-Some files have no extents worth the name, because the kernel writes them while they are read (proc(5),
-sysfs(5)): their ``st_size`` is 0 or a page, whatever they hold. :func:`is_view` knows them, and
-whoever wants their content reads on to the end.
+:func:`extents` gives the data by the map or by reading. With a map that FIEMAP helps to make (ext4, XFS, btrfs)::
+
+    for each record of FIEMAP, up to 512 by one call:
+        written, delayed, or uncertain    -> data
+        reserved, or no record at all     -> one lseek: is there data?  no -> a hole, both say so
+            they disagree (just written, or cached): flush that range, ask both again;
+            what is data for lseek and not reserved for FIEMAP is data (btrfs: what is data for lseek)
+
+The only answer that means "no data from here on" is ENXIO. Any other error, an answer that goes back or makes no
+progress, an offset beyond the end: the rest counts as data, so that no walk can hang and no byte is passed over.
 
 Everything streams: a file may have millions of extents, and none of these
-functions keeps more than one. All offsets and lengths are bytes. The functions
+functions keeps more than a batch. All offsets and lengths are bytes. The functions
 move the descriptor's file offset, so use positioned reads beside them.
 """
 
 import errno
 import os
 import stat
-import time
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Generator, Iterable, Iterator, List, Optional, Tuple
+
+from . import fiemap
+from .claims import ZERO_BLOCK, asks_fiemap, believes, cache_hides, file_size, knows_holes, looks_sparse
 
 Extent = Tuple[int, int]
 
-SECTOR = 512
-"""The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
-
-ZERO_BLOCK = 4096
-"""The unit in which zeros are looked for where a filesystem cannot tell its holes."""
+Layer = Tuple[int, int, bool]
+"""(offset, length, whether it is data); what is not data is reserved."""
 
 _CHUNK = 256 * 1024
+
 _ZEROS = bytes(_CHUNK)
 
-# Their lseek knows holes (the kernel's fs/*/file.c; zfs' zfs_vnops_os.c). NFS, SMB and FUSE
-# are left out on purpose: there it depends on the protocol version and on the server.
-_TRUTHFUL = frozenset(
-    ["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "zfs", "f2fs", "bcachefs", "gfs2", "ocfs2", "ceph"]
-)
 
+def is_sparse(fd: int, holes: str = "auto") -> bool:
+    """Whether the open file has a hole; what is reserved is one. ``holes`` and exceptions: :func:`believes`.
 
-def allocated(st: os.stat_result) -> int:
-    """Bytes of storage the file has, from its stat."""
-    return st.st_blocks * SECTOR
-
-
-def looks_sparse(st: os.stat_result) -> bool:
-    """The cheap test: is less allocated than the apparent size?
-
-    True for nearly every sparse file, and for compressed ones too;
-    :func:`is_sparse` knows for certain.
+    Where the filesystem's word does not count it is read, but only if ``st_blocks`` say that there is a hole, or
+    ``holes`` is "read".
     """
-    return stat.S_ISREG(st.st_mode) and st.st_blocks * SECTOR < st.st_size
-
-
-def file_size(fd: int) -> int:
-    """The size in bytes of an open file; of a block device too, whose ``st_size`` is 0."""
-    st = os.fstat(fd)
-    return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
-
-
-def is_view(fd: int) -> bool:
-    """Whether the content of an open file does not end where ``st_size`` says, as with the kernel's own views.
-
-    The file is asked, not its filesystem: FUSE has such files too, and proc has some of a true size. Reads one
-    byte, and only of a file without storage. Raises OSError as pread(2).
-    """
-    st = os.fstat(fd)
-    if not stat.S_ISREG(st.st_mode) or st.st_blocks:
+    believed, st = believes(fd, holes), os.fstat(fd)
+    if not believed and holes != "read" and stat.S_ISREG(st.st_mode) and not looks_sparse(st):
         return False
-    if st.st_size == 0:
-        return os.pread(fd, 1, 0) != b""
-    return os.pread(fd, 1, st.st_size - 1) == b""
+    size, end = file_size(fd), 0
+    for offset, length in extents(fd, 0, size, "trust" if believed else "read"):
+        if offset > end:
+            return True
+        end = offset + length
+    return end < size
 
 
-def is_sparse(fd: int) -> bool:
-    """Whether the open file has a hole. Reads only where the filesystem cannot tell."""
-    size = file_size(fd)
-    return size > 0 and next(extents(fd), None) != (0, size)
-
-
-def extents(fd: int, start: int = 0, end: Optional[int] = None) -> Iterator[Extent]:
+def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Extent]:
     """The data extents of an open file between two offsets, ascending, as (offset, length).
 
-    Extents are cut to [start, end). The end of the file is taken once, at the
-    first step: what is appended meanwhile is not mapped, and of a file that shrinks
-    meanwhile the extents that are left are mapped. Raises OSError as lseek(2)
-    and, where zeros have to be looked for, as :func:`nonzero`.
+    Extents are cut to [start, end). The end of the file is taken once: what is appended meanwhile is not mapped, and
+    of a file that shrinks meanwhile the extents that are left are mapped. What is reserved is no data, whatever is
+    cached. ``holes``: "trust" believes the filesystem's map, "read" looks for blocks of zeros instead, "check" and
+    "auto" decide as :func:`believes`.
+
+    Raises ValueError for an unknown ``holes``, OSError as :func:`believes` and, where zeros have to be looked for, as
+    :func:`nonzero`.
     """
     size = file_size(fd)
     end = size if end is None else min(end, size)
     if start >= end:
-        return
-    if _answers_stub(fd, size):
-        for extent in nonzero(fd, start, end - start):
-            yield extent
-        return
+        return iter(())
+    if not believes(fd, holes):
+        return nonzero(fd, start, end - start)
+    if asks_fiemap(fd):
+        return _mapped(fd, start, end)
+    return _sought(fd, start, end)
+
+
+def layers(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Layer]:
+    """Data and what is reserved between two offsets of an open file, ascending; all else is a hole.
+
+    As :func:`extents`, and between them what FIEMAP calls unwritten, where a filesystem has FIEMAP.
+    """
+    size = file_size(fd)
+    end = size if end is None else min(end, size)
+    unwritten: List[Extent] = []
+    data = iter(())  # type: Iterator[Extent]
+    if start < end:
+        data = _mapped(fd, start, end, unwritten) if believes(fd, holes) else nonzero(fd, start, end - start)
+    position = start
+    for offset, length in data:
+        if unwritten:
+            for part in _cut(unwritten, position, offset):
+                yield part
+        if length:
+            yield offset, length, True
+        position = offset + length
+    for part in _cut(unwritten, position, end):
+        yield part
+
+
+def _cut(ranges: List[Extent], start: int, end: int) -> Iterator[Layer]:
+    """Take what lies below ``end`` from ascending reserved ranges, and yield what of it lies in [start, end)."""
+    while ranges and ranges[0][0] < end:
+        offset, length = ranges.pop(0)
+        first, stop = max(offset, start), min(offset + length, end)
+        if first < stop:
+            yield first, stop - first, False
+        if offset + length > end:
+            ranges.insert(0, (end, offset + length - end))
+
+
+def own_extents(fd: int, start: int, end: int, exactly: bool = False) -> Iterator[Extent]:
+    """The data in a range of an open file that is written to, so that what seems to be a hole may be left as it is.
+
+    As :func:`extents`, but a sample proves nothing here. Not ``exactly``, what is reserved and cached counts as data.
+    """
+    if not knows_holes(fd):
+        return nonzero(fd, start, end - start)
+    return extents(fd, start, end, "trust") if exactly else _sought(fd, start, end)
+
+
+def has_data(fd: int, offset: int, length: int) -> bool:
+    """Whether there may be any data in a range of an open file that is written to. Reads nothing."""
+    if not knows_holes(fd):
+        return length > 0
+    return next(_sought(fd, offset, min(offset + length, file_size(fd))), None) is not None
+
+
+def _sought(fd: int, start: int, end: int) -> Iterator[Extent]:
+    """The data in a range by lseek(2) alone."""
     lseek, seek_data, seek_hole = os.lseek, os.SEEK_DATA, os.SEEK_HOLE
     position = start
     try:
         while position < end:
             data = lseek(fd, position, seek_data)
-            if data >= end:
+            if end <= data < file_size(fd):  # behind the range
                 return
-            position = lseek(fd, data, seek_hole)
-            yield data, (position if position < end else end) - data
+            stop = lseek(fd, data, seek_hole)
+            if data < position or stop <= data or data >= end:
+                break
+            yield data, (stop if stop < end else end) - data
+            position = stop
+        else:
+            return
     except OSError as error:
-        if error.errno == errno.ENXIO:  # no data from here on, or the file shrank
+        if error.errno == errno.ENXIO and _has_no_data(fd, position):
             return
-        if error.errno == errno.EINVAL:  # a kernel or filesystem without the call
-            yield position, end - position
-            return
-        raise
+    yield position, end - position
 
 
-def nonzero(fd: int, offset: int, length: int, block: int = ZERO_BLOCK) -> Iterator[Extent]:
+def _has_no_data(fd: int, offset: int) -> bool:
+    """Whether the filesystem says that there is no data from an offset on."""
+    try:
+        os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
+
+
+def _mapped(fd: int, start: int, end: int, unwritten: Optional[List[Extent]] = None) -> Iterator[Extent]:
+    """The data in a range by FIEMAP and lseek(2) together.
+
+    What is reserved is added to ``unwritten``, if that is given, before an extent that lies behind it is yielded. An
+    extent of no length means that there is some, so that whoever empties the list keeps it short.
+    """
+    lseek, seek_data, unwritten_flag, mask = os.lseek, os.SEEK_DATA, fiemap.UNWRITTEN, fiemap.MASK
+    # Data is what lies in [run, stop), not yet yielded; run is -1 if there is none. All before it is decided.
+    run, stop, asked = -1, start, start
+    while stop < end:
+        found = iter(())  # type: Iterator[fiemap.Record]
+        before = asked
+        try:
+            if asked < end:
+                found, asked = fiemap.records(fd, asked, end)
+        except OSError:
+            run, stop = yield from _join(run, stop, _sought(fd, stop, end))
+            break
+        if before == end:
+            found = iter([(end, 0, 0)])  # so that the gap before the end is looked at as all others
+        for offset, length, flags in found:
+            if flags & mask == unwritten_flag:  # as is_reserved(), which is called too often here
+                if unwritten is not None:
+                    _append(unwritten, offset, length)
+                continue
+            if offset > stop:
+                try:
+                    data = lseek(fd, stop, seek_data)
+                except OSError as error:
+                    data = stop
+                    if error.errno == errno.ENXIO:  # no data from here on
+                        if offset >= file_size(fd):  # the end, or it shrank
+                            end = stop
+                            break
+                        data = offset
+                if data < offset:
+                    run, stop = yield from _join(run, stop, _disputed(fd, stop, min(offset, end), asked))
+                if offset > stop:
+                    if run >= 0:
+                        yield run, stop - run
+                    run = offset
+            elif run < 0:
+                run = stop
+            if offset + length > stop:
+                stop = offset + length
+        if unwritten:
+            if run < 0:
+                yield stop, 0
+            elif unwritten[-1][0] >= stop:
+                yield run, stop - run
+                run = -1
+    if run >= 0 and min(stop, end) > run:
+        yield run, min(stop, end) - run
+
+
+def _join(run: int, stop: int, pieces: Iterable[Extent]) -> Generator[Extent, None, Tuple[int, int]]:
+    """Go on with the run of :func:`_mapped` over more data: yield what is complete, return what is not."""
+    for offset, length in pieces:
+        if run >= 0 and offset > stop:
+            yield run, stop - run
+            run = -1
+        if run < 0:
+            run = offset
+        stop = offset + length
+    return run, stop
+
+
+def _append(ranges: List[Extent], offset: int, length: int) -> None:
+    if ranges and sum(ranges[-1]) == offset:
+        offset, length = ranges[-1][0], ranges.pop()[1] + length
+    ranges.append((offset, length))
+
+
+def _disputed(fd: int, start: int, end: int, flush_to: int) -> Iterator[Extent]:
+    """The data in a range that has none for FIEMAP, and has some for lseek(2).
+
+    It was written and is not yet on the disk, or it was read and is cached. What is still reserved once it is flushed
+    was never written. All up to ``flush_to`` is flushed together, since there will be more of it.
+    """
+    settled = cache_hides(fd) and _flushes(fd, start, max(end, flush_to) - start)
+    if not settled:
+        for extent in _sought(fd, start, end):
+            yield extent
+        return
+    for offset, length in _sought(fd, start, end):
+        position, stop = offset, offset + length
+        try:
+            for at, count in fiemap.reserved(fd, offset, stop):
+                if at > position:
+                    yield position, at - position
+                position = at + count
+        except OSError:
+            pass  # then what is left of it is data
+        if position < stop:
+            yield position, stop - position
+
+
+def _flushes(fd: int, offset: int, length: int) -> bool:
+    try:
+        fiemap.flush(fd, offset, length)
+    except OSError:
+        return False  # what is not on the disk is data
+    return True
+
+
+def nonzero(
+    fd: int, offset: int, length: int, block: int = ZERO_BLOCK, longest: Optional[int] = None
+) -> Iterator[Extent]:
     """The parts of a range that are not zeros, found by reading, in whole blocks.
 
-    Blocks are counted from the start of the file. Ends early if the file was truncated. Raises OSError as
-    pread(2), and if there is less to read than the size says.
+    Blocks are counted from the start of the file. Neighbours are merged, but with ``longest`` no part grows much beyond
+    so many bytes, so that whoever reads it again finds it in the page cache. Ends early if the file was truncated.
+    Raises OSError as pread(2), and if there is less to read than the size says.
     """
     end = offset + length
     run_start = run_end = offset
@@ -152,54 +299,8 @@ def nonzero(fd: int, offset: int, length: int, block: int = ZERO_BLOCK) -> Itera
                     run_end = offset + stop
                 at = stop
         offset += len(data)
+        if longest is not None and run_end - run_start >= longest:
+            yield run_start, run_end - run_start
+            run_start = run_end
     if run_end > run_start:
         yield run_start, run_end - run_start
-
-
-def _answers_stub(fd: int, size: int) -> bool:
-    """Does the filesystem call the whole file data although blocks are missing?"""
-    st = os.fstat(fd)
-    if not looks_sparse(st) or _is_truthful(st.st_dev):
-        return False
-    try:
-        return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= size
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return True
-        if error.errno == errno.ENXIO:
-            return False
-        raise
-
-
-def filesystem_type(device: int) -> Optional[str]:
-    """The type, as in mount(8), of the mounted filesystem with this ``st_dev``; None if unknown.
-
-    From /proc/self/mountinfo (proc_pid_mountinfo(5)). A btrfs subvolume has a
-    device number of its own that is not listed there.
-    """
-    number = "{}:{}".format(os.major(device), os.minor(device)).encode()
-    try:
-        with open("/proc/self/mountinfo", "rb") as table:
-            for line in table:
-                fields = line.split()
-                if fields[2] == number:
-                    return os.fsdecode(fields[fields.index(b"-") + 1])
-    except FileNotFoundError:
-        pass  # a chroot without /proc: nothing is known
-    return None
-
-
-_truthful: Dict[int, bool] = {}
-_truthful_asked = 0.0
-
-
-def _is_truthful(device: int) -> bool:
-    """Is the filesystem one whose lseek knows holes? Remembered for a second: a tree may ask for every file."""
-    global _truthful_asked
-    now = time.monotonic()
-    if now - _truthful_asked > 1:
-        _truthful.clear()
-        _truthful_asked = now
-    if device not in _truthful:
-        _truthful[device] = filesystem_type(device) in _TRUTHFUL
-    return _truthful[device]

@@ -22,7 +22,9 @@ import struct
 import warnings
 from typing import Any, Callable, Iterator, Optional, Set, Tuple, TypeVar
 
-from .extents import allocated, extents
+from .claims import allocated, file_size, filesystem_of, knows_holes
+from .extents import has_data, own_extents
+from .fiemap import is_reserved, records, reserved
 
 FICLONE = 0x40049409
 """_IOW(0x94, 9, int): ioctl_ficlone(2)."""
@@ -33,14 +35,16 @@ _FSXATTR = struct.Struct("=5I8s")
 _COWEXTSIZE = 0x00010000
 """FS_IOC_FSGETXATTR, its counterpart, struct fsxattr and FS_XFLAG_COWEXTSIZE: ioctl_xfs_fsgetxattr(2), linux/fs.h."""
 
-_PUNCH = 0x01 | 0x02
-"""FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE: fallocate(2)."""
+_KEEP_SIZE = 0x01
+_PUNCH = _KEEP_SIZE | 0x02
+"""FALLOC_FL_KEEP_SIZE, and with it FALLOC_FL_PUNCH_HOLE: fallocate(2)."""
 
+_FEW = 32
 _NAME_MAX = 255
 _ZEROS = bytes(256 * 1024)
 _UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS, errno.ENOTTY])
 
-_refused: Set[Tuple[str, int, int]] = set()
+_refused: Set[Tuple[str, int, str, int, str]] = set()
 
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,7 +75,9 @@ def blame(path: str, instead: bool = False) -> Iterator[None]:
 
 def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:
     """The result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
-    key = (call, os.fstat(source).st_dev, os.fstat(target).st_dev)
+    # The number alone may soon be that of another filesystem: of a loop device, or of a disk that was unplugged.
+    ends = [(os.fstat(fd).st_dev, filesystem_of(fd)) for fd in (source, target)]
+    key = (call, *ends[0], *ends[1])
     if key in _refused:
         return None
     try:
@@ -182,23 +188,13 @@ def punch(fd: int, offset: int, length: int) -> None:
 
     Where the filesystem cannot punch, what data there is in the range is overwritten with zeros.
     """
-    global _fallocate
-    if length <= 0:
+    if length <= 0 or _allocates("punch", fd, _PUNCH, offset, length):
         return
-    device = os.fstat(fd).st_dev
-    if ("punch", device, device) not in _refused:
-        if _fallocate is None:
-            _fallocate = _load_fallocate()
-        code = _fallocate(fd, _PUNCH, offset, length)
-        while code == errno.EINTR:
-            code = _fallocate(fd, _PUNCH, offset, length)
-        if code == 0:
-            return
-        if code not in _UNSUPPORTED:
-            raise OSError(code, os.strerror(code))
-        _refused.add(("punch", device, device))
     zeros = memoryview(_ZEROS)
-    for start, count in extents(fd, offset, offset + length):
+    data = iter([(offset, length)])
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        data = own_extents(fd, offset, min(offset + length, file_size(fd)))
+    for start, count in data:
         while count:
             size = min(count, len(zeros))
             write_all(fd, zeros[:size], start)
@@ -206,9 +202,22 @@ def punch(fd: int, offset: int, length: int) -> None:
             count -= size
 
 
-def has_data(fd: int, offset: int, length: int) -> bool:
-    """Whether there is any data in a range of an open file."""
-    return next(extents(fd, offset, offset + length), None) is not None
+def _allocates(call: str, fd: int, mode: int, offset: int, length: int) -> bool:
+    """fallocate(2) of a range. False: the filesystem does not offer it in this mode, which ``call`` names."""
+    global _fallocate
+    if _fallocate is None:
+        _fallocate = _load_fallocate()
+    fallocate = _fallocate
+
+    def attempt() -> bool:
+        code = errno.EINTR
+        while code == errno.EINTR:
+            code = fallocate(fd, mode, offset, length)
+        if code:
+            raise OSError(code, os.strerror(code))
+        return True
+
+    return _once(call, fd, fd, attempt) is not None
 
 
 def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None) -> int:
@@ -268,6 +277,8 @@ class Target:
     ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
     run that broke off left there is taken up again (``resumed``: it has content already), and is left there once
     more if :attr:`keep` is set. No two runs write the same one: it is locked.
+
+    With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
     """
 
     def __init__(
@@ -279,6 +290,7 @@ class Target:
         self.inplace = inplace
         self.resumed = False
         self.keep = False
+        self.reserving = False
         self.fd = -1
         self._partial = partial
         self._temporary: Optional[str] = None
@@ -311,8 +323,29 @@ class Target:
         if not clone(old, self.fd):
             return False
         self.resumed = True
+        self.release()
         copy_on_write_by_block(self.fd, True)
         return True
+
+    def release(self) -> None:
+        """Make holes of what a clone has reserved, since btrfs clones reservations too.
+
+        If the clone looks sparse, and none of its first extents is reserved, the others are not looked at: to ask btrfs
+        for all of them would take a fifth of the time of the clone. What is left shares the source's reservation.
+        """
+        st = os.fstat(self.fd)
+        if not allocated(st) or not knows_holes(self.fd):
+            return
+        try:
+            if allocated(st) < st.st_size:
+                first = records(self.fd, 0, st.st_size, _FEW)[0]
+                if not any(is_reserved(flags) for _, _, flags in first):
+                    return
+            for offset, length in reserved(self.fd, 0, st.st_size):
+                punch(self.fd, offset, length)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:  # no FIEMAP, and so no reservations that can be seen
+                raise
 
     def _create(self) -> None:
         while True:
@@ -402,20 +435,32 @@ class Target:
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. In a temporary all that is not written is one already."""
-        if self.overlay and length > 0 and has_data(self.fd, offset, length):
+        if self.overlay and length > 0 and (self.reserving or has_data(self.fd, offset, length)):
             punch(self.fd, offset, length)
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve a range that is a hole: it goes on to read as zeros. A warning tells if the filesystem cannot.
+
+        Raises OSError as fallocate(2): ENOSPC if there is no room.
+        """
+        if not _allocates("preallocate", self.fd, _KEEP_SIZE, offset, length):
+            warnings.warn(
+                "{}: its filesystem cannot reserve space (fallocate): there are holes instead".format(self.path),
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def trim(self, at_most: int) -> None:
         """Give back what is preallocated, if more than ``at_most`` bytes, in whole blocks, are allocated.
 
-        SEEK_DATA calls preallocated ranges holes, so nothing was punched there; st_blocks shows them.
+        Nothing is punched where there is no data, so what is preallocated there is left; st_blocks shows it.
         """
         st = os.fstat(self.fd)
         # Not without need: what is cut in a shared block, XFS copies first, and more beside it.
-        if allocated(st) <= -(-at_most // st.st_blksize) * st.st_blksize:
+        if self.reserving or allocated(st) <= -(-at_most // st.st_blksize) * st.st_blksize:
             return
         end = 0
-        for offset, length in extents(self.fd, 0, st.st_size):
+        for offset, length in own_extents(self.fd, 0, st.st_size, exactly=True):
             punch(self.fd, end, offset - end)
             end = offset + length
         self.cut(end, st.st_size)

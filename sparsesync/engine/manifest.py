@@ -36,8 +36,9 @@ from base64 import b64decode, b64encode
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from .capabilities import Digest
-from .delta import TruncatedError
-from .extents import extents, file_size, is_view
+from .claims import believes, file_size, is_view
+from .delta import Tally, TruncatedError
+from .extents import extents
 from .fileio import blame, open_beneath, read_full
 from .node import Node, has_content
 from .protocol import LARGEST, ProtocolError, get, is_name
@@ -97,20 +98,36 @@ def key(path: str) -> List[bytes]:
     return os.fsencode(path).split(b"/") if path else []
 
 
-def manifest(root: str, digest: Digest, full: bool = False) -> Iterator[Event]:
-    """The events of what is at ``root``, a file or a directory. Raises OSError if that cannot be examined."""
+class Reading(NamedTuple):
+    """How content is read: ``full``: the holes too; else ``holes``: whether maps are believed (claims.believes)."""
+
+    digest: Digest
+    full: bool
+    holes: str
+    tally: Tally
+
+
+def manifest(
+    root: str, digest: Digest, full: bool = False, holes: str = "auto", tally: Optional[Tally] = None
+) -> Iterator[Event]:
+    """The events of what is at ``root``, a file or a directory. Raises OSError if that cannot be examined.
+
+    ``full``: the holes are read too; else ``holes``: whether maps are believed (:func:`claims.believes`). What was
+    read, and what was not, is added to ``tally``.
+    """
+    reading = Reading(digest, full, holes, tally or Tally())
     top = Node(None, root, root)
     st = top.stat()
     if stat.S_ISDIR(st.st_mode):
         yield Entry("", "d")
-        walk = _tree(root, digest, full)
+        walk = _tree(root, reading)
     else:
-        walk = _entry(top, "", st, digest, full, has_content(st))
+        walk = _entry(top, "", st, reading, has_content(st))
     for event in walk:
         yield event
 
 
-def _tree(root: str, digest: Digest, full: bool) -> Iterator[Event]:
+def _tree(root: str, reading: Reading) -> Iterator[Event]:
     waiting = [""]
     while waiting:
         path = waiting.pop()
@@ -124,7 +141,7 @@ def _tree(root: str, digest: Digest, full: bool) -> Iterator[Event]:
             continue
         below = []  # type: List[str]
         try:
-            for event in _listed(fd, path, here, below, digest, full):
+            for event in _listed(fd, path, here, below, reading):
                 yield event
         finally:
             os.close(fd)
@@ -139,7 +156,7 @@ def _open_directory(root: str, path: str) -> int:
         os.close(top)
 
 
-def _listed(fd: int, path: str, here: str, below: List[str], digest: Digest, full: bool) -> Iterator[Event]:
+def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -> Iterator[Event]:
     """The entries of an open directory; those that are directories go to ``below``."""
     try:
         with blame(here, instead=True):
@@ -159,13 +176,11 @@ def _listed(fd: int, path: str, here: str, below: List[str], digest: Digest, ful
             below.append(os.path.join(path, name))
             yield Entry(name, "d")
             continue
-        for event in _entry(node, name, st, digest, full, stat.S_ISREG(st.st_mode)):
+        for event in _entry(node, name, st, reading, stat.S_ISREG(st.st_mode)):
             yield event
 
 
-def _entry(
-    node: Node, name: str, st: os.stat_result, digest: Digest, full: bool, content: bool
-) -> Iterator[Event]:
+def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content: bool) -> Iterator[Event]:
     kind = stat.filemode(st.st_mode)[0]
     fd = None
     target, size = "", st.st_size
@@ -188,7 +203,7 @@ def _entry(
             return
         try:
             with blame(node.path, instead=True):
-                for packed in _digested(fd, 0, size, size, digest, full):
+                for packed in _digested(fd, 0, size, size, reading):
                     yield Blocks(packed)
                 if _version(os.fstat(fd)) != _version(before):
                     raise OSError(errno.ESTALE, "the file changed while it was read")
@@ -203,7 +218,7 @@ def _version(st: os.stat_result) -> Tuple[int, int]:
     return st.st_size, st.st_mtime_ns
 
 
-def _digested(fd: int, first: int, end: int, size: int, digest: Digest, full: bool) -> Iterator[bytes]:
+def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Iterator[bytes]:
     """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time or none.
 
     Those between two offsets, of which ``first`` begins a block.
@@ -212,7 +227,10 @@ def _digested(fd: int, first: int, end: int, size: int, digest: Digest, full: bo
     view, zeros = memoryview(buffer), memoryview(bytes(len(buffer)))
     packed = []  # type: List[bytes]
     offset, read = first, 0
-    for start, length in [(first, end - first)] if full else extents(fd, first, end):
+    digest, tally = reading.digest, reading.tally
+    tally.believed += end - first
+    believed = not reading.full and believes(fd, reading.holes)
+    for start, length in extents(fd, first, end, "trust") if believed else iter([(first, end - first)]):
         # Extents need not begin or end with a block, so two may share one.
         offset = max(offset, start - start % BLOCK)
         while offset < start + length:
@@ -222,6 +240,8 @@ def _digested(fd: int, first: int, end: int, size: int, digest: Digest, full: bo
                 packed.append(_PACKED.pack(offset, digest.of(view[:count])[:DIGEST]))
             offset += count
             read += 1
+            tally.read += count
+            tally.believed -= count
             if read % _BLOCKS == 0:  # of zeros too, so that nobody waits for long to hear anything
                 yield b"".join(packed)
                 packed = []
@@ -234,11 +254,11 @@ def _read(fd: int, view: memoryview, offset: int) -> None:
         raise TruncatedError
 
 
-def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
-    """(apparent size, bytes of data, digest in hex) of a part of a file, wherever its holes are.
+def contents(path: str, offset: int, length: int, digest: Digest, full: bool = False) -> List[Any]:
+    """(apparent size, bytes of data, digest in hex) of a part of a file, wherever its holes are; and the bytes read.
 
-    ``offset`` begins a block. What lies behind the file's end has the digest of nothing. Raises OSError,
-    ValueError, TruncatedError if the file becomes shorter.
+    ``full``: the holes are read too. ``offset`` begins a block. What lies behind the file's end has the digest of
+    nothing. Raises OSError, ValueError, TruncatedError if the file becomes shorter.
     """
     if offset % BLOCK or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
         raise ValueError("contents of {} bytes at {}".format(length, offset))
@@ -249,11 +269,12 @@ def contents(path: str, offset: int, length: int, digest: Digest) -> List[Any]:
             size = file_size(fd)
             whole = digest.new()
             blocks = 0
-            for packed in _digested(fd, offset, min(size, offset + length), size, digest, False):
+            reading = Reading(digest, full, "auto", Tally())
+            for packed in _digested(fd, offset, max(offset, min(size, offset + length)), size, reading):
                 whole.update(packed)
                 blocks += len(packed) // _PACKED.size
             data = max(0, min(blocks * BLOCK, length, size - offset))
-            return [size, data, whole.digest().hex()[: 2 * DIGEST]]
+            return [size, data, whole.digest().hex()[: 2 * DIGEST], reading.tally.read]
     finally:
         os.close(fd)
 

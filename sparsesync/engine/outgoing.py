@@ -13,7 +13,7 @@ import stat
 from typing import Any, Dict, Optional
 
 from . import attributes
-from .extents import allocated, is_view
+from .claims import allocated, believes, file_size, is_view
 from .place import Leave, Spec, parent_modes
 from .scan import is_recent, look, open_quietly
 
@@ -21,14 +21,28 @@ _EARLIER = 10**9
 
 
 class Outgoing:
-    """A file to be sent: ``path`` here, and what the receiver is told of it."""
+    """A file to be sent: ``path`` here, and what the receiver is told of it.
 
-    def __init__(self, path: str, spec: Spec, st: os.stat_result, follow: bool = False, live: bool = False) -> None:
+    ``holes``: whether its map is believed (:func:`claims.believes`); ``believed`` is what came of that when it was
+    opened.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        spec: Spec,
+        st: os.stat_result,
+        follow: bool = False,
+        live: bool = False,
+        holes: str = "auto",
+    ) -> None:
         self.path = path
         self.spec = spec
         self.st = st
         self.follow = follow
         self.live = live
+        self.holes = holes
+        self.believed = False
         self.number = 0
         self.basis: Optional[bool] = None
         self.over = False
@@ -48,6 +62,7 @@ class Outgoing:
             os.close(fd)
             raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd = fd
+        self.believed = believes(fd, self.holes)
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
@@ -69,16 +84,23 @@ def outgoing(
     follow: bool = False,
     with_attributes: bool = False,
     data: Optional[int] = None,
-    live: bool = False
+    live: bool = False,
+    holes: str = "auto",
+    reserve: bool = False
 ) -> Outgoing:
-    """A file to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
+    """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
 
-    ``data``: how many bytes of data it has at the most, if somebody has looked.
+    ``data``: how many bytes it will take at the most, if somebody has looked. ``holes``: whether its map is believed
+    (:func:`claims.believes`). ``reserve``: it takes what is reserved in it, too.
     """
     st = os.stat(path, follow_symlinks=follow)
     if stat.S_ISDIR(st.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(st.st_mode):
+    size = st.st_size
+    if stat.S_ISBLK(st.st_mode):
+        # How much of it is not zeros is known only once all is read.
+        size, data = _device_size(path), 0
+    elif not stat.S_ISREG(st.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     carried: Optional[Dict[str, Any]] = None
     if with_attributes:
@@ -88,11 +110,19 @@ def outgoing(
         finally:
             os.close(fd)
     if data is None:
-        found = look(path, follow)
-        data = found.data if found else allocated(st)
+        found = look(path, follow, holes, reserve)
+        data = found.data + found.reserved if found else min(allocated(st), size)
     parents = parent_modes(path, name) if path.endswith(name) else []
     mode = stat.S_IMODE(st.st_mode)
     mtime_ns = st.st_mtime_ns
     if live and is_recent(mtime_ns):
         mtime_ns -= _EARLIER
-    return Outgoing(path, Spec(name, st.st_size, data, mode, mtime_ns, parents, carried), st, follow, live)
+    return Outgoing(path, Spec(name, size, data, mode, mtime_ns, parents, carried), st, follow, live, holes)
+
+
+def _device_size(path: str) -> int:
+    fd = open_quietly(path)
+    try:
+        return file_size(fd)
+    finally:
+        os.close(fd)

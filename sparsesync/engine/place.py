@@ -22,7 +22,7 @@ import stat
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .attributes import umask
-from .extents import allocated
+from .claims import allocated
 from .fileio import Target, free_space, hidden_name, open_beneath
 
 PARTIAL = ".sparsesync-partial"
@@ -87,7 +87,8 @@ class Place:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 
     ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``resume``: use
-    partial files. The others are rsync's options of the same name. Raises OSError if the directory cannot be
+    partial files. ``preallocate``: reserve what the source has reserved. The others are rsync's options of the same
+    name. Raises OSError if the directory cannot be
     opened or made.
     """
 
@@ -105,7 +106,8 @@ class Place:
         backup: bool = False,
         fsync: bool = False,
         partial_dir: Optional[str] = None,
-        resume: bool = False
+        resume: bool = False,
+        preallocate: bool = False
     ) -> None:
         self.path = path
         self.single = single
@@ -118,6 +120,7 @@ class Place:
         self.fsync = fsync
         self.partial_dir = partial_dir
         self.resume = resume
+        self.preallocate = preallocate
         self._umask = umask()
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
@@ -200,7 +203,9 @@ class Place:
                 partial = self._partial(directory, base)
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
-            return Placed(directory, base, name, partial, emptied, old, None if inplace else mode)
+            target = Placed(directory, base, name, partial, emptied, old, None if inplace else mode)
+            target.reserving = self.preallocate
+            return target
         except BaseException:
             os.close(directory)
             raise

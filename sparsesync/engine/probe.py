@@ -13,7 +13,8 @@ import struct
 from typing import Callable, Iterator, NamedTuple, Optional
 
 from . import fileio
-from .extents import allocated, filesystem_type
+from .claims import allocated, filesystem_type
+from .extents import has_data
 from .mounts import told
 
 _HOLE = 8 << 20
@@ -114,7 +115,7 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
     os.pwrite(fd, b"x" * _MIB, _HOLE - _MIB)
     holes = allocated(os.fstat(fd)) < _HOLE // 2
     fileio.punch(fd, _HOLE - _MIB, _MIB)
-    punched = holes and not fileio.has_data(fd, _HOLE - _MIB, _MIB)
+    punched = holes and not has_data(fd, _HOLE - _MIB, _MIB)
     with _scratch(directory) as (other, _):
         cloned = _works(lambda: fcntl.ioctl(other, fileio.FICLONE, fd))
     large = True

@@ -35,6 +35,7 @@ DIGESTS    the answer, in the order of the questions; zeros for a block that is 
 DATA       file, compressor, ranges, and the bytes of all of them
 KEEP       file, ranges that are in the basis as they should be
 HOLE       file, ranges that are holes in the source
+RESERVE    file, ranges that are reserved in the source, and are to be here
 FINISH     file, the digest over everything
 ABORT      JSON: the sender gives up on a file
 CLOSED     JSON: what became of a file, from the receiver
@@ -52,14 +53,14 @@ import sys
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-VERSION = 1
+VERSION = 2
 
 MAGIC = b"\0sparsesync agent\n"
 
 (
     HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, PING, WANT, FILE, SKIP, STATE, ASK, DIGESTS, DATA, KEEP, HOLE, FINISH,
-    ABORT, CLOSED, END,
-) = range(1, 21)  # fmt: skip
+    ABORT, CLOSED, END, RESERVE,
+) = range(1, 22)  # fmt: skip
 
 HEAD = struct.Struct(">BIII")
 _CHECKED = struct.Struct(">BII")
@@ -86,7 +87,7 @@ _LIMITS = {
 }  # fmt: skip
 _LIMITS.update({
     PING: 0, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
-    KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, FINISH: 256,
+    KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
 })  # fmt: skip
 
 LARGEST = (1 << 63) - 1
@@ -242,7 +243,7 @@ def pack_ranges(ranges: Sequence[Range]) -> bytes:
 
 
 def encode_ranges(kind: int, file: int, ranges: Sequence[Range], code: int = 0) -> bytes:
-    """A KEEP or HOLE frame; or an ASK frame, whose ``code`` is the block."""
+    """A KEEP, HOLE or RESERVE frame; or an ASK frame, whose ``code`` is the block."""
     return encode(kind, _RANGED.pack(file, code, len(ranges)) + pack_ranges(ranges))
 
 
@@ -253,7 +254,7 @@ def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
 
 
 class Ranged(NamedTuple):
-    """The payload of an ASK, DATA, KEEP or HOLE frame.
+    """The payload of an ASK, DATA, KEEP, HOLE or RESERVE frame.
 
     ``code`` is the block of an ASK frame and the compressor of a DATA frame; ``packed`` are the ranges as they came.
     """

@@ -7,6 +7,7 @@ The receiver is a loop over frames with no opinion of its own; the sender decide
     DATA    -> write the bytes
     KEEP    -> what the basis has there is right: leave it, or copy it within the machine
     HOLE    -> punch, if there is anything
+    RESERVE -> reserve it, if that was asked for here
     FINISH  -> the digests over everything agree? commit  CLOSED
     END     -> no more files                              DONE, once all are closed
 
@@ -32,8 +33,8 @@ from . import protocol
 from .attributes import are_attributes
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
-from .extents import extents
-from .fileio import NoSpaceError, Target, has_data, read_full, write_all
+from .extents import has_data, own_extents
+from .fileio import NoSpaceError, Target, read_full, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
 from .protocol import Frame, ProtocolError, get, get_size
@@ -129,6 +130,7 @@ class Receiver:
             protocol.DATA: self._data,
             protocol.KEEP: self._keep,
             protocol.HOLE: self._hole,
+            protocol.RESERVE: self._reserve,
             protocol.FINISH: self._finish,
             protocol.ABORT: self._abort,
             protocol.END: self._end,
@@ -269,7 +271,7 @@ class Receiver:
         It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
         The content is good until the next call.
         """
-        own = list(extents(target.fd, offset, offset + length)) if target.overlay else []
+        own = list(own_extents(target.fd, offset, offset + length)) if target.overlay else []
         old = arriving.old
         if old is None or own == [(offset, length)] or not has_data(old, offset, length):
             return (self._read(target.fd, 0, offset, length) if own else None), True
@@ -340,6 +342,19 @@ class Receiver:
                     target.cut(offset, arriving.spec.size)
                 else:
                     target.punch(offset, length)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+
+    def _reserve(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if not self.place.preallocate:
+            raise ProtocolError("a reservation that nobody asked for")
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            for offset, length in ranged.ranges:
+                target.preallocate(offset, length)
         except _TROUBLE as error:
             self._leave(arriving, error)
 

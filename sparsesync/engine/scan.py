@@ -1,7 +1,8 @@
 """Walk a tree and find its sparse files.
 
-One ``lstat`` per file decides: fewer bytes allocated than the apparent size. Only
-the few files that pass are opened, to ask lseek(2) whether there really is a hole
+One ``lstat`` per file decides: fewer bytes allocated than the apparent size, or large enough (1 MiB) to have
+reserved ranges, which are holes though they are allocated. Only
+the files that pass are opened, to ask whether there really is a hole
 (see :mod:`extents`); compressed and inlined files look alike but have none.
 Nothing is kept while walking but the directories still to visit and, unless
 every link is wanted, the inode numbers of sparse files with several links.
@@ -18,10 +19,10 @@ import os
 import stat
 import time
 from functools import partial
-from itertools import islice
 from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from .extents import SECTOR, allocated, extents, filesystem_type, is_sparse, is_view, looks_sparse
+from .claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, is_view, looks_sparse, may_be_sparse
+from .extents import extents, is_sparse, layers
 from .scan_helper import Found, Helper, possible
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems.
@@ -32,8 +33,6 @@ _KERNEL_VIEWS = frozenset(
         "sysfs", "tracefs",
     ]
 )  # fmt: skip
-
-_FEW = 1024
 
 _RECENT = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
@@ -53,12 +52,15 @@ class Sparse(NamedTuple):
     st: os.stat_result
 
 
-def measure(path: str) -> Tuple[int, int]:
-    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2)."""
+def measure(path: str, holes: str = "auto") -> Tuple[int, int]:
+    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2).
+
+    ``holes``: whether its map is believed (:func:`claims.believes`).
+    """
     fd = open_quietly(path)
     try:
         data = count = 0
-        for _, length in extents(fd):
+        for _, length in extents(fd, holes=holes):
             data += length
             count += 1
         return data, count
@@ -89,6 +91,7 @@ def at(path: str) -> Tuple[Optional[int], bool]:
 class Looked(NamedTuple):
     """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
 
+    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for.
     ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
     """
 
@@ -97,6 +100,7 @@ class Looked(NamedTuple):
     links: int
     mtime_ns: int
     recent: bool
+    reserved: int = 0
 
 
 def is_recent(mtime_ns: int) -> bool:
@@ -104,30 +108,37 @@ def is_recent(mtime_ns: int) -> bool:
     return mtime_ns > time.time() * 10**9 - _RECENT
 
 
-def look(path: str, follow: bool) -> Optional[Looked]:
+def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -> Optional[Looked]:
     """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
 
-    Data is counted exactly only where there are few extents: preallocated ranges belong to files such as that.
+    ``holes``: whether its map is believed (:func:`claims.believes`). Where it is not, ``st_blocks`` are
+    taken for the data: to know better all of it would have to be read. ``reserved``: that is counted as well.
     """
+    data = kept = 0
     try:
         st = os.stat(path, follow_symlinks=follow)
-        if not looks_sparse(st):
+        if not may_be_sparse(st):
             return None
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW)
         try:
             if is_view(fd):
                 return None
-            found = list(islice(extents(fd), _FEW))
+            if not believes(fd, holes):
+                data = min(allocated(st), st.st_size)
+            elif reserved:
+                for _, length, is_data in layers(fd, holes="trust"):
+                    data, kept = (data + length, kept) if is_data else (data, kept + length)
+            else:
+                data = sum([length for _, length in extents(fd, holes="trust")])
         finally:
             os.close(fd)
     except (OSError, ValueError):
         return None
-    if found == [(0, st.st_size)]:
+    if data >= st.st_size:
         return None
-    data = allocated(st)
-    if len(found) < _FEW:
-        data = min(data, sum(length for _, length in found))
-    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns))
+    # What is compressed takes less than it holds, and perhaps at the destination too.
+    data = min(data, allocated(st))
+    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept)
 
 
 @contextlib.contextmanager
@@ -148,14 +159,16 @@ def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
 def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[Tuple[str, Found]]:
     """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat."""
     prefix = os.path.join(directory, "")
+    sector, asked_from = SECTOR, 0 if every_file else ASKED_FROM
     try:
         with _entries(directory) as entries:
             for entry in entries:
                 try:
                     if entry.is_file(follow_symlinks=False):
                         st = entry.stat(follow_symlinks=False)
-                        # As looks_sparse(), which is called too often here.
-                        if (every_file or st.st_blocks * SECTOR < st.st_size) and st.st_size >= min_size:
+                        # As may_be_sparse(), which is called too often here.
+                        size = st.st_size
+                        if (st.st_blocks * sector < size or size >= asked_from) and size >= min_size:
                             yield prefix + entry.name, st
                     elif entry.is_dir(follow_symlinks=False):
                         yield prefix + entry.name, entry.stat(follow_symlinks=False)
@@ -175,6 +188,8 @@ def scan(
     prune: Collection[str] = (),
     follow: bool = False,
     parallel: bool = False,
+    holes: str = "auto",
+    reading: bool = True,
     on_error: OnError = None
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``.
@@ -184,7 +199,9 @@ def scan(
     ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
     with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
     without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to, as for du -D.
-    ``parallel``: a second process may help, and what is found comes in no certain order.
+    ``parallel``: a second process may help, and what is found comes in no certain order. ``holes``: whether a file's
+    map is believed (:func:`claims.believes`); where it is not, the file is read, but only if ``st_blocks`` say that it
+    has a hole, and without ``reading`` that is enough.
 
     Raises OSError if ``path`` itself cannot be examined. What cannot be examined
     below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
@@ -221,20 +238,29 @@ def scan(
         inode = (st.st_dev, st.st_ino)
         if not every_link and st.st_nlink > 1 and inode in seen:
             return None
-        if not every_file:
-            fd = open_quietly(file, os.O_NOFOLLOW)
-            try:
-                if not is_sparse(fd):
-                    return None
-            finally:
-                os.close(fd)
+        if not every_file and not has_hole(file, st):
+            return None
         if st.st_nlink > 1:
             seen.add(inode)
         return Sparse(file, st.st_size, allocated(st), st)
 
+    def has_hole(file: str, st: os.stat_result) -> bool:
+        try:
+            fd = open_quietly(file, os.O_NOFOLLOW)
+        except (PermissionError, BlockingIOError):
+            if looks_sparse(st):
+                raise
+            return False  # by its stat it has none, and nobody can copy it
+        try:
+            if not reading and not believes(fd, holes):
+                return looks_sparse(st)
+            return is_sparse(fd, holes)
+        finally:
+            os.close(fd)
+
     if not stat.S_ISDIR(top.st_mode):
         if stat.S_ISREG(top.st_mode) and entered[top.st_dev] and top.st_size >= min_size:
-            sparse = examine(path, top) if every_file or looks_sparse(top) else None
+            sparse = examine(path, top) if every_file or may_be_sparse(top) else None
             if sparse:
                 yield sparse
         return

@@ -11,6 +11,7 @@ The sender decides everything; the receiver answers questions (:mod:`receive`). 
                    different: ask again, finer         ASK    -> DIGESTS
                    what still differs                  DATA
                    what lies between extents           HOLE
+    what is reserved, if that is wanted                RESERVE
     the guard over it all                              FINISH -> CLOSED
 
 Nothing waits for an answer that could do something else meanwhile: many files are announced ahead, questions for many
@@ -25,11 +26,12 @@ import os
 import queue
 import threading
 from collections import deque
+from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import protocol
 from .capabilities import NONE, Compressor, Digest
-from .copy import data_ranges
+from .copy import data_ranges, reserved_ranges
 from .delta import TruncatedError
 from .extents import Extent
 from .fileio import read_full
@@ -78,7 +80,10 @@ class _Job:
 
 
 class Sender:
-    """Sends files. ``sparse``: as for copy; ``on_result`` gets a Result for each; ``progress`` bytes of data done."""
+    """Sends files. ``sparse``: as for copy; ``on_result`` gets a Result for each; ``progress`` bytes of data done.
+
+    ``reserve``: what is reserved in them is to be reserved at the receiver too.
+    """
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class Sender:
         *,
         compressor: Optional[Compressor] = None,
         sparse: str = "auto",
+        reserve: bool = False,
         progress: Optional[Callable[[int], object]] = None
     ) -> None:
         self.link = link
@@ -95,6 +101,7 @@ class Sender:
         self.on_result = on_result
         self.compressor = compressor
         self.sparse = sparse
+        self.reserve = reserve
         self.progress = progress
         self._files: Dict[int, Outgoing] = {}
         self._announced: Deque[Outgoing] = deque()
@@ -289,7 +296,7 @@ class Sender:
         size = file.spec.size
         job = _Job(file)
         end = 0
-        for offset, length in data_ranges(file.fd, size, FINE if self.sparse == "always" else 0):
+        for offset, length in data_ranges(file.fd, size, FINE if self.sparse == "always" else 0, file.believed):
             for start, count in blocks([(offset, length)], JOB):
                 if job.size + count > JOB or len(job.ranges) == _JOB_RANGES:
                     yield job
@@ -430,6 +437,12 @@ class Sender:
     def _finish(self, file: Outgoing) -> None:
         self._flush()
         assert file.fd is not None
+        if self.reserve and file.believed:
+            ranges = reserved_ranges(file.fd, file.spec.size)
+            batch = list(islice(ranges, protocol.RANGES))
+            while batch:
+                self._write_ranges(protocol.RESERVE, file, batch)
+                batch = list(islice(ranges, protocol.RANGES))
         file.check(os.fstat(file.fd))
         file.close()
         file.over = True

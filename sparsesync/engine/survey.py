@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from .extents import allocated, filesystem_type
+from .claims import allocated, filesystem_type
 from .mounts import told
 from .presets import Place, left_out
 

@@ -1,0 +1,329 @@
+"""What is claimed of the holes of a file, and whose claim is believed.
+
+A hole is a claim: somebody says that a range reads as zeros, and whoever believes it does not read. A claim can be
+false, so the first question is who makes it:
+
+* ``st_blocks`` against ``st_size`` is the cheap claim: one stat, no open. Fewer allocated bytes than apparent
+  bytes means that something is missing, most often because there is a hole (:func:`looks_sparse`).
+* The map of an open file, which its filesystem gives by lseek(2) and FIEMAP (:mod:`extents`), is the other.
+
+:func:`believes` decides for an open file, by the table :data:`_WORD` of filesystems::
+
+    TRUST   a local filesystem that is known: its map is believed
+    CHECK   a protocol that has holes, but the server's word: believed if some blocks of its holes are zeros
+    READ    anything else: it is read, as rsync reads it, and blocks of zeros are the holes
+
+Some files have no extents worth the name, because the kernel writes them while they are read (proc(5),
+sysfs(5)): their ``st_size`` is 0 or a page, whatever they hold. :func:`is_view` knows them, and
+whoever wants their content reads on to the end.
+
+Which filesystem a file is on is told by the mount by which it was opened. A device number does not tell it: a btrfs
+subvolume has one that is listed nowhere. All sizes and offsets are bytes. The functions move the descriptor's file
+offset, so use positioned reads beside them.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import stat
+import warnings
+from typing import Dict, Iterator, Optional, Tuple
+
+from . import fiemap
+
+SECTOR = 512
+"""The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
+
+ZERO_BLOCK = 4096
+"""The unit in which zeros are looked for where a filesystem's word does not count."""
+
+ASKED_FROM = 1 << 20
+"""The apparent size from which a file is asked for holes though its ``st_blocks`` say that it has none."""
+
+HOLES = ("auto", "trust", "check", "read")
+"""Whether a map is believed: by the table, always, if a sample agrees, never."""
+
+_TRUST, _CHECK, _READ = "trust", "check", "read"
+
+_WORD = {
+    # Local. Their lseek walks the extents and the page cache: fs/NAME/file.c and fs/iomap/seek.c in the kernel.
+    "ext4": _TRUST, "ext3": _TRUST, "xfs": _TRUST, "btrfs": _TRUST, "tmpfs": _TRUST, "f2fs": _TRUST,
+    "bcachefs": _TRUST, "gfs2": _TRUST, "ocfs2": _TRUST,
+    "zfs": _TRUST,  # but see _zfs_loses_data
+    # Two drivers: ext4's knows holes, ext2's own has no lseek for them and says that all is data.
+    "ext2": _CHECK,
+    # The server answers. NFS has SEEK since 4.2 (RFC 7862), SMB 3 has FSCTL_QUERY_ALLOCATED_RANGES ([MS-FSCC]).
+    "nfs": _CHECK, "nfs4": _CHECK, "cifs": _CHECK, "smb3": _CHECK, "ceph": _CHECK,
+    # Hands both questions to the file below, whose filesystem has no name here: see _overlays_unknown.
+    "overlay": _CHECK,
+    # Somebody's program answers, and may tell the holes of another file than the one it shows (gocryptfs -reverse).
+    "fuse": _READ, "fuseblk": _READ, "9p": _READ, "virtiofs": _READ,
+}  # fmt: skip
+"""Whose word counts. What is not here, and any ``fuse.NAME``, is read."""
+
+_CACHE_HIDES = frozenset(["ext4", "ext3", "xfs"])
+"""Where SEEK_DATA calls what is reserved data once it is cached (fs/iomap/seek.c), and FIEMAP, after a flush, does not.
+
+A flush (sync_file_range(2)) ends there only when what was written to a reserved range is unwritten no more. That is
+not so on btrfs, whose SEEK_DATA has the last word."""
+
+_CHEAP_ON_BTRFS = (6, 2)
+"""The first kernels whose FIEMAP does not take minutes on btrfs if extents are shared. SEEK_HOLE passes over
+reserved ranges there that are shared with a clone."""
+
+_ZFS_VERSION = "/sys/module/zfs/version"
+
+_SAMPLED_HOLES = 16
+
+
+def allocated(st: os.stat_result) -> int:
+    """Bytes of storage the file has, from its stat."""
+    return st.st_blocks * SECTOR
+
+
+def looks_sparse(st: os.stat_result) -> bool:
+    """The cheap test: is less allocated than the apparent size?
+
+    True for nearly every sparse file, and for compressed ones too;
+    :func:`is_sparse` knows for certain.
+    """
+    return stat.S_ISREG(st.st_mode) and st.st_blocks * SECTOR < st.st_size
+
+
+def may_be_sparse(st: os.stat_result) -> bool:
+    """Whether a file is to be asked for its holes: it looks sparse, or is large enough to be worth the question."""
+    return looks_sparse(st) or (stat.S_ISREG(st.st_mode) and st.st_size >= ASKED_FROM)
+
+
+def file_size(fd: int) -> int:
+    """The size in bytes of an open file; of a block device too, whose ``st_size`` is 0."""
+    st = os.fstat(fd)
+    return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
+
+
+def is_view(fd: int) -> bool:
+    """Whether the content of an open file does not end where ``st_size`` says, as with the kernel's own views.
+
+    The file is asked, not its filesystem: FUSE has such files too, and proc has some of a true size. Reads one
+    byte, and only of a file without storage. Raises OSError as pread(2).
+    """
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or st.st_blocks:
+        return False
+    if st.st_size == 0:
+        return os.pread(fd, 1, 0) != b""
+    return os.pread(fd, 1, st.st_size - 1) == b""
+
+
+def believes(fd: int, holes: str = "auto") -> bool:
+    """Whether the map of an open file is believed; if not, whoever wants to know its holes reads it.
+
+    ``holes``: "auto" asks the table, and a block device, which has no map, is not believed; "trust" is always
+    yes, "read" always no. "check" is yes unless a block of the holes that the map claims holds data, of which a
+    warning (RuntimeWarning) tells the offset, or unless the map claims none against what ``st_blocks`` say.
+
+    Raises ValueError for another ``holes``, OSError as fstat(2) and as pread(2) of a hole.
+    """
+    if holes not in HOLES:
+        raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
+    if holes == "auto":
+        holes = _READ if stat.S_ISBLK(os.fstat(fd).st_mode) else _word(fd)
+    if holes == _CHECK:
+        return not _answers_stub(fd) and _holds(fd)
+    return holes == _TRUST
+
+
+def knows_holes(fd: int) -> bool:
+    """Whether an open file is on a filesystem whose map needs no check, so that what it calls a hole may be lost."""
+    return _word(fd) == _TRUST
+
+
+def cache_hides(fd: int) -> bool:
+    """Whether what an open file has reserved is data for SEEK_DATA once it is cached, and FIEMAP knows better."""
+    return filesystem_of(fd) in _CACHE_HIDES
+
+
+def asks_fiemap(fd: int) -> bool:
+    """Whether FIEMAP is to help with the map of an open file: it knows better, and does not take long."""
+    name = filesystem_of(fd)
+    return name in _CACHE_HIDES or (name == "btrfs" and _kernel() >= _CHEAP_ON_BTRFS)
+
+
+def _kernel() -> Tuple[int, ...]:
+    try:
+        return tuple([int(number) for number in os.uname().release.split(".")[:2]])
+    except ValueError:
+        return (0,)
+
+
+def _answers_stub(fd: int) -> bool:
+    """Does the filesystem call the whole file data although blocks are missing?"""
+    st = os.fstat(fd)
+    if not looks_sparse(st):
+        return False
+    try:
+        return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= st.st_size
+    except OSError as error:
+        return error.errno != errno.ENXIO
+
+
+def _holds(fd: int) -> bool:
+    """Whether a sample of the holes that the map claims holds nothing but zeros; if not, a warning says where."""
+    for offset in _sampled(fd, file_size(fd)):
+        data = os.pread(fd, ZERO_BLOCK, offset)
+        if data.strip(b"\0"):
+            warnings.warn(
+                "{}: {} tells of a hole, and there is data at {}: its holes are not believed, all of it is read".format(
+                    _name_of(fd), filesystem_of(fd) or "its filesystem", offset + len(data) - len(data.lstrip(b"\0"))
+                ),
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return False
+    return True
+
+
+def _sampled(fd: int, size: int) -> Iterator[int]:
+    """Offsets in the holes that the map claims: at both ends of some of them, and two between, and at the end.
+
+    The holes are those next to offsets that are spread over the file, the first hole among them, so that it takes few
+    calls however many there are: each may be one to a server.
+    """
+    after = 0
+    for number in range(_SAMPLED_HOLES + 1):
+        at = max(after, size * number // _SAMPLED_HOLES)
+        if number == _SAMPLED_HOLES:
+            at = max(after, size - ZERO_BLOCK)
+        if at >= size:
+            return
+        try:
+            first = os.lseek(fd, at, os.SEEK_HOLE)
+            if first >= size:
+                return
+            if first < at:
+                continue
+            try:
+                after = min(os.lseek(fd, first, os.SEEK_DATA), size)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                after = size
+        except OSError:
+            return  # what it cannot tell is data
+        if after > first:
+            room = after - first
+            last = max(first, after - ZERO_BLOCK)
+            for offset in (first, first + _random(room), first + _random(room), last):
+                yield min(offset, last)
+
+
+def _random(limit: int) -> int:
+    # Not the same places each time. The module "random" takes long to import.
+    return int.from_bytes(os.urandom(8), "little") % limit
+
+
+def _name_of(fd: int) -> str:
+    try:
+        return os.readlink("/proc/self/fd/{}".format(fd))
+    except OSError:
+        return "a file"
+
+
+def _word(fd: int) -> str:
+    """Whether the map of an open file is to be trusted, to be checked, or not to be asked for."""
+    name = filesystem_of(fd)
+    word = _WORD.get(name, _READ)
+    if name == "zfs" and _zfs_loses_data():
+        return _READ
+    if name == "overlay" and _overlays_unknown(fd):
+        return _READ
+    return word
+
+
+def _zfs_loses_data() -> bool:
+    """OpenZFS before 2.1.14 and 2.2.2 may call data a hole that was written a moment ago: its issue 15526."""
+    try:
+        with open(_ZFS_VERSION) as file:
+            numbers = [int(number) for number in file.read().split("-")[0].split(".")[:3]]
+    except (OSError, ValueError):
+        return True  # nobody knows
+    return numbers < [2, 1, 14] or [2, 2] <= numbers < [2, 2, 2]
+
+
+def _overlays_unknown(fd: int) -> bool:
+    """Whether the file below one of an overlay is on a filesystem that may be anybody's: FUSE and 9p have no FIEMAP."""
+    try:
+        fiemap.records(fd, 0, 1)
+    except OSError:
+        return True
+    return False
+
+
+def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
+    """The type, as in mount(8), of the mounted filesystem with this ``st_dev``, or mount ID; None if unknown.
+
+    From /proc/self/mountinfo (proc_pid_mountinfo(5)). A btrfs subvolume has a
+    device number of its own that is not listed there.
+    """
+    number = "{}:{}".format(os.major(device), os.minor(device)).encode()
+    try:
+        with open("/proc/self/mountinfo", "rb") as table:
+            for line in table:
+                fields = line.split()
+                if fields[0] == mount if mount else fields[2] == number:
+                    return os.fsdecode(fields[fields.index(b"-") + 1])
+    except FileNotFoundError:
+        pass  # a chroot without /proc: nothing is known
+    return None
+
+
+def filesystem_of(fd: int) -> str:
+    """The type of the filesystem an open file is on, "" if unknown.
+
+    Remembered by device number until something is mounted or unmounted: then the number may be that of another one.
+    """
+    if _mounts.changed():
+        _types.clear()
+    device = os.fstat(fd).st_dev
+    if device not in _types:
+        _types[device] = filesystem_type(device, _mount_of(fd)) or ""
+    return _types[device]
+
+
+class _Mounts:
+    """The table of mounts, which poll(2) watches: proc_pid_mountinfo(5)."""
+
+    def __init__(self) -> None:
+        self._fd = self._process = -1
+        self._poll = select.poll()
+
+    def changed(self) -> bool:
+        """Whether it may have changed since this was last asked."""
+        if self._process != os.getpid():
+            # The kernel tells an open file of a change once, and a fork has the same open file.
+            with contextlib.suppress(OSError):
+                if self._fd >= 0:
+                    self._poll.unregister(self._fd)
+                    os.close(self._fd)
+                self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+                self._poll.register(self._fd, select.POLLERR | select.POLLPRI)
+                self._process = os.getpid()
+            return True
+        return bool(self._poll.poll(0))
+
+_mounts = _Mounts()
+
+_types: Dict[int, str] = {}
+
+
+def _mount_of(fd: int) -> bytes:
+    """The ID of the mount by which a file was opened (proc_pid_fdinfo(5)); empty if unknown."""
+    try:
+        with open("/proc/self/fdinfo/{}".format(fd), "rb") as info:
+            for line in info:
+                if line.startswith(b"mnt_id:"):
+                    return line.split()[1]
+    except OSError:
+        pass  # no /proc: it is looked for by its device
+    return b""

@@ -1,0 +1,107 @@
+"""What a filesystem says of a file's extents by FIEMAP (the kernel's Documentation/filesystems/fiemap.rst).
+
+lseek(2) knows data and hole. FIEMAP also knows what is *reserved*: preallocated by fallocate(2) and never written, so
+that it reads as zeros. lseek(2) calls such a range data as soon as any of it is in the page cache, read or
+written; FIEMAP goes on calling it unwritten until what was written to it is on the disk.
+
+So FIEMAP alone proves nothing of a file that was just written: :mod:`extents` asks lseek(2) as well, and
+where the two disagree, :func:`flush` settles it.
+
+All offsets and lengths are bytes. Every function raises OSError; EOPNOTSUPP or ENOTTY if the filesystem has no FIEMAP.
+"""
+
+import fcntl
+import os
+import struct
+from typing import Callable, Iterator, Optional, Tuple
+
+BATCH = 512
+"""The most extents in one answer."""
+
+_FIEMAP = 0xC020660B
+"""FS_IOC_FIEMAP, _IOWR('f', 11, struct fiemap): linux/fs.h."""
+
+_REQUEST = struct.Struct("=QQIIII")
+"""struct fiemap, linux/fiemap.h: start, length, flags, number of extents mapped, room for extents, reserved."""
+
+_EXTENT = struct.Struct("=Q8xQ16xI12x")
+"""struct fiemap_extent: logical offset, (physical), length, (reserved), flags, (reserved)."""
+
+_LAST = 0x1
+UNWRITTEN = 0x800
+MASK = UNWRITTEN | 0x2 | 0x4 | 0x8 | 0x100 | 0x200 | 0x400
+"""FIEMAP_EXTENT_LAST, _UNWRITTEN; and _UNKNOWN, _DELALLOC, _ENCODED, _NOT_ALIGNED, _DATA_INLINE, _DATA_TAIL, which
+all mean that there may be data."""
+
+_SYNC = 0x1 | 0x2 | 0x4
+"""SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER: sync_file_range(2)."""
+
+Record = Tuple[int, int, int]
+"""(offset, length, flags)."""
+
+
+def records(fd: int, start: int, end: int, most: int = BATCH) -> Tuple[Iterator[Record], int]:
+    """The first extents in a range as the filesystem has them, ascending, and where the next question begins.
+
+    Nothing is flushed. The first and the last may be longer than the range. ``end`` is returned if there are no more.
+    ``most``: how many there may be.
+    """
+    answer = bytearray(_REQUEST.size + most * _EXTENT.size)
+    _REQUEST.pack_into(answer, 0, start, end - start, 0, 0, most, 0)
+    fcntl.ioctl(fd, _FIEMAP, answer, True)
+    count = min(_REQUEST.unpack_from(answer)[3], most)
+    following = end
+    if count == most:
+        offset, length, flags = _EXTENT.unpack_from(answer, len(answer) - _EXTENT.size)
+        if not flags & _LAST and start < offset + length < end:
+            following = offset + length
+    return _EXTENT.iter_unpack(memoryview(answer)[_REQUEST.size : _REQUEST.size + count * _EXTENT.size]), following
+
+
+def is_reserved(flags: int) -> bool:
+    """Whether an extent with these flags is preallocated and was never written, for certain."""
+    return flags & MASK == UNWRITTEN
+
+
+def reserved(fd: int, start: int, end: int) -> Iterator[Tuple[int, int]]:
+    """The reserved parts of a range, ascending, as (offset, length). Nothing is flushed."""
+    while start < end:
+        found, following = records(fd, start, end)
+        for offset, length, flags in found:
+            first, stop = max(offset, start), min(offset + length, following)
+            if is_reserved(flags) and first < stop:
+                yield first, stop - first
+        start = following
+
+
+_sync_file_range: Optional[Callable[[int, int, int], int]] = None
+
+
+def flush(fd: int, offset: int, length: int) -> None:
+    """Write out what is not yet on the disk of a range, and wait for it; then FIEMAP knows what was written."""
+    global _sync_file_range
+    if _sync_file_range is None:
+        _sync_file_range = _load_sync_file_range()
+    error = _sync_file_range(fd, offset, length)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+def _sync_all(fd: int, offset: int, length: int) -> int:
+    os.fdatasync(fd)
+    return 0
+
+
+def _load_sync_file_range() -> Callable[[int, int, int], int]:
+    # ctypes takes as long to import as all of the engine, and few files are flushed.
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if function is None:
+        return _sync_all
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
+    def sync_file_range(fd: int, offset: int, length: int) -> int:
+        return 0 if function(fd, offset, length, _SYNC) == 0 else ctypes.get_errno()
+
+    return sync_file_range
