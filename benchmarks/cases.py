@@ -81,6 +81,9 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     for size, label in ((GIB, "1G"), (10 * GIB, "10G")):
         cases.append(_copy(f"apparent/{label}", PLACES[0], Layout(size, 64 * MIB, 64), seed, patient=True))
     cases.append(_flat(seed))
+    disk = Layout(10 * GIB, 96 * MIB, 96) if quick else Layout(100 * GIB, GIB, 1024)
+    for kind in ("ext4", "xfs", "btrfs"):
+        cases += [_reserved(f"reserved/{kind}/{state}", Place(kind, False), disk, seed, state) for state in _CACHES]
     many = _layouts(quick)["extents"]
     for count in (200, 1_000, 5_000) if quick else (200, 2_000, 20_000):
         layout = Layout(many.size, many.data, count)
@@ -180,6 +183,52 @@ def _flat(seed: int) -> Case:
             )
 
     return Case("flat", f"copy {large} and {small} on ext4", tuple(names), opened, {}, _needs(PLACES[0]))
+
+
+_CACHES = {
+    "cold": "cold: nothing of the source is in the page cache, but its map",
+    "warm": "warm: the first 4 GiB of the source have been read, and are in the page cache",
+}
+
+
+def _reserved(name: str, place: Place, layout: Layout, seed: int, state: str) -> Case:
+    """A disk that was preallocated as a whole. Ours have to allocate as the data, the others as they like.
+
+    cp does not take part: it takes a file for dense whose st_blocks say so, and writes until the disk is full.
+    """
+    commands: dict[str, peers.Command] = {
+        **{peer: command for peer, command in peers.copies(False).items() if peer in (peers.OURS, "qemu-img")},
+        f"{peers.OURS} sync": lambda source, copy: peers.sparsesync_command("sync", "-a", str(source), str(copy)),
+    }
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        # As large as the disk: what is reserved is taken from it, but not from the disk below.
+        more = inodes(1000) if place.kind == "ext4" else []
+        with filesystem(place.kind, work, f"{(layout.size >> 30) + 12}G", *more) as top:
+            source, copy = top / "source" / "file", top / "copy" / "file"
+            source.parent.mkdir()
+            copy.parent.mkdir()
+            inputs.reserve(source, layout, seed)
+
+            def before(contender: str) -> None:
+                copy.unlink(missing_ok=True)
+                with open(source, "rb", buffering=0) as file:
+                    if state == "cold":
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    while state == "warm" and file.tell() < min(4 * GIB, layout.size):
+                        file.read(MIB)
+
+            def check(contender: str, output: Path) -> int:
+                ours = peers.program(contender) == peers.OURS
+                ahead = not ours or place.kind == "xfs"
+                return inputs.check(source, copy, ahead=ahead, most=layout.data if ours else None)
+
+            contenders = [Contender(peer, command(source, copy)) for peer, command in commands.items()]
+            yield Prepared(contenders, before=before, check=check, top=top, cache=_CACHES[state])
+
+    what = f"copy {layout}, preallocated as a whole, on {place.kind}, sharing nothing but by sync; {state}"
+    return Case(name, what, tuple(commands), opened, {"place": place.name, "cache": state}, _needs(place))
 
 
 def _update(name: str, place: Place, layout: Layout, share: float, seed: int) -> Case:

@@ -38,6 +38,8 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
                lambda case: _ratio(case, "sparsesync", "rsync -S")),
         _worst("apparent size at the same data: 8 TiB within 1.1 of 1 GiB", _like(cases, "flat"), 1.1,
                lambda case: _ratio(case, "sparsesync", "sparsesync of 1 GiB")),
+        _worst("copy of a preallocated disk: no slower than the fastest peer", _like(cases, "reserved/*"), 1.0,
+               lambda case: _ratio(case, "sparsesync", "qemu-img")),
         _worst("update of 1 % in place: 0.5 of a full copy by the fastest peer that can",
                [*_like(cases, "update/*"), *_like(cases, "changed/1%")], 0.5,
                lambda case: _ratio(case, "sparsesync", "cp", "qemu-img", "nbdcopy", "bmaptool")),

@@ -79,11 +79,11 @@ def content(seed: int) -> Iterator[bytes]:
         number += 1
 
 
-def make_file(path: Path, layout: Layout, seed: int) -> None:
-    """Make a file of this layout."""
+def make_file(path: Path, layout: Layout, seed: int, new: bool = True) -> None:
+    """Make a file of this layout; or, with ``new`` false, write the data to one that is there."""
     chunks = content(seed)
     left = b""
-    with open(path, "wb", buffering=0) as file:
+    with open(path, "wb" if new else "r+b", buffering=0) as file:
         file.truncate(layout.size)
         for offset, length in layout.ranges():
             while length:
@@ -173,10 +173,21 @@ def _steps(offset: int, length: int) -> Iterator[tuple[int, int]]:
         yield at, min(_CHUNK, offset + length - at)
 
 
-def check(source: Path, copy: Path, *, ahead: bool = False) -> int:
+def reserve(path: Path, layout: Layout, seed: int) -> None:
+    """Make a file of this layout that was preallocated as a whole before its data was written."""
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, layout.size)
+    make_file(path, layout, seed, new=False)
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def check(source: Path, copy: Path, *, ahead: bool = False, most: int | None = None) -> int:
     """Raise Wrong unless ``copy`` has the content of ``source`` and its holes; returns bytes allocated.
 
-    ``ahead``: the filesystem is one that allocates ahead, and more may be allocated.
+    ``ahead``: the filesystem is one that allocates ahead, and more may be allocated. ``most``: the bytes that the
+    source has of data, where the kernel takes what is cached for data too.
     """
     if not copy.is_file():
         raise Wrong(f"there is no {copy.name}")
@@ -194,12 +205,13 @@ def check(source: Path, copy: Path, *, ahead: bool = False) -> int:
             for at, count in _steps(offset, length):
                 if os.pread(a, count, at) != os.pread(b, count, at):
                     raise Wrong(f"its content differs within {count} bytes at {at}")
-        most = 1.1 * data[a] + 64 * KIB
-        if data[b] > most:
-            raise Wrong(f"{iec(data[b])} of it are data, where the source has {iec(data[a])}")
+        has = data[a] if most is None else most
+        limit = 1.1 * has + 64 * KIB
+        if data[b] > limit:
+            raise Wrong(f"{iec(data[b])} of it are data, where the source has {iec(has)}")
         allocated = found.st_blocks * 512
-        if allocated > most and not ahead:
-            raise Wrong(f"{iec(allocated)} of it are allocated, where the source has {iec(data[a])} of data")
+        if allocated > limit and not ahead:
+            raise Wrong(f"{iec(allocated)} of it are allocated, where the source has {iec(has)} of data")
         return allocated
     finally:
         os.close(a)
