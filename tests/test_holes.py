@@ -16,6 +16,7 @@ import os
 import random
 import struct
 import subprocess
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -454,6 +455,25 @@ def test_a_disk_of_100_gib_fits_on_one_of_2(on: OnFilesystem, tmp_path: Path) ->
         with pytest.raises(sparsesync.NoSpaceError):
             sparsesync.copyfile(source, two / "disk", reserve=True)
         assert os.listdir(place) == []
+
+
+def test_memory_does_not_grow_with_what_is_reserved(reserving: Path) -> None:
+    path = reserving / "f"
+    command("fallocate", "-l", str(20_000 * 16 * KIB), path)
+    with open(path, "r+b") as file:
+        for number in range(20_000):
+            file.seek(number * 16 * KIB)
+            file.write(b"x")
+        file.flush()
+        os.fsync(file.fileno())
+        tracemalloc.start()
+        looked = look(str(path), False)
+        count = sum(1 for _ in layers(file.fileno()))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert looked is not None and looked.data == 20_000 * BLOCK
+    assert count == 40_000
+    assert peak < 200 * KIB
 
 
 @pytest.mark.parametrize("kernel", ["6.1.0-13-amd64", "6.18.44", "unknown"])

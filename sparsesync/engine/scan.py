@@ -129,7 +129,7 @@ def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -
                 for _, length, is_data in layers(fd, holes="trust"):
                     data, kept = (data + length, kept) if is_data else (data, kept + length)
             else:
-                data = sum([length for _, length in extents(fd, holes="trust")])
+                data = sum(length for _, length in extents(fd, holes="trust"))
         finally:
             os.close(fd)
     except (OSError, ValueError):
