@@ -46,6 +46,9 @@ _BEHIND = 64
 
 _TELL_EVERY = 1 << 20
 
+_LARGEST_BLOCK = 64 * 1024
+"""Of a filesystem on Linux."""
+
 _ZEROS = bytes(PIECE)
 
 
@@ -88,7 +91,8 @@ def copy_content(
     with blame(source_path):
         view = is_view(source)
         believed = view or believes(source, holes)
-    block = 0 if believed and sparse == "auto" else os.fstatvfs(target.fd).f_bsize
+    # A server's own block is what it likes to be sent at a time.
+    block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _LARGEST_BLOCK)
     with blame(target.path):
         if view:
             data = _copy_view(source, target, size, progress, source_path)
