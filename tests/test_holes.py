@@ -16,6 +16,7 @@ import os
 import random
 import struct
 import subprocess
+import threading
 import tracemalloc
 import warnings
 from collections.abc import Iterator
@@ -286,6 +287,39 @@ def test_versions_of_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
     monkeypatch.setattr(claims, "_types", {})
     path = sparse_file(tmp_path / "f", MIB, [])
     assert with_fd(path, believes) is not loses
+
+
+def test_many_threads_and_a_fork_ask(on: OnFilesystem) -> None:
+    path = sparse_file(on("btrfs") / "f", MIB, [])
+    wrong: list[str] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(5000):
+                found = with_fd(path, claims.filesystem_of)
+                assert found == "btrfs"
+        except Exception as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    child = os.fork()
+    if not child:
+        os._exit(with_fd(path, claims.filesystem_of) != "btrfs")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_another_filesystem_at_the_same_number(tmp_path: Path) -> None:
+    """A loop device that is mounted anew is not taken for what it was, however soon."""
+    for number, kind in enumerate(("ext4", "xfs", "ext4", "xfs")):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with filesystem(kind, place, "512M") as top:
+            assert with_fd(sparse_file(top / "f", MIB, []), claims.filesystem_of) == kind
 
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

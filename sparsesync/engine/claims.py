@@ -296,21 +296,20 @@ class _Mounts:
 
     def __init__(self) -> None:
         self._fd = self._process = -1
-        self._poll = select.poll()
 
     def changed(self) -> bool:
-        """Whether it may have changed since this was last asked."""
+        """Whether it may have changed since this was last asked. Any thread may call it."""
         if self._process != os.getpid():
-            # The kernel tells an open file of a change once, and a fork has the same open file.
+            # The kernel tells an open file of a change once, and a fork has the same open file. What the number that it
+            # had here means by now, nobody knows, so it is not closed.
             with contextlib.suppress(OSError):
-                if self._fd >= 0:
-                    self._poll.unregister(self._fd)
-                    os.close(self._fd)
                 self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-                self._poll.register(self._fd, select.POLLERR | select.POLLPRI)
                 self._process = os.getpid()
             return True
-        return bool(self._poll.poll(0))
+        poll = select.poll()
+        poll.register(self._fd, select.POLLERR | select.POLLPRI)
+        return bool(poll.poll(0))
+
 
 _mounts = _Mounts()
 
