@@ -178,6 +178,22 @@ def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[T
         yield directory, error
 
 
+def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
+    """Whether a file that may be sparse is; for the parameters see :func:`scan`."""
+    try:
+        fd = open_quietly(file, os.O_NOFOLLOW)
+    except (PermissionError, BlockingIOError):
+        if looks_sparse(st):
+            raise
+        return False  # by its stat it has none, and nobody can copy it
+    try:
+        if not reading and not believes(fd, holes):
+            return looks_sparse(st)
+        return is_sparse(fd, holes)
+    finally:
+        os.close(fd)
+
+
 def scan(
     path: str,
     *,
@@ -238,25 +254,11 @@ def scan(
         inode = (st.st_dev, st.st_ino)
         if not every_link and st.st_nlink > 1 and inode in seen:
             return None
-        if not every_file and not has_hole(file, st):
+        if not every_file and not _has_hole(file, st, holes, reading):
             return None
         if st.st_nlink > 1:
             seen.add(inode)
         return Sparse(file, st.st_size, allocated(st), st)
-
-    def has_hole(file: str, st: os.stat_result) -> bool:
-        try:
-            fd = open_quietly(file, os.O_NOFOLLOW)
-        except (PermissionError, BlockingIOError):
-            if looks_sparse(st):
-                raise
-            return False  # by its stat it has none, and nobody can copy it
-        try:
-            if not reading and not believes(fd, holes):
-                return looks_sparse(st)
-            return is_sparse(fd, holes)
-        finally:
-            os.close(fd)
 
     if not stat.S_ISDIR(top.st_mode):
         if stat.S_ISREG(top.st_mode) and entered[top.st_dev] and top.st_size >= min_size:
