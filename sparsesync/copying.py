@@ -169,7 +169,8 @@ class Copies:
         name = os.path.basename(path)
         results: list[Result] = []
         try:
-            plan = Planned(name, path, *transfer.measure(path))
+            size, room = transfer.measure(path)
+            plan = Planned(name, path, size, room, room=room)
             made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace)
             transfer.expect([plan])
             check_space(transfer)

@@ -99,8 +99,10 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
             transfer.open(destination, None, None)
         try:
             needs = []
+            room = 0
             for planned in seeding.sparse(listing) if command.handoff is None else ():
                 plan.seeds.add(planned.size, planned.data)
+                room += planned.room
                 needs.append(planned)
                 directory, base = os.path.split(planned.name)
                 taken.add(os.path.join(directory, f".{base}{_PARTIAL}"))
@@ -120,7 +122,7 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
     plan.examples = [*plan.examples, *leftovers][:_EXAMPLES]
     plan.deleted, plan.extra = (count + len(leftovers), 0) if command.delete else (0, count + len(leftovers))
     if not plan.space:
-        needed = plan.seeds.data + plan.others.size
+        needed = room + plan.others.size
         plan.space = [Space(needed if not exists else 0, free, destination)]
     return plan
 

@@ -175,7 +175,7 @@ class Seeding:
             if known is not None and known.name == name:
                 known = next(planned, None)
             else:
-                yield Planned(name, "", entry.size, entry.size)
+                yield Planned(name, "", entry.size, entry.size, room=entry.size)
 
     def _find_destination(self, listing: IO[bytes]) -> tuple[str | None, str, str | None]:
         """(a reason, the root, the name of a single file): a directory to be filled, or the name of the one file?

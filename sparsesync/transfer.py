@@ -31,7 +31,7 @@ OnResult = Callable[[Result], None]
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
 
-    ``links``, ``mtime_ns``, ``recent`` and ``reserved`` are as :class:`~.engine.scan.Looked` has them.
+    The fields from ``links`` on are as :class:`~.engine.scan.Looked` has them.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Planned(NamedTuple):
     mtime_ns: int = 0
     recent: bool = False
     reserved: int = 0
+    room: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class DestinationHere:
         return self.place
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        self._at().expect(Need(file.name, file.data + file.reserved, self._device(file)) for file in planned)
+        self._at().expect(Need(file.name, file.room, self._device(file)) for file in planned)
 
     def _device(self, file: Planned) -> int | None:
         return None

@@ -54,7 +54,7 @@ class Push(SourceHere):
         return spec.size, spec.data
 
     def expect(self, planned: Iterable[Planned]) -> None:
-        for batch in _batches((file.name, file.data + file.reserved) for file in planned):
+        for batch in _batches((file.name, file.room) for file in planned):
             self.agent.call("expect", needs=batch)
 
     def space(self) -> list[Space]:
@@ -108,7 +108,7 @@ class Pull(DestinationHere):
             for each in found:
                 if each is None:
                     yield None
-                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool, int]:
+                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool, int, int]:
                     yield Looked(*each)
                 else:
                     raise ProtocolError(f"{self.agent.host}: sizes that are none")

@@ -92,7 +92,7 @@ def test_of_a_block_device_zeros_are_holes(tmp_path: Path) -> None:
         fd = os.open(loop, os.O_RDONLY)
         assert file_size(fd) == 4 * MIB
         assert list(extents(fd)) == [(0, 4096)]
-        assert list(extents(fd, holes="trust")) == [(0, 4 * MIB)]
+        assert list(extents(fd, holes="trust")) == [(0, 4096)]  # there is nothing to be trusted
         assert is_sparse(fd)
         os.close(fd)
     finally:

@@ -245,7 +245,9 @@ class Agent:
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
-    sys.stderr.write("sparsesync: {}\n".format("".join(c if c.isprintable() else "?" for c in str(message))))
+    # As rsync escapes names.
+    text = "".join(c if c.isprintable() else "\\#{:03o}".format(ord(c) & 0xFF) for c in str(message))
+    sys.stderr.write("sparsesync: {}\n".format(text))
 
 
 def main() -> int:

@@ -66,7 +66,7 @@ _CACHE_HIDES = frozenset(["ext4", "ext3", "xfs"])
 """Where SEEK_DATA calls what is reserved data once it is cached (fs/iomap/seek.c), and FIEMAP, after a flush, does not.
 
 A flush (sync_file_range(2)) ends there only when what was written to a reserved range is unwritten no more. That is
-not so on btrfs, whose SEEK_DATA has the last word."""
+not so on btrfs, and an overlay flushes nothing that is below it."""
 
 _CHEAP_ON_BTRFS = (6, 2)
 """The first kernels whose FIEMAP does not take minutes on btrfs if extents are shared. SEEK_HOLE passes over
@@ -119,19 +119,23 @@ def is_view(fd: int) -> bool:
 def believes(fd: int, holes: str = "auto") -> bool:
     """Whether the map of an open file is believed; if not, whoever wants to know its holes reads it.
 
-    ``holes``: "auto" asks the table, and a block device, which has no map, is not believed; "trust" is always
-    yes, "read" always no. "check" is yes unless a block of the holes that the map claims holds data, of which a
-    warning (RuntimeWarning) tells the offset, or unless the map claims none against what ``st_blocks`` say.
+    ``holes``: "auto" asks the table, and a block device, which has no map, is not believed; "trust" is yes, "read" no.
+    "check" is yes unless a block of the holes that the map claims holds data, of which a warning (RuntimeWarning)
+    tells the offset. A map that claims no hole at all is none, if it is not from a filesystem that is trusted.
 
     Raises ValueError for another ``holes``, OSError as fstat(2) and as pread(2) of a hole.
     """
     if holes not in HOLES:
         raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
+    st = os.fstat(fd)
+    word = _READ if stat.S_ISBLK(st.st_mode) else _word(fd)
     if holes == "auto":
-        holes = _READ if stat.S_ISBLK(os.fstat(fd).st_mode) else _word(fd)
-    if holes == _CHECK:
-        return not _answers_stub(fd) and _holds(fd)
-    return holes == _TRUST
+        holes = word
+    if holes == _READ:
+        return False
+    if word != _TRUST and (looks_sparse(st) or word == _READ) and _claims_none(fd):
+        return False
+    return holes == _TRUST or _holds(fd)
 
 
 def knows_holes(fd: int) -> bool:
@@ -147,7 +151,7 @@ def cache_hides(fd: int) -> bool:
 def asks_fiemap(fd: int) -> bool:
     """Whether FIEMAP is to help with the map of an open file: it knows better, and does not take long."""
     name = filesystem_of(fd)
-    return name in _CACHE_HIDES or (name == "btrfs" and _kernel() >= _CHEAP_ON_BTRFS)
+    return name in _CACHE_HIDES or name == "overlay" or (name == "btrfs" and _kernel() >= _CHEAP_ON_BTRFS)
 
 
 def _kernel() -> Tuple[int, ...]:
@@ -157,13 +161,13 @@ def _kernel() -> Tuple[int, ...]:
         return (0,)
 
 
-def _answers_stub(fd: int) -> bool:
-    """Does the filesystem call the whole file data although blocks are missing?"""
-    st = os.fstat(fd)
-    if not looks_sparse(st):
-        return False
+def _claims_none(fd: int) -> bool:
+    """Does the map of an open file call all of it data, or is there none?
+
+    That is what lseek(2) lets a filesystem answer that knows no holes.
+    """
     try:
-        return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= st.st_size
+        return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= file_size(fd)
     except OSError as error:
         return error.errno != errno.ENXIO
 
@@ -178,7 +182,7 @@ def _holds(fd: int) -> bool:
                     _name_of(fd), filesystem_of(fd) or "its filesystem", offset + len(data) - len(data.lstrip(b"\0"))
                 ),
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=1,  # so that it is told once, whoever asks
             )
             return False
     return True

@@ -24,6 +24,7 @@ Sizes and offsets are bytes. :mod:`copyfile` has the functions for paths.
 import errno
 import os
 import stat
+import warnings
 from collections import deque
 from functools import partial
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
@@ -31,7 +32,8 @@ from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tu
 from .claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
 from .delta import BUFFER, LONGEST, TruncatedError, differing
 from .extents import Extent, extents, has_data, layers, nonzero
-from .fileio import NoSpaceError, Target, blame, clone, copy_range, read_into, write_all
+from .fiemap import records
+from .fileio import NoSpaceError, Target, blame, clone, copy_range, free_space, read_into, write_all
 
 Progress = Optional[Callable[[int], object]]
 
@@ -97,13 +99,14 @@ def copy_content(
         if view:
             data = _copy_view(source, target, size, progress, source_path)
         elif target.inplace:
+            _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
             ranges = _update(source, target, held, size, source_path)
             data = _Writer(source, target.fd, believed and reflink != "never", 0, progress, source_path).write(ranges)
             # Only now: until here a second thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            _make_room(target, size, _data_at_most(before, size, sparse), source, believed)
+            _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed)
             ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
             kernel = not block and reflink != "never"
             data = _Writer(source, target.fd, kernel, block, progress, source_path).write(ranges)
@@ -169,7 +172,12 @@ def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iter
 
 
 def reserved_ranges(source: int, size: int) -> Iterator[Extent]:
-    """What is reserved in an open file whose map is believed."""
+    """What is reserved in an open file whose map is believed. A warning tells if its filesystem does not say."""
+    try:
+        records(source, 0, size)
+    except OSError:
+        what = "what the source has reserved cannot be known: its filesystem has no FIEMAP"
+        warnings.warn(what, RuntimeWarning, stacklevel=1)
     for offset, length, is_data in layers(source, 0, size, "trust"):
         if not is_data:
             yield offset, length
@@ -185,19 +193,34 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
         target.reserve(size, at_most)
     except NoSpaceError:
         # What is preallocated is not data. To know how much that is costs a walk, so only now.
-        data = sum(length for _, length in extents(source, 0, size, "trust" if believed else "read"))
+        data = _count(source, size, believed)
         if data >= at_most or target.reserving:
             raise
         target.reserve(size, data)
 
 
-def _data_at_most(st: os.stat_result, size: int, sparse: str) -> int:
-    """The bytes of storage a copy takes by what stat says."""
+def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
+    """Raise NoSpaceError, before anything is written, if an update in place cannot fit whatever it may overwrite."""
+    filesystem = os.fstatvfs(target.fd)
+    free = free_space(filesystem)
+    held = allocated(os.fstat(target.fd))
+    if at_most - held <= free or not filesystem.f_blocks:
+        return
+    if not target.reserving:
+        at_most = _count(source, size, believed)
+    if at_most - held > free:
+        raise NoSpaceError(at_most - held, free, target.path)
+
+
+def _count(source: int, size: int, believed: bool) -> int:
+    return sum(length for _, length in extents(source, 0, size, "trust" if believed else "read"))
+
+
+def _data_at_most(st: os.stat_result, size: int, sparse: str, believed: bool) -> int:
+    """The bytes of storage a copy takes by what stat says; if nothing is believed, all of the size."""
     if sparse == "always":
         return 0  # known only once all is read
-    if not looks_sparse(st):
-        return size
-    return allocated(st)
+    return allocated(st) if believed and looks_sparse(st) else size
 
 
 def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str) -> Iterator[Extent]:

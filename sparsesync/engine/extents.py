@@ -10,13 +10,13 @@ tells them:
 
 Where it is not believed, the file is read, and blocks of zeros are the holes (:func:`nonzero`).
 
-:func:`extents` gives the data by the map or by reading. With a map that FIEMAP helps to make (ext4, XFS, btrfs)::
+:func:`extents` gives the data by the map or by reading. Where FIEMAP helps with the map (ext4, XFS, btrfs, overlay)::
 
     for each record of FIEMAP, up to 512 by one call:
         written, delayed, or uncertain    -> data
         reserved, or no record at all     -> one lseek: is there data?  no -> a hole, both say so
-            they disagree (just written, or cached): flush that range, ask both again;
-            what is data for lseek and not reserved for FIEMAP is data (btrfs: what is data for lseek)
+            they disagree (just written, or cached): flush that range, and ask FIEMAP again what is reserved;
+            where a flush does not settle it (btrfs, overlay), read what is data for lseek
 
 The only answer that means "no data from here on" is ENXIO. Any other error, an answer that goes back or makes no
 progress, an offset beyond the end: the rest counts as data, so that no walk can hang and no byte is passed over.
@@ -39,6 +39,7 @@ Extent = Tuple[int, int]
 Layer = Tuple[int, int, bool]
 """(offset, length, whether it is data); what is not data is reserved."""
 
+_READ_AT_ONCE = 1 << 20
 _CHUNK = 256 * 1024
 
 _ZEROS = bytes(_CHUNK)
@@ -242,32 +243,50 @@ def _disputed(fd: int, start: int, end: int, flush_to: int) -> Iterator[Extent]:
     """The data in a range that has none for FIEMAP, and has some for lseek(2).
 
     It was written and is not yet on the disk, or it was read and is cached. What is still reserved once it is flushed
-    was never written. All up to ``flush_to`` is flushed together, since there will be more of it.
+    was never written. All up to ``flush_to`` is flushed together, since there will be more of it. What a flush does
+    not settle is read. SEEK_HOLE is not asked: it walks through all that is cached, each time.
     """
-    settled = cache_hides(fd) and _flushes(fd, start, max(end, flush_to) - start)
-    if not settled:
-        for extent in _sought(fd, start, end):
-            yield extent
-        return
-    for offset, length in _sought(fd, start, end):
-        position, stop = offset, offset + length
+    position = start
+    if cache_hides(fd) and _flushes(fd, start, max(end, flush_to) - start):
+        asked = start
         try:
-            for at, count in fiemap.reserved(fd, offset, stop):
-                if at > position:
-                    yield position, at - position
-                position = at + count
+            while asked < end:
+                found, asked = fiemap.records(fd, asked, end)
+                for offset, length, flags in found:
+                    offset, stop = max(offset, position), min(offset + length, end)
+                    if offset < stop:
+                        for extent in _read(fd, position, offset):
+                            yield extent
+                        if not fiemap.is_reserved(flags):
+                            yield offset, stop - offset
+                        position = stop
         except OSError:
-            pass  # then what is left of it is data
-        if position < stop:
-            yield position, stop - position
+            pass  # then what is left of it is read
+    for extent in _read(fd, position, end):
+        yield extent
 
 
 def _flushes(fd: int, offset: int, length: int) -> bool:
     try:
         fiemap.flush(fd, offset, length)
     except OSError:
-        return False  # what is not on the disk is data
+        return False
     return True
+
+
+def _read(fd: int, start: int, end: int) -> Iterator[Extent]:
+    """The blocks in a range that are data for SEEK_DATA and are not zeros."""
+    while start < end:
+        try:
+            start = max(start, os.lseek(fd, start, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+        if start < end:
+            count = min(_READ_AT_ONCE, end - start)
+            for extent in nonzero(fd, start, count):
+                yield extent
+            start += count
 
 
 def nonzero(

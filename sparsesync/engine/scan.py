@@ -91,7 +91,8 @@ def at(path: str) -> Tuple[Optional[int], bool]:
 class Looked(NamedTuple):
     """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
 
-    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for.
+    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for. ``room`` are the bytes that
+    a copy may take: data and what is reserved; all of the size if the file's map is not believed.
     ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
     """
 
@@ -101,6 +102,7 @@ class Looked(NamedTuple):
     mtime_ns: int
     recent: bool
     reserved: int = 0
+    room: int = 0
 
 
 def is_recent(mtime_ns: int) -> bool:
@@ -115,6 +117,7 @@ def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -
     taken for the data: to know better all of it would have to be read. ``reserved``: that is counted as well.
     """
     data = kept = 0
+    believed = True
     try:
         st = os.stat(path, follow_symlinks=follow)
         if not may_be_sparse(st):
@@ -123,7 +126,8 @@ def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -
         try:
             if is_view(fd):
                 return None
-            if not believes(fd, holes):
+            believed = believes(fd, holes)
+            if not believed:
                 data = min(allocated(st), st.st_size)
             elif reserved:
                 for _, length, is_data in layers(fd, holes="trust"):
@@ -138,7 +142,8 @@ def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -
         return None
     # What is compressed takes less than it holds, and perhaps at the destination too.
     data = min(data, allocated(st))
-    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept)
+    room = data + kept if believed else st.st_size
+    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
 
 
 @contextlib.contextmanager
