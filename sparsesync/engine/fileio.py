@@ -342,7 +342,8 @@ class Target:
                 if not any(is_reserved(flags) for _, _, flags in first):
                     return
             for offset, length in reserved(self.fd, 0, st.st_size):
-                punch(self.fd, offset, length)
+                if not has_data(self.fd, offset, length):  # a hole is one for both
+                    punch(self.fd, offset, length)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:  # no FIEMAP, and so no reservations that can be seen
                 raise
