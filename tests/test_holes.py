@@ -226,6 +226,14 @@ def test_a_sample_finds_out(lying: Lying, tmp_path: Path, monkeypatch: pytest.Mo
     assert not with_fd(lying.shown / "f", believes)
 
 
+def test_a_hole_smaller_than_a_block_is_no_lie(lying: Lying) -> None:
+    (lying.below / "f").write_bytes(b"x" * 8192 + bytes(1024) + b"x" * 8192)
+    lie(lying.below / "f", data=[[0, 8192], [9216, 8192]], blocks=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert with_fd(lying.shown / "f", lambda fd: believes(fd, "check"))
+
+
 def test_a_sample_is_small(lying: Lying, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4096 * 10_000
     sparse_file(lying.below / "f", size, [])
@@ -292,7 +300,7 @@ def test_versions_of_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
         (tmp_path / "version").write_text(version + "\n")
     monkeypatch.setattr(claims, "_ZFS_VERSION", str(tmp_path / "version"))
     monkeypatch.setattr(claims, "filesystem_type", lambda device, mount: "zfs")
-    monkeypatch.setattr(claims, "_types", {})
+    monkeypatch.setattr(claims, "_mounts", claims._Mounts())
     path = sparse_file(tmp_path / "f", MIB, [])
     assert with_fd(path, believes) is not loses
 

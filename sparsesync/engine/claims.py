@@ -174,8 +174,8 @@ def _claims_none(fd: int) -> bool:
 
 def _holds(fd: int) -> bool:
     """Whether a sample of the holes that the map claims holds nothing but zeros; if not, a warning says where."""
-    for offset in _sampled(fd, file_size(fd)):
-        data = os.pread(fd, ZERO_BLOCK, offset)
+    for offset, length in _sampled(fd, file_size(fd)):
+        data = os.pread(fd, length, offset)
         if data.strip(b"\0"):
             warnings.warn(
                 "{}: {} tells of a hole, and there is data at {}: its holes are not believed, all of it is read".format(
@@ -188,8 +188,8 @@ def _holds(fd: int) -> bool:
     return True
 
 
-def _sampled(fd: int, size: int) -> Iterator[int]:
-    """Offsets in the holes that the map claims: at both ends of some of them, and two between, and at the end.
+def _sampled(fd: int, size: int) -> Iterator[Tuple[int, int]]:
+    """Blocks in the holes that the map claims, as (offset, length): at both ends of some holes, and two between.
 
     The holes are those next to offsets that are spread over the file, the first hole among them, so that it takes few
     calls however many there are: each may be one to a server.
@@ -219,7 +219,7 @@ def _sampled(fd: int, size: int) -> Iterator[int]:
             room = after - first
             last = max(first, after - ZERO_BLOCK)
             for offset in (first, first + _random(room), first + _random(room), last):
-                yield min(offset, last)
+                yield min(offset, last), min(ZERO_BLOCK, room)  # a hole may be smaller than a block of ours
 
 
 def _random(limit: int) -> int:
@@ -287,12 +287,12 @@ def filesystem_of(fd: int) -> str:
 
     Remembered by device number until something is mounted or unmounted: then the number may be that of another one.
     """
-    if _mounts.changed():
-        _types.clear()
+    types = _mounts.types()
     device = os.fstat(fd).st_dev
-    if device not in _types:
-        _types[device] = filesystem_type(device, _mount_of(fd)) or ""
-    return _types[device]
+    name = types.get(device)
+    if name is None:
+        name = types[device] = filesystem_type(device, _mount_of(fd)) or ""
+    return name
 
 
 class _Mounts:
@@ -300,9 +300,18 @@ class _Mounts:
 
     def __init__(self) -> None:
         self._fd = self._process = -1
+        self._types: Dict[int, str] = {}
 
-    def changed(self) -> bool:
-        """Whether it may have changed since this was last asked. Any thread may call it."""
+    def types(self) -> Dict[int, str]:
+        """What is remembered of the table as it is: types by device number. Any thread may call it.
+
+        After a change that is another dictionary, so that what a slower thread still adds to the old one is lost.
+        """
+        if self._changed():
+            self._types = {}
+        return self._types
+
+    def _changed(self) -> bool:
         if self._process != os.getpid():
             # The kernel tells an open file of a change once, and a fork has the same open file. What the number that it
             # had here means by now, nobody knows, so it is not closed.
@@ -316,8 +325,6 @@ class _Mounts:
 
 
 _mounts = _Mounts()
-
-_types: Dict[int, str] = {}
 
 
 def _mount_of(fd: int) -> bytes:
