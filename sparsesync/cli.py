@@ -32,6 +32,7 @@ RSYNC_SIGNAL = 20
 """rsync's own statuses, rsync(1) EXIT VALUES, for ``sync`` when it fails before rsync runs."""
 RSYNC_PROTOCOL = 12
 RSYNC_SYNTAX = 1
+RSYNC_LOGIN = 255
 NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
 
@@ -423,7 +424,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _sync(argv: list[str]) -> int:
     from .engine.fileio import NoSpaceError
-    from .engine.protocol import LinkError
+    from .engine.protocol import LinkError, LoginError
     from .wrapper import RsyncTooOldError, run, split_options
 
     try:
@@ -439,6 +440,9 @@ def _sync(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return RSYNC_FILE_IO
+    except LoginError as error:
+        complain(error)
+        return RSYNC_LOGIN
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
         print(

@@ -15,7 +15,7 @@ equals another without being opened, and two names of one inode are equal as the
 stand. Modes, owners and times are not content.
 
 The roots may be symlinks and are followed; below them no symlink is. Each directory is opened from
-its root one component at a time (:func:`fileio.open_beneath`), and its entries by way of its
+its root one component at a time (:func:`beneath.open_beneath`), and its entries by way of its
 descriptor, so that this holds even while somebody rearranges the tree; and a tree of any
 depth takes no more descriptors than a flat one.
 
@@ -32,9 +32,10 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 from .ends import PathLike, is_remote
+from .engine.beneath import open_beneath
 from .engine.claims import HOLES
 from .engine.delta import Tally, first_difference
-from .engine.fileio import blame, open_beneath
+from .engine.fileio import blame
 from .engine.node import Node, has_content
 
 OnError = Optional[Callable[[OSError], None]]

@@ -28,9 +28,14 @@ def tell(line: str) -> None:
         print(line.encode("ascii", "backslashreplace").decode())
 
 
+def warn(line: str) -> None:
+    """Print a line of ours on standard error."""
+    print(f"sparsesync: {line}", file=sys.stderr)
+
+
 def complain(error: Exception) -> None:
     """Print an error on standard error."""
-    print(f"sparsesync: {describe(error)}", file=sys.stderr)
+    warn(describe(error))
 
 
 def describe(error: Exception) -> str:

@@ -153,7 +153,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
     if "" in paths:
         why_not.append("a source or the destination is empty")
     far = None
-    if any(map(_is_remote, paths)):
+    if any(map(is_remote, paths)):
         try:
             far = _far(paths, options, values, environ)
         except NotForUs as reason:
@@ -336,7 +336,8 @@ def parse_bwlimit(text: str | None) -> int | None:
     return max(int(limit), 512) if limit else None
 
 
-def _is_remote(path: str) -> bool:
+def is_remote(path: str) -> bool:
+    """Whether rsync takes a path for one on another host."""
     return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
 
 
@@ -353,7 +354,7 @@ def _why_not_files(options: Sequence[Option]) -> Iterator[str]:
     for name, value, _ in options:
         if value is None:
             continue
-        if name == "files-from" and _is_remote(value):
+        if name == "files-from" and is_remote(value):
             yield "--files-from names a file on another host"
         elif name in ("files-from", "exclude-from", "include-from") and value != "-" and not _readable_twice(value):
             yield f"--{name} names something that can be read only once"

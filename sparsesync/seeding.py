@@ -14,6 +14,7 @@ destination does (:mod:`.engine.place`).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -27,17 +28,23 @@ from . import rsync
 from .engine.fileio import NoSpaceError
 from .engine.place import Result
 from .listing import parse_listing, source_path
+from .losses import Losses
 from .messages import printable, tell
 from .progress import Bar, data_bar
 from .transfer import Planned, Transfer, check_space
 from .units import iec
+
+NOTHING_SPARSE = "it would transfer no sparse file"
+
+_REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
 @dataclass(frozen=True)
 class SeedOptions:
     """The wrapper's own options.
 
-    ``min_hole``: bytes of hole from which a file is worth seeding. ``holes``: whether the source's maps are believed
+    ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
+    from which a file is worth seeding. ``holes``: whether the source's maps are believed
     (:func:`~.engine.claims.believes`). ``python``: the Python to use on another host.
     ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
     found to change, and the names it returns are kept from rsync, which would copy those files whole.
@@ -49,6 +56,7 @@ class SeedOptions:
     python: str | None = None
     live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
     holes: str = "auto"
+    required: bool = False
 
 
 class Seeded(NamedTuple):
@@ -81,6 +89,13 @@ class Seeding:
         self.bar = bar
         self.seeded: list[Seeded] = []
         self.left: list[tuple[str, str]] = []
+        self.lost: dict[str, int] = {}
+        """The bytes of holes of each file that was left."""
+        self.refused: dict[str, tuple[int, str]] = {}
+        """Files that the destination does not take, and why (errno too): rsync would read all holes to find out."""
+        self.planned = Losses(0)
+        """The files that are to be seeded, and their holes."""
+        self._under_way: dict[str, int] = {}
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -95,14 +110,16 @@ class Seeding:
         Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
         """
         with tempfile.TemporaryFile("w+", encoding="ascii") as plan:
-            total = count = 0
+            total = count = holes = 0
             for planned in self.sparse(listing):
                 json.dump(planned, plan)
                 plan.write("\n")
                 total += planned.data
+                holes += planned.size - planned.data
                 count += 1
+            self.planned = Losses(count, holes)
             if not count:
-                return "it would transfer no sparse file"
+                return NOTHING_SPARSE
             if self.command.dry_run:
                 reason, _, _ = self._find_destination(listing)
                 for planned in [] if reason else _planned(plan):
@@ -121,16 +138,21 @@ class Seeding:
                     self.transfer.expect(self.others(listing, _planned(plan)))
                     check_space(self.transfer)
             with self.bar(total, "seeding", self.command.quiet > 0) as advance:
-                self.transfer.run(_planned(plan), self._done, advance)
+                self.transfer.run(self._started(_planned(plan)), self._done, advance)
             if self.options.live is not None:
                 self.changing += self._changing(_planned(plan))
         return None
+
+    def _started(self, plan: Iterator[Planned]) -> Iterator[Planned]:
+        for planned in plan:
+            self._under_way[planned.name] = planned.size - planned.data
+            yield planned
 
     def _changing(self, plan: Iterator[Planned]) -> Iterator[Planned]:
         left = {name for name, _ in self.left}
         batch = list(islice(plan, 1000))
         while batch:
-            found = self.transfer.look(planned.source for planned in batch)
+            found = self.transfer.look((planned.source, planned.name) for planned in batch)
             for planned, looked in zip(batch, found):
                 still = looked is not None and looked.mtime_ns == planned.mtime_ns and not planned.recent
                 if planned.name in left or not still:
@@ -155,14 +177,14 @@ class Seeding:
         yield from self._those_sparse(candidates)
 
     def _those_sparse(self, candidates: list[tuple[str, str, int]]) -> Iterator[Planned]:
-        found = self.transfer.look(source for _, source, _ in candidates)
+        found = self.transfer.look((source, name) for name, source, _ in candidates)
         # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
         by_name = self.command.hard_links and (self.command.backup or self.command.update)
         for (name, source, size), looked in zip(candidates, found):
             if looked is None or looked.size != size or size - looked.data < self.options.min_hole:
                 continue
             if by_name and looked.links > 1:
-                self._leave(name, "what becomes of its other hard links is for rsync to decide")
+                self._leave(name, "what becomes of its other hard links is for rsync to decide", size - looked.data)
                 continue
             yield Planned(name, source, size, *looked[1:])
 
@@ -213,7 +235,8 @@ class Seeding:
         if single is None:
             contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
             like = self.transfer.source_mode(contents[0]) if contents and not command.relative else None
-            make = 0o777 if like is None else stat.S_IMODE(like)
+            # With -p rsync knows whose the directory is to be, and opens it.
+            make = 0o777 if like is None else 0o700 if command.perms else stat.S_IMODE(like)
         try:
             self.transfer.open(
                 root,
@@ -233,15 +256,19 @@ class Seeding:
         return None
 
     def _done(self, result: Result) -> None:
+        holes = self._under_way.pop(result.name, 0)
         if result.left is None:
             self.seeded.append(Seeded(result.name, result.size, result.data, result.sent))
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
             self.say(f"seeded {printable(result.name)}: {_sizes(result.size, result.data)}{sent}")
             return
-        self._leave(result.name, result.left)
+        if result.errno in _REFUSALS and not result.at_source:
+            self.refused[result.name] = result.errno, result.left
+        self._leave(result.name, result.left, holes)
 
-    def _leave(self, name: str, reason: str) -> None:
+    def _leave(self, name: str, reason: str, holes: int) -> None:
         self.left.append((name, reason))
+        self.lost[name] = holes
         self.say(f"left to rsync: {printable(name)}: {reason}")
 
 

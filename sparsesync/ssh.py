@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from .engine import protocol
 from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest
 from .engine.link import Link, peer_error, unexpected
-from .engine.protocol import LinkError, ProtocolError, get
+from .engine.protocol import LinkError, LoginError, ProtocolError, get
 
 
 class Shell(NamedTuple):
@@ -136,7 +136,7 @@ class Agent:
                 raise LinkError(f"{self.host}: no Python 3.6 or newer was found there") from None
             # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
             if status == 255:
-                raise LinkError(f"{self.host}: ssh could not log in") from None
+                raise LoginError(f"{self.host}: ssh could not log in") from None
             raise LinkError(f"{self.host}: no agent could be started: {error}") from None
         if frame.kind != protocol.HELLO:
             raise unexpected(frame)
@@ -263,7 +263,10 @@ def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitSta
     if asked.returncode or settings.get("controlmaster") != "false" or settings.get("controlpath", "none") != "none":
         return []
     # A socket's name is short: unix(7) allows 107 bytes, and ssh adds some of its own while it makes it.
-    folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
+    except OSError:
+        return []  # two logins, then
     stack.callback(folder.cleanup)
     control = ["-o", f"ControlPath={folder.name}/s"]
     if settings.get("serveraliveinterval") in ("0", "300"):

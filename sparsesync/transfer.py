@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Protocol
 
+from .engine.beneath import Sources
 from .engine.copy import copy_content
 from .engine.fileio import NoSpaceError
-from .engine.outgoing import Outgoing, outgoing
+from .engine.outgoing import Outgoing, look_at, outgoing
 from .engine.pace import Pace
 from .engine.place import Leave, Need, Place, Result, Space, reason
-from .engine.scan import Looked, at, look
+from .engine.scan import Looked, at
 from .progress import Advance
 
 OnResult = Callable[[Result], None]
@@ -49,6 +50,7 @@ class Planned(NamedTuple):
 class Settings:
     """What a transfer obeys, mostly rsync's options.
 
+    ``follow``, ``listed``: how the files of the source are found (:class:`~.engine.beneath.Sources`).
     ``bwlimit``: bytes per second; ``compress``: (algorithm, level); ``attributes``: carry over all that a file has.
     ``live``: the source may be written to meanwhile. ``shares``: extents may be shared within a filesystem, so that
     what goes there may take no room. ``holes``: whether the source's maps are believed
@@ -56,6 +58,7 @@ class Settings:
     """
 
     follow: bool = False
+    listed: bool = False
     attributes: bool = False
     sparse: bool = False
     shares: bool = True
@@ -69,8 +72,8 @@ class Settings:
 class Transfer(Protocol):
     """What :mod:`seeding` needs of the two ends."""
 
-    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
-        """What there is of each at the source that is a sparse file, else None."""
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+        """What there is of each at the source that is a sparse file, else None; a file is its path and its name."""
 
     def source_mode(self, path: str) -> int | None:
         """The mode of what is at ``path``, behind symlinks; None if there is nothing."""
@@ -102,10 +105,10 @@ class SourceHere:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.sources = Sources(settings.follow, settings.listed)
 
-    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
-        settings = self.settings
-        return (look(path, settings.follow, settings.holes, settings.preallocate) for path in paths)
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+        return look_at(files, self.sources, self.settings.holes, self.settings.preallocate)
 
     def source_mode(self, path: str) -> int | None:
         return at(path)[0]
@@ -116,14 +119,14 @@ class SourceHere:
                 yield outgoing(
                     file.source,
                     file.name,
-                    follow=self.settings.follow,
+                    self.sources,
                     with_attributes=self.settings.attributes,
                     data=file.data + file.reserved,
                     live=self.settings.live,
                     holes=self.settings.holes,
                 )
             except OSError as error:
-                on_result(failed(file.name, file.size, error))
+                on_result(failed(file.name, file.size, error, True))
 
 
 class DestinationHere:
@@ -180,10 +183,14 @@ class Local(SourceHere, DestinationHere):
             try:
                 on_result(self._copy(file, paced))
             except (OSError, ValueError, Leave) as error:
-                on_result(failed(file.spec.name, file.spec.size, error))
+                on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
             finally:
                 file.close()
         self._at().settle()
+
+    def close(self) -> None:
+        self.sources.close()
+        super().close()
 
     def _copy(self, file: Outgoing, progress: Advance) -> Result:
         spec = file.spec
@@ -218,7 +225,7 @@ def _paced(progress: Advance, bwlimit: int | None) -> Advance:
     return advance
 
 
-def failed(name: str, size: int, error: Exception) -> Result:
+def failed(name: str, size: int, error: Exception, at_source: bool) -> Result:
     """The result of a file that an error left to rsync."""
     space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-    return Result(name, size, 0, 0, reason(error, name), space)
+    return Result(name, size, 0, 0, reason(error, name), space, getattr(error, "errno", None), at_source)

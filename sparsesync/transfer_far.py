@@ -50,7 +50,7 @@ class Push(SourceHere):
     def measure(self, path: str) -> tuple[int, int]:
         """Size of a file, and what it will take; bytes. Raises OSError."""
         settings = self.settings
-        spec = outgoing(path, "", follow=True, holes=settings.holes, reserve=settings.preallocate).spec
+        spec = outgoing(path, "", self.sources, holes=settings.holes, reserve=settings.preallocate).spec
         return spec.size, spec.data
 
     def expect(self, planned: Iterable[Planned]) -> None:
@@ -84,7 +84,7 @@ class Push(SourceHere):
             self.agent.call("touch", names=batch)
 
     def close(self) -> None:
-        pass  # the agent lets go of it when it ends
+        self.sources.close()  # the agent lets go of the destination when it ends
 
 
 class Pull(DestinationHere):
@@ -96,12 +96,13 @@ class Pull(DestinationHere):
         self.agent = agent
         self.settings = settings
 
-    def look(self, paths: Iterable[str]) -> Iterator[Looked | None]:
-        for batch in _batches(paths):
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+        for batch in _batches(files):
             settings = self.settings
             answer = self.agent.call(
-                "look", paths=batch, follow=settings.follow, holes=settings.holes, reserved=settings.preallocate
-            )
+                "look", files=batch, follow=settings.follow, listed=settings.listed, holes=settings.holes,
+                reserved=settings.preallocate,
+            )  # fmt: skip
             found = get(answer, "found", list)
             if len(found) != len(batch):
                 raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
@@ -135,6 +136,7 @@ class Pull(DestinationHere):
         agent.start(
             "send",
             follow=settings.follow,
+            listed=settings.listed,
             sparse="always" if settings.sparse else "auto",
             compressor=compress,
             bwlimit=settings.bwlimit,

@@ -24,6 +24,7 @@ answers in step 3 goes through a temporary file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -34,22 +35,33 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable
 
-from . import rsync
+from . import losses, rsync
 from .engine.claims import HOLES, looks_sparse
-from .engine.fileio import blame
-from .engine.protocol import LinkError
-from .engine.scan import scan
+from .engine.fileio import NoSpaceError, blame
+from .engine.protocol import LinkError, LoginError
 from .listing import listing_argv
-from .messages import tell
+from .messages import describe, printable, tell, warn
 from .progress import Bar, data_bar
 from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
 from .running import run_rsync, spooled
-from .seeding import Seeded, Seeding, SeedOptions
+from .seeding import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
 from .units import parse_size
 
 if TYPE_CHECKING:
     from .ssh import Agent
+
+_NO_SPARSE_FILES = "there are no sparse files"
+_FILE_IO = 11
+_PARTIAL = 23
+_LISTED = frozenset([0, 23, 24, 25])
+_REFUSED = frozenset([1, 2, 3, 4, 5])
+_SIGNALLED = 20
+_LOGIN_FAILED = 255
+_REQUIRED = 4
+"""rsync(1), EXIT VALUES. With 23 to 25 some files could not be transferred, and what was listed still holds."""
+
+_LONGEST_SAID = 8192
 
 OLDEST_RSYNC = (3, 1, 0)
 """The first with the --info and --out-format behaviour that the listing relies on."""
@@ -71,6 +83,10 @@ class SyncResult:
     """Of a live source: sparse files in use that rsync was kept from; another run will bring what they lack."""
     handoff: str | None = None
     """Why nothing at all was seeded, or None."""
+    refused: list[str] = field(default_factory=list)
+    """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
+    holes: int = 0
+    """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
     bytes: int = 0
     wire: int = 0
     """What the seeding of files sent and received over the network."""
@@ -80,7 +96,7 @@ class SyncResult:
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
+    off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -95,6 +111,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             off = True
         elif word == "--seed-no-space-check":
             space_check = False
+        elif word == "--seed-required":
+            required = True
         elif name == "--seed-min-hole":
             if not equals:
                 value = next(words, "")
@@ -108,9 +126,11 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             if holes not in HOLES:
                 raise ValueError(f"--seed-holes: {holes!r} is none of {', '.join(HOLES)}")
         else:
-            known = "--seed-off, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check, --seed-python=PATH"
-            raise ValueError(f"{word}: unknown; there are {known}")
-    return SeedOptions(off, min_hole, space_check, python, holes=holes), rest
+            known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
+            raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")
+    if off and required:
+        raise ValueError("--seed-off and --seed-required exclude each other")
+    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required), rest
 
 
 def sync(
@@ -158,20 +178,35 @@ def run(
     state = _Run(command, seed, say, bar, strict)
     result = state.result
     with contextlib.ExitStack() as stack:
-        result.handoff = state.seed_files(stack)
-        if result.handoff:
-            state.say(f"everything is left to rsync: {result.handoff}")
+        try:
+            result.handoff = state.seed_files(stack)
+            if result.handoff:
+                state.say(f"everything is left to rsync: {result.handoff}")
+            state.tell_losses()
+        except _EndedError as ended:
+            print(f"sparsesync: {ended}", file=sys.stderr)
+            result.status = ended.status
+            return result
         sys.stdout.flush()
-        if replace and state.spool is None and state.agent is None and not result.seeded:
+        if replace and state.spool is None and state.agent is None and not (result.seeded or result.refused):
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
         result.status = run_rsync(*state.shared(result.command), state.spool, output)
+        result.status = result.status or state.refusal
         if state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.agent is not None:
             result.wire = state.agent.link.sent + state.agent.link.received
     result.seconds = time.monotonic() - started
     return result
+
+
+class _EndedError(Exception):
+    """The run ends before rsync, with this exit status; the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _Run:
@@ -189,6 +224,10 @@ class _Run:
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
         self.agent: Agent | None = None
+        self.hopeless = False
+        """rsync refuses the command, and will again."""
+        self.refusal = 0
+        """The exit status that rsync would have had for what the destination does not take."""
 
     def seed_files(self, stack: contextlib.ExitStack) -> str | None:
         """Steps 1 to 4; returns why nothing was seeded, or None.
@@ -200,11 +239,11 @@ class _Run:
             return handoff
         try:
             transfer = self._transfer(stack)
+        except LoginError:
+            raise
         except LinkError as error:
             if self.strict:
                 raise
-            # Said even without -v: it costs the user what seeding would have saved.
-            print(f"sparsesync: {error}; everything is left to rsync", file=sys.stderr)
             return str(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
@@ -212,11 +251,42 @@ class _Run:
         handoff = self._ask_and_seed(seeding)
         result = self.result
         result.seeded, result.left = seeding.seeded, seeding.left
+        if not (self.command.sparse or self.command.value("delete-excluded") or self.command.dry_run):
+            self._keep_from_rsync(seeding.refused, stack)
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
         if self.seed.live is not None:
             result.later = sorted(self.seed.live(seeding.changing))
             result.command[1:1] = excluding(result.later, stack)
         return handoff
+
+    def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
+        # rsync would meet the same, after it has read all of their holes.
+        for name, (code, reason) in refused.items():
+            warn(f"{printable(name)}: {reason}")
+            full = code in (errno.ENOSPC, errno.EDQUOT)
+            self.refusal = _FILE_IO if full or self.refusal == _FILE_IO else _PARTIAL
+        self.result.refused = list(refused)
+        self.result.command[1:1] = excluding(self.result.refused, stack)
+
+    def tell_losses(self) -> None:
+        """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
+        handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
+        if handoff in (None, NOTHING_SPARSE, _NO_SPARSE_FILES):
+            kept = {*self.result.later, *self.result.refused}
+            left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
+            lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
+            certain, reason = True, f"{printable(left[0][0])}: {left[0][1]}" if left else ""
+        elif seeding is not None and seeding.planned.files:
+            lost, certain, reason = seeding.planned, True, str(handoff)
+        else:
+            lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole), False, str(handoff)
+        if lost.files == 0 or seed.off or command.sparse or self.hopeless:
+            return
+        self.result.holes = lost.holes
+        line = lost.line(reason, dry_run=command.dry_run, certain=certain)
+        if seed.required:
+            raise _EndedError(_REQUIRED, f"--seed-required is given, and {line}")
+        warn(line)
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""
@@ -235,6 +305,7 @@ class _Run:
         command, far = self.command, self.command.far
         settings = Settings(
             follow=command.links_followed,
+            listed=command.relative or command.files_from is not None,
             sparse=command.sparse,
             bwlimit=command.bwlimit,
             compress=_compression(command) if command.compress else None,
@@ -261,22 +332,45 @@ class _Run:
         return transfer
 
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
-        """Steps 3 and 4. Returns why nothing was seeded, or None."""
-        with tempfile.TemporaryFile() as listing:
+        """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
+        try:
+            with tempfile.TemporaryFile() as listing:
+                status = self._ask(listing)
+                self.hopeless = status in _REFUSED
+                if status not in _LISTED:
+                    return f"its dry run ends with status {status}"
+                return seeding.run(listing)
+        except NoSpaceError:
+            raise
+        except OSError as error:  # what is wrong with one file is told as that file's
+            return f"seeding has ended early: {describe(error)}"
+
+    def _ask(self, listing: IO[bytes]) -> int:
+        """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
+        command, environ = self.shared(["rsync", *listing_argv(self.command)])
+        status = 0
+        for _ in range(2):
+            listing.seek(0)
+            listing.truncate()
             if self.spool is not None:
                 self.spool.seek(0)
-            arguments, environ = self.shared(["rsync", *listing_argv(self.command)])
-            asked = subprocess.run(
-                arguments,
-                env=environ,
-                stdin=self.spool if self.spool is not None else subprocess.DEVNULL,
-                stdout=listing,
-                stderr=subprocess.DEVNULL,  # the real run meets the same troubles and says them
-            )
-            # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
-            if asked.returncode not in (0, 23, 24, 25):
-                return f"its dry run ends with status {asked.returncode}"
-            return seeding.run(listing)
+            with tempfile.TemporaryFile() as said:
+                asked = subprocess.run(
+                    command,
+                    env=environ,
+                    stdin=self.spool if self.spool is not None else subprocess.DEVNULL,
+                    stdout=listing,
+                    stderr=said,  # the real run meets the same troubles and says them
+                )
+                status = asked.returncode
+                if status == _LOGIN_FAILED:
+                    said.seek(0)
+                    sys.stderr.write(said.read(_LONGEST_SAID).decode(errors="replace"))
+                    raise _EndedError(status, "rsync, asked what it would transfer, could not log in")
+            if status >= 0 and status != _SIGNALLED:
+                return status
+        status = status if status > 0 else 128 - status
+        raise _EndedError(status, f"rsync was killed twice when asked what it would transfer (status {status})")
 
     def shared(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
         """The command and its environment, made to share the agent's connection."""
@@ -344,22 +438,8 @@ def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """One scan, ended by the first sparse file."""
     if command.files_from or command.links_followed:
         return None  # rsync's answer is another one than the tree below the source
-    for source in command.sources:
-        # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
-        top = "/" if command.relative else os.path.dirname(source)
-        prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # rsync will say it
-            for found in scan(
-                source,
-                one_file_system=command.one_file_system,
-                every_link=True,
-                prune=prune,
-                parallel=True,
-                holes=seed.holes,
-                reading=False,
-                on_error=lambda error: None,  # rsync meets the same and says it
-            ):
-                # How much of a file is reserved is not known yet.
-                if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
-                    return None
-    return "there are no sparse files"
+    for found in losses.below(command, seed.holes):
+        # How much of a file is reserved is not known yet.
+        if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
+            return None
+    return _NO_SPARSE_FILES

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine import protocol
+from sparsesync.engine.beneath import Sources
 from sparsesync.engine.capabilities import Digest, capabilities
 from sparsesync.engine.link import Link
 from sparsesync.engine.outgoing import outgoing
@@ -148,7 +149,8 @@ def test_what_arrives_is_what_was_sent(
         if partial is not None:
             if partial_dir:
                 (target / partial_dir).mkdir(exist_ok=True)
-            write(target / partial_dir / name if partial_dir else target / f".{name}.sparsesync-partial", partial)
+            earlier = target / partial_dir / name if partial_dir else target / f".{name}.sparsesync-partial"
+            os.chmod(write(earlier, partial), 0o600)
     place = Place(str(target), inplace=inplace, partial_dir=partial_dir, resume=True)
     try:
         outcome = transfer(
@@ -198,6 +200,7 @@ def test_a_block_of_which_each_half_is_somewhere_else(tmp_path: Path, place: Pla
     (tmp_path / "target/f").write_bytes(b"x" * 4096 + content[4096 : 60 * KIB] + b"x" * 4096)
     (tmp_path / "target/.f.sparsesync-partial").write_bytes(content[:4096])
     os.truncate(tmp_path / "target/.f.sparsesync-partial", 64 * KIB)
+    os.chmod(tmp_path / "target/.f.sparsesync-partial", 0o600)
     outcome = transfer([(tmp_path / "source/f", "f")], place)
     assert (outcome.errors, outcome.left("f"), outcome.sent) == ([], None, 4096)
     assert (tmp_path / "target/f").read_bytes() == content
@@ -489,9 +492,12 @@ def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: 
         os.chown(partial, 1234, 1234)
     write(tmp_path / "source/f", (MIB, [(0, 4096, 1)]))
     outcome = transfer([(tmp_path / "source/f", "f")], place)
-    assert outcome.errors == [] and outcome.left("f")
-    assert other.read_bytes() == b"other" and not (tmp_path / "none").exists()
-    assert os.listdir(tmp_path / "target") == [".f.sparsesync-partial"]
+    assert outcome.errors == [] and other.read_bytes() == b"other" and not (tmp_path / "none").exists()
+    if what == "directory":
+        assert outcome.left("f") and os.listdir(tmp_path / "target") == [".f.sparsesync-partial"]
+    else:
+        assert outcome.left("f") is None and os.listdir(tmp_path / "target") == ["f"]
+        assert same_content(tmp_path / "source/f", tmp_path / "target/f")
 
 
 @pytest.mark.parametrize("up", ["a", "a/b"])
@@ -531,10 +537,11 @@ def sent(
 
     def run(link: Link) -> None:
         sender = Sender(link, DIGEST, results.append)
-        if pull:
-            sender.send_wanted(outgoing)
-        else:
-            sender.send(outgoing(str(path), path.name) for path in files)
+        with Sources() as sources:
+            if pull:
+                sender.send_wanted(lambda path, name: outgoing(path, name, sources))
+            else:
+                sender.send(outgoing(str(path), path.name, sources) for path in files)
 
     errors = against(run, script)
     return results, errors
@@ -858,6 +865,7 @@ def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Place) -
 
 END = """
 import socket, sys
+from sparsesync.engine.beneath import Sources
 from sparsesync.engine.capabilities import Digest
 from sparsesync.engine.link import Link
 from sparsesync.engine.outgoing import outgoing
@@ -869,7 +877,7 @@ end = socket.socket(fileno=fd)
 link, results = Link(fd, fd), []
 digest = Digest("sha256", b"")
 if role == "send":
-    Sender(link, digest, results.append).send(iter([outgoing(path, "f")]))
+    Sender(link, digest, results.append).send(iter([outgoing(path, "f", Sources())]))
 else:
     Receiver(link, digest, Place(path, resume=True, inplace=len(sys.argv) > 4), results.append).run()
 end.shutdown(socket.SHUT_WR)

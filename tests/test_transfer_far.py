@@ -52,7 +52,7 @@ def test_a_lack_of_space() -> None:
 @pytest.mark.parametrize("found", [None, 1, [], [None, None], [[1, 2]], [[1, 2, 3, 4, 5]], [{}], ["abc"]])
 def test_sizes_that_are_none(found: object) -> None:
     with pytest.raises(ProtocolError):
-        list(pull({"found": found}).look(["a"]))
+        list(pull({"found": found}).look([("a", "a")]))
 
 
 @pytest.mark.parametrize("answer", [{}, {"mode": "x", "exists": True}, {"mode": 1}, {"mode": 1, "exists": 1}])

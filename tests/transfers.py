@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from sparsesync.engine import protocol
+from sparsesync.engine.beneath import Sources
 from sparsesync.engine.capabilities import Compressor, Digest
 from sparsesync.engine.link import Link
 from sparsesync.engine.outgoing import outgoing
@@ -184,10 +185,11 @@ def transfer(
     receiver = Receiver(receiving, DIGEST, place, outcome.receiver.append, on_data)
 
     def send() -> None:
-        if pull:
-            sender.send_wanted(lambda path, name: outgoing(path, name))
-        else:
-            sender.send(outgoing(str(path), name) for path, name in files)
+        with Sources() as sources:
+            if pull:
+                sender.send_wanted(lambda path, name: outgoing(path, name, sources))
+            else:
+                sender.send(outgoing(str(path), name, sources) for path, name in files)
 
     def receive() -> None:
         receiver.run(((str(path), name) for path, name in files) if pull else None)

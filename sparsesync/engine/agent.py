@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
 from .ask import ask, home
+from .beneath import Sources
 from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities
 from .claims import file_size
@@ -27,13 +28,13 @@ from .extents import layers
 from .fileio import blame
 from .link import Link
 from .manifest import batches, contents, digests, manifest
-from .outgoing import Outgoing, outgoing
+from .outgoing import Outgoing, look_at, outgoing
 from .pace import Pace
 from .place import Need, Place
 from .presets import preset_patterns
 from .protocol import LinkError, ProtocolError, get
 from .receive import Receiver
-from .scan import at, look, measure, scan
+from .scan import at, measure, scan
 from .send import Sender
 
 _BATCH = 500
@@ -113,8 +114,12 @@ class Agent:
         mode, exists = at(home(path))
         return {"mode": mode, "exists": exists}
 
-    def _op_look(self, paths: List[str], follow: bool, holes: str, reserved: bool) -> Dict[str, Any]:
-        return {"found": [look(home(path), follow, holes, reserved) for path in paths]}
+    def _op_look(
+        self, files: List[Tuple[str, str]], follow: bool, listed: bool, holes: str, reserved: bool
+    ) -> Dict[str, Any]:
+        with Sources(follow, listed) as sources:
+            found = look_at([(home(path), name) for path, name in files], sources, holes, reserved)
+            return {"found": list(found)}
 
     def _op_scan(self, path: str, measured: bool, holes: str, **options: Any) -> Dict[str, Any]:
         for file in scan(path, parallel=True, holes=holes, on_error=self._trouble, **options):
@@ -204,7 +209,7 @@ class Agent:
         return {"path": place.file}
 
     def _op_measure(self, path: str, holes: str, reserve: bool) -> Dict[str, Any]:
-        spec = outgoing(home(path), "", follow=True, holes=holes, reserve=reserve).spec
+        spec = outgoing(home(path), "", Sources(follow=True), holes=holes, reserve=reserve).spec
         return {"size": spec.size, "data": spec.data}
 
     def _op_expect(self, needs: List[Tuple[str, int]]) -> Dict[str, Any]:
@@ -224,6 +229,7 @@ class Agent:
     def _op_send(
         self,
         follow: bool,
+        listed: bool,
         sparse: str,
         compressor: Optional[Tuple[str, Optional[int]]],
         bwlimit: Optional[int],
@@ -237,11 +243,11 @@ class Agent:
 
         def make(path: str, name: str) -> Outgoing:
             return outgoing(
-                home(path), name, follow=follow, with_attributes=with_attributes, live=live, holes=holes,
-                reserve=reserve,
-            )  # fmt: skip
+                home(path), name, sources, with_attributes=with_attributes, live=live, holes=holes, reserve=reserve
+            )
 
-        Sender(self.link, self.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
+        with Sources(follow, listed) as sources:
+            Sender(self.link, self.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:

@@ -73,9 +73,12 @@ class AreSparse(NamedTuple):
 
 def sparse(paths: Sequence[str]) -> AreSparse:
     """Which files are sparse, symlinks not followed. Nothing is read."""
-    from .scan import look
+    from .beneath import Sources
+    from .outgoing import look_at
 
-    return AreSparse([look(home(path), False) is not None for path in paths])
+    with Sources(listed=True) as sources:
+        files = [(home(path), os.path.basename(path)) for path in paths]
+        return AreSparse([looked is not None for looked in look_at(files, sources, "auto", False)])
 
 
 class Identity(NamedTuple):

@@ -8,7 +8,7 @@ once per pair of filesystems, and the refusal is remembered for the life of the 
 file, created with O_EXCL and mode 0600, that is renamed over it when :meth:`Target.commit`
 is called, so whoever looks sees the old file or the new one. In place it is the file
 itself. Either way it is reached through the descriptor of its directory, which
-:func:`open_beneath` opens without following a symlink below a root.
+:func:`~.beneath.open_beneath` opens without following a symlink below a root.
 
 Sizes and offsets are bytes. Failures are OSError, with the path that is to blame.
 """
@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import stat
 import struct
 import warnings
@@ -39,6 +40,10 @@ _KEEP_SIZE = 0x01
 _PUNCH = _KEEP_SIZE | 0x02
 """FALLOC_FL_KEEP_SIZE, and with it FALLOC_FL_PUNCH_HOLE: fallocate(2)."""
 
+_SETSIG = 10
+"""F_SETSIG: fcntl(2), linux/fcntl.h."""
+
+_ATTEMPTS = 16
 _FEW = 32
 _NAME_MAX = 255
 _ZEROS = bytes(256 * 1024)
@@ -220,38 +225,28 @@ def _allocates(call: str, fd: int, mode: int, offset: int, length: int) -> bool:
     return _once(call, fd, fd, attempt) is not None
 
 
-def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None) -> int:
-    """Open the directory ``path`` below the directory ``root`` without following any symlink.
+def is_ours_alone(st: os.stat_result) -> bool:
+    """Whether nobody else may write to what has this stat, but root."""
+    return st.st_uid in (0, os.geteuid()) and not st.st_mode & 0o022
 
-    A missing directory is made with the mode that ``create`` gives for its path (relative to
-    the root), if ``create`` is given. Returns a new descriptor. Raises OSError; ELOOP or ENOTDIR
-    where a component is a symlink or not a directory.
+
+def _is_only_ours(fd: int, directory: int) -> bool:
+    """Whether nobody but us can have a private file of ours open, in a directory that may be somebody else's.
+
+    He could have opened another file, one that everybody may read, before he gave it this name. The kernel grants a
+    lease to write only if nobody else has the file open: fcntl(2), F_SETLEASE. Where there are no leases, it has to be
+    a directory in which only we can give names.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.dup(root)
-    done = ""
-    for part in path.split("/"):
-        if part in ("", "."):
-            continue
-        if part == "..":
-            os.close(fd)
-            raise OSError(errno.EINVAL, "'..' in a path below the destination", path)
-        done = part if not done else done + "/" + part
-        try:
-            try:
-                below = os.open(part, flags, dir_fd=fd)
-            except FileNotFoundError:
-                if create is None:
-                    raise
-                os.mkdir(part, create(done), dir_fd=fd)
-                below = os.open(part, flags, dir_fd=fd)
-        except OSError as error:
-            error.filename = done
-            raise
-        finally:
-            os.close(fd)
-        fd = below
-    return fd
+    try:
+        # Whoever opens it before the lease is given back makes a signal. It must be none that ends us.
+        fcntl.fcntl(fd, _SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return False  # somebody has
+    except OSError:
+        return is_ours_alone(os.fstat(directory))
+    return True
 
 
 _Target = TypeVar("_Target", bound="Target")
@@ -276,7 +271,8 @@ class Target:
 
     ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
     run that broke off left there is taken up again (``resumed``: it has content already), and is left there once
-    more if :attr:`keep` is set. No two runs write the same one: it is locked.
+    more if :attr:`keep` is set. No two runs write the same one: it is locked. One that somebody else can have open, or
+    linked, gives way to a new one.
 
     With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
     """
@@ -360,22 +356,25 @@ class Target:
                 self._temporary = None
 
     def _take_up(self, directory: int, name: str) -> None:
-        while True:
+        for _ in range(_ATTEMPTS):
             try:
                 fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
             except FileExistsError:
-                fd, resumed = os.open(name, _UPDATE, dir_fd=directory), True
+                fd, resumed = self._open_partial(directory, name), True
+            if fd < 0:
+                continue
             try:
-                st = os.fstat(fd)
-                if not stat.S_ISREG(st.st_mode) or st.st_nlink > 1 or st.st_uid != os.geteuid():
-                    raise OSError(errno.EEXIST, "something else has the name of its partial file")
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise OSError(errno.EBUSY, "another run is writing it") from None
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), st):
-                        os.fchmod(fd, 0o600)
+                    st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if os.path.samestat(st, os.fstat(fd)):
+                        if resumed and not _is_only_ours(fd, directory):
+                            os.unlink(name, dir_fd=directory)
+                            os.close(fd)
+                            continue
                         self.fd, self.resumed = fd, resumed
                         self._temporary_directory, self._temporary = directory, name
                         return
@@ -383,6 +382,29 @@ class Target:
                 os.close(fd)
                 raise
             os.close(fd)  # the run that had it has just finished
+        raise OSError(errno.EBUSY, "somebody else keeps making its partial file")
+
+    def _open_partial(self, directory: int, name: str) -> int:
+        """The file that has the name of the partial file; -1 if it was none of ours, and is gone now."""
+        try:
+            fd = os.open(name, _UPDATE, dir_fd=directory)
+        except FileNotFoundError:
+            return -1
+        except OSError:
+            fd = -1  # a symlink; or nothing that we may read
+        if fd >= 0:
+            st = os.fstat(fd)
+            private = st.st_uid == os.geteuid() and st.st_mode & ~stat.S_IFMT(st.st_mode) & ~0o600 == 0
+            if stat.S_ISREG(st.st_mode) and st.st_nlink == 1 and private:
+                return fd
+            os.close(fd)
+        try:
+            os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            raise OSError(errno.EEXIST, "something else has the name of its partial file") from None
+        return -1
 
     def __enter__(self: "_Target") -> "_Target":
         self.open()

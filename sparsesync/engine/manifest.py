@@ -35,11 +35,12 @@ import time
 from base64 import b64decode, b64encode
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
+from .beneath import open_beneath
 from .capabilities import Digest
 from .claims import believes, file_size, is_view
 from .delta import Tally, TruncatedError
 from .extents import extents
-from .fileio import blame, open_beneath, read_full
+from .fileio import blame, read_full
 from .node import Node, has_content
 from .protocol import LARGEST, ProtocolError, get, is_name
 from .terms import BLOCK

@@ -1,7 +1,7 @@
 """A file on one of two sides that are compared: a root, or a name in an open directory below one.
 
 A root may be a symlink and is followed; below it none is, since a name is only ever looked up in the
-descriptor of its directory (:func:`fileio.open_beneath` opens those). Every OSError names the file by its
+descriptor of its directory (:func:`beneath.open_beneath` opens those). Every OSError names the file by its
 whole path: below a descriptor the system's own name says too little.
 """
 

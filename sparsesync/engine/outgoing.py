@@ -10,18 +10,20 @@ time that the file had before, or an earlier one if that is recent, so that it i
 import errno
 import os
 import stat
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 from . import attributes
+from .beneath import Sources
 from .claims import allocated, believes, file_size, is_view
-from .place import Leave, Spec, parent_modes
-from .scan import is_recent, look, open_quietly
+from .fileio import blame
+from .place import Leave, Spec
+from .scan import Looked, is_recent, look, open_quietly
 
 _EARLIER = 10**9
 
 
 class Outgoing:
-    """A file to be sent: ``path`` here, and what the receiver is told of it.
+    """A file to be sent: ``path`` here, found by ``sources``, and what the receiver is told of it.
 
     ``holes``: whether its map is believed (:func:`claims.believes`); ``believed`` is what came of that when it was
     opened.
@@ -32,14 +34,14 @@ class Outgoing:
         path: str,
         spec: Spec,
         st: os.stat_result,
-        follow: bool = False,
+        sources: Sources,
         live: bool = False,
         holes: str = "auto",
     ) -> None:
         self.path = path
         self.spec = spec
         self.st = st
-        self.follow = follow
+        self.sources = sources
         self.live = live
         self.holes = holes
         self.believed = False
@@ -51,7 +53,7 @@ class Outgoing:
 
     def open(self) -> int:
         """Open the source. Raises Leave if it is not what it was when it was announced, OSError."""
-        fd = open_quietly(self.path, 0 if self.follow else os.O_NOFOLLOW)
+        fd = _open(self.sources, self.path, self.spec.name)
         st = os.fstat(fd)
         try:
             self.check(st, "before it was sent")
@@ -77,11 +79,17 @@ class Outgoing:
             self.fd = None
 
 
+def _open(sources: Sources, path: str, name: str) -> int:
+    with blame(path, instead=True):
+        found = sources.find(path, name)
+        return open_quietly(found.name, 0 if sources.follow else os.O_NOFOLLOW, found.directory)
+
+
 def outgoing(
     path: str,
     name: str,
+    sources: Sources,
     *,
-    follow: bool = False,
     with_attributes: bool = False,
     data: Optional[int] = None,
     live: bool = False,
@@ -90,38 +98,54 @@ def outgoing(
 ) -> Outgoing:
     """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
 
+    ``sources`` finds it, now and when it is opened.
+
     ``data``: how many bytes it will take at the most, if somebody has looked. ``holes``: whether its map is believed
     (:func:`claims.believes`). ``reserve``: it takes what is reserved in it, too.
     """
-    st = os.stat(path, follow_symlinks=follow)
+    with blame(path, instead=True):
+        found = sources.find(path, name)
+        st = os.stat(found.name, dir_fd=found.directory, follow_symlinks=sources.follow)
     if stat.S_ISDIR(st.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     size = st.st_size
     if stat.S_ISBLK(st.st_mode):
         # How much of it is not zeros is known only once all is read.
-        size, data = _device_size(path), 0
+        size, data = _device_size(_open(sources, path, name)), 0
     elif not stat.S_ISREG(st.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     carried: Optional[Dict[str, Any]] = None
     if with_attributes:
-        fd = open_quietly(path)
+        fd = _open(sources, path, name)
         try:
+            st = os.fstat(fd)
             carried = attributes.read(fd)
         finally:
             os.close(fd)
     if data is None:
-        found = look(path, follow, holes, reserve)
-        data = found.data + found.reserved if found else min(allocated(st), size)
-    parents = parent_modes(path, name) if path.endswith(name) else []
+        looked = look(found.name, sources.follow, holes, reserve, found.directory)
+        data = looked.data + looked.reserved if looked else min(allocated(st), size)
     mode = stat.S_IMODE(st.st_mode)
     mtime_ns = st.st_mtime_ns
     if live and is_recent(mtime_ns):
         mtime_ns -= _EARLIER
-    return Outgoing(path, Spec(name, size, data, mode, mtime_ns, parents, carried), st, follow, live, holes)
+    return Outgoing(path, Spec(name, size, data, mode, mtime_ns, found.modes, carried), st, sources, live, holes)
 
 
-def _device_size(path: str) -> int:
-    fd = open_quietly(path)
+def look_at(
+    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
+) -> Iterator[Optional[Looked]]:
+    """What a copy of each file, given by its path and its name, will have to hold (:func:`scan.look`)."""
+    for path, name in files:
+        try:
+            found = sources.find(path, name)
+        except OSError:
+            yield None  # out of reach
+            continue
+        yield look(found.name, sources.follow, holes, reserved, found.directory)
+
+
+def _device_size(fd: int) -> int:
     try:
         return file_size(fd)
     finally:

@@ -2,9 +2,12 @@
 
 What rsync does after the seeding must come out as if it had made the files itself. So here
 
-* a new file gets the mode rsync gives one (the source's less the umask), an updated one keeps
-  its own; with ``-p`` and the like rsync then sets the rest;
-* missing parents get the mode that rsync gives them;
+* with ``-p`` a file takes its name with mode 0600, and a missing parent with 0700: rsync knows owner, group,
+  mode, ACL and extended attributes, and widens them; until then, and if it never comes, nobody may do more than with
+  the finished file;
+* without ``-p`` rsync leaves the mode as it finds it, so here a new file gets the one rsync gives (the source's less
+  the umask) and an updated one keeps its own; where that would be too much for a moment, because the group is still to
+  come (``-g``) or a setuid bit is there, the file is left to rsync;
 * whatever is not plain is left alone: a symlink in the way, a device, a directory, an
   earlier partial file of rsync's, a backup that rsync would have to make.
 
@@ -22,13 +25,14 @@ import stat
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .attributes import umask
+from .beneath import open_beneath, open_trusted
 from .claims import allocated
-from .fileio import Target, free_space, hidden_name, open_beneath
+from .fileio import Target, free_space, hidden_name, is_ours_alone
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PRIVATE = 0o600
 
 
 class Leave(Exception):
@@ -113,6 +117,7 @@ class Place:
         self.single = single
         self.inplace = inplace
         self.perms = perms
+        self.group = group
         # With the modes but not the groups of directories, a setgid bit that comes or goes decides on groups.
         self.setgid_matters = perms and not group
         self.implied_dirs = implied_dirs
@@ -126,7 +131,7 @@ class Place:
         self._example: Dict[int, str] = {}
         self._unsettled: Dict[str, int] = {}
         try:
-            self._root = os.open(path, _DIRECTORY)
+            self._root = open_trusted(path)
         except FileNotFoundError:
             # rsync makes the last component only, so a missing parent is an error it has to report.
             if make is None:
@@ -134,7 +139,7 @@ class Place:
             if mkpath:
                 os.makedirs(os.path.dirname(path.rstrip("/")) or ".", exist_ok=True)
             os.mkdir(path, make & 0o777)
-            self._root = os.open(path, _DIRECTORY)
+            self._root = open_trusted(path)
 
     def close(self) -> None:
         os.close(self._root)
@@ -183,7 +188,7 @@ class Place:
 
     def target(self, spec: Spec) -> "Placed":
         """The target for a file, to be opened. Raises Leave if rsync must make it, ValueError for its name, OSError."""
-        name, mode = spec.name, spec.mode
+        name = spec.name
         parent, base = os.path.split(self.single or name)
         check_name(name)
         directory = self._open_parent(parent, spec.parents)
@@ -196,22 +201,36 @@ class Place:
             inplace = self.inplace and old is not None
             if not self.perms and _has_default_acl(directory):
                 raise Leave("the directory's default ACL decides its mode")
-            if not inplace:
-                mode = mode & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
+            mode = None if inplace else self._mode(spec.mode, old)
             partial = None
             if self.resume and not inplace:
                 partial = self._partial(directory, base)
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
-            target = Placed(directory, base, name, partial, emptied, old, None if inplace else mode)
+            target = Placed(directory, base, name, partial, emptied, old, mode)
             target.reserving = self.preallocate
             return target
         except BaseException:
             os.close(directory)
             raise
 
+    def _mode(self, source: int, old: Optional[os.stat_result]) -> int:
+        """The mode a file takes its name with, that is to replace ``old``. Raises Leave."""
+        if self.perms:
+            return _PRIVATE
+        mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
+        if mode & ~0o777:
+            raise Leave("whether its setuid, setgid or sticky bit stays is for rsync to decide")
+        self._check_group(mode, "it")
+        return mode
+
+    def _check_group(self, mode: int, what: str) -> None:
+        # Until rsync sets the group, the bits of the group are those of another one, or of "others" for the right one.
+        if self.group and mode >> 3 & 7 != mode & 7:
+            raise Leave("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
+
     def finish(self, target: "Placed", spec: Spec) -> None:
-        """Commit with the mode rsync would have given the file, and the source's time."""
+        """Commit with the mode the file may have until rsync comes, and the source's time."""
         target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
 
     def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
@@ -221,7 +240,10 @@ class Place:
         def mode(path: str) -> int:
             if not self.implied_dirs or self.setgid_matters:
                 raise Leave("its directory is for rsync to make")
+            if self.perms:
+                return stat.S_IRWXU
             made = wanted.get(path, 0o777)
+            self._check_group(made & ~self._umask, "its directory")
             if made & stat.S_IRWXU != stat.S_IRWXU:
                 self._unsettled[path] = made & ~self._umask
             return made | stat.S_IRWXU
@@ -236,9 +258,13 @@ class Place:
     def settle(self) -> None:
         """Take from the directories that were made what their owner only needed to fill them, as rsync does."""
         for path in sorted(self._unsettled, reverse=True):
-            directory = open_beneath(self._root, path)
+            mode = self._unsettled.pop(path)
             try:
-                os.fchmod(directory, self._unsettled.pop(path))
+                directory = open_beneath(self._root, path)
+            except OSError:
+                continue  # somebody moved it; what is there now is for rsync to see to
+            try:
+                os.fchmod(directory, mode)
             finally:
                 os.close(directory)
 
@@ -263,21 +289,29 @@ class Place:
         """The path of the partial file of ``base``, relative to its directory unless absolute."""
         return os.path.join(self.partial_dir, base) if self.partial_dir else hidden_name(base, PARTIAL)
 
-    def _partial(self, directory: int, base: str) -> Tuple[int, str]:
-        """Where the partial file goes: the descriptor of the directory, to be closed, and its name there."""
+    def _partial(self, directory: int, base: str) -> Optional[Tuple[int, str]]:
+        """Where the partial file goes: the descriptor of the directory, to be closed, and its name there.
+
+        None if others may write in that directory: they could put another file in its place.
+        """
         if not self.partial_dir:
             return os.dup(directory), self._partial_name(base)
         # rsync(1), --partial-dir: made with mode 0700, relative to the file's own directory unless absolute.
         if self.partial_dir.startswith("/"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.partial_dir, 0o700)
-            return os.open(self.partial_dir, _DIRECTORY | os.O_NOFOLLOW), base
-        above, last = os.path.split(self.partial_dir.rstrip("/"))
-        holder = open_beneath(directory, above)
-        try:
-            return open_beneath(holder, last, lambda path: 0o700), base
-        finally:
-            os.close(holder)
+            found = open_trusted(self.partial_dir)
+        else:
+            above, last = os.path.split(self.partial_dir.rstrip("/"))
+            holder = open_beneath(directory, above)
+            try:
+                found = open_beneath(holder, last, lambda path: 0o700)
+            finally:
+                os.close(holder)
+        if is_ours_alone(os.fstat(found)):
+            return found, base
+        os.close(found)
+        return None
 
     def touch(self, names: Iterable[str]) -> None:
         """Give files the time of the transfer, as rsync does without ``--times``."""
@@ -335,15 +369,6 @@ class Placed(Target):
                 with contextlib.suppress(OSError):  # something is in it
                     os.rmdir(self._emptied, dir_fd=self.directory)
             os.close(self.directory)
-
-
-def parent_modes(source: str, name: str) -> List[int]:
-    """The modes of the directories on the way to ``name``, which ``source`` ends with. Raises OSError."""
-    above = source[: len(source) - len(name)]
-    parts = [part for part in os.path.dirname(name).split("/") if part]
-    return [
-        stat.S_IMODE(os.stat(os.path.join(above, *parts[: count + 1])).st_mode) for count in range(len(parts))
-    ]
 
 
 def reason(error: Exception, name: str) -> str:

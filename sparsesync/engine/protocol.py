@@ -53,7 +53,7 @@ import sys
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-VERSION = 2
+VERSION = 3
 
 MAGIC = b"\0sparsesync agent\n"
 
@@ -100,6 +100,10 @@ Range = Tuple[int, int]
 
 class LinkError(RuntimeError):
     """The other end cannot be reached, is gone or silent. The message says which, in one line."""
+
+
+class LoginError(LinkError):
+    """The remote shell could not log in, and has said why."""
 
 
 class ProtocolError(LinkError):

@@ -110,21 +110,24 @@ def is_recent(mtime_ns: int) -> bool:
     return mtime_ns > time.time() * 10**9 - _RECENT
 
 
-def look(path: str, follow: bool, holes: str = "auto", reserved: bool = False) -> Optional[Looked]:
+def look(
+    path: str, follow: bool, holes: str = "auto", reserved: bool = False, directory: Optional[int] = None
+) -> Optional[Looked]:
     """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
 
-    ``holes``: whether its map is believed (:func:`claims.believes`). Where it is not, ``st_blocks`` are
-    taken for the data: to know better all of it would have to be read. ``reserved``: that is counted as well.
+    ``path`` is relative to ``directory``, a descriptor, if that is given. ``holes``: whether its map is believed
+    (:func:`claims.believes`). Where it is not, ``st_blocks`` are taken for the data: to know better all of it would
+    have to be read. ``reserved``: that is counted as well.
     """
     data = kept = 0
     believed = True
     try:
-        st = os.stat(path, follow_symlinks=follow)
+        st = os.stat(path, dir_fd=directory, follow_symlinks=follow)
         if not may_be_sparse(st):
             return None
-        fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW)
+        fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
         try:
-            if is_view(fd):
+            if not os.path.samestat(os.fstat(fd), st) or is_view(fd):
                 return None
             believed = believes(fd, holes)
             if not believed:
