@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .engine import protocol
-from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest
+from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
 from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import LinkError, LoginError, ProtocolError, get
 
@@ -146,11 +146,13 @@ class Agent:
             raise ProtocolError(f"{self.host}: speaks version {version} of the protocol, not {protocol.VERSION}")
         self.digest = digest or Digest(choose_digest(ours, theirs), secrets.token_bytes(16))
         self.compressors = {"ours": ours, "theirs": theirs}
+        self.link.files = choose_files(ours, theirs)
         self.link.send_json(
             protocol.HELLO,
             protocol=protocol.VERSION,
             digest=self.digest.name,
             salt=self.digest.salt.hex(),
+            files=ours["files"],
             timeout=self.link.timeout,
         )
         self._busy = False

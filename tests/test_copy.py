@@ -532,3 +532,32 @@ def test_no_hole_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     sparsesync.copyfile(source, tmp_path / "dst", reflink="never")
     assert sum(read) == 8192
     assert data_bytes(tmp_path / "dst") == 8192
+
+
+@pytest.mark.parametrize(("flags", "mode"), [([], 0o755), (["-p"], 0o6755)])
+def test_setuid_goes_along_with_the_owner_only(tmp_path: Path, flags: list[str], mode: int) -> None:
+    source = sparse_file(tmp_path / "a", MIB, [(0, 4096)])
+    os.chmod(source, 0o6755)
+    command(sys.executable, "-m", "sparsesync", "copy", *flags, str(source), str(tmp_path / "b"))
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == mode
+
+
+def test_what_is_replaced_leaves_no_capabilities_behind(each: Path) -> None:
+    need(os.geteuid() == 0, "capabilities need root")
+    source, target = sparse_file(each / "a", MIB, [(0, 4096)]), each / "b"
+    target.write_bytes(b"old")
+    try:
+        os.setxattr(target, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+        os.setxattr(target, "user.kept", b"kept")
+    except OSError:
+        pytest.skip("this filesystem has no capabilities")
+    sparsesync.copyfile(source, target)
+    assert os.listxattr(target) == ["user.kept"]
+
+
+def test_a_source_that_changes_while_it_is_copied_is_told(tmp_path: Path) -> None:
+    source = sparse_file(tmp_path / "a", 8 * MIB, [(0, 4 * MIB)])
+    os.utime(source, (1, 1))
+    with pytest.warns(RuntimeWarning, match="it changed while it was copied"):
+        sparsesync.copy2(source, tmp_path / "b", reflink="never", progress=lambda count: os.utime(source, (2, 2)))
+    assert (tmp_path / "b").stat().st_mtime == 1

@@ -19,7 +19,7 @@ from . import protocol
 from .ask import ask, home
 from .beneath import Sources
 from .bmap import checksums
-from .capabilities import Compressor, Digest, capabilities
+from .capabilities import Compressor, Digest, capabilities, choose_files
 from .claims import file_size
 from .copy_place import CopyPlace
 from .copyfile import open_source
@@ -51,8 +51,9 @@ class Agent:
     def serve(self) -> None:
         """Greet, and answer until the connection ends. Raises ProtocolError if the client makes no sense."""
         self.link.write(protocol.MAGIC)
+        ours = capabilities()
         self.link.send_json(
-            protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **capabilities()
+            protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours
         )
         hello = self.link.read()
         if hello.kind != protocol.HELLO:
@@ -64,6 +65,7 @@ class Agent:
             self.digest = Digest(get(value, "digest", str), bytes.fromhex(get(value, "salt", str)))
         except (ImportError, KeyError, ValueError):
             raise ProtocolError("the client chose a digest that is not to be had") from None
+        self.link.files = choose_files(ours, value)
         timeout = value.get("timeout")
         if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout < 1e6):
             raise ProtocolError("the client chose no proper timeout")

@@ -10,11 +10,13 @@ import stat
 from base64 import b64decode, b64encode
 from typing import Any, Callable, Dict, List, Union
 
+Attributes = Dict[str, Any]
+
 # What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
 _NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
 
 
-def read(file: Union[int, str]) -> Dict[str, Any]:
+def read(file: Union[int, str]) -> Attributes:
     """The attributes of an open file, or of one that perhaps cannot be opened; times are in ns. Raises OSError."""
     st = os.stat(file)
     xattrs: Dict[str, str] = {}
@@ -30,7 +32,25 @@ def read(file: Union[int, str]) -> Dict[str, Any]:
     }
 
 
-def are_attributes(value: Dict[str, Any]) -> bool:
+def of_replaced(file: Union[int, str]) -> Attributes:
+    """The attributes of a file that a new one keeps when it takes its place.
+
+    They are what would be left if somebody had written to the old one: whoever is not root takes from it the setuid and
+    setgid bits, and anybody its capabilities (chmod(2), capabilities(7)). Raises OSError.
+    """
+    found = read(file)
+    if os.geteuid() != 0:
+        found["mode"] &= ~(stat.S_ISUID | stat.S_ISGID)
+    found["xattrs"].pop("security.capability", None)
+    return found
+
+
+def without_privileges(mode: int) -> int:
+    """The mode that a copy gets if it does not get the owner as well: as cp(1) without -p."""
+    return mode & 0o777
+
+
+def are_attributes(value: Attributes) -> bool:
     """Whether a dictionary has what :func:`read` puts into one."""
     xattrs = value.get("xattrs")
     return (
@@ -40,7 +60,7 @@ def are_attributes(value: Dict[str, Any]) -> bool:
     )
 
 
-def apply(fd: int, attributes: Dict[str, Any]) -> None:
+def apply(fd: int, attributes: Attributes) -> None:
     """Give an open file owner, extended attributes and mode, but no times. Raises OSError, ValueError for nonsense.
 
     What the destination cannot hold or the user may not set is left out.
@@ -61,7 +81,7 @@ def apply(fd: int, attributes: Dict[str, Any]) -> None:
     os.fchmod(fd, mode)
 
 
-def apply_times(fd: int, attributes: Dict[str, Any]) -> None:
+def apply_times(fd: int, attributes: Attributes) -> None:
     """Give an open file access and modification time."""
     os.utime(fd, ns=(attributes["atime_ns"], attributes["mtime_ns"]))
 

@@ -10,12 +10,20 @@ compared cannot be made to collide by whoever wrote the files.
 """
 
 import hashlib
+import os
+import resource
 import time
 import zlib
 from typing import Any, Dict, Optional
 
 from .protocol import PAYLOAD, ProtocolError, get
 
+_DESCRIPTORS = 4
+"""What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""
+
+_SPARE = 16
+_PLENTY = 1 << 20
+_USED = 32
 _SAMPLE = bytes(64 * 1024)
 
 
@@ -49,7 +57,10 @@ class Digest:
 
 
 def capabilities() -> Dict[str, Any]:
-    """What is to be had here: ``digests``, each with its speed in bytes per second, and ``compressors``."""
+    """What is to be had here: ``digests``, each with its speed in bytes per second, ``compressors``, and ``files``.
+
+    ``files`` is how many files of a transfer may be open at once (RLIMIT_NOFILE).
+    """
     digests = {}
     for name in _DIGESTS:
         try:
@@ -60,7 +71,24 @@ def capabilities() -> Dict[str, Any]:
         started = time.perf_counter()
         digest.of(_SAMPLE)
         digests[name] = int(len(_SAMPLE) / max(time.perf_counter() - started, 1e-9))
-    return {"digests": digests, "compressors": ["zlib"] if _zstd() is None else ["zstd", "zlib"]}
+    compressors = ["zlib"] if _zstd() is None else ["zstd", "zlib"]
+    return {"digests": digests, "compressors": compressors, "files": _files()}
+
+
+def _files() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        limit = _PLENTY
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        used = _USED
+    return max(1, (limit - used - _SPARE) // _DESCRIPTORS)
+
+
+def choose_files(ours: Dict[str, Any], theirs: Dict[str, Any]) -> int:
+    """How many files may be open at once at both ends. Raises ProtocolError."""
+    return max(1, int(min(get(ours, "files", int), get(theirs, "files", int))))
 
 
 def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:

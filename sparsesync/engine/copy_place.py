@@ -56,12 +56,12 @@ class CopyPlace(Place):
             old = target.open_old()
             assert old is not None  # it is there, and is not what is written to
             try:
-                attributes.apply(target.fd, attributes.read(old))
+                attributes.apply(target.fd, attributes.of_replaced(old))
             finally:
                 os.close(old)
         carried = spec.attributes
         if carried is not None and self.keep == "mode":
-            os.fchmod(target.fd, carried["mode"])
+            os.fchmod(target.fd, attributes.without_privileges(carried["mode"]))
         elif carried is not None and self.keep == "all":
             attributes.apply(target.fd, carried)
             attributes.apply_times(target.fd, carried)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import stat
+import warnings
 from typing import Callable, Iterator, Optional, Union
 
 from . import attributes
@@ -21,7 +22,7 @@ from .fileio import Target, blame
 from .scan import open_quietly
 
 Path = Union[str, "os.PathLike[str]"]
-Finish = Callable[[int, int], None]
+Finish = Callable[[int, attributes.Attributes], None]
 
 
 def copy_file(
@@ -65,11 +66,18 @@ def copy_file(
                 source, path, reflink=reflink, sparse=sparse, holes=holes, progress=progress, source_path=source_path
             )
             return dst
-        with replacing(path, old, inplace, lambda target: finish(source, target)) as target:
+        carried = attributes.read(source)
+        size = os.fstat(source).st_size
+        with replacing(path, old, inplace, lambda target: finish(target, carried)) as target:
             target.reserving = reserve
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )
+            after = os.fstat(source)
+            if (after.st_size, after.st_mtime_ns) != (size, carried["mtime_ns"]):
+                # As cp(1) has it, it is no error. The times are those from before, so that the next run looks again.
+                what = "{}: it changed while it was copied: the copy is of no one moment".format(source_path)
+                warnings.warn(what, RuntimeWarning, stacklevel=3)
     finally:
         os.close(source)
     return dst
@@ -128,7 +136,7 @@ def replacing(
                 if old is None:
                     os.fchmod(target.fd, 0o666 & ~attributes.umask())
                 elif not inplace:
-                    attributes.apply(target.fd, attributes.read(path))
+                    attributes.apply(target.fd, attributes.of_replaced(path))
                 finish(target.fd)
             target.commit()
     finally:
@@ -159,15 +167,14 @@ def _copy_symlink(src: str, dst: Path, finish: Finish) -> Path:
     return dst
 
 
-def _no_attributes(source: int, target: int) -> None:
+def _no_attributes(target: int, carried: attributes.Attributes) -> None:
     pass
 
 
-def _copy_mode(source: int, target: int) -> None:
-    os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+def _copy_mode(target: int, carried: attributes.Attributes) -> None:
+    os.fchmod(target, attributes.without_privileges(carried["mode"]))
 
 
-def _copy_attributes(source: int, target: int) -> None:
-    carried = attributes.read(source)
+def _copy_attributes(target: int, carried: attributes.Attributes) -> None:
     attributes.apply(target, carried)
     attributes.apply_times(target, carried)

@@ -32,7 +32,8 @@ class Link:
     """A connection by two descriptors, which it owns from now on.
 
     ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
-    written, None for no limit. ``name`` is what messages call the peer.
+    written, None for no limit. ``files``: how many may be open at once at either end, None for no limit. ``name`` is
+    what messages call the peer.
     """
 
     def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
@@ -41,6 +42,7 @@ class Link:
         self.name = name
         self.timeout: Optional[float] = None
         self.pace: Optional[Pace] = None
+        self.files: Optional[int] = None
         self.received = 0
         self.sent = 0
         self._decoder = Decoder(greeting)

@@ -27,7 +27,7 @@ import queue
 import threading
 from collections import deque
 from itertools import islice
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from . import protocol
 from .capabilities import NONE, Compressor, Digest
@@ -58,7 +58,10 @@ JOB = 1 << 20
 
 _JOB_RANGES = 256
 _JOBS_AHEAD = 128
-"""More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them."""
+"""More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them.
+
+Where even so many are not to be had, fewer files are under way: :func:`capabilities.choose_files`.
+"""
 
 _MOST_QUEUED = 32 << 20
 
@@ -104,6 +107,7 @@ class Sender:
         self.reserve = reserve
         self.progress = progress
         self._files: Dict[int, Outgoing] = {}
+        self._open: Set[int] = set()
         self._announced: Deque[Outgoing] = deque()
         self._current: Optional[Tuple[Outgoing, Iterator[_Job]]] = None
         self._jobs: Deque[_Job] = deque()
@@ -227,8 +231,7 @@ class Sender:
             raise ProtocolError("a file is closed that was not sent")
         if self._runs_of is file:
             self._drop()
-        file.over = True
-        file.close()
+        self._done_with(file)
         if self.on_result is not None:
             self.on_result(result)
 
@@ -265,6 +268,8 @@ class Sender:
     def _plan(self) -> None:
         while len(self._jobs) < _JOBS_AHEAD:
             if self._current is None:
+                if self.link.files is not None and len(self._open) >= self.link.files:
+                    return
                 if not self._announced or (self._announced[0].basis is None and not self._announced[0].over):
                     return
                 file = self._announced.popleft()
@@ -275,6 +280,7 @@ class Sender:
                 except (OSError, Leave) as error:
                     self._give_up(file, error)
                     continue
+                self._open.add(file.number)
                 file.guard = self.digest.new()
                 self._current = file, self._cut(file)
             file, jobs = self._current
@@ -444,16 +450,19 @@ class Sender:
                 self._write_ranges(protocol.RESERVE, file, batch)
                 batch = list(islice(ranges, protocol.RANGES))
         file.check(os.fstat(file.fd))
-        file.close()
-        file.over = True
+        self._done_with(file)
         self.link.write(protocol.encode_finish(file.number, file.guard.digest()))
 
     def _give_up(self, file: Outgoing, error: Exception) -> None:
         if self._runs_of is file:
             self._drop()
+        self._done_with(file)
+        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path))
+
+    def _done_with(self, file: Outgoing) -> None:
+        self._open.discard(file.number)
         file.close()
         file.over = True
-        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path))
 
     def _tell(self, count: int) -> None:
         if self.progress is not None:
