@@ -20,6 +20,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
@@ -40,6 +43,8 @@ class Listed(NamedTuple):
 
 # What the dry run is asked with; parse_listing() reads it.
 _FORMAT = "--out-format=%i %l %n//%f"
+_PIECE = 1 << 20
+_LONGEST_SAID = 8192
 _LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
 
@@ -64,6 +69,35 @@ def listing_argv(command: Command) -> list[str]:
     asked += (overruling for name, overruling in _OVERRULED.items() if command.value(name) is not None)
     asked += ["--dry-run", _FORMAT, "--", *command.sources]
     return asked if command.destination is None else [*asked, command.destination]
+
+
+def ask(
+    command: list[str], listing: IO[bytes], stdin: IO[bytes] | None = None, environ: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Run rsync, its output into ``listing``; returns its exit status, and the beginning of what it says of troubles.
+
+    Raises OSError if the listing cannot be written: rsync itself, on a full disk, writes what fits and ends well.
+    """
+    listing.seek(0)
+    listing.truncate()
+    if stdin is not None:
+        stdin.seek(0)
+    with tempfile.TemporaryFile() as said:
+        reads = stdin if stdin is not None else subprocess.DEVNULL
+        process = subprocess.Popen(command, env=environ, stdin=reads, stdout=subprocess.PIPE, stderr=said)
+        assert process.stdout is not None
+        try:
+            with process.stdout:
+                shutil.copyfileobj(process.stdout, listing, _PIECE)
+            listing.flush()
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        said.seek(0)
+        listing.seek(0)
+        return status, said.read(_LONGEST_SAID)
 
 
 def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:

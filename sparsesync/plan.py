@@ -20,7 +20,7 @@ from typing import IO
 from . import rsync
 from .ends import End
 from .engine.place import Space
-from .listing import listing_argv, parse_listing, source_path
+from .listing import ask, listing_argv, parse_listing, source_path
 from .seeding import Seeding, SeedOptions
 from .transfer import Planned, Transfer
 
@@ -150,13 +150,10 @@ def answer(
             asked[-1] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
         if delete and exists:
             asked.insert(asked.index("--"), "--delete")
-        done = subprocess.run(
-            ["rsync", *asked], stdin=subprocess.DEVNULL, stdout=listing, stderr=subprocess.PIPE
-        )
+        status, said = ask(["rsync", *asked], listing)
         # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
-        if done.returncode not in ((0,) if strict else (0, 23, 24, 25)):
-            raise RsyncFailed(done.returncode, f"rsync cannot say what it would do: {_said(done)}")
-        listing.seek(0)
+        if status not in ((0,) if strict else (0, 23, 24, 25)):
+            raise RsyncFailed(status, f"rsync cannot say what it would do: {_said(status, said)}")
         yield listing
 
 
@@ -203,8 +200,8 @@ def check_options(argv: Sequence[str]) -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
     if done.returncode:
-        raise RsyncFailed(done.returncode, _said(done))
+        raise RsyncFailed(done.returncode, _said(done.returncode, done.stderr))
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return (done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"])[0]
+def _said(status: int, said: bytes) -> str:
+    return (said.decode(errors="replace").strip().splitlines() or [f"status {status}"])[0]

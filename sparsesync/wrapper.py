@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,7 +38,7 @@ from . import losses, rsync
 from .engine.claims import HOLES, looks_sparse
 from .engine.fileio import NoSpaceError, blame
 from .engine.protocol import LinkError, LoginError
-from .listing import listing_argv
+from .listing import ask, listing_argv
 from .messages import describe, printable, tell, warn
 from .progress import Bar, data_bar
 from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
@@ -57,11 +56,9 @@ _PARTIAL = 23
 _LISTED = frozenset([0, 23, 24, 25])
 _REFUSED = frozenset([1, 2, 3, 4, 5])
 _SIGNALLED = 20
-_LOGIN_FAILED = 255
+_NO_CONNECTION = frozenset([10, 12, 30, 35, 124, 125, 126, 127, 255])
 _REQUIRED = 4
 """rsync(1), EXIT VALUES. With 23 to 25 some files could not be transferred, and what was listed still holds."""
-
-_LONGEST_SAID = 8192
 
 OLDEST_RSYNC = (3, 1, 0)
 """The first with the --info and --out-format behaviour that the listing relies on."""
@@ -350,23 +347,11 @@ class _Run:
         command, environ = self.shared(["rsync", *listing_argv(self.command)])
         status = 0
         for _ in range(2):
-            listing.seek(0)
-            listing.truncate()
-            if self.spool is not None:
-                self.spool.seek(0)
-            with tempfile.TemporaryFile() as said:
-                asked = subprocess.run(
-                    command,
-                    env=environ,
-                    stdin=self.spool if self.spool is not None else subprocess.DEVNULL,
-                    stdout=listing,
-                    stderr=said,  # the real run meets the same troubles and says them
-                )
-                status = asked.returncode
-                if status == _LOGIN_FAILED:
-                    said.seek(0)
-                    sys.stderr.write(said.read(_LONGEST_SAID).decode(errors="replace"))
-                    raise _EndedError(status, "rsync, asked what it would transfer, could not log in")
+            # What it says of troubles is said again by the real run, which meets the same.
+            status, said = ask(command, listing, self.spool, environ)
+            if self.command.far is not None and status in _NO_CONNECTION:
+                sys.stderr.write(said.decode(errors="backslashreplace"))
+                raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
             if status >= 0 and status != _SIGNALLED:
                 return status
         status = status if status > 0 else 128 - status

@@ -17,6 +17,7 @@ import warnings
 from typing import Callable, Iterator, Optional, Union
 
 from . import attributes
+from .claims import is_view
 from .copy import Progress, check_choices, copy_content
 from .fileio import Target, blame
 from .scan import open_quietly
@@ -74,7 +75,7 @@ def copy_file(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )
             after = os.fstat(source)
-            if (after.st_size, after.st_mtime_ns) != (size, carried["mtime_ns"]):
+            if (after.st_size, after.st_mtime_ns) != (size, carried["mtime_ns"]) and not is_view(source):
                 # As cp(1) has it, it is no error. The times are those from before, so that the next run looks again.
                 what = "{}: it changed while it was copied: the copy is of no one moment".format(source_path)
                 warnings.warn(what, RuntimeWarning, stacklevel=3)

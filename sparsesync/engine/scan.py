@@ -156,7 +156,7 @@ def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
         with os.scandir(directory) as entries:
             yield entries
         return
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with os.scandir(fd) as entries:
             yield entries
