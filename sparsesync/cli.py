@@ -148,6 +148,7 @@ def _add_copy(command: argparse.ArgumentParser) -> None:
         "--sparse", choices=["auto", "always"], default="auto", help="always: make blocks of zeros holes as well"
     )
     command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
+    command.add_argument("--fsync", action="store_true", help="flush each file and then its name to the disk")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=_copy)
 
@@ -335,6 +336,7 @@ def _copy(arguments: argparse.Namespace) -> int:
                         sparse=arguments.sparse,
                         holes=arguments.holes,
                         reserve=arguments.reserve,
+                        fsync=arguments.fsync,
                         progress=advance,
                     )
             except IsADirectoryError as error:

@@ -31,6 +31,7 @@ def copyfile(
     sparse: str = "auto",
     holes: str = "auto",
     reserve: bool = False,
+    fsync: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
@@ -43,8 +44,10 @@ def copyfile(
     turn blocks of zeros into holes). ``holes`` is whether the map that ``src``'s filesystem has of it is believed:
     "auto" (local filesystems that are known are; others after a check, or not at all, and block devices have none),
     "trust", "check" or "read"; what is not believed is read, and its blocks of zeros become holes. What is preallocated
-    and unwritten is a hole; with ``reserve`` it is reserved in ``dst`` too. ``progress`` is called with the bytes done
-    since the last call.
+    and unwritten is a hole; with ``reserve`` it is reserved in ``dst`` too. With ``fsync`` the content is on the disk
+    before ``dst`` is replaced, and the name before the function returns: a power cut leaves the old or the new file
+    (with ``inplace`` also a mixture), and after that the new one. ``progress`` is called with the bytes done since the
+    last call.
 
     One of the two may be ``"host:path"``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and
     ``python`` the Python to use there (by default one is looked for).
@@ -59,7 +62,7 @@ def copyfile(
     """
     return _copy(
         "content", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
     )  # fmt: skip
 
 
@@ -73,6 +76,7 @@ def copy(
     sparse: str = "auto",
     holes: str = "auto",
     reserve: bool = False,
+    fsync: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
@@ -80,7 +84,7 @@ def copy(
     """As :func:`copyfile`, and the mode too; ``dst`` may be a directory. Returns the file made, as shutil.copy."""
     return _copy(
         "mode", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
     )  # fmt: skip
 
 
@@ -94,6 +98,7 @@ def copy2(
     sparse: str = "auto",
     holes: str = "auto",
     reserve: bool = False,
+    fsync: bool = False,
     progress: Progress = None,
     rsh: str | None = None,
     python: str | None = None,
@@ -101,7 +106,7 @@ def copy2(
     """As :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted."""
     return _copy(
         "all", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, progress=progress,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
     )  # fmt: skip
 
 
@@ -145,6 +150,7 @@ class Copies:
         sparse: str = "auto",
         holes: str = "auto",
         reserve: bool = False,
+        fsync: bool = False,
         progress: Progress = None,
     ) -> Path:
         from .transfer import Planned, Settings, check_space
@@ -171,7 +177,7 @@ class Copies:
         try:
             size, room = transfer.measure(path)
             plan = Planned(name, path, size, room, room=room)
-            made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace)
+            made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace, fsync=fsync)
             transfer.expect([plan])
             check_space(transfer)
             transfer.run(iter([plan]), results.append, progress)

@@ -18,6 +18,8 @@ import os
 import stat
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
+from .fileio import flush_directory
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -25,12 +27,12 @@ _MOST_LINKS = 40
 """Symlinks in one path, as the kernel counts them: path_resolution(7)."""
 
 
-def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None) -> int:
+def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None, fsync: bool = False) -> int:
     """Open the directory ``path`` below the directory ``root`` without following any symlink.
 
     A missing directory is made with the mode that ``create`` gives for its path (relative to
-    the root), if ``create`` is given. Returns a new descriptor. Raises OSError; ELOOP or ENOTDIR
-    where a component is a symlink or not a directory.
+    the root), if ``create`` is given; with ``fsync`` it is on the disk then. Returns a new
+    descriptor. Raises OSError; ELOOP or ENOTDIR where a component is a symlink or not a directory.
     """
     fd = os.dup(root)
     done = ""
@@ -48,6 +50,8 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
                 if create is None:
                     raise
                 os.mkdir(part, create(done), dir_fd=fd)
+                if fsync:
+                    flush_directory(fd, done)
                 below = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         except OSError as error:
             error.filename = done

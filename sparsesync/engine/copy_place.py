@@ -22,7 +22,16 @@ class CopyPlace(Place):
     """
 
     def __init__(
-        self, path: str, name: str, *, into: bool, keep: str, inplace: bool, resume: bool, preallocate: bool = False
+        self,
+        path: str,
+        name: str,
+        *,
+        into: bool,
+        keep: str,
+        inplace: bool,
+        resume: bool,
+        preallocate: bool = False,
+        fsync: bool = False
     ) -> None:
         if into and os.path.isdir(path):
             path = os.path.join(path, name)
@@ -32,7 +41,7 @@ class CopyPlace(Place):
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, base = os.path.split(target)
-        super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate)
+        super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate, fsync=fsync)
         self.file = path
         self.keep = keep
 
@@ -65,4 +74,4 @@ class CopyPlace(Place):
         elif carried is not None and self.keep == "all":
             attributes.apply(target.fd, carried)
             attributes.apply_times(target.fd, carried)
-        target.commit()
+        target.commit(fsync=self.fsync)

@@ -19,7 +19,7 @@ from typing import Callable, Iterator, Optional, Union
 from . import attributes
 from .claims import is_view
 from .copy import Progress, check_choices, copy_content
-from .fileio import Target, blame
+from .fileio import Target, blame, flush_directory
 from .scan import open_quietly
 
 Path = Union[str, "os.PathLike[str]"]
@@ -37,6 +37,7 @@ def copy_file(
     sparse: str = "auto",
     holes: str = "auto",
     reserve: bool = False,
+    fsync: bool = False,
     progress: Progress = None
 ) -> Path:
     """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
@@ -50,7 +51,7 @@ def copy_file(
     check_choices(sparse, reflink, inplace, holes)
     source_path = os.fspath(src)
     if not follow_symlinks and os.path.islink(source_path):
-        return _copy_symlink(source_path, dst, finish)
+        return _copy_symlink(source_path, dst, finish, fsync)
     path = os.fspath(dst)
     source = open_source(source_path)
     try:
@@ -64,12 +65,13 @@ def copy_file(
             from .device import write_device
 
             write_device(
-                source, path, reflink=reflink, sparse=sparse, holes=holes, progress=progress, source_path=source_path
-            )
+                source, path, reflink=reflink, sparse=sparse, holes=holes, fsync=fsync, progress=progress,
+                source_path=source_path
+            )  # fmt: skip
             return dst
         carried = attributes.read(source)
         size = os.fstat(source).st_size
-        with replacing(path, old, inplace, lambda target: finish(target, carried)) as target:
+        with replacing(path, old, inplace, lambda target: finish(target, carried), fsync) as target:
             target.reserving = reserve
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
@@ -119,17 +121,19 @@ def replacing(
     old: Optional[os.stat_result],
     inplace: bool = False,
     finish: Callable[[int], None] = lambda target: None,
+    fsync: bool = False,
 ) -> Iterator[Target]:
     """The file to write what is to be at ``path``, a regular file (``old`` is its stat) or none; then it is put there.
 
     With the owner, mode and extended attributes of the old file, a new one as the umask has it; ``finish`` may
-    then change them, given a descriptor. Left by an exception nothing is changed, unless ``inplace``. Raises
-    IsADirectoryError, shutil.SpecialFileError, OSError; also where a rename would get past what forbids writing.
+    then change them, given a descriptor. With ``fsync`` it is on the disk then, and its name too. Left by an exception
+    nothing is changed, unless ``inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a
+    rename would get past what forbids writing, and with ``fsync`` where the directory may not be read.
     """
     if old is not None:
         _check_replaceable(path, old)
     path = os.path.realpath(path) if os.path.islink(path) else path
-    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = _open_directory(path, fsync)
     try:
         with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
             yield target
@@ -139,9 +143,15 @@ def replacing(
                 elif not inplace:
                     attributes.apply(target.fd, attributes.of_replaced(path))
                 finish(target.fd)
-            target.commit()
+            target.commit(fsync=fsync)
     finally:
         os.close(directory)
+
+
+def _open_directory(path: str, fsync: bool) -> int:
+    # Only what may be read can be flushed, and to write into a directory one need not be able to read it.
+    access = os.O_RDONLY if fsync else os.O_PATH
+    return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _check_replaceable(path: str, old: os.stat_result) -> None:
@@ -156,7 +166,18 @@ def _check_replaceable(path: str, old: os.stat_result) -> None:
             raise
 
 
-def _copy_symlink(src: str, dst: Path, finish: Finish) -> Path:
+def _copy_symlink(src: str, dst: Path, finish: Finish, fsync: bool) -> Path:
+    directory = _open_directory(os.fspath(dst), fsync)
+    try:
+        _make_symlink(src, dst, finish)
+        if fsync:
+            flush_directory(directory, os.fspath(dst))
+    finally:
+        os.close(directory)
+    return dst
+
+
+def _make_symlink(src: str, dst: Path, finish: Finish) -> None:
     os.symlink(os.readlink(src), dst)
     if finish is _copy_attributes:
         import shutil
@@ -165,7 +186,6 @@ def _copy_symlink(src: str, dst: Path, finish: Finish) -> Path:
         with contextlib.suppress(PermissionError):  # ownership where permitted
             os.lchown(dst, st.st_uid, st.st_gid)
         shutil.copystat(src, dst, follow_symlinks=False)
-    return dst
 
 
 def _no_attributes(target: int, carried: attributes.Attributes) -> None:

@@ -34,6 +34,7 @@ def write_device(
     sparse: str = "auto",
     reflink: str = "auto",
     holes: str = "auto",
+    fsync: bool = False,
     progress: Progress = None,
     source_path: str = "source"
 ) -> int:
@@ -61,6 +62,8 @@ def write_device(
             if progress is not None:
                 progress(len(data))
         device.zero(end, end if view else size)
+        if fsync:
+            device.flush()
     finally:
         os.close(device.fd)
     if file_size(source) < size:
@@ -97,6 +100,15 @@ class _Device:
                 return
             while data:
                 data = data[os.write(self.fd, data) :]
+
+    def flush(self) -> None:
+        """Have all that was written on the disk; a device that is none has nothing to flush."""
+        with blame(self.path):
+            try:
+                os.fsync(self.fd)
+            except OSError as error:
+                if error.errno != errno.EINVAL or self.room is not None:
+                    raise
 
     def zero(self, start: int, end: int) -> None:
         """Make a range read as zeros that begins where the last write ended."""

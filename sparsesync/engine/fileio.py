@@ -249,6 +249,42 @@ def _is_only_ours(fd: int, directory: int) -> bool:
     return True
 
 
+def flush_directory(directory: int, path: str) -> None:
+    """Have the names in a directory that is open for reading on the disk; ``path`` is what has just got its name there.
+
+    Where the filesystem does not flush a directory, all of it is flushed, and a warning tells, since what
+    that is worth is the filesystem's affair. Raises OSError as fsync(2).
+    """
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        warnings.warn(
+            "{}: its filesystem does not flush directories (fsync): a power cut may undo the name".format(path),
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        flush_filesystem(directory)
+
+
+def flush_filesystem(fd: int) -> None:
+    """Have all that was written to an open file's filesystem on its disk: syncfs(2).
+
+    Raises OSError if something could not be written, where the kernel says so (Linux 5.8).
+    """
+    try:
+        import ctypes
+
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (ImportError, AttributeError):
+        os.sync()
+        return
+    if syncfs(fd):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 _Target = TypeVar("_Target", bound="Target")
 
 
@@ -266,8 +302,8 @@ class Target:
     """A file being written: a temporary beside ``name``, or ``name`` itself (``inplace``).
 
     A context manager: left without :meth:`commit`, the temporary is removed and nothing has
-    changed. ``directory`` is a descriptor that stays the caller's; ``path`` is what
-    messages call the file.
+    changed. ``directory`` is a descriptor that stays the caller's, open for reading if the name is to be flushed
+    (:meth:`commit`); ``path`` is what messages call the file.
 
     ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
     run that broke off left there is taken up again (``resumed``: it has content already), and is left there once
@@ -494,7 +530,11 @@ class Target:
         os.ftruncate(self.fd, size)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
-        """Set mode and modification time, if given, and let the new content take the name."""
+        """Set mode and modification time, if given, and let the new content take the name.
+
+        With ``fsync`` the content is on the disk before the name is given, and the name when this returns. If the
+        content cannot be flushed, nothing has the name.
+        """
         with blame(self.path, instead=True):
             if self._partial is not None:
                 copy_on_write_by_block(self.fd, False)
@@ -509,3 +549,5 @@ class Target:
                     self._temporary, self.name, src_dir_fd=self._temporary_directory, dst_dir_fd=self.directory
                 )
                 self._temporary = None
+                if fsync:
+                    flush_directory(self.directory, self.path)

@@ -27,7 +27,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 from .attributes import umask
 from .beneath import open_beneath, open_trusted
 from .claims import allocated
-from .fileio import Target, free_space, hidden_name, is_ours_alone
+from .fileio import Target, flush_directory, free_space, hidden_name, is_ours_alone
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -136,9 +136,7 @@ class Place:
             # rsync makes the last component only, so a missing parent is an error it has to report.
             if make is None:
                 raise
-            if mkpath:
-                os.makedirs(os.path.dirname(path.rstrip("/")) or ".", exist_ok=True)
-            os.mkdir(path, make & 0o777)
+            _make_directory(path, make & 0o777, mkpath, fsync)
             self._root = open_trusted(path)
 
     def close(self) -> None:
@@ -249,7 +247,7 @@ class Place:
             return made | stat.S_IRWXU
 
         try:
-            return open_beneath(self._root, parent, mode)
+            return open_beneath(self._root, parent, mode, self.fsync)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Leave("{} at the destination is not a directory".format(error.filename)) from None
@@ -369,6 +367,20 @@ class Placed(Target):
                 with contextlib.suppress(OSError):  # something is in it
                     os.rmdir(self._emptied, dir_fd=self.directory)
             os.close(self.directory)
+
+
+def _make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
+    above = os.path.dirname(path.rstrip("/")) or "."
+    if parents and not os.path.isdir(above):
+        with contextlib.suppress(FileExistsError):  # made meanwhile
+            _make_directory(above, 0o777, True, fsync)
+    os.mkdir(path, mode)
+    if fsync:
+        holder = open_trusted(above)
+        try:
+            flush_directory(holder, path)
+        finally:
+            os.close(holder)
 
 
 def reason(error: Exception, name: str) -> str:
