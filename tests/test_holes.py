@@ -247,6 +247,20 @@ def test_a_sample_is_small(lying: Lying, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("number", ERRORS[1:])
+def test_what_lseek_fails_for_is_read(number: int, on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sparse_file(on("tmpfs") / "f", 2 * MIB, [(0, BLOCK), (MIB, BLOCK)])
+    real = os.lseek
+
+    def lseek(fd: int, offset: int, whence: int) -> int:
+        if whence == os.SEEK_HOLE and offset >= MIB:
+            raise OSError(number, os.strerror(number))
+        return real(fd, offset, whence)
+
+    monkeypatch.setattr(os, "lseek", lseek)
+    assert with_fd(path, lambda fd: list(extents(fd, holes="trust"))) == [(0, BLOCK), (MIB, BLOCK)]
+
+
+@pytest.mark.parametrize("number", ERRORS[1:])
 def test_an_error_means_data(lying: Lying, number: int) -> None:
     (lying.below / "f").write_bytes(b"x" * MIB)
     lie(lying.below / "f", errno=number)

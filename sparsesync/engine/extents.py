@@ -132,11 +132,12 @@ def has_data(fd: int, offset: int, length: int) -> bool:
     """Whether there may be any data in a range of an open file that is written to. Reads nothing."""
     if not knows_holes(fd):
         return length > 0
-    return next(_sought(fd, offset, min(offset + length, file_size(fd))), None) is not None
+    end = min(offset + length, file_size(fd))
+    return next(_sought(fd, offset, end, reads=False), None) is not None
 
 
-def _sought(fd: int, start: int, end: int) -> Iterator[Extent]:
-    """The data in a range by lseek(2) alone."""
+def _sought(fd: int, start: int, end: int, reads: bool = True) -> Iterator[Extent]:
+    """The data in a range by lseek(2) alone; what that fails for is read, or else all data."""
     lseek, seek_data, seek_hole = os.lseek, os.SEEK_DATA, os.SEEK_HOLE
     position = start
     try:
@@ -154,7 +155,8 @@ def _sought(fd: int, start: int, end: int) -> Iterator[Extent]:
     except OSError as error:
         if error.errno == errno.ENXIO and _has_no_data(fd, position):
             return
-    yield position, end - position
+    for extent in nonzero(fd, position, end - position) if reads else [(position, end - position)]:
+        yield extent
 
 
 def _has_no_data(fd: int, offset: int) -> bool:
