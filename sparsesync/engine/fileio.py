@@ -323,6 +323,7 @@ class Target:
         self.resumed = False
         self.keep = False
         self.reserving = False
+        self.committed = False
         self.fd = -1
         self._partial = partial
         self._temporary: Optional[str] = None
@@ -551,3 +552,4 @@ class Target:
                 self._temporary = None
                 if fsync:
                     flush_directory(self.directory, self.path)
+            self.committed = True

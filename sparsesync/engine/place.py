@@ -33,6 +33,8 @@ PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
 
 _PRIVATE = 0o600
+_UNFINISHED = 7 * 86400 * 10**9
+"""How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
 
 
 class Leave(Exception):
@@ -207,6 +209,7 @@ class Place:
             emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
             target = Placed(directory, base, name, partial, emptied, old, mode)
             target.reserving = self.preallocate
+            target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
             return target
         except BaseException:
             os.close(directory)
@@ -343,6 +346,7 @@ class Placed(Target):
         super().__init__(directory, name, path, inplace=mode is None, partial=partial)
         self.old = old
         self.mode = mode
+        self.unfinished_ns = 0
         self._emptied = emptied
 
     def open_old(self) -> Optional[int]:
@@ -359,6 +363,7 @@ class Placed(Target):
         if self._closed:
             return
         try:
+            self._show_unfinished()
             super().close()
         finally:
             if self._partial is not None:
@@ -367,6 +372,20 @@ class Placed(Target):
                 with contextlib.suppress(OSError):  # something is in it
                     os.rmdir(self._emptied, dir_fd=self.directory)
             os.close(self.directory)
+
+    def _show_unfinished(self) -> None:
+        """Give a file that was written to in place and not finished a time by which rsync will look at it again.
+
+        Its size may be the source's already, and the time of the writing that of a source that changed within the same
+        second, for rsync compares no more; or --update takes it for the newer one.
+        """
+        if self.old is None or not self.inplace or self.fd < 0 or self.committed:
+            return
+        st = os.fstat(self.fd)
+        if (st.st_mtime_ns, st.st_size) != (self.old.st_mtime_ns, self.old.st_size):
+            # Whatever ends the copying is what is to be told, not that this failed too.
+            with contextlib.suppress(OSError):
+                os.utime(self.fd, ns=(st.st_atime_ns, self.unfinished_ns))
 
 
 def _make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
+from sparsesync.engine.outgoing import Outgoing
 from tests.filesystems import filesystem, need
 
 KIB = 1024
@@ -580,3 +581,31 @@ def test_bwlimit_is_obeyed_on_one_machine(tree: Path, monkeypatch: pytest.Monkey
     result = sparsesync.sync(f"{tree}/src/a/", f"{tree}/dst/", ["-a", "--bwlimit=1m"])
     assert result.bytes > 20 * MIB
     assert sum(pauses) > result.bytes / MIB / 2
+
+
+@pytest.mark.parametrize("options", [[], ["--update"]])
+def test_what_was_not_finished_in_place_is_brought_by_rsync(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that changes in the second in which its copy is written: rsync would take the two for the same."""
+    source, target = tmp_path / "src", tmp_path / "dst"
+    for directory, seed, when in ((source, 1, OLD), (target, 2, OLD - 1000)):
+        directory.mkdir()
+        sparse(directory / "disk", seed=seed)
+        os.utime(directory / "disk", (when, when))
+    real = Outgoing.check
+
+    def check(file: Outgoing, st: os.stat_result, *when: str) -> None:
+        if not when:  # it has been written
+            with open(source / "disk", "r+b") as changed:
+                changed.write(b"changed")
+            moment = os.stat(target / "disk").st_mtime - (5 if options else 0)
+            os.utime(source / "disk", (moment, moment))
+            st = os.stat(source / "disk")
+        real(file, st, *when)
+
+    monkeypatch.setattr(Outgoing, "check", check)
+    result = sparsesync.sync(f"{source}/", f"{target}/", ["-a", "--inplace", *options])
+    assert result.left == [("disk", "it changed while it was copied")]
+    assert result.status == 0
+    assert (target / "disk").read_bytes() == (source / "disk").read_bytes()
