@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_
 
 from .ends import Range, Scanned
 from .engine.ask import QUESTIONS
+from .engine.fields import (
+    LONGEST_TEXT,
+    NAME,
+    SIZE,
+    STAT,
+    Check,
+    digits,
+    flag,
+    get,
+    integer,
+    listed,
+    maybe,
+    name,
+    one_of,
+    row,
+    text,
+)
 from .engine.manifest import DIGEST, Event, Reader
 from .engine.presets import Place
-from .engine.protocol import ProtocolError, get, get_name, get_size, is_name
+from .engine.protocol import ProtocolError
 from .engine.scan import OnError, Sparse
+from .ssh import named
 
 if TYPE_CHECKING:
     from .engine.bmap import Run
@@ -40,44 +58,44 @@ class There:
             for item in self.agent.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
                 if not item:
                     return
-                found, stat = get_name(item, "path"), get(item, "stat", list)
-                size, allocated, data, count = (get_size(item, key) for key in ("size", "allocated", "data", "extents"))
+                found, stat = get(item, "path", NAME), get(item, "stat", STAT)
+                size, allocated, data, count = [get(item, key, SIZE) for key in _SIZES]
                 if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
                     raise ProtocolError("a file is not below the path that was scanned")
-                if len(stat) != 10 or any(type(part) is not int or part.bit_length() > 64 for part in stat):
-                    raise ProtocolError("a file's stat is none")
                 st = os.stat_result(stat, {"st_blocks": allocated // 512})
                 yield Scanned(Sparse(found, size, allocated, st), data, count)
 
     @contextlib.contextmanager
     def layers(self, path: str, holes: str) -> Iterator[tuple[int, Iterator[Layer]]]:
-        size, parts = self._mapped([int, int, bool], "layers", path=path, holes=holes)
+        size, parts = self._mapped(row(SIZE, SIZE, flag), "layers", path=path, holes=holes)
         yield size, self._ordered(parts, size, _extent)
 
     @contextlib.contextmanager
     def checksums(self, path: str, block: int, holes: str) -> Iterator[tuple[int, Iterator[Run]]]:
-        size, parts = self._mapped([int, int, str], "checksums", path=path, block=block, holes=holes)
+        size, parts = self._mapped(row(SIZE, SIZE, digits(32)), "checksums", path=path, block=block, holes=holes)
         yield size, self._ordered(parts, -(-size // block), _run)
 
     def preset(self, preset: str, source: str) -> list[Place]:
         with self._naming():
-            places = get(self.agent.call("preset", preset=preset, sources=[source]), "places", list)
-            for place in places:
-                if type(place) is not list or [type(part) for part in place] != [str] * len(Place._fields):
-                    raise ProtocolError("a place of a preset that is none")
-                if place[0] != source or not is_name(place[1]) or not re.fullmatch("[a-z/*]*", place[2]):
-                    raise ProtocolError("a place that no preset has")
+            answer = self.agent.call("preset", preset=preset, sources=[source])
+            places = get(answer, "places", listed(row(one_of(source), NAME, text(40), text(200))))
+            if not all(re.fullmatch("[a-z/*]*", place[2]) for place in places):
+                raise ProtocolError("a place that no preset has")
         return [Place(*place) for place in places]
 
     def directory(self) -> str:
         with self._naming():
-            return get_name(self.agent.call("directory"), "path")
+            return str(get(self.agent.call("directory"), "path", NAME))
 
     def ask(self, question: str, **arguments: Any) -> Any:
         room = import_module(QUESTIONS[question], "sparsesync.engine")
         kind = get_type_hints(getattr(room, question))["return"]
         with self._naming():
-            return _answer(kind, get(self.agent.call("ask", question=question, arguments=arguments), "answer", list))
+            value = self.agent.call("ask", question=question, arguments=arguments)
+            answer = _answer(kind, value.get("answer"))
+            if question in _SENSE and not _SENSE[question](answer, arguments):
+                raise ProtocolError("an answer that makes no sense")
+            return answer
 
     @contextlib.contextmanager
     def locked(self, path: str, parents: bool) -> Iterator[None]:
@@ -86,12 +104,10 @@ class There:
 
     def contents(self, parts: list[Range], full: bool) -> list[list[Any]]:
         with self._naming():
-            found = get(self.agent.call("contents", parts=parts, full=full), "digests", list)
+            answer = self.agent.call("contents", parts=parts, full=full)
+            found = get(answer, "digests", listed(row(SIZE, SIZE, digits(DIGEST), SIZE)))
             if len(found) != len(parts):
                 raise ProtocolError("digests are missing")
-            for each in found:
-                if type(each) is not list or [type(part) for part in each] != [int, int, str, int]:
-                    raise ProtocolError("a digest that is none")
         return list(found)
 
     def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]:
@@ -109,8 +125,8 @@ class There:
                 if "events" in item:
                     yield from reader.item(item)
                 else:
-                    tally.read += get_size(item, "read")
-                    tally.believed += get_size(item, "believed")
+                    tally.read += get(item, "read", SIZE)
+                    tally.believed += get(item, "believed", SIZE)
             reader.ended()
 
     def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
@@ -128,26 +144,23 @@ class There:
             for _, _, length in ranges:
                 before = troubles
                 item = next(items, {})
-                text = get(item, "digests", str, optional=True)
-                if text is None and troubles == before:
+                found = get(item, "digests", maybe(digits(-(-length // block) * DIGEST)))
+                if troubles - before != (found is None):
                     raise ProtocolError("digests are missing")
-                yield None if text is None else _unhex(text, -(-length // block) * DIGEST)
+                yield None if found is None else bytes.fromhex(found)
             if next(items, {}):
                 raise ProtocolError("more digests than were asked for")
 
-    def _mapped(self, types: list[type], op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
+    def _mapped(self, check: Check, op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
         """The size of a file, and the parts of it that an operation lists."""
         items = self.agent.items(op, **arguments)
 
         def parts() -> Iterator[Any]:
             for item in items:
-                for part in get(item, "parts", list) if item else []:
-                    if type(part) is not list or [type(field) for field in part] != types:
-                        raise ProtocolError("a part of a file that is none")
-                    yield part
+                yield from get(item, "parts", listed(check)) if item else []
 
         with self._naming():
-            return get_size(next(items), "size"), parts()
+            return get(next(items), "size", SIZE), parts()
 
     def _ordered(self, parts: Iterator[Any], limit: int, span: Callable[[Any], tuple[int, int]]) -> Iterator[Any]:
         """The parts as tuples. Raises ProtocolError unless each begins where there is room and ends by the limit."""
@@ -160,13 +173,31 @@ class There:
                 end = stop
                 yield tuple(part)
 
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Name the host in what is said of its answers."""
-        try:
-            yield
-        except ProtocolError as error:
-            raise ProtocolError(f"{self.agent.host}: {error}") from None
+    def _naming(self) -> contextlib.AbstractContextManager[None]:
+        return named(self.agent.host)
+
+
+_SIZES = ("size", "allocated", "data", "extents")
+
+_ANSWERED: dict[Any, Check] = {int: integer(-(1 << 63), (1 << 64) - 1), str: name(LONGEST_TEXT), bool: flag}
+"""What the parts of an answer may be, whatever they are for."""
+
+_LETTER = one_of("", "?", *"-dlbcpsDPw")
+_SENSE: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "host": lambda host, _: host.rsync is None or bool(re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", host.rsync)),
+    "identity": lambda identity, _: len(identity.numbers) == 2,
+    "in_use": lambda used, _: all(each.how in ("loop", "swap", "writing", "overlay") for each in used.found),
+    "probe": lambda probe, _: _LETTER(probe.kind),
+    "sizes": lambda sizes, asked: (
+        len(sizes.found) == len(asked["paths"]) and all(pair is None or len(pair) == 2 for pair in sizes.found)
+    ),
+    "sparse": lambda sparse, asked: len(sparse.found) == len(asked["paths"]),
+    "suggested": lambda suggested, _: suggested.preset in ("system", "docker", "none"),
+    "survey": lambda survey, _: (
+        _LETTER(survey.kind) and all(len(pair) == 2 for pair in [*survey.mounts, *survey.clashes])
+    ),
+}
+"""Whether an answer of the right type makes sense, given what was asked."""
 
 
 def _answer(kind: Any, value: Any) -> Any:
@@ -181,7 +212,7 @@ def _answer(kind: Any, value: Any) -> Any:
         return [_answer(inner[0], each) for each in value]
     if type(None) in inner:
         return None if value is None else _answer(inner[0], value)
-    if type(value) is not kind:
+    if kind not in _ANSWERED or not _ANSWERED[kind](value):
         raise ProtocolError("an answer that is none")
     return value
 
@@ -191,11 +222,4 @@ def _extent(part: list[Any]) -> tuple[int, int]:
 
 
 def _run(part: list[Any]) -> tuple[int, int]:
-    _unhex(part[2], 32)
     return part[0], part[1] + 1
-
-
-def _unhex(text: str, size: int) -> bytes:
-    if len(text) != 2 * size or not re.fullmatch("[0-9a-f]*", text):
-        raise ProtocolError("a digest that is none")
-    return bytes.fromhex(text)

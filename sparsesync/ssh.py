@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 
 from .engine import protocol
 from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
+from .engine.fields import get, integer, maybe, text
 from .engine.link import Link, peer_error, unexpected
-from .engine.protocol import LinkError, LoginError, ProtocolError, get
+from .engine.protocol import Frame, LinkError, LoginError, ProtocolError
 
 
 class Shell(NamedTuple):
@@ -44,11 +45,24 @@ class Shell(NamedTuple):
     python: str | None = None
 
 
+@contextlib.contextmanager
+def named(host: str) -> Iterator[None]:
+    """Name the host in what is wrong with what it says."""
+    try:
+        yield
+    except ProtocolError as error:
+        said = str(error)
+        raise ProtocolError(said if said.startswith(f"{host}: ") else f"{host}: {said}") from None
+
+
 _ALIVE = 15
 """Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
 
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
 _OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
+_AT_ONCE = frozenset(["stat", "space", "directory", "place", "copy_place", "lock"])
+"""Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
+
 _NO_PYTHON = 86
 """The exit status of our script where it finds no Python."""
 
@@ -127,8 +141,11 @@ class Agent:
     def greet(self, digest: Digest | None = None) -> None:
         """Send the program and agree on a digest, unless one is given. Raises LinkError with what is wrong there."""
         try:
-            self.link.write(_program())
-            frame = self.link.read()
+            with self.link.at_once():
+                self.link.write(_program())
+            # A login shell that echoes what it reads, or says something now and then, is no agent.
+            with self.link.at_once():
+                frame = self.link.read()
         except LinkError as error:
             self.link.close()  # an agent that is there after all would be waited for
             status = self._status()
@@ -138,12 +155,18 @@ class Agent:
             if status == 255:
                 raise LoginError(f"{self.host}: ssh could not log in") from None
             raise LinkError(f"{self.host}: no agent could be started: {error}") from None
+        with named(self.host):
+            self._agree(frame, digest)
+
+    def _agree(self, frame: Frame, digest: Digest | None) -> None:
         if frame.kind != protocol.HELLO:
             raise unexpected(frame)
         theirs, ours = frame.json(), capabilities()
-        version = get(theirs, "protocol", int)
+        version = get(theirs, "protocol", integer(0, 1 << 31))
         if version != protocol.VERSION:
-            raise ProtocolError(f"{self.host}: speaks version {version} of the protocol, not {protocol.VERSION}")
+            raise ProtocolError(f"speaks version {version} of the protocol, not {protocol.VERSION}")
+        get(theirs, "python", maybe(text(100)))
+        choose_compressor(ours, theirs, None)  # what it has of them is checked before it is needed
         self.digest = digest or Digest(choose_digest(ours, theirs), secrets.token_bytes(16))
         self.compressors = {"ours": ours, "theirs": theirs}
         self.link.files = choose_files(ours, theirs)
@@ -184,24 +207,31 @@ class Agent:
         self.start(op, **arguments)
         self._busy = True
         while True:
-            frame = self.link.read()
-            value = frame.json()
-            self._busy = frame.kind not in (protocol.FAIL, protocol.DONE)
-            if frame.kind in (protocol.FAIL, protocol.TROUBLE):
-                error = self._named(peer_error(value))
-                if frame.kind == protocol.FAIL or on_trouble is None:
+            kind, value = self._answer()
+            self._busy = kind not in (protocol.FAIL, protocol.DONE)
+            if isinstance(value, Exception):
+                error = self._named(value)
+                if kind == protocol.FAIL or on_trouble is None:
                     raise error
                 on_trouble(error)
-            elif frame.kind in (protocol.ITEM, protocol.DONE):
-                yield value
-                if frame.kind == protocol.DONE:
-                    return
-            else:
-                raise unexpected(frame)
+                continue
+            yield value
+            if kind == protocol.DONE:
+                return
+
+    def _answer(self) -> tuple[int, dict[str, Any] | Exception]:
+        with named(self.host):
+            frame = self.link.read()
+            if frame.kind in (protocol.FAIL, protocol.TROUBLE):
+                return frame.kind, peer_error(frame.json())
+            if frame.kind in (protocol.ITEM, protocol.DONE):
+                return frame.kind, frame.json()
+            raise unexpected(frame)
 
     def call(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Call an operation that has a result and no items."""
-        result = next(self.items(op, **arguments))
+        with self.link.at_once() if op in _AT_ONCE else contextlib.nullcontext():
+            result = next(self.items(op, **arguments))
         if self._busy:
             raise ProtocolError(f"{self.host}: an operation without items has some")
         return result

@@ -12,18 +12,23 @@ from typing import Any
 
 from .engine.capabilities import Compressor
 from .engine.copy_place import CopyPlace
+from .engine.fields import MODE, NAME, SIZE, TIME, flag, get, integer, listed, maybe, row
 from .engine.outgoing import outgoing
 from .engine.pace import Pace
 from .engine.place import Space
-from .engine.protocol import ProtocolError, get, get_name, get_size
+from .engine.protocol import LARGEST, ProtocolError
 from .engine.receive import Receiver
 from .engine.scan import Looked
 from .engine.send import Sender
 from .progress import Advance
-from .ssh import Agent
+from .ssh import Agent, named
 from .transfer import DestinationHere, OnResult, Planned, Settings, SourceHere
 
 _BATCH = 256 * 1024
+
+_LOOKED = row(SIZE, SIZE, SIZE, TIME, flag, SIZE, SIZE)
+_GROWTH = integer(-LARGEST, LARGEST)
+"""Bytes that are needed; fewer than none where what is replaced takes more."""
 
 
 class Push(SourceHere):
@@ -43,9 +48,8 @@ class Push(SourceHere):
     def open_copy(self, path: str, name: str, **options: Any) -> str:
         """Open the destination of a copy; returns the path of the file it will be. Raises OSError."""
         preallocate = self.settings.preallocate
-        return get_name(
-            self.agent.call("copy_place", path=path, name=name, preallocate=preallocate, **options), "path"
-        )
+        answer = self.agent.call("copy_place", path=path, name=name, preallocate=preallocate, **options)
+        return str(get(answer, "path", NAME))
 
     def measure(self, path: str) -> tuple[int, int]:
         """Size of a file, and what it will take; bytes. Raises OSError."""
@@ -58,10 +62,7 @@ class Push(SourceHere):
             self.agent.call("expect", needs=batch)
 
     def space(self) -> list[Space]:
-        found = get(self.agent.call("space"), "space", list)
-        for each in found:
-            if type(each) is not list or [type(part) for part in each] != [int, int, str]:
-                raise ProtocolError(f"{self.agent.host}: space that is none")
+        found = get(self.agent.call("space"), "space", listed(row(_GROWTH, SIZE, NAME)))
         return [Space(needed, free, f"{self.agent.host}:{path}") for needed, free, path in found]
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
@@ -76,7 +77,8 @@ class Push(SourceHere):
             link, self.agent.digest, on_result, compressor=squeeze, sparse=sparse, reserve=settings.preallocate,
             progress=progress,
         )  # fmt: skip
-        sender.send(self.outgoing(planned, on_result))
+        with named(self.agent.host):
+            sender.send(self.outgoing(planned, on_result))
         link.pace = None
 
     def touch(self, names: Sequence[str]) -> None:
@@ -103,16 +105,10 @@ class Pull(DestinationHere):
                 "look", files=batch, follow=settings.follow, listed=settings.listed, holes=settings.holes,
                 reserved=settings.preallocate,
             )  # fmt: skip
-            found = get(answer, "found", list)
+            found = get(answer, "found", listed(maybe(_LOOKED)))
             if len(found) != len(batch):
                 raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
-            for each in found:
-                if each is None:
-                    yield None
-                elif type(each) is list and [type(part) for part in each] == [int, int, int, int, bool, int, int]:
-                    yield Looked(*each)
-                else:
-                    raise ProtocolError(f"{self.agent.host}: sizes that are none")
+            yield from (None if each is None else Looked(*each) for each in found)
 
     def source_mode(self, path: str) -> int | None:
         return _far_mode(self.agent, path)[0]
@@ -128,7 +124,7 @@ class Pull(DestinationHere):
         """Size of a file, and what it will take; bytes. Raises OSError."""
         settings = self.settings
         found = self.agent.call("measure", path=path, holes=settings.holes, reserve=settings.preallocate)
-        return get_size(found, "size"), get_size(found, "data")
+        return get(found, "size", SIZE), get(found, "data", SIZE)
 
     def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
         settings, agent = self.settings, self.agent
@@ -146,12 +142,13 @@ class Pull(DestinationHere):
             reserve=settings.preallocate,
         )
         receiver = Receiver(agent.link, agent.digest, self._at(), on_result, progress)
-        receiver.run((file.source, file.name) for file in planned)
+        with named(agent.host):
+            receiver.run((file.source, file.name) for file in planned)
 
 
 def _far_mode(agent: Agent, path: str) -> tuple[int | None, bool]:
     found = agent.call("stat", path=path)
-    return get(found, "mode", int, optional=True), get(found, "exists", bool)
+    return get(found, "mode", maybe(MODE)), get(found, "exists", flag)
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

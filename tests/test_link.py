@@ -18,7 +18,7 @@ from sparsesync.engine.pace import Pace
 from sparsesync.engine.protocol import Frame, LinkError, ProtocolError
 from tests.transfers import Peer, against
 
-HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None}
+HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None, "files": 100}
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def served(script: Any) -> list[Exception]:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"protocol": 1}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3}, {"salt": "x"}, {"salt": None},
+    [{"protocol": 1}, {"files": 0}, {"files": None}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3}, {"salt": "x"}, {"salt": None},
      {"timeout": "soon"}, {"timeout": -1}, {"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")},
      {"timeout": True}],
     ids=str,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsesync.engine import protocol
+from sparsesync.engine import fields, protocol
 from sparsesync.engine.capabilities import (
     NONE,
     ZLIB,
@@ -283,16 +283,16 @@ def test_json_that_is_refused(text: bytes) -> None:
 def test_fields_that_are_missing_or_of_another_type() -> None:
     for value in ({}, {"x": None}, {"x": True}, {"x": 1.0}, {"x": "1"}, {"x": [1]}):
         with pytest.raises(ProtocolError, match="'x'"):
-            protocol.get(value, "x", int)
+            fields.get(value, "x", fields.SIZE)
     for number in (-1, 1 << 63, True, 1.0, "1"):
         with pytest.raises(ProtocolError, match="'x'"):
-            protocol.get_size({"x": number}, "x")
+            fields.get({"x": number}, "x", fields.SIZE)
     for name in ("a\0b", "\ud800", 3, None, b"a"):
         with pytest.raises(ProtocolError, match="'x'"):
-            protocol.get_name({"x": name}, "x")
-    assert protocol.get({}, "x", int, optional=True) is None
-    assert protocol.get_size({"x": protocol.LARGEST}, "x") == protocol.LARGEST
-    assert protocol.get_name({"x": "\udcff"}, "x") == "\udcff"
+            fields.get({"x": name}, "x", fields.NAME)
+    assert fields.get({}, "x", fields.maybe(fields.SIZE)) is None
+    assert fields.get({"x": protocol.LARGEST}, "x", fields.SIZE) == protocol.LARGEST
+    assert fields.get({"x": "\udcff"}, "x", fields.NAME) == "\udcff"
 
 
 def test_a_control_frame_that_would_be_too_long_is_not_made() -> None:

@@ -294,7 +294,7 @@ def range_frame(kind: int, *ranges: tuple[int, int], number: int = 1, code: int 
     return protocol.encode_ranges(kind, number, list(ranges), code)
 
 
-BAD_NAMES = ["../f", "/tmp/f", "a/../../f", "..", ".", "", "a/", "a/..", "a\0b", "\ud800", "x" * 300]
+BAD_NAMES = ["../f", "/tmp/f", "a/../../f", "..", ".", "", "a/", "a/..", "x" * 300]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
@@ -329,9 +329,8 @@ def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Place, field
 
 @pytest.mark.parametrize(
     "fields",
-    [{"mode": 1 << 80}, {"mode": -1}, {"mode": 0o777777}, {"mtime_ns": -(10**18)}, {"mtime_ns": 10**40},
-     {"mtime_ns": -(10**40)}, {"parents": [1 << 99, -1, True, "x", None]}, {"data": (1 << 63) - 1},
-     {"size": 1 << 62, "data": 1}, {"size": (1 << 63) - 1}],
+    [{"mode": 0o7777}, {"mtime_ns": -(10**18)}, {"mtime_ns": (1 << 63) * 10**9}, {"mtime_ns": -(1 << 63) * 10**9},
+     {"parents": [0o7777, 0]}, {"data": (1 << 63) - 1}, {"size": 1 << 62, "data": 1}, {"size": (1 << 63) - 1}],
     ids=str,
 )  # fmt: skip
 def test_numbers_that_are_large(tmp_path: Path, place: Place, fields: dict[str, Any]) -> None:
@@ -435,7 +434,7 @@ def test_more_files_than_may_be_under_way(tmp_path: Path, place: Place) -> None:
 def test_a_reason_that_is_too_long_to_be_told_again(place: Place) -> None:
     def script(peer: Peer) -> None:
         announce(peer)
-        peer.say(protocol.ABORT, id=1, reason="x" * (protocol.CONTROL - 30))
+        peer.say(protocol.ABORT, id=1, reason="\0" * 8192)
         announce(peer, 2, name="../" + "\\" * 4000)
         finish(peer)
 
@@ -552,7 +551,7 @@ def state(basis: object, number: object = 1) -> bytes:
 
 
 def closed(number: int = 1, **fields: Any) -> bytes:
-    values = {"left": None, "no_space": None, "data": 0, "sent": 0, **fields}
+    values = {"left": None, "no_space": None, "data": 0, "sent": 0, "at_source": False, **fields}
     return protocol.encode_json(protocol.CLOSED, id=number, **values)
 
 
@@ -650,7 +649,7 @@ def test_wants_that_cannot_be_met(tmp_path: Path, place: Place) -> None:
     os.mkfifo(tmp_path / "source/fifo")
     (tmp_path / "source/to").symlink_to("/etc/passwd")
     (tmp_path / "source/directory").mkdir()
-    names = ["fifo", "to", "directory", "none", "a\0b", "\ud800", "x" * 300, ""]
+    names = ["fifo", "to", "directory", "none", "x" * 300, ""]
     files = [(Path(f"{tmp_path}/source/{name}"), f"f{number}") for number, name in enumerate(names)]
     outcome = transfer([*files, (write(tmp_path / "source/f", (MIB, [])), "f")], place, pull=True)
     assert outcome.errors == []

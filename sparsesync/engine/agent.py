@@ -2,8 +2,8 @@
 
 The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.ssh`). It greets, tells
 what it can do, and takes CALL frames. Each names an operation, one of the ``_op_`` methods of :class:`Agent`, and its
-arguments; the answer is any number of ITEM and TROUBLE frames and one DONE or FAIL. ``receive`` and ``send`` turn
-the connection into a transfer (:mod:`receive`, :mod:`send`) for as long as that takes.
+arguments, which :data:`ARGUMENTS` checks; the answer is any number of ITEM and TROUBLE frames and one DONE or FAIL.
+``receive`` and ``send`` turn the connection into a transfer (:mod:`receive`, :mod:`send`) for as long as that takes.
 
 Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
 paths below a destination for leading out of it, but it is no guard against its own user.
@@ -16,15 +16,30 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import protocol
-from .ask import ask, home
+from .ask import QUESTIONS, ask, checked, home
 from .beneath import Sources
 from .bmap import checksums
 from .capabilities import Compressor, Digest, capabilities, choose_files
-from .claims import file_size
+from .claims import HOLES, file_size
 from .copy_place import CopyPlace
 from .copyfile import open_source
 from .delta import Tally
 from .extents import layers
+from .fields import (
+    MODE,
+    PATH,
+    SIZE,
+    anything,
+    arguments,
+    flag,
+    get,
+    integer,
+    listed,
+    maybe,
+    one_of,
+    row,
+    text,
+)
 from .fileio import blame
 from .link import Link
 from .manifest import batches, contents, digests, manifest
@@ -32,12 +47,58 @@ from .outgoing import Outgoing, look_at, outgoing
 from .pace import Pace
 from .place import Need, Place
 from .presets import preset_patterns
-from .protocol import LinkError, ProtocolError, get
+from .protocol import LinkError, ProtocolError
 from .receive import Receiver
 from .scan import at, measure, scan
 from .send import Sender
 
 _BATCH = 500
+
+_HOLES = one_of(*HOLES)
+_BLOCK = integer(512, 1 << 30)
+_WORD = text(100)
+_SCAN = {
+    "path": PATH, "measured": flag, "holes": _HOLES, "one_file_system": maybe(flag), "every_link": maybe(flag),
+    "every_file": maybe(flag), "min_size": maybe(SIZE), "prune": maybe(listed(PATH)), "follow": maybe(flag),
+}  # fmt: skip
+_PLACE = {
+    "path": PATH, "single": maybe(PATH), "make": maybe(MODE), "mkpath": maybe(flag), "inplace": maybe(flag),
+    "perms": maybe(flag), "group": maybe(flag), "implied_dirs": maybe(flag), "backup": maybe(flag),
+    "fsync": maybe(flag), "partial_dir": maybe(PATH), "resume": maybe(flag), "preallocate": maybe(flag),
+}  # fmt: skip
+_SEND = {
+    "follow": flag, "listed": flag, "sparse": one_of("auto", "always"),
+    "compressor": maybe(row(one_of("zlib", "zstd"), maybe(integer(-1000, 1000)))),
+    "bwlimit": maybe(integer(1, 1 << 62)), "with_attributes": flag, "live": flag, "holes": _HOLES, "reserve": flag,
+}  # fmt: skip
+ARGUMENTS = {
+    "ask": {"question": one_of(*QUESTIONS), "arguments": anything},
+    "lock": {"path": PATH, "parents": flag},
+    "contents": {"parts": listed(row(PATH, SIZE, SIZE)), "full": flag},
+    "stat": {"path": PATH},
+    "look": {
+        "files": listed(row(PATH, PATH)), "follow": flag, "listed": flag, "holes": _HOLES, "reserved": flag,
+    },
+    "scan": _SCAN,
+    "layers": {"path": PATH, "holes": _HOLES},
+    "checksums": {"path": PATH, "block": _BLOCK, "holes": _HOLES},
+    "preset": {"preset": _WORD, "sources": listed(PATH)},
+    "directory": {},
+    "manifest": {"path": PATH, "full": flag, "holes": _HOLES},
+    "digests": {"path": PATH, "block": integer(1, 1 << 30), "ranges": listed(row(PATH, SIZE, SIZE))},
+    "place": _PLACE,
+    "copy_place": {
+        "path": PATH, "name": PATH, "into": flag, "keep": one_of("content", "mode", "all"), "inplace": flag,
+        "preallocate": maybe(flag),
+    },
+    "measure": {"path": PATH, "holes": _HOLES, "reserve": flag},
+    "expect": {"needs": listed(row(PATH, SIZE))},
+    "space": {},
+    "touch": {"names": listed(PATH)},
+    "receive": {},
+    "send": _SEND,
+}  # type: Dict[str, Dict[str, Any]]  # fmt: skip
+"""The operations, and what each takes."""
 
 
 class Agent:
@@ -59,17 +120,15 @@ class Agent:
         if hello.kind != protocol.HELLO:
             raise ProtocolError("the client does not say hello")
         value = hello.json()
-        if get(value, "protocol", int) != protocol.VERSION:
-            raise ProtocolError("the client speaks version {} of the protocol".format(value["protocol"]))
+        version = get(value, "protocol", integer(0, 1 << 31))
+        if version != protocol.VERSION:
+            raise ProtocolError("the client speaks version {} of the protocol".format(version))
         try:
-            self.digest = Digest(get(value, "digest", str), bytes.fromhex(get(value, "salt", str)))
+            self.digest = Digest(get(value, "digest", _WORD), bytes.fromhex(get(value, "salt", _WORD)))
         except (ImportError, KeyError, ValueError):
             raise ProtocolError("the client chose a digest that is not to be had") from None
         self.link.files = choose_files(ours, value)
-        timeout = value.get("timeout")
-        if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout < 1e6):
-            raise ProtocolError("the client chose no proper timeout")
-        self.link.timeout = timeout
+        self.link.timeout = get(value, "timeout", maybe(_is_timeout))
         if self.link.timeout:
             self.link.keep_alive(self.link.timeout / 3)
         while True:
@@ -77,16 +136,16 @@ class Agent:
             if frame.kind != protocol.CALL:
                 raise ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
             call = frame.json()
-            operation = getattr(self, "_op_" + get(call, "op", str), None)
-            if operation is None:
-                raise ProtocolError("there is no operation {!r}".format(call["op"]))
+            name, given = get(call, "op", _WORD), get(call, "arguments", anything)
+            if name not in ARGUMENTS:
+                raise ProtocolError("there is no operation {!r}".format(name))
             try:
-                result = operation(**get(call, "arguments", dict))
+                result = getattr(self, "_op_" + name)(**arguments(given, ARGUMENTS[name]))
                 if result is not None:
                     self.link.send_json(protocol.DONE, **result)
             except LinkError:
                 raise
-            except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            except (OSError, ValueError, OverflowError) as error:
                 self.link.fail(protocol.FAIL, error)
 
     def _trouble(self, error: OSError) -> None:
@@ -94,12 +153,13 @@ class Agent:
 
     def _op_ask(self, question: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
         """A question of :mod:`ask`."""
+        given = checked(question, arguments)
         for name in ("source", "path"):
-            if name in arguments:
-                arguments[name] = home(arguments[name])
+            if name in given:
+                given[name] = home(given[name])
         if question == "run":
-            arguments["given_up"] = self.link.is_cut
-        return {"answer": ask(question, **arguments)}
+            given["given_up"] = self.link.is_cut
+        return {"answer": ask(question, **given)}
 
     def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:
         """Take the lock of a destination, for as long as the connection lasts."""
@@ -233,12 +293,12 @@ class Agent:
         follow: bool,
         listed: bool,
         sparse: str,
-        compressor: Optional[Tuple[str, Optional[int]]],
-        bwlimit: Optional[int],
         with_attributes: bool,
         live: bool,
         holes: str,
         reserve: bool,
+        compressor: Optional[Tuple[str, Optional[int]]] = None,
+        bwlimit: Optional[int] = None,
     ) -> None:
         self.link.pace = Pace(bwlimit) if bwlimit else None
         squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
@@ -250,6 +310,10 @@ class Agent:
 
         with Sources(follow, listed) as sources:
             Sender(self.link, self.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
+
+
+def _is_timeout(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1e6
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from .claims import allocated
+from .fields import PATH, SIZE, arguments, flag, listed, maybe, row, text
 
 QUESTIONS = {
     "host": ".host",
@@ -28,6 +29,20 @@ QUESTIONS = {
 }
 
 
+_PLACES = maybe(listed(row(PATH, PATH, text(100), text(1000))))
+_ARGUMENTS = {
+    "host": {"wanted": maybe(listed(text(100), 100)), "rsync": maybe(PATH)},
+    "docker": {"source": PATH},
+    "survey": {"source": PATH, "one_file_system": maybe(flag), "places": _PLACES, "fold": maybe(flag)},
+    "probe": {"path": PATH, "largest": maybe(SIZE)},
+    "in_use": {"sources": listed(PATH), "places": _PLACES},
+    "suggested": {"source": PATH},
+    "sizes": {"paths": listed(PATH)},
+    "sparse": {"paths": listed(PATH)},
+    "identity": {"path": PATH},
+    "run": {"command": PATH},
+}  # type: Dict[str, Dict[str, Any]]
+
 _GLANCE = 0.2
 _PATIENCE = 10
 """Seconds that a command has to end by itself when it is interrupted."""
@@ -35,11 +50,16 @@ _SHORT = 2
 """The same where nobody can see how long it takes."""
 
 
-def ask(question: str, **arguments: Any) -> Any:
+def ask(question: str, **given: Any) -> Any:
     """The answer of this machine. Raises ValueError for an unknown question, and what the function raises."""
     if question not in QUESTIONS:
         raise ValueError("there is no question {!r}".format(question))
-    return getattr(import_module(QUESTIONS[question], __package__), question)(**arguments)
+    return getattr(import_module(QUESTIONS[question], __package__), question)(**given)
+
+
+def checked(question: str, given: Dict[str, Any]) -> Dict[str, Any]:
+    """The arguments of a question from another machine. Raises ValueError."""
+    return arguments(given, _ARGUMENTS[question])
 
 
 def home(path: str) -> str:

@@ -1,7 +1,7 @@
 """What a file has besides its content: owner, mode, times, extended attributes and so ACLs.
 
 :func:`read` takes them from one open file and :func:`apply` gives them to another, which may be on another
-machine: what lies between is a dictionary that JSON can carry.
+machine: what lies between is a dictionary that JSON can carry (:func:`fields.attributes`).
 """
 
 import errno
@@ -48,16 +48,6 @@ def of_replaced(file: Union[int, str]) -> Attributes:
 def without_privileges(mode: int) -> int:
     """The mode that a copy gets if it does not get the owner as well: as cp(1) without -p."""
     return mode & 0o777
-
-
-def are_attributes(value: Attributes) -> bool:
-    """Whether a dictionary has what :func:`read` puts into one."""
-    xattrs = value.get("xattrs")
-    return (
-        all(type(value.get(name)) is int for name in ("mode", "uid", "gid", "atime_ns", "mtime_ns"))
-        and type(xattrs) is dict
-        and all(type(content) is str for content in xattrs.values())
-    )
 
 
 def apply(fd: int, attributes: Attributes) -> None:

@@ -16,7 +16,8 @@ import time
 import zlib
 from typing import Any, Dict, Optional
 
-from .protocol import PAYLOAD, ProtocolError, get
+from .fields import SIZE, get, integer, listed, table, text
+from .protocol import PAYLOAD, ProtocolError
 
 _DESCRIPTORS = 4
 """What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""
@@ -25,6 +26,11 @@ _SPARE = 16
 _PLENTY = 1 << 20
 _USED = 32
 _SAMPLE = bytes(64 * 1024)
+
+_TELL_DIGESTS = table(text(20), SIZE, 20)
+_TELL_FILES = integer(1, 1 << 31)
+_TELL_COMPRESSORS = listed(text(20), 20)
+"""What a HELLO holds."""
 
 
 def _blake3() -> Any:
@@ -83,18 +89,18 @@ def _files() -> int:
         used = len(os.listdir("/proc/self/fd"))
     except OSError:
         used = _USED
-    return max(1, (limit - used - _SPARE) // _DESCRIPTORS)
+    return max(1, (min(limit, _PLENTY) - used - _SPARE) // _DESCRIPTORS)
 
 
 def choose_files(ours: Dict[str, Any], theirs: Dict[str, Any]) -> int:
     """How many files may be open at once at both ends. Raises ProtocolError."""
-    return max(1, int(min(get(ours, "files", int), get(theirs, "files", int))))
+    return int(min(get(ours, "files", _TELL_FILES), get(theirs, "files", _TELL_FILES)))
 
 
 def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:
     """The digest both have that the slower of the two ends computes fastest. Raises ProtocolError if there is none."""
-    mine, other = get(ours, "digests", dict), get(theirs, "digests", dict)
-    both = [name for name in mine if name in other and type(other[name]) is int]
+    mine, other = get(ours, "digests", _TELL_DIGESTS), get(theirs, "digests", _TELL_DIGESTS)
+    both = [name for name in mine if name in other]
     if not both:
         raise ProtocolError("the two ends have no digest in common")
     return "blake3" if "blake3" in both else max(both, key=lambda name: int(min(mine[name], other[name])))
@@ -102,7 +108,8 @@ def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:
 
 def choose_compressor(ours: Dict[str, Any], theirs: Dict[str, Any], wanted: Optional[str]) -> str:
     """zstd where both have it, else zlib; ``wanted`` overrules if both have that."""
-    both = [name for name in get(ours, "compressors", list) if name in get(theirs, "compressors", list)]
+    mine, other = get(ours, "compressors", _TELL_COMPRESSORS), get(theirs, "compressors", _TELL_COMPRESSORS)
+    both = [name for name in mine if name in other]
     if wanted is not None and wanted in both:
         return wanted
     return "zstd" if "zstd" in both else "zlib"
@@ -166,6 +173,7 @@ def _decompress(code: int, data: memoryview, size: int) -> bytes:
     zstd = _zstd() if code == ZSTD else None
     if zstd is None:
         raise ProtocolError("data is compressed in a way that was not agreed on")
-    with zstd.ZstdDecompressor().stream_reader(bytes(data)) as reader:
+    # No window is larger than what we compress; a frame may ask for 128 MiB.
+    with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD).stream_reader(bytes(data)) as reader:
         return bytes(reader.read(size + 1))
 

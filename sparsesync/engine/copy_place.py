@@ -44,6 +44,7 @@ class CopyPlace(Place):
         super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate, fsync=fsync)
         self.file = path
         self.keep = keep
+        self.carries = keep != "content"
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         old = super()._existing(directory, base)

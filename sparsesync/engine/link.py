@@ -8,12 +8,15 @@ Reading and writing may happen in two threads, and pings come from a third; so w
 locked, and a frame is always written whole.
 """
 
+import contextlib
 import os
 import select
 import threading
-from typing import Any, Dict, List, NoReturn, Optional, Union
+import time
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Union
 
 from . import protocol
+from .fields import ERRNO, LONGEST_TEXT, TEXT, flag, get, maybe
 from .pace import Pace
 from .protocol import Decoder, Frame, LinkError, ProtocolError
 
@@ -24,16 +27,13 @@ _PIPE = 1 << 20
 
 _F_SETPIPE_SZ = 1031
 
-_LONGEST = 8192
-"""How much of a message is sent: it may quote what the peer sent, which need not fit into a frame again."""
-
 
 class Link:
     """A connection by two descriptors, which it owns from now on.
 
     ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
     written, None for no limit. ``files``: how many may be open at once at either end, None for no limit. ``name`` is
-    what messages call the peer.
+    what messages call the peer. With ``greeting`` the peer speaks first, and sends no ping before it has said hello.
     """
 
     def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
@@ -41,6 +41,8 @@ class Link:
         self.sink = sink
         self.name = name
         self.timeout: Optional[float] = None
+        self._deadline: Optional[float] = None
+        self._silent = greeting
         self.pace: Optional[Pace] = None
         self.files: Optional[int] = None
         self.received = 0
@@ -63,12 +65,26 @@ class Link:
             frame: Frame
             for frame in self._frames:
                 if frame.kind != protocol.PING:
+                    self._silent = False
                     return frame
+                if self._silent:
+                    raise unexpected(frame)
             self._fill()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Give the peer up after the timeout whatever it says meanwhile, pings or the half of a frame."""
+        if self.timeout is not None:
+            self._deadline = time.monotonic() + self.timeout
+        try:
+            yield
+        finally:
+            self._deadline = None
 
     def _fill(self) -> None:
         space = self._decoder.space()
         while True:
+            self._left()
             try:
                 with self._reading:
                     self._check_open()
@@ -123,9 +139,19 @@ class Link:
     def _wait(self, fd: int, event: int) -> None:
         poll = select.poll()
         poll.register(fd, event)
-        timeout = self.timeout
-        if not poll.poll(None if timeout is None else timeout * 1000):
-            raise LinkError("{}: nothing was heard for {} seconds".format(self.name, timeout))
+        left = self._left()
+        if not poll.poll(None if left is None else left * 1000):
+            self._left()
+            raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
+
+    def _left(self) -> Optional[float]:
+        """For how many seconds there may be silence; None for ever. Raises LinkError if time is up."""
+        if self._deadline is None or self.timeout is None:
+            return self.timeout
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise LinkError("{}: no answer within {} seconds".format(self.name, self.timeout))
+        return left
 
     def is_cut(self) -> bool:
         """Whether the peer has gone, as far as is known without reading."""
@@ -140,12 +166,12 @@ class Link:
     def fail(self, kind: int, error: BaseException) -> None:
         """Write an error as a FAIL or TROUBLE frame."""
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        name = getattr(error, "filename", None)
+        name, code = getattr(error, "filename", None), getattr(error, "errno", None)
         self.send_json(
             kind,
-            errno=getattr(error, "errno", None),
-            strerror=text[:_LONGEST],
-            filename=None if name is None else os.fsdecode(name)[:_LONGEST],
+            errno=code if ERRNO(code) else None,
+            strerror=text[:LONGEST_TEXT],
+            filename=None if name is None else os.fsdecode(name)[:LONGEST_TEXT],
             value=isinstance(error, ValueError),
         )
 
@@ -175,10 +201,9 @@ class Link:
 
 def peer_error(value: Dict[str, Any]) -> Exception:
     """The error that a FAIL or TROUBLE frame carries, as the peer raised it: an OSError or a ValueError."""
-    code = protocol.get(value, "errno", int, optional=True)
-    text = protocol.get(value, "strerror", str)
-    name = protocol.get(value, "filename", str, optional=True)
-    if protocol.get(value, "value", bool):
+    code, name = get(value, "errno", maybe(ERRNO)), get(value, "filename", maybe(TEXT))
+    text = get(value, "strerror", TEXT)
+    if get(value, "value", flag):
         return ValueError(text)
     return OSError(text) if code is None else OSError(code, text, name)
 

@@ -40,9 +40,10 @@ from .capabilities import Digest
 from .claims import believes, file_size, is_view
 from .delta import Tally, TruncatedError
 from .extents import extents
+from .fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
 from .fileio import blame, read_full
 from .node import Node, has_content
-from .protocol import LARGEST, ProtocolError, get, is_name
+from .protocol import CONTROL, LARGEST, ProtocolError
 from .terms import BLOCK
 
 DIGEST = 16
@@ -92,6 +93,13 @@ class Trouble(NamedTuple):
 Event = Union[Entry, Directory, Blocks, Trouble]
 
 _NOTHING = Blocks(b"")
+
+_KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
+"""The letters of stat.filemode()."""
+
+_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(LONGEST_NAME), UNSIGNED)
+_DIRECTORY = row(one_of("d"), text(CONTROL))
+_DIGESTS = row(one_of("b"), text(CONTROL))
 
 
 def key(path: str) -> List[bytes]:
@@ -352,7 +360,7 @@ class Reader:
 
     def item(self, value: Dict[str, Any]) -> Iterator[Event]:
         """The events of an ITEM frame."""
-        for packed in get(value, "events", list):
+        for packed in get(value, "events", listed(lambda packed: type(packed) is list)):
             event = self._event(packed)
             self._last = event
             yield event
@@ -370,19 +378,18 @@ class Reader:
             raise ProtocolError("a tree that is not told to its end")
 
     def _event(self, packed: Any) -> Event:
-        kinds = [type(part) for part in packed] if type(packed) is list else []
-        if kinds == [str, str, str, int, str, int] and packed[0] == "e":
+        if _ENTRY(packed):
             return self._entry(Entry(*packed[1:]))
-        if kinds == [str, str] and packed[0] == "d":
+        if _DIRECTORY(packed):
             return self._begin(Directory(packed[1]))
-        if kinds == [str, str] and packed[0] == "b":
+        if _DIGESTS(packed):
             return self._blocks(packed[1])
         raise ProtocolError("an event that is none")
 
     def _entry(self, entry: Entry) -> Entry:
         root = self._last is None
-        name = entry.name if root else _checked(entry.name)
-        if root != (not name) or len(entry.kind) != 1 or not 0 <= entry.size <= LARGEST:
+        name = entry.name
+        if root != (not name) or not root and len(components(name)) > 1:
             raise ProtocolError("an entry that is none")
         if root:
             self._tree = entry.kind == "d"
@@ -397,8 +404,7 @@ class Reader:
 
     def _begin(self, directory: Directory) -> Directory:
         if directory.path:
-            for part in directory.path.split("/"):
-                _checked(part)
+            components(directory.path)
         order = key(directory.path)
         if not self._tree or (order <= self._directory if self._directory is not None else order):
             raise ProtocolError("directories that are not in order")
@@ -417,9 +423,3 @@ class Reader:
                 raise ProtocolError("digests of blocks that are not there")
             self._end = offset + BLOCK
         return blocks
-
-
-def _checked(name: str) -> str:
-    if not is_name(name) or "/" in name or name in ("", ".", ".."):
-        raise ProtocolError("a name that no file has")
-    return name

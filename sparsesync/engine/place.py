@@ -98,6 +98,9 @@ class Place:
     opened or made.
     """
 
+    carries = False
+    """Whether attributes are taken over with the content."""
+
     def __init__(
         self,
         path: str,

@@ -14,7 +14,8 @@ waiting for the rest of a frame that is not that long.
 :class:`ProtocolError`, and nothing after that is believed. A frame that is too long is refused
 by its head, before a byte of it is stored. :func:`encode` and its neighbours make frames, the ``read_``
 functions take payloads apart. They check what can be known from the bytes alone; whether
-an offset lies inside a file is for whoever knows the file (:mod:`receive`).
+an offset lies inside a file is for whoever knows the file (:mod:`receive`), and what a field of JSON
+may be is in :mod:`fields`.
 
 Control frames carry JSON, which is small and rare. What is frequent is packed:
 
@@ -47,6 +48,7 @@ at the ends: without a locale, Python 3.6 has ASCII.
 """
 
 import json
+import math
 import os
 import struct
 import sys
@@ -79,6 +81,12 @@ DIGEST_BYTES = 64 * 1024
 
 CONTROL = 1 << 20
 """The most bytes of JSON in one frame."""
+
+CONTAINERS = 1 << 15
+"""The most lists and objects in one frame: an empty one takes fifty times its two bytes."""
+
+_DIGITS = 30
+"""The most characters of a number: 64 bits of seconds, in nanoseconds, and a sign."""
 
 _RANGES_SIZE = _RANGED.size + RANGES * _RANGE.size
 _LIMITS = {
@@ -117,9 +125,9 @@ class Frame(NamedTuple):
     payload: memoryview
 
     def json(self) -> Dict[str, Any]:
-        """The object a control frame carries. Raises ProtocolError."""
+        """The object a control frame carries, which takes no more than 20 MiB. Raises ProtocolError."""
         try:
-            value = json.loads(bytes(self.payload).decode("ascii"))
+            value = _read_json(bytes(self.payload))
         except (ValueError, RecursionError):
             raise ProtocolError("a control frame is not JSON") from None
         if not isinstance(value, dict):
@@ -296,36 +304,38 @@ def read_tail(payload: memoryview) -> Tuple[int, bytes]:
     return _FILE.unpack_from(payload)[0], bytes(payload[_FILE.size :])
 
 
-def get(value: Dict[str, Any], name: str, kind: type, optional: bool = False) -> Any:
-    """A field of a control frame; None for a missing one that is ``optional``. Raises ProtocolError."""
-    found = value.get(name)
-    if type(found) is kind or (found is None and optional):
-        return found
-    raise ProtocolError("a control frame has no proper {!r}".format(name))
+def _read_json(payload: bytes) -> Any:
+    """Raises ValueError also for what JSON allows and no engine sends, RecursionError."""
+    if payload.count(b"[") + payload.count(b"{") > CONTAINERS:
+        # Those in strings do not count: names may be full of them.
+        outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+        if sum([part.count(b"[") + part.count(b"{") for part in outside]) > CONTAINERS:
+            raise ValueError
+    return json.loads(
+        payload.decode("ascii"), parse_int=_integer, parse_float=_float, parse_constant=_float,
+        object_pairs_hook=_unique,
+    )  # fmt: skip
 
 
-def get_size(value: Dict[str, Any], name: str) -> int:
-    """A field that is a size or an offset. Raises ProtocolError."""
-    size = get(value, name, int)
-    if not 0 <= size <= LARGEST:
-        raise ProtocolError("a control frame has no proper {!r}".format(name))
-    return int(size)
+def _integer(digits: str) -> int:
+    # Some Pythons read a number of a million digits, for minutes.
+    if len(digits) > _DIGITS:
+        raise ValueError
+    return int(digits)
 
 
-def get_name(value: Dict[str, Any], name: str) -> str:
-    """A field that is a file's name or path. Raises ProtocolError."""
-    found = get(value, name, str)
-    if not is_name(found):
-        raise ProtocolError("a control frame has no proper {!r}".format(name))
-    return str(found)
+def _float(digits: str) -> float:
+    value = float(digits) if len(digits) <= 2 * _DIGITS else math.inf
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
-def is_name(text: str) -> bool:
-    """Whether this could be a file's name or path: it stands for bytes, none of them NUL."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeError:
-        return False
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError
+    return made
 
 
 def _translate(value: Any, way: Callable[[str], str]) -> Any:

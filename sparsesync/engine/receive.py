@@ -29,19 +29,18 @@ import os
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import protocol
-from .attributes import are_attributes
+from . import fields, protocol
 from .capabilities import NONE, Digest, decompress
 from .delta import TruncatedError
 from .extents import has_data, own_extents
+from .fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from .fileio import NoSpaceError, Target, read_full, write_all
 from .link import Link, peer_error, unexpected
 from .place import Leave, Place, Placed, Result, Spec, reason
-from .protocol import Frame, ProtocolError, get, get_size
-from .terms import BLOCK, FILES_AHEAD, LONGEST_NAME, WANTS, WANTS_AHEAD, blocks, digest_size
+from .protocol import Frame, ProtocolError
+from .terms import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
 
 _WANT_SIZE = 64 * 1024
-_LONGEST_REASON = 8192
 
 _KNOWN = 4096
 """Digests that are remembered from the question to the answer: of twice as many blocks as a sender asks for ahead."""
@@ -53,11 +52,12 @@ Progress = Optional[Callable[[int], object]]
 
 
 class _Arriving:
-    """A file that is being received."""
+    """A file that is being received. ``held``: the bytes of the frame that announced it."""
 
-    def __init__(self, number: int, spec: Spec, digest: Digest) -> None:
+    def __init__(self, number: int, spec: Spec, digest: Digest, held: int) -> None:
         self.number = number
         self.spec = spec
+        self.held = held
         self.basis = False
         self.target: Optional[Placed] = None
         self.old: Optional[int] = None
@@ -119,10 +119,13 @@ class Receiver:
         self.progress = progress
         self._files: Dict[int, _Arriving] = {}
         self._announced = 0
+        self._held = 0
+        self._reasons = Reasons()
         self._buffer = memoryview(bytearray(BLOCK))
         self._known: Dict[Tuple[int, int, int], bytes] = {}
         self._more = True
-        self._wanted: Dict[int, str] = {}
+        self._wanted: Dict[int, Tuple[str, int]] = {}
+        self._wanted_size = 0
         self._handlers = {
             protocol.FILE: self._file,
             protocol.SKIP: self._skip,
@@ -164,14 +167,16 @@ class Receiver:
                 arriving.close(keep=True)
 
     def _ask_for_more(self) -> None:
-        while self._wants is not None and len(self._wanted) < WANTS_AHEAD:
+        while self._wants is not None and len(self._wanted) < WANTS_AHEAD and self._wanted_size < WANTED:
             batch: List[Tuple[int, str, str]] = []
             size = 0
             for path, name in self._wants:
                 self._count += 1
-                self._wanted[self._count] = name
+                length = len(path) + len(name)
+                self._wanted[self._count] = name, length
+                self._wanted_size += length
                 batch.append((self._count, path, name))
-                size += len(path) + len(name)
+                size += length
                 if len(batch) == WANTS or size > _WANT_SIZE:
                     break
             self.link.send_json(protocol.WANT, files=batch)
@@ -180,29 +185,29 @@ class Receiver:
 
     def _file(self, frame: Frame) -> None:
         value = frame.json()
-        number = get(value, "id", int)
-        name = get(value, "name", str)
+        number = get(value, "id", NUMBER)
+        name = get(value, "name", NAME)
+        held = len(frame.payload)
         if self._pull:
             # The names are ours: what the peer calls the file is not looked at.
-            if number not in self._wanted:
-                raise ProtocolError("a file that nobody asked for")
-            name = self._wanted.pop(number)
+            name = self._take_wanted(number)
         spec = Spec(
             name,
-            get_size(value, "size"),
-            get_size(value, "data"),
-            get(value, "mode", int),
-            get(value, "mtime_ns", int),
-            [mode for mode in get(value, "parents", list)[: name.count("/")] if type(mode) is int],
-            get(value, "attributes", dict, optional=True),
+            get(value, "size", SIZE),
+            get(value, "data", SIZE),
+            get(value, "mode", PERMISSIONS),
+            get(value, "mtime_ns", TIME),
+            get(value, "parents", listed(PERMISSIONS))[: name.count("/")],
+            get(value, "attributes", maybe(fields.attributes)),
         )
-        if spec.attributes is not None and not are_attributes(spec.attributes):
-            raise ProtocolError("a file has attributes that are none")
-        if number <= self._announced or len(name) > LONGEST_NAME or len(self._files) == FILES_AHEAD:
+        if spec.attributes is not None and not self.place.carries:
+            raise ProtocolError("a file has attributes that nobody asked for")
+        if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED:
             raise ProtocolError("a file is announced that cannot be")
         self._announced = number
-        arriving = _Arriving(number, spec, self.digest)
+        arriving = _Arriving(number, spec, self.digest, held)
         self._files[number] = arriving
+        self._held += held
         try:
             basis = arriving.basis = self.place.has_basis(spec)
         except _TROUBLE as error:
@@ -212,12 +217,16 @@ class Receiver:
 
     def _skip(self, frame: Frame) -> None:
         value = frame.json()
-        name = self._wanted.pop(get(value, "id", int), None)
-        if name is None:
-            raise ProtocolError("a file is skipped that nobody asked for")
-        why = get(value, "reason", str, optional=True)
-        if why is not None:
-            self.on_result(Result(name, 0, 0, 0, why, at_source=True))
+        name = self._take_wanted(get(value, "id", NUMBER))
+        why = self._reasons.keep(get(value, "reason", TEXT))
+        self.on_result(Result(name, 0, 0, 0, why, at_source=True))
+
+    def _take_wanted(self, number: int) -> str:
+        if number not in self._wanted:
+            raise ProtocolError("a file that nobody asked for")
+        name, length = self._wanted.pop(number)
+        self._wanted_size -= length
+        return name
 
     def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
         """The frame's content and its file; None if that has been left and the sender does not know yet."""
@@ -376,10 +385,10 @@ class Receiver:
 
     def _abort(self, frame: Frame) -> None:
         value = frame.json()
-        arriving = self._find(get(value, "id", int))
-        why = get(value, "reason", str)
+        arriving = self._find(get(value, "id", NUMBER))
+        why = get(value, "reason", TEXT)
         if arriving is not None:
-            self._leave(arriving, Leave(why), at_source=True)
+            self._leave(arriving, Leave(self._reasons.keep(why)), at_source=True)
 
     def _end(self, frame: Frame) -> None:
         if self._wanted or self._wants is not None or self._files:
@@ -395,7 +404,7 @@ class Receiver:
 
     def _leave(self, arriving: _Arriving, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-        left = reason(error, arriving.spec.name)[:_LONGEST_REASON]
+        left = reason(error, arriving.spec.name)[:LONGEST_TEXT]
         self._close(
             arriving.result()._replace(
                 left=left, no_space=space, errno=getattr(error, "errno", None), at_source=at_source
@@ -405,6 +414,7 @@ class Receiver:
 
     def _close(self, result: Result, arriving: _Arriving) -> None:
         del self._files[arriving.number]
+        self._held -= arriving.held
         arriving.close(keep=False)
         told = result._asdict()
         del told["name"], told["size"]  # the sender knows

@@ -34,18 +34,21 @@ from .capabilities import NONE, Compressor, Digest
 from .copy import data_ranges, reserved_ranges
 from .delta import TruncatedError
 from .extents import Extent
+from .fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from .fileio import read_full
 from .link import Link, peer_error
 from .outgoing import Outgoing
 from .place import Leave, Result, reason
-from .protocol import PAYLOAD, ProtocolError, get
+from .protocol import CONTROL, PAYLOAD, ProtocolError
 from .terms import (
+    ANNOUNCED,
     BLOCK,
     FILES_AHEAD,
     FINE,
-    LONGEST_NAME,
+    MOST_WANTED,
     WANTS,
     WANTS_AHEAD,
+    Reasons,
     blocks,
     digest_size,
     merged,
@@ -64,6 +67,8 @@ Where even so many are not to be had, fewer files are under way: :func:`capabili
 """
 
 _MOST_QUEUED = 32 << 20
+_QUEUED = 400
+"""Bytes that a frame takes in the queue besides its payload."""
 
 OnResult = Callable[[Result], None]
 
@@ -108,11 +113,15 @@ class Sender:
         self.progress = progress
         self._files: Dict[int, Outgoing] = {}
         self._open: Set[int] = set()
+        self._held: Dict[int, int] = {}
+        self._held_in_all = 0
+        self._reasons = Reasons()
         self._announced: Deque[Outgoing] = deque()
         self._current: Optional[Tuple[Outgoing, Iterator[_Job]]] = None
         self._jobs: Deque[_Job] = deque()
         self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
         self._wanted: Deque[Tuple[int, str, str]] = deque()
+        self._wanted_size = 0
         self._wants = 0
         self._wants_over = False
         self._events: "queue.Queue[Any]" = queue.Queue()
@@ -145,10 +154,11 @@ class Sender:
                 yield None
                 continue
             number, path, name = self._wanted.popleft()
+            self._wanted_size -= len(path) + len(name)
             try:
                 file = make(path, name)
             except (OSError, ValueError, Leave) as error:
-                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path))
+                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:LONGEST_TEXT])
                 continue
             file.number = number
             yield file
@@ -187,7 +197,7 @@ class Sender:
                 frame = self.link.read()
                 if frame.kind == protocol.FAIL:
                     raise peer_error(frame.json())
-                self._put += len(frame.payload) + 100
+                self._put += len(frame.payload) + _QUEUED
                 if self._put - self._got > _MOST_QUEUED:
                     raise ProtocolError("the receiver says more than it was asked")
                 self._events.put(protocol.Frame(frame.kind, memoryview(bytes(frame.payload))))
@@ -201,15 +211,15 @@ class Sender:
         event = self._events.get()
         if isinstance(event, BaseException):
             raise event
-        self._got += len(event.payload) + 100
+        self._got += len(event.payload) + _QUEUED
         if event.kind == protocol.DIGESTS:
             self._answered(event)
         elif event.kind == protocol.STATE:
             value = event.json()
-            file = self._files.get(get(value, "id", int))
+            file = self._files.get(get(value, "id", NUMBER))
             if file is None or file.basis is not None:
                 raise ProtocolError("the state of a file that was not announced")
-            file.basis = get(value, "basis", bool)
+            file.basis = get(value, "basis", flag)
         elif event.kind == protocol.CLOSED:
             self._closed(event.json())
         elif event.kind == protocol.WANT:
@@ -223,10 +233,11 @@ class Sender:
         return True
 
     def _closed(self, value: Dict[str, Any]) -> None:
-        file = self._files.pop(get(value, "id", int), None)
+        file = self._files.pop(get(value, "id", NUMBER), None)
         if file is None:
             raise ProtocolError("a file is closed that was not announced")
-        result = read_result(value, file.spec.name, file.spec.size)
+        self._held_in_all -= self._held.pop(file.number)
+        result = read_result(value, file.spec.name, file.spec.size, self._reasons)
         if not file.over and result.left is None:
             raise ProtocolError("a file is closed that was not sent")
         if self._runs_of is file:
@@ -236,22 +247,22 @@ class Sender:
             self.on_result(result)
 
     def _want(self, value: Dict[str, Any]) -> None:
-        wanted = get(value, "files", list)
+        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME), WANTS))
         if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
             raise ProtocolError("more files are wanted than may be")
         self._wants_over = not wanted
-        for each in wanted:
-            if type(each) is not list or [type(part) for part in each] != [int, str, str]:
-                raise ProtocolError("a wanted file is not a number and two names")
+        for number, path, name in wanted:
             self._wants += 1
-            if each[0] != self._wants or max(len(each[1]), len(each[2])) > LONGEST_NAME:
+            self._wanted_size += len(path) + len(name)
+            if number != self._wants or self._wanted_size > MOST_WANTED:
                 raise ProtocolError("a file is wanted that cannot be")
-            self._wanted.append((each[0], each[1], each[2]))
+            self._wanted.append((number, path, name))
 
     # What is to be done
 
     def _announce(self) -> None:
-        while not self._exhausted and len(self._files) < FILES_AHEAD:
+        # The next frame may be as long as any.
+        while not self._exhausted and len(self._files) < FILES_AHEAD and self._held_in_all + CONTROL <= ANNOUNCED:
             try:
                 file = next(self._source)
             except StopIteration:
@@ -263,7 +274,10 @@ class Sender:
             self._announced.append(file)
             # How much is left without the zeros is known only once all is read.
             spec = file.spec if self.sparse == "auto" else file.spec._replace(data=0)
-            self.link.send_json(protocol.FILE, id=file.number, **spec._asdict())
+            frame = protocol.encode_json(protocol.FILE, id=file.number, **spec._asdict())
+            self._held[file.number] = len(frame)
+            self._held_in_all += len(frame)
+            self.link.write(frame)
 
     def _plan(self) -> None:
         while len(self._jobs) < _JOBS_AHEAD:
@@ -457,7 +471,7 @@ class Sender:
         if self._runs_of is file:
             self._drop()
         self._done_with(file)
-        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path))
+        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:LONGEST_TEXT])
 
     def _done_with(self, file: Outgoing) -> None:
         self._open.discard(file.number)

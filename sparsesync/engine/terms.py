@@ -8,8 +8,9 @@ that each end knows what the other may send without being asked again; and what 
 from typing import Any, Dict, Iterator, List
 
 from .extents import Extent
+from .fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
 from .place import Result
-from .protocol import ProtocolError, get
+from .protocol import CONTROL, ProtocolError
 
 BLOCK = 64 * 1024
 """The block that digests are compared by first, and that the guard is made of."""
@@ -22,14 +23,22 @@ _DIGEST_SIZE = {BLOCK: 16, FINE: 8}
 FILES_AHEAD = 1024
 """The most files that are announced and not yet closed."""
 
+ANNOUNCED = 2 * CONTROL
+"""The most bytes of their FILE frames. The sender announces no more while over half of it is taken."""
+
 WANTS_AHEAD = 2048
 """From how many files that are asked for and not yet announced no more are asked for."""
 
 WANTS = 64
 """The most files in one WANT frame."""
 
-LONGEST_NAME = 4096
-"""The longest name of a file that any engine sends: PATH_MAX, in characters."""
+WANTED = 1 << 20
+"""From how many characters in the names of those files no more are asked for."""
+
+MOST_WANTED = 5 * WANTED
+"""The most there may be: an end without a locale takes each byte for a character."""
+
+_REASONS = 1 << 20
 
 
 def digest_size(block: int) -> int:
@@ -77,18 +86,29 @@ def without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
     return left
 
 
-def read_result(value: Dict[str, Any], name: str, size: int) -> Result:
+class Reasons:
+    """What the peer says of files that are left: results are kept, so there is a limit to it all, 1 Mi characters."""
+
+    def __init__(self) -> None:
+        self._room = _REASONS
+
+    def keep(self, reason: str) -> str:
+        """The reason; or, if there have been too many before, that it was not kept."""
+        self._room -= len(reason)
+        return reason if self._room >= 0 else "the other end says why, and has said too much to keep all of it"
+
+
+def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> Result:
     """The result that a CLOSED frame carries."""
-    space = get(value, "no_space", list, optional=True)
-    if space is not None and [type(number) for number in space] != [int, int]:
-        raise ProtocolError("a control frame has no proper 'no_space'")
+    space = get(value, "no_space", maybe(row(SIZE, SIZE)))
+    left = get(value, "left", maybe(TEXT))
     return Result(
         name,
         size,
-        get(value, "data", int),
-        get(value, "sent", int),
-        get(value, "left", str, optional=True),
+        get(value, "data", SIZE),
+        get(value, "sent", SIZE),
+        None if left is None else reasons.keep(left),
         None if space is None else (space[0], space[1]),
-        get(value, "errno", int, optional=True),
-        bool(get(value, "at_source", bool, optional=True)),
+        get(value, "errno", maybe(ERRNO)),
+        get(value, "at_source", flag),
     )
