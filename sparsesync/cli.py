@@ -17,14 +17,14 @@ import signal
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from . import streams
 from .messages import complain, describe, printable
 
 if TYPE_CHECKING:
-    from .ends import Scanned
+    from .sorting import Sorted
 
 TROUBLE = 1
 RSYNC_FILE_IO = 11
@@ -243,10 +243,11 @@ class _Troubles:
 def _scan(arguments: argparse.Namespace) -> int:
     from .ends import Ends
     from .engine.protocol import LinkError
-    from .units import iec
+    from .sorting import Sorted
 
     troubles = _Troubles()
-    found: dict[tuple[object, int, int], Scanned] = {}
+    found, count = Sorted(), 0
+    known: dict[object, int] = {}
     with Ends(arguments.rsh, arguments.python) as ends:
         for path in arguments.paths:
             try:
@@ -261,41 +262,59 @@ def _scan(arguments: argparse.Namespace) -> int:
                     holes=arguments.holes,
                     on_error=troubles,
                 ):
-                    file = scanned.file
-                    named = scanned._replace(file=file._replace(path=prefix + file.path))
-                    found.setdefault((end, file.st.st_dev, file.st.st_ino), named)
+                    file, count = scanned.file, count + 1
+                    sizes = file.size, file.allocated, scanned.data, scanned.extents
+                    inode = known.setdefault(end, len(known)), file.st.st_dev, file.st.st_ino
+                    found.add(*inode, count, prefix + file.path, *sizes)
             except (OSError, LinkError) as error:
                 troubles(error)
 
-    def saving(row: Scanned) -> int:
+    rows, total, last = Sorted(), {"files": 0, "size": 0, "allocated": 0, "data": 0}, None
+    for row in found:
+        path, size, allocated, data, count = row[4:]
+        if row[:3] == last:  # a link, or the same file below two paths
+            continue
+        last = row[:3]
         # What is reserved is allocated, and saved all the same.
-        return row.file.size - (row.file.allocated if arguments.null else min(row.file.allocated, row.data))
+        rows.add((allocated if arguments.null else min(allocated, data)) - size, path, size, allocated, data, count)
+        for name, more in zip(total, (1, size, allocated, data)):
+            total[name] += more
+    _show_scan(rows, total, arguments)
+    return troubles.status
 
-    rows = sorted(found.values(), key=lambda row: (-saving(row), row.file.path))
+
+def _show_scan(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) -> None:
     if arguments.null:
-        for row in rows:
-            sys.stdout.buffer.write(os.fsencode(row.file.path) + b"\0")
-        return troubles.status
-    size = sum(row.file.size for row in rows)
-    allocated = sum(row.file.allocated for row in rows)
+        for _, path, *_ in rows:
+            sys.stdout.buffer.write(os.fsencode(path) + b"\0")
+        return
     if arguments.json:
         import json
 
-        listed = [
-            {"path": file.path, "size": file.size, "allocated": file.allocated, "data": data, "extents": count}
-            for file, data, count in rows
-        ]
-        total = {"files": len(rows), "size": size, "allocated": allocated, "data": sum(row.data for row in rows)}
-        print(json.dumps({"files": listed, "total": total}))
-        return troubles.status
-    if rows:
+        names = ("path", "size", "allocated", "data", "extents")
+        _write_list("files", (json.dumps(dict(zip(names, row[1:]))) for row in rows), {"total": total})
+        return
+    from .units import iec
+
+    if total["files"]:
         print(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
-    for file, data, count in rows:
-        sizes = f"{iec(file.size):>10} {iec(file.allocated):>10} {iec(data):>10}"
-        print(f"{sizes} {count:>8}  {printable(file.path)}")
-    kind = "file" if arguments.all else "sparse file"
-    print(f"{len(rows)} {kind}{'' if len(rows) == 1 else 's'}: {iec(size)} apparent, {iec(allocated)} allocated")
-    return troubles.status
+    for _, path, size, allocated, data, count in rows:
+        sizes = f"{iec(size):>10} {iec(allocated):>10} {iec(data):>10}"
+        print(f"{sizes} {count:>8}  {printable(path)}")
+    kind = f"{'file' if arguments.all else 'sparse file'}{'' if total['files'] == 1 else 's'}"
+    print(f"{total['files']} {kind}: {iec(total['size'])} apparent, {iec(total['allocated'])} allocated")
+
+
+def _write_list(name: str, items: Iterable[str], more: dict[str, object]) -> None:
+    """Print a JSON object of a list, whose items are JSON already, and of what else there is."""
+    import json
+
+    sys.stdout.write(f'{{"{name}": [')
+    separator = ""
+    for item in items:
+        sys.stdout.write(separator + item)
+        separator = ", "
+    print("], " + json.dumps(more)[1:])
 
 
 def _map(arguments: argparse.Namespace) -> int:
@@ -390,15 +409,23 @@ def _exclude(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    import contextlib
+
     from .compare import verify
     from .engine.delta import Tally
     from .progress import data_bar
 
     troubles = _Troubles()
     tallies = Tally(), Tally()
-    listed: list[dict[str, object]] = []
     different = False
-    with data_bar(None, "verifying", arguments.quiet) as advance:
+    with contextlib.ExitStack() as stack:
+        if arguments.json:
+            import json
+            import tempfile
+
+            # It is printed when it is known that all of it can be.
+            listed = stack.enter_context(tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="ascii"))
+        advance = stack.enter_context(data_bar(None, "verifying", arguments.quiet))
         for difference in verify(
             arguments.a,
             arguments.b,
@@ -412,15 +439,14 @@ def _verify(arguments: argparse.Namespace) -> int:
         ):
             different = True
             if arguments.json:
-                listed.append(difference._asdict())
+                listed.write(json.dumps(difference._asdict()) + "\n")
                 continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
             print(f"{printable(difference.path or arguments.a)}: {what}")
-    if arguments.json:
-        import json
-
-        a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
-        print(json.dumps({"differences": listed, "a": a, "b": b}))
+        if arguments.json:
+            listed.seek(0)
+            a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
+            _write_list("differences", (line.rstrip("\n") for line in listed), {"a": a, "b": b})
     return 2 if troubles.status else int(different)
 
 

@@ -54,12 +54,16 @@ class There:
     def scan(
         self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
+        told = 0
         with self._naming():
             for item in self.agent.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
                 if not item:
                     return
                 found, stat = get(item, "path", NAME), get(item, "stat", STAT)
                 size, allocated, data, count = [get(item, key, SIZE) for key in _SIZES]
+                told += len(found)
+                if told > _MOST_TOLD:
+                    raise ProtocolError("more files than any filesystem has")
                 if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
                     raise ProtocolError("a file is not below the path that was scanned")
                 st = os.stat_result(stat, {"st_blocks": allocated // 512})
@@ -176,6 +180,9 @@ class There:
     def _naming(self) -> contextlib.AbstractContextManager[None]:
         return named(self.agent.host)
 
+
+_MOST_TOLD = 1 << 31
+"""Characters in the names of files that a scan finds: they wait on a disk until there are no more."""
 
 _SIZES = ("size", "allocated", "data", "extents")
 

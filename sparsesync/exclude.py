@@ -21,11 +21,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import BinaryIO, Callable
 
 from .ends import Ends, PathLike, Site
 from .engine.presets import Place
 from .engine.scan import OnError, Sparse
+from .sorting import Sorted
 from .units import iec
 
 FORMATS = ("rsync", "tar", "borg", "restic")
@@ -96,10 +98,12 @@ def write(
     quote = quoter(format, null)
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
+    patterns = Sorted()
     with Ends(rsh, python) as ends:
         sites = [ends.at(source) for source in sources]
         places = _places(sites, preset, format)
-        patterns = set(place_patterns(places, relative, quote))
+        for pattern in place_patterns(places, relative, quote):
+            patterns.add(pattern)
         limits = (min_size, min_ratio, one_file_system)
         for name, found in sparse_names(sites, places, relative, format, *limits, on_error):
             patterns.add(quote(name))
@@ -121,7 +125,7 @@ def write(
             f"# use: {usage}",
         ):
             out.write(os.fsencode(line) + end)
-    for pattern in sorted(patterns):
+    for (pattern,), _ in groupby(patterns):
         out.write(os.fsencode(pattern) + end)
 
 

@@ -1,0 +1,60 @@
+"""Rows in order, however many there are: what does not fit into memory waits in a temporary file.
+
+Rows are tuples of numbers and strings that compare with each other. When so many are held that they take :data:`_ROOM`
+they are sorted and written, as lines of JSON; at the end what was written is merged with what is held. So memory does
+not grow with a tree, or with what another host says of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+_ROOM = 8 << 20
+"""Characters, with what a row takes besides."""
+
+_BESIDES = 200
+_READ = 64 * 1024
+
+
+class Sorted:
+    """Takes rows, and then iterates over all of them in order."""
+
+    def __init__(self, room: int = _ROOM) -> None:
+        self._room = room
+        self._held: list[tuple[Any, ...]] = []
+        self._size = 0
+        self._file: IO[bytes] | None = None
+        self._runs: list[tuple[int, int]] = []
+
+    def add(self, *row: Any) -> None:
+        self._held.append(row)
+        self._size += _BESIDES + sum(len(part) for part in row if isinstance(part, str))
+        if self._size > self._room:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()
+        start = self._file.tell()
+        self._held.sort()
+        for row in self._held:
+            self._file.write(json.dumps(row).encode("ascii") + b"\n")
+        self._runs.append((start, self._file.tell()))
+        self._held, self._size = [], 0
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        self._held.sort()
+        return heapq.merge(self._held, *(self._read(*run) for run in self._runs))
+
+    def _read(self, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
+        assert self._file is not None
+        while start < stop:
+            self._file.seek(start)
+            # It goes on while there are no more bytes than that.
+            lines = self._file.readlines(min(_READ, stop - start) - 1)
+            start = self._file.tell()
+            yield from (tuple(json.loads(line)) for line in lines)
