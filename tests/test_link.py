@@ -173,7 +173,8 @@ def served(script: Any) -> list[Exception]:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"protocol": 1}, {"files": 0}, {"files": None}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3}, {"salt": "x"}, {"salt": None},
+    [{"protocol": 1}, {"files": 0}, {"files": None}, {"protocol": "1"}, {"digest": "md5"}, {"digest": 3},
+     {"salt": "x"}, {"salt": None},
      {"timeout": "soon"}, {"timeout": -1}, {"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")},
      {"timeout": True}],
     ids=str,
