@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from . import streams
-from .messages import complain, describe, printable
+from .engine.text import printable
+from .messages import complain, describe, tell
 
 if TYPE_CHECKING:
     from .sorting import Sorted
@@ -97,14 +98,21 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
-    print(f"sparsesync: {printable(str(message))}", file=sys.stderr)
+    complain(str(message))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints, which quote the arguments, are for a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser: of all commands, or if one is chosen of that one, since nobody will ask for the others."""
     from . import __version__
 
-    parser = argparse.ArgumentParser(prog="sparsesync", description="Sparse files cost what their data costs.")
+    parser = _Parser(prog="sparsesync", description="Sparse files cost what their data costs.")
     parser.add_argument("--version", action="version", version=f"sparsesync {__version__}")
     # Without "prog" argparse would format a usage, only to know it, and import for that what hardly anybody needs.
     commands = parser.add_subparsers(metavar="COMMAND", required=True, prog="sparsesync")
@@ -297,12 +305,12 @@ def _show_scan(rows: Sorted, total: dict[str, int], arguments: argparse.Namespac
     from .units import iec
 
     if total["files"]:
-        print(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
+        tell(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
     for _, path, size, allocated, data, count in rows:
         sizes = f"{iec(size):>10} {iec(allocated):>10} {iec(data):>10}"
-        print(f"{sizes} {count:>8}  {printable(path)}")
+        tell(f"{sizes} {count:>8}  {path}")
     kind = f"{'file' if arguments.all else 'sparse file'}{'' if total['files'] == 1 else 's'}"
-    print(f"{total['files']} {kind}: {iec(total['size'])} apparent, {iec(total['allocated'])} allocated")
+    tell(f"{total['files']} {kind}: {iec(total['size'])} apparent, {iec(total['allocated'])} allocated")
 
 
 def _write_list(name: str, items: Iterable[str], more: dict[str, object]) -> None:
@@ -442,7 +450,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                 listed.write(json.dumps(difference._asdict()) + "\n")
                 continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
-            print(f"{printable(difference.path or arguments.a)}: {what}")
+            tell(f"{difference.path or arguments.a}: {what}")
         if arguments.json:
             listed.seek(0)
             a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
@@ -463,20 +471,14 @@ def _sync(argv: list[str]) -> int:
     try:
         return run(rest, seed, replace=True).status
     except NoSpaceError as error:
-        print(
-            f"sparsesync: {describe(error)}; nothing was written (--seed-no-space-check to try all the same)",
-            file=sys.stderr,
-        )
+        complain(f"{describe(error)}; nothing was written (--seed-no-space-check to try all the same)")
         return RSYNC_FILE_IO
     except LoginError as error:
         complain(error)
         return RSYNC_LOGIN
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
-        print(
-            f"sparsesync: {error}; what was received is kept, run the same command again to go on from there",
-            file=sys.stderr,
-        )
+        complain(f"{error}; what was received is kept, run the same command again to go on from there")
         return RSYNC_PROTOCOL
     except RsyncTooOldError as error:
         complain(error)
@@ -484,7 +486,7 @@ def _sync(argv: list[str]) -> int:
     except FileNotFoundError as error:
         if error.filename != "rsync":
             raise
-        print("sparsesync: rsync is not installed; install it, for instance: apt install rsync", file=sys.stderr)
+        complain("rsync is not installed; install it, for instance: apt install rsync")
         return NOT_FOUND
     except SystemExit as ended:
         return RSYNC_SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

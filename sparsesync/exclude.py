@@ -27,6 +27,7 @@ from typing import BinaryIO, Callable
 from .ends import Ends, PathLike, Site
 from .engine.presets import Place
 from .engine.scan import OnError, Sparse
+from .engine.text import printable
 from .sorting import Sorted
 from .units import iec
 
@@ -116,7 +117,7 @@ def write(
             "borg": "borg create --exclude-from FILE",
             "restic": "restic backup --exclude-file FILE",
         }[format]
-        given = " ".join(re.sub(r"[\0-\x1f\udc80-\udcff]", "?", source) for source in sources)
+        given = " ".join(map(printable, sources))
         options = " --relative" * relative + f" --preset {preset}" * bool(preset)
         options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
         for line in (
@@ -240,7 +241,7 @@ def quoter(format: str = "rsync", null: bool = False) -> Callable[[str], str]:
 def _refusing(characters: str, quote: Callable[[str], str], advice: str) -> Callable[[str], str]:
     def checked(name: str) -> str:
         if any(character in name for character in characters):
-            raise ValueError(f"{name!r} has a line break in its name: {advice}")
+            raise ValueError(f"{name}: has a line break in its name: {advice}")
         return quote(name)
 
     return checked
@@ -272,7 +273,7 @@ def _bracket_last_space(pattern: str) -> str:
 def _quote_borg(name: str) -> str:
     """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``, Python's."""
     if re.search("[\udc80-\udcff]", name):
-        raise ValueError(f"{name!r} is not UTF-8: exclude files of borg cannot carry such a name")
+        raise ValueError(f"{name}: is not UTF-8: exclude files of borg cannot carry such a name")
     name = name.lstrip("/")
     if name == name.strip() and name.isprintable():
         return f"pf:{name}"

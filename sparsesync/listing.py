@@ -107,10 +107,11 @@ def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
         match = _LINE.fullmatch(line[:-1]) if line.endswith(b"\n") else None
         if match and match[3].count(b"//") == 1:
             name, source = match[3].split(b"//")
-            yield Listed(match[1], int(match[2]), _unescape(name).lstrip(b"/"), _unescape(source))
+            yield Listed(match[1], int(match[2]), unescape(name).lstrip(b"/"), unescape(source))
 
 
-def _unescape(name: bytes) -> bytes:
+def unescape(name: bytes) -> bytes:
+    """Return what rsync printed without its escapes."""
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 

@@ -1,11 +1,16 @@
-"""File names and errors as a line for people."""
+"""Lines for people: what is printed on standard output and standard error, and how an error reads.
+
+A name, an error, a host, a peer may have said any of it. So :func:`tell` and :func:`complain` escape the
+line, whatever it is made of (:mod:`engine.text`); whoever makes a line for them does not.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
+
+from .engine.text import printable
 
 _HINTS = {
     errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
@@ -14,40 +19,36 @@ _HINTS = {
 }
 
 
-def printable(name: str) -> str:
-    """A file name for people: control characters, and bytes that are no text, escaped as rsync does."""
-    special = r"[\0-\x1f\x7f\udc80-\udcff]|\\(?=#[0-9]{3})"
-    return re.sub(special, lambda found: f"\\#{ord(found[0]) & 0xFF:03o}", name)
-
-
 def tell(line: str) -> None:
     """Print a line on standard output, whatever that is; in a library it is the caller's."""
+    line = printable(line)
     try:
         print(line)
     except UnicodeEncodeError:
         print(line.encode("ascii", "backslashreplace").decode())
 
 
-def warn(line: str) -> None:
-    """Print a line of ours on standard error."""
-    print(f"sparsesync: {line}", file=sys.stderr)
+def as_bytes(line: str) -> bytes:
+    """Return a line for people as what is written where rsync's own output goes."""
+    return f"{printable(line)}\n".encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
-def complain(error: Exception) -> None:
-    """Print an error on standard error."""
-    warn(describe(error))
+def complain(what: Exception | str) -> None:
+    """Print an error, or what there is to say of it, on standard error."""
+    text = what if isinstance(what, str) else describe(what)
+    print(f"sparsesync: {printable(text)}", file=sys.stderr)
 
 
 def describe(error: Exception) -> str:
-    """An error as one line for people: the path, what happened, what to do."""
+    """Return an error as text for people: the path, what happened, what to do. It is not escaped yet."""
     from .engine.fileio import NoSpaceError
     from .units import iec
 
     if not isinstance(error, OSError) or error.strerror is None:
-        return printable(str(error))
-    text = printable(error.strerror)
+        return str(error)
+    text = str(error.strerror)
     if isinstance(error, NoSpaceError):
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
     elif error.errno in _HINTS:
         text += f" ({_HINTS[error.errno]})"
-    return text if error.filename is None else f"{printable(os.fsdecode(error.filename)) or repr('')}: {text}"
+    return text if error.filename is None else f"{os.fsdecode(error.filename) or repr('')}: {text}"

@@ -145,7 +145,7 @@ class Migration:
             try:
                 self._list_sparse(facts)
             except (OSError, LinkError) as error:
-                warnings.warn(f"the report lacks the list of sparse files: {error}", stacklevel=2)
+                warnings.warn(f"the report lacks the list of sparse files: {describe(error)}", stacklevel=2)
 
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""

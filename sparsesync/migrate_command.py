@@ -12,7 +12,7 @@ import sys
 from typing import BinaryIO, Callable
 
 from . import streams
-from .messages import describe, printable
+from .messages import complain, describe, tell
 
 
 def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         migration.run()
         return 0
     except Failed as failed:
-        print(f"sparsesync: {printable(str(failed))}", file=sys.stderr)
+        complain(str(failed))
         return failed.status
     finally:
         report = migration.report
@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(report))
         elif "sync" in report or "downtime" in report:
-            print("\n".join(telling.summary(report)))
+            for line in telling.summary(report):
+                tell(line)
 
 
 def _check_report(path: str) -> None:

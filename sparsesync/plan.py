@@ -20,7 +20,7 @@ from typing import IO
 from . import rsync
 from .ends import End
 from .engine.place import Space
-from .listing import ask, listing_argv, parse_listing, source_path
+from .listing import ask, listing_argv, parse_listing, source_path, unescape
 from .seeding import Seeding, SeedOptions
 from .transfer import Planned, Transfer
 
@@ -204,4 +204,5 @@ def check_options(argv: Sequence[str]) -> None:
 
 
 def _said(status: int, said: bytes) -> str:
-    return (said.decode(errors="replace").strip().splitlines() or [f"status {status}"])[0]
+    # Whoever prints it escapes it again.
+    return os.fsdecode(unescape((said.strip().split(b"\n") or [b""])[0])) or f"status {status}"

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from .asked import Asked
 from .ends import End
 from .engine.presets import Place, left_out
-from .messages import printable
 from .sides import Side, Sides
 from .units import iec
 
@@ -75,12 +74,12 @@ class Facts(NamedTuple):
 
     def at_source(self, path: str) -> str:
         """A path of the source as a person would give it."""
-        return self.sides.source.prefix + printable(path)
+        return self.sides.source.prefix + path
 
     @property
     def name(self) -> str:
         """The destination as a person would give it."""
-        return self.sides.destination.prefix + printable(self.asked.path)
+        return self.sides.destination.prefix + self.asked.path
 
     @property
     def keeps_attributes(self) -> bool:
@@ -172,7 +171,7 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
     shown = f"{iec(survey.allocated)} allocated, {iec(survey.size)} apparent, {_count(survey.files, 'file')}"
     yield Finding(OK, name, f"{shown}, preset {preset}")
     if survey.unreadable:
-        example = printable(survey.example)
+        example = survey.example
         yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
     skip = left_out(facts.places)
     yield from _few(
@@ -201,7 +200,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     for source, survey in facts.surveys.items():
         if not same_machine or not survey.place or not probe.place:
             continue
-        shown = printable(source)
+        shown = source
         last = os.path.basename(source)
         contents = last in ("", ".", "..") or facts.asked.command.relative
         if survey.kind == "d" and not contents and survey.place == f"{probe.place.rstrip('/')}/{last}":
@@ -262,7 +261,7 @@ def _clashes(facts: Facts) -> Iterator[Finding]:
     for survey in facts.surveys.values():
         yield from _few(
             # What filters leave out is not known here.
-            Finding(WARNING if facts.asked.filters else STOP, name, f"takes {printable(a)} and {printable(b)} for one "
+            Finding(WARNING if facts.asked.filters else STOP, name, f"takes {a} and {b} for one "
                     "name; rename one, or use a filesystem that tells upper from lower case")
             for a, b in survey.clashes
         )  # fmt: skip
@@ -275,7 +274,7 @@ def _clashes(facts: Facts) -> Iterator[Finding]:
         for top in survey.names if contents else [last]:
             other = tops.setdefault(top, source)
             if other != source:
-                yield Finding(WARNING, name, f"{printable(other)} and {printable(source)} both bring {printable(top)}; "
+                yield Finding(WARNING, name, f"{other} and {source} both bring {top}; "
                               "of two files of one name rsync takes the first")  # fmt: skip
 
 
@@ -320,7 +319,7 @@ def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterat
     }[level]
 
     def finding(each: InUse) -> Finding:
-        text = _HOW.get(each.how, "is in use: {}").format(printable(each.holder)) + advice
+        text = _HOW.get(each.how, "is in use: {}").format(each.holder) + advice
         return Finding(level, facts.at_source(each.path), text)
 
     yield from _few(map(finding, used), more)
@@ -333,7 +332,7 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
     apparent = plan.seeds.size + plan.others.size
     for needed, free, path in plan.space:
         needed = needed if holes else max(needed, apparent)
-        shown = name if path == facts.asked.path or len(plan.space) == 1 else printable(path)
+        shown = name if path == facts.asked.path or len(plan.space) == 1 else path
         plain = f"plain rsync would ask for {iec(apparent)}" if plan.seeds.count else ""
         if needed > free:
             text = f"{iec(needed)} are needed, {iec(free)} are free; make room, or exclude something"
@@ -350,12 +349,12 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
     if plan.handoff:
         yield Finding(WARNING, name, f"rsync does all of it and reads every hole: {plan.handoff}")
     if plan.deleted:
-        shown = ", ".join(map(printable, plan.examples))
+        shown = ", ".join(plan.examples)
         yield Finding(WARNING, name, f"--delete removes {_count(plan.deleted, 'name')}, such as {shown}")
     if facts.asked.request.skip_docker_loop and not any(docker.loop_files for docker in facts.dockers):
         yield Finding(WARNING, name, "--skip-docker-loop: no devicemapper loop file was found at the source")
     if plan.extra:
-        shown = ", ".join(map(printable, plan.examples))
+        shown = ", ".join(plan.examples)
         text = f"not at the source, and kept: {_count(plan.extra, 'name')}, such as {shown}"
         yield Finding(WARNING, name, f"{text}; to remove that give --delete after --")
 

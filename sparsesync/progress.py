@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
+from .engine.text import printable
+
 Advance = Optional[Callable[[int], object]]
 Bar = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
 """What makes a bar: :func:`data_bar`, or a :class:`Whole`'s ``phase``."""
@@ -59,8 +61,9 @@ class Whole:
             yield None
             return
         before = self._bar.desc.rstrip(": ")
+        shown = printable(what)
         # A short phase would have no other chance to be seen.
-        self._bar.set_description(what, refresh=self._bar.format_dict["elapsed"] > _DELAY)
+        self._bar.set_description(shown, refresh=self._bar.format_dict["elapsed"] > _DELAY)
         yield self._advance
         self._bar.set_description(before, refresh=False)
 

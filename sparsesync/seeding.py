@@ -29,7 +29,7 @@ from .engine.fileio import NoSpaceError
 from .engine.place import Result
 from .listing import parse_listing, source_path
 from .losses import Losses
-from .messages import printable, tell
+from .messages import tell
 from .progress import Bar, data_bar
 from .transfer import Planned, Transfer, check_space
 from .units import iec
@@ -123,7 +123,7 @@ class Seeding:
             if self.command.dry_run:
                 reason, _, _ = self._find_destination(listing)
                 for planned in [] if reason else _planned(plan):
-                    tell(f"would seed {printable(planned.name)}: {_sizes(planned.size, planned.data)}")
+                    tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
                 return reason
             reason = self._open_destination(listing)
             if reason:
@@ -260,7 +260,7 @@ class Seeding:
         if result.left is None:
             self.seeded.append(Seeded(result.name, result.size, result.data, result.sent))
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
-            self.say(f"seeded {printable(result.name)}: {_sizes(result.size, result.data)}{sent}")
+            self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return
         if result.errno in _REFUSALS and not result.at_source:
             self.refused[result.name] = result.errno, result.left
@@ -269,7 +269,7 @@ class Seeding:
     def _leave(self, name: str, reason: str, holes: int) -> None:
         self.left.append((name, reason))
         self.lost[name] = holes
-        self.say(f"left to rsync: {printable(name)}: {reason}")
+        self.say(f"left to rsync: {name}: {reason}")
 
 
 def _planned(plan: IO[str]) -> Iterator[Planned]:

@@ -10,7 +10,8 @@ nor the user's configuration has ideas of its own about sharing connections, the
 master (ControlMaster, ssh_config(5)) with its socket in a private directory, and rsync's goes through it: one
 login for the whole run. It ends with the agent.
 
-Passwords and questions are between ssh and the terminal; ssh's messages go to our standard error.
+Passwords and questions are between ssh and the terminal; ssh's messages, and what the far host says on its standard
+error, go to ours by way of :mod:`stderr_relay`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .engine.capabilities import Digest, capabilities, choose_compressor, choose
 from .engine.fields import get, integer, maybe, text
 from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import Frame, LinkError, LoginError, ProtocolError
+from .stderr_relay import StderrRelay
 
 
 class Shell(NamedTuple):
@@ -272,12 +274,20 @@ def connect(
     every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started,
     FileNotFoundError if there is no such remote shell.
     """
+    remote_command = _remote_command(shell)
     with contextlib.ExitStack() as stack:
         login = [*(["-l", user] if user else []), host]
         control = _control(shell.command, login, stack) if share else []
         master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *control] if control else []
-        command = [*shell.command, *master, *login, _remote_command(shell)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        command = [*shell.command, *master, *login, remote_command]
+        relay = StderrRelay()
+        stack.callback(relay.close)
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=relay.sink, bufsize=0
+            )
+        finally:
+            relay.started()
         agent = Agent(process, host, timeout, control)
         stack.callback(agent.close)
         agent.greet(digest)

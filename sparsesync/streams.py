@@ -47,7 +47,9 @@ def prepare() -> None:
         encoding = sys.stdout.encoding if sys.stdout else None
         out = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
         sys.stdout = io.TextIOWrapper(out, encoding, line_buffering=os.isatty(1))
-    for stream, errors in ((sys.stdout, _ANY_NAME), (sys.stderr, "backslashreplace")):
+    # To a terminal that lacks a character its bytes may be control characters, as 0x9B is.
+    any_name = "backslashreplace" if os.isatty(1) else _ANY_NAME
+    for stream, errors in ((sys.stdout, any_name), (sys.stderr, "backslashreplace")):
         stream.reconfigure(errors=errors)  # type: ignore[union-attr]
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .messages import printable, tell
+from .messages import tell
 from .plan import Plan
 from .preflight import Finding
 from .units import iec
@@ -41,12 +41,12 @@ def _plan(value: tuple[Plan, Sequence[dict[str, Any]], Sequence[str]]) -> Iterat
     by_reason: dict[str, list[str]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for each in excluded:
-        by_reason.setdefault(each["why"], []).append(printable(each["pattern"]))
+        by_reason.setdefault(each["why"], []).append(each["pattern"])
         apparent, allocated = sizes.get(each["why"], (0, 0))
         size = each["sizes"] or (0, 0)
         sizes[each["why"]] = apparent + size[0], allocated + size[1]
     lines = [f"{_listed(patterns)} ({why}{_sizes(*sizes[why])})" for why, patterns in by_reason.items()]
-    lines += [f"what {printable(path)} says" for path in files]
+    lines += [f"what {path} says" for path in files]
     for count, line in enumerate(lines):
         yield f"{'' if count else 'left out':<12} {line}"
     yield ""
@@ -67,16 +67,16 @@ def _command(value: tuple[str, str, str]) -> Iterator[str]:
 
 
 def _differences(differences: Sequence[tuple[str, str]]) -> Iterator[str]:
-    yield from (f"{printable(name)}: {what}" for name, what in differences[:_MANY])
+    yield from (f"{name}: {what}" for name, what in differences[:_MANY])
     if len(differences) > _MANY:
         yield f"and {len(differences) - _MANY} more"
 
 
 def summary(report: dict[str, Any]) -> Iterator[str]:
     """The lines of a summary."""
-    sources = " ".join(map(printable, report["sources"]))
+    sources = " ".join(report["sources"])
     status = "done" if report["status"] == 0 else "FAILED"
-    yield f"{report['pass']} pass {status}: {sources} to {printable(report['destination'])}"
+    yield f"{report['pass']} pass {status}: {sources} to {report['destination']}"
     yield f"apparent     {iec(report['apparent'])}"
     yield f"allocated    {iec(report['allocated'])}"
     sync = report.get("sync")
@@ -88,7 +88,7 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
             yield f"in use       or just written: {_files(len(sync['later']))}; the final pass brings the rest of it"
     yield f"time         {duration(report['seconds'])}"
     if report["failure"]:
-        yield f"failure      {printable(report['failure'])}"
+        yield f"failure      {report['failure']}"
     if report.get("commands"):
         yield f"downtime     {duration(report['downtime'])}"
     verified = report.get("verified")

@@ -20,7 +20,6 @@ from .asked import Asked
 from .ends import End, Range
 from .engine.delta import Tally
 from .listing import Listed, parse_listing, source_path
-from .messages import printable
 from .plan import answer, covered
 from .progress import Advance
 from .sides import Sides
@@ -96,7 +95,7 @@ def _parts(command: rsync.Command, listed: Iterable[Listed], path: str) -> Itera
         source, name = source_path(command, entry), os.fsdecode(entry.name)
         if source is None:
             why = "which of the sources it is from is not certain; migrate them one by one"
-            raise ValueError(f"{printable(name)}: {why}")
+            raise ValueError(f"{name}: {why}")
         for offset in range(0, max(entry.size, 1), _PART):
             yield _Part(source, os.path.join(path, name), name, offset, _PART)
 

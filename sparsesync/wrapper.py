@@ -38,8 +38,9 @@ from . import losses, rsync
 from .engine.claims import HOLES, looks_sparse
 from .engine.fileio import NoSpaceError, blame
 from .engine.protocol import LinkError, LoginError
+from .engine.text import printable_already
 from .listing import ask, listing_argv
-from .messages import describe, printable, tell, warn
+from .messages import as_bytes, complain, describe, tell
 from .progress import Bar, data_bar
 from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
 from .running import run_rsync, spooled
@@ -170,7 +171,8 @@ def run(
 
     def say(message: str) -> None:
         if command.verbose and not command.quiet:
-            tell(f"sparsesync: {message}") if output is None else output(os.fsencode(f"sparsesync: {message}\n"))
+            line = f"sparsesync: {message}"
+            tell(line) if output is None else output(as_bytes(line))
 
     state = _Run(command, seed, say, bar, strict)
     result = state.result
@@ -181,7 +183,7 @@ def run(
                 state.say(f"everything is left to rsync: {result.handoff}")
             state.tell_losses()
         except _EndedError as ended:
-            print(f"sparsesync: {ended}", file=sys.stderr)
+            complain(ended)
             result.status = ended.status
             return result
         sys.stdout.flush()
@@ -259,7 +261,7 @@ class _Run:
     def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
         # rsync would meet the same, after it has read all of their holes.
         for name, (code, reason) in refused.items():
-            warn(f"{printable(name)}: {reason}")
+            complain(f"{name}: {reason}")
             full = code in (errno.ENOSPC, errno.EDQUOT)
             self.refusal = _FILE_IO if full or self.refusal == _FILE_IO else _PARTIAL
         self.result.refused = list(refused)
@@ -272,7 +274,7 @@ class _Run:
             kept = {*self.result.later, *self.result.refused}
             left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
-            certain, reason = True, f"{printable(left[0][0])}: {left[0][1]}" if left else ""
+            certain, reason = True, f"{left[0][0]}: {left[0][1]}" if left else ""
         elif seeding is not None and seeding.planned.files:
             lost, certain, reason = seeding.planned, True, str(handoff)
         else:
@@ -283,7 +285,7 @@ class _Run:
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
             raise _EndedError(_REQUIRED, f"--seed-required is given, and {line}")
-        warn(line)
+        complain(line)
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""
@@ -350,7 +352,8 @@ class _Run:
             # What it says of troubles is said again by the real run, which meets the same.
             status, said = ask(command, listing, self.spool, environ)
             if self.command.far is not None and status in _NO_CONNECTION:
-                sys.stderr.write(said.decode(errors="backslashreplace"))
+                shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
+                print(*shown, sep="\n", file=sys.stderr)
                 raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
             if status >= 0 and status != _SIGNALLED:
                 return status

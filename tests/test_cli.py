@@ -79,6 +79,69 @@ def test_odd_names_reach_the_terminal_as_one_line(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\\#377")
 
 
+HOSTILE = "x\x9b31mRED\u202egnp\u2028\x1b]0;t\x07\u3000"
+SHOWN = "x\\#302\\#23331mRED\\#342\\#200\\#256gnp\\#342\\#200\\#250\\#033]0;t\\#007\u3000"
+
+
+@pytest.mark.parametrize(
+    ("argv", "times"),
+    [
+        (["scan", "."], 1),
+        (["scan", HOSTILE, HOSTILE + "none"], 2),
+        (["map", HOSTILE + "none"], 1),
+        (["copy", HOSTILE + "none", "x"], 1),
+        (["copy", "a", "b", HOSTILE], 1),
+        (["exclude", "--format", "borg", HOSTILE + "none"], 1),
+        (["exclude", HOSTILE], 1),
+        (["verify", "a", "b"], 1),
+        (["verify", HOSTILE, HOSTILE + "none"], 1),
+        (["verify", f"a/{HOSTILE}", HOSTILE], 1),
+        (["scan", f"--{HOSTILE}", "."], 1),
+        (["scan", "--min-size", HOSTILE, "."], 0),
+        (["frob" + HOSTILE], 0),
+        (["sync", "-av", "a/", "c"], 2),
+        (["sync", "-anv", "a/", "c"], 2),
+        (["sync", f"--seed-{HOSTILE}"], 1),
+        (["sync", f"--seed-holes={HOSTILE}", "a", "c"], 0),
+        (["migrate", HOSTILE], 1),
+        (["migrate", "--check", HOSTILE + "none", "c"], 1),
+        (["migrate", "--check", "a/", HOSTILE], 1),
+        (["scan", "-e", f"./{HOSTILE}", "h:x"], 1),
+    ],
+    ids=lambda value: "",
+)
+def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, argv: list[str], times: int) -> None:
+    """In no command, on neither stream, and escaped once. (Patterns for rsync and others are as they have to be.)"""
+    need_tools("rsync")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name in (HOSTILE, "a/" + HOSTILE):
+        sparse_file(tmp_path / name, MIB, [(0, 4096)])
+    with open(tmp_path / HOSTILE, "r+b") as file:
+        file.write(b"!")
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *argv], cwd=tmp_path, capture_output=True)
+    said = done.stdout + done.stderr
+    if argv[0] == "exclude":
+        said = b"".join(line for line in said.splitlines(True) if line.startswith((b"#", b"sparsesync")))
+    if argv[:2] == ["sync", "-av"] or argv[:2] == ["sync", "-anv"]:
+        # rsync escapes what its locale does not know, and no more.
+        assert said.count(SHOWN.encode()) >= 1
+        said = b"".join(line for line in said.splitlines(True) if SHOWN.encode() in line)
+    else:
+        assert said.count(SHOWN.encode()) >= times
+    assert b"Traceback" not in said
+    assert not set(said.decode()) & set("\x9b\u202e\u2028\x1b\x07")
+    assert b"\\#134" not in said
+
+
+def test_json_has_names_as_they_are(tmp_path: Path) -> None:
+    sparse_file(tmp_path / HOSTILE, MIB, [(0, 4096)])
+    found = json.loads(run("scan", "--json", ".", cwd=tmp_path).stdout)
+    assert found["files"][0]["path"] == f"./{HOSTILE}"
+    report = json.loads(run("migrate", "--json", "--check", f"./{HOSTILE}none", "c", cwd=tmp_path).stdout)
+    assert any(each["subject"] == f"./{HOSTILE}none" for each in report["findings"])
+
+
 @pytest.mark.parametrize("argv", [["scan", "."], ["map", "é\u3000"], ["exclude", "."], ["verify", ".", "e"]])
 def test_an_encoding_without_the_name(tmp_path: Path, argv: list[str]) -> None:
     sparse_file(tmp_path / "é\u3000", MIB, [])

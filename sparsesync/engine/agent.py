@@ -51,6 +51,7 @@ from .protocol import LinkError, ProtocolError
 from .receive import Receiver
 from .scan import at, measure, scan
 from .send import Sender
+from .text import printable
 
 _BATCH = 500
 
@@ -317,9 +318,7 @@ def _is_timeout(value: Any) -> bool:
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
-    # As rsync escapes names.
-    text = "".join(c if c.isprintable() else "\\#{:03o}".format(ord(c) & 0xFF) for c in str(message))
-    sys.stderr.write("sparsesync: {}\n".format(text))
+    sys.stderr.write("sparsesync: {}\n".format(printable(str(message))))
 
 
 def main() -> int:
@@ -334,7 +333,7 @@ def main() -> int:
     try:
         Agent(link).serve()
     except ProtocolError as error:
-        sys.stderr.write("sparsesync agent: {}\n".format(error))
+        sys.stderr.write("sparsesync agent: {}\n".format(printable(str(error))))
         return 1
     except LinkError:
         return 0  # the client has gone, as it does when it is done

@@ -1,0 +1,39 @@
+r"""What may reach a person's terminal: text with nothing in it that the terminal would obey, or that deceives the eye.
+
+Names are anybody's, and so is what another host says. So control characters, those that turn the direction of writing,
+those that end a line or are not seen, and bytes that are no text are shown as rsync shows them, each byte as ``\#ooo``.
+Both machines do it, each with what it prints itself. It is done once, where a line is printed; everything
+before that, and JSON, has the text as it is.
+"""
+
+import os
+import re
+
+_OBEYED = (
+    "\0-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidi controls: Unicode Standard Annex #9
+    "\u2028\u2029"  # line and paragraph separator
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # not seen: byte order mark, interlinear annotation, tags
+    "\ud800-\udfff"  # no text: bytes (PEP 383), and halves of characters
+)
+_SPECIAL = re.compile("[{}]".format(_OBEYED))
+_SPECIAL_OR_ESCAPE = re.compile(r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED))
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` as a line for people; a literal ``\#123`` is escaped too, and cannot be taken for a byte."""
+    return _SPECIAL_OR_ESCAPE.sub(_escape, text)
+
+
+def printable_already(text: str) -> str:
+    r"""Return ``text`` from one who escapes names himself, as rsync and our agent do: his ``\#123`` stays."""
+    return _SPECIAL.sub(_escape, text)
+
+
+def _escape(found: "re.Match[str]") -> str:
+    character = found.group()
+    try:
+        encoded = os.fsencode(character)  # the bytes that the name has on the disk
+    except UnicodeEncodeError:
+        encoded = character.encode("utf-8", "surrogatepass")
+    return "".join("\\#{:03o}".format(byte) for byte in encoded)
