@@ -97,7 +97,8 @@ class Asked:
             if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
                 raise ValueError("one of the two ends has to be on this host")
             raise ValueError(command.handoff or "which host is meant is not clear")
-        unclear = why_not_plain(far, True) if far else None
+        secluded, relative = rsync.secludes(command), command.relative
+        unclear = why_not_plain(far, True, secluded=secluded, relative=relative) if far else None
         if far and any("\n" in path for path in far.paths):
             raise ValueError("a path on another host with a line break arrives there as another: name one without")
         if unclear:

@@ -1,8 +1,10 @@
 """The names of other hosts: ``user@host:path``, and what an rsync command line means that has one.
 
 rsync hands the far paths to the far login shell, and what arrives there depends on its version and on options. So only
-paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer quote all but wildcards
-and a tilde; an older one, or ``--old-args``, quotes nothing. Wildcards are never for us.
+paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer put a backslash before
+what a shell would see in them, but not before wildcards and a tilde, and a line break disappears with it; an
+older one, or ``--old-args``, quotes nothing; with ``--secluded-args`` no shell sees the paths, nor does anybody
+replace a tilde. Wildcards are never for us.
 
 On a pull rsync lists names without saying which source they came from (:func:`pulled_from` finds out, where that
 is certain): the names of the transfer are made from the source arguments by the rules of the
@@ -21,6 +23,10 @@ QUOTES_ARGUMENTS = (3, 2, 4)
 """The first rsync that quotes the far paths; rsync(1), --old-args."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
+_PYTHON = re.compile(r"[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./ -]*")
+_NO_NAME = re.compile(
+    r"[\s\0-\x20\x7f-\x9f'\"`$\\;&<>|(){}*?!\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class Remote(NamedTuple):
@@ -43,9 +49,26 @@ def split_remote(path: str) -> Remote | None:
     host = match[2] if match[2] is not None else match[3]
     if rest.startswith(":") or host == "rsync" and rest.startswith("//"):
         raise ValueError(f"{path}: an rsync daemon is not reached through a remote shell")
-    if not host or host.startswith("-") or (match[1] or "").startswith("-"):
+    if not host or host.startswith("-") or match[1] == "" or (match[1] or "").startswith("-"):
         raise ValueError(f"{path}: there is no host before the colon; a local file can be written ./{path}")
+    # ssh puts both into commands where its configuration says so, ssh_config(5), TOKENS. In a user's name a
+    # backslash may follow a domain.
+    odd = _NO_NAME.search(host) or _NO_NAME.search((match[1] or "").replace("\\", ""))
+    if odd:
+        what = f"the name of a host or a user cannot hold {_shown(odd[0])}"
+        raise ValueError(f"{path}: {what}; a local file can be written ./{path}")
     return Remote(match[1], host, rest)
+
+
+def _shown(character: str) -> str:
+    return "white space" if character.isspace() else character
+
+
+def check_python(name: str) -> None:
+    """Raise ValueError for the name of a Python on another host that a shell might take for more than a path."""
+    if not _PYTHON.fullmatch(name):
+        allowed = "letters, digits, spaces and _@%+=:,./-, and does not begin with - or a space"
+        raise ValueError(f"{name or repr('')}: is no path of a Python on the other host; it has {allowed}")
 
 
 def split_shell(text: str) -> list[str]:
@@ -53,6 +76,7 @@ def split_shell(text: str) -> list[str]:
     words = shlex.shlex(text, posix=True, punctuation_chars=False)
     words.whitespace_split = True
     words.escape = ""
+    words.whitespace = " "
     words.commenters = ""
     found = list(words)
     if not found:
@@ -121,14 +145,22 @@ def _same_host(path: str) -> bool:
     return path.startswith(":") and not path.startswith("::")
 
 
-def why_not_plain(far: Far, quoted: bool) -> str | None:
-    """Why a far path may arrive as something else; None if it does not. ``quoted``: rsync quotes them."""
+def why_not_plain(far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False) -> str | None:
+    """Why a far path may arrive as something else; None if it does not.
+
+    ``quoted``: rsync quotes them; ``secluded``: the far rsync reads them itself; ``relative``: with ``--relative``.
+    """
     for path in far.paths:
         if re.search(r"[*?\[\]]", path):
             return f"{path}: wildcards are for the far shell"
-        if path.startswith("~") and not re.match(r"~(?:/|$)", path):
-            return f"{path}: whose home that is, is for the far shell to say"
-        if not quoted and not _PLAIN.fullmatch(path.replace("~", "", 1)):
+        if path.startswith("~") and (secluded or relative or not path.startswith("~/")):
+            return f"{path}: whether that is a home, and whose, is for the far shell and the version of rsync to say"
+        # Some shells have control characters of their own; zsh replaces a leading "=".
+        if re.search(r"[\0-\x1f\x7f]", path) or path.endswith("\\") or path.startswith("="):
+            return f"{path}: what arrives of it depends on the far shell"
+        if secluded and ".." in path.split("/"):
+            return f"{path}: rsync leaves out '..' and what is before it, which behind a symlink is another place"
+        if not quoted and (path.startswith("-") or not _PLAIN.fullmatch(path.replace("~", "", 1))):
             return f"{path}: what the far shell makes of it depends on the version of rsync"
     return None
 

@@ -420,10 +420,26 @@ def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
     return tuple(pattern for pattern in patterns if _LITERAL.fullmatch(pattern))
 
 
+def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the far paths go past the far shell: rsync(1), --secluded-args. One may be built to do it always."""
+    names = ("secluded-args", "protect-args", "no-secluded-args", "no-protect-args", "no-s")
+    given = [option.name for option in command.options if option.name in names]
+    if given:
+        return not given[-1].startswith("no-")
+    if environ.get("RSYNC_PROTECT_ARGS", "") not in ("", "0"):
+        return True
+    tilde_or_dots = command.far is not None and any("~" in path or ".." in path for path in command.far.paths)
+    # Only then does it matter, and to ask takes a moment.
+    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", _said_of_itself("rsync")) is not None
+
+
+def _said_of_itself(program: str) -> bytes:
+    return subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False).stdout
+
+
 def version(program: str = "rsync") -> tuple[int, int, int]:
     """The version of the installed rsync. FileNotFoundError if there is none, ValueError if it is something else."""
-    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
-    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", done.stdout)
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", _said_of_itself(program))
     if match is None:
         raise ValueError(f"{program} is not an rsync that sparsesync knows; run without seeding by --seed-off")
     return int(match[1]), int(match[2]), int(match[3] or 0)

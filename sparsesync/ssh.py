@@ -12,6 +12,11 @@ login for the whole run. It ends with the agent.
 
 Passwords and questions are between ssh and the terminal; ssh's messages, and what the far host says on its standard
 error, go to ours by way of :mod:`stderr_relay`.
+
+What becomes part of a command over there is ours, or was looked at: paths and all that is asked go through the
+connection, to the agent. Of the user's own words there are the Python's name, which has to be a plain path
+(:func:`remote.check_python`), and what ``--rsync-path`` puts before rsync, which is text for the far shell by rsync's
+own definition: ``sudo``, or ``cd there &&``.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from .engine.capabilities import Digest, capabilities, choose_compressor, choose
 from .engine.fields import get, integer, maybe, text
 from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import Frame, LinkError, LoginError, ProtocolError
+from .remote import check_python
 from .stderr_relay import StderrRelay
 
 
@@ -109,9 +115,9 @@ def _program() -> bytes:
 
 def _remote_command(shell: Shell) -> str:
     """The command line for the far login shell, which need not be a Bourne shell: one word in single quotes."""
-    pythons = [shell.python] if shell.python else _PYTHONS
-    if any("'" in python or not python for python in pythons):
-        raise ValueError("the far Python's name must not hold a quote")
+    if shell.python is not None:
+        check_python(shell.python)
+    pythons = _PYTHONS if shell.python is None else [shell.python]
     names = " ".join(f'"{python}"' for python in pythons)
     script = (
         f'for p in {names}; do "$p" -c "{_OLD_ENOUGH}" 2>/dev/null && exec "$p" -c "{_STAGE_ONE}"; done; '
@@ -272,7 +278,7 @@ def connect(
 
     ``timeout``: seconds of silence after which the connection is given up, None for never. ``digest``: one that
     every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started,
-    FileNotFoundError if there is no such remote shell.
+    FileNotFoundError if there is no such remote shell, ValueError for a Python whose name is no plain path.
     """
     remote_command = _remote_command(shell)
     with contextlib.ExitStack() as stack:

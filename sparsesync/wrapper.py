@@ -42,7 +42,7 @@ from .engine.text import printable_already
 from .listing import ask, listing_argv
 from .messages import as_bytes, complain, describe, tell
 from .progress import Bar, data_bar
-from .remote import QUOTES_ARGUMENTS, remote_shell, why_not_plain
+from .remote import QUOTES_ARGUMENTS, check_python, remote_shell, why_not_plain
 from .running import run_rsync, spooled
 from .seeding import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
 from .transfer import Local, Settings, Transfer
@@ -117,8 +117,7 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             min_hole = max(1, parse_size(value))
         elif name == "--seed-python":
             python = value if equals else next(words, "")
-            if not python:
-                raise ValueError("--seed-python: the path of a Python on the other host is missing")
+            check_python(python)
         elif name == "--seed-holes":
             holes = value if equals else next(words, "")
             if holes not in HOLES:
@@ -297,7 +296,11 @@ class _Run:
         if handoff:
             return handoff
         version = _check_version()
-        return why_not_plain(far, _quotes(command, version)) if far else None
+        if far is None:
+            return None
+        return why_not_plain(
+            far, _quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
+        )
 
     def _transfer(self, stack: contextlib.ExitStack) -> Transfer:
         """The two ends. Raises LinkError if there is no getting at the other host."""

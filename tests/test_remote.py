@@ -8,11 +8,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsesync.remote import Far, NotForUs, far_end, pulled_from, split_remote, split_shell, why_not_plain
-from tests.filesystems import need_tools
+from sparsesync import rsync
+from sparsesync.remote import (
+    QUOTES_ARGUMENTS,
+    Far,
+    NotForUs,
+    check_python,
+    far_end,
+    pulled_from,
+    split_remote,
+    split_shell,
+    why_not_plain,
+)
+from tests.filesystems import need, need_tools
 
 
 @pytest.mark.parametrize(
@@ -50,6 +61,7 @@ def test_what_is_refused(path: str) -> None:
         ('ssh -i "a b"', ["ssh", "-i", "a b"]),
         (r"ssh -i a\b", ["ssh", "-i", r"a\b"]),
         ("ssh -i a#b", ["ssh", "-i", "a#b"]),
+        ("ssh -i a\tb", ["ssh", "-i", "a\tb"]),
     ],
 )
 def test_split_shell_as_rsync_does(text: str, words: list[str], tmp_path: Path) -> None:
@@ -143,3 +155,108 @@ def test_pulled_from(sources: list[str], name: str, relative: bool, path: str | 
 def test_a_path_with_a_slash_before_the_colon_is_local(a: str, b: str) -> None:
     assert split_remote("/" + a + ":" + b) is None
     assert split_remote("./" + a + ":" + b) is None
+
+
+HOME = "/home/of somebody"
+ODD = "~/.-=+:,@%^ab $`'\"\\!#&;|<>(){}\n\r\t\x01\x7f\x9b\u202e\u3000é\udcff"
+
+
+@pytest.mark.parametrize("mode", ["quoted", "old"])
+@given(
+    # With another colon it would be a daemon's.
+    path=st.text(st.sampled_from(ODD), min_size=1, max_size=6).filter(lambda path: not path.startswith(":")),
+    relative=st.booleans(),
+    push=st.booleans(),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_what_is_plain_arrives_as_it_is(tmp_path: Path, mode: str, path: str, relative: bool, push: bool) -> None:
+    """rsync itself is asked: a remote shell writes down what its last argument has become over there."""
+    need_tools("rsync")
+    need(rsync.version() >= QUOTES_ARGUMENTS, "this rsync quotes nothing")
+    reason = why_not_plain(Far(None, "h", True, (path,), ("ssh",), ""), mode == "quoted", relative=relative)
+    if reason is not None:
+        assert path in reason  # and what a shell would make of it is not tried
+        return
+    fake = tmp_path / "rsh"
+    fake.write_text(
+        f"#!/bin/sh\nshift; HOME='{HOME}'; cd /; "
+        f"eval \"set -- $*\"; for last; do :; done; printf %s \"$last\" >'{tmp_path}/arrived'; exit 1\n"
+    )
+    fake.chmod(0o755)
+    options = ["-R"] * relative + ["--old-args"] * (mode == "old")
+    paths = [str(fake), f"h:{path}"] if push else [f"h:{path}", str(tmp_path / "into")]
+    argv = ["rsync", "-r", *options, "-e", str(fake), *paths]
+    subprocess.run(argv, capture_output=True, env={**os.environ, "RSYNC_OLD_ARGS": ""})
+    arrived = os.fsdecode((tmp_path / "arrived").read_bytes())
+    wanted = HOME + path[1:] if path.startswith("~/") else path
+    assert arrived in (wanted, f"./{wanted}")
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("a\nb", "depends on the far shell"),
+        ("a\x07b", "depends on the far shell"),
+        ("a\\", "depends on the far shell"),
+        ("=ls", "depends on the far shell"),
+        ("~", "whether that is a home"),
+    ],
+)
+def test_what_even_a_rsync_that_quotes_does_not_carry(path: str, why: str) -> None:
+    assert why in str(why_not_plain(far("a", f"h:{path}"), True))
+
+
+def test_what_the_far_rsync_reads_itself() -> None:
+    for path in ("~/x", "a/../b"):
+        assert why_not_plain(far("a", f"h:{path}"), True) is None
+        assert why_not_plain(far("a", f"h:{path}"), True, secluded=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "secluded"),
+    [
+        ([], {}, False),
+        (["-s"], {}, True),
+        (["--protect-args"], {}, True),
+        (["-s", "--no-secluded-args"], {}, False),
+        (["-s", "--no-s"], {}, False),
+        ([], {"RSYNC_PROTECT_ARGS": "1"}, True),
+        ([], {"RSYNC_PROTECT_ARGS": "0"}, False),
+        (["--no-protect-args"], {"RSYNC_PROTECT_ARGS": "1"}, False),
+    ],
+)
+def test_whether_the_far_rsync_reads_the_paths(argv: list[str], environ: dict[str, str], secluded: bool) -> None:
+    assert rsync.secludes(rsync.parse([*argv, "a", "h:b"], environ), environ) == secluded
+
+
+@pytest.mark.parametrize("odd", [*" \t\n\r\0\x1b\x7f\x9b'\"`$;&|<>(){}*?!\u202e\u2028\udcff", "$(id)", "`id`"])
+def test_hosts_and_users_that_are_none(odd: str) -> None:
+    for path in (f"a{odd}b:x", f"[a{odd}b]:x", f"me@a{odd}b:x", f"a{odd}b@host:x"):
+        with pytest.raises(ValueError, match="cannot hold"):
+            split_remote(path)
+        with pytest.raises(NotForUs, match="cannot hold"):
+            far("a", path)
+
+
+@pytest.mark.parametrize("path", ["-x:y", "[-oProxyCommand=id]:y", "me@-x:y", "-l@h:y", "@h:y"])
+def test_hosts_and_users_that_ssh_takes_for_options(path: str) -> None:
+    with pytest.raises(ValueError, match="there is no host"):
+        split_remote(path)
+
+
+def test_names_that_are_used() -> None:
+    for path in ("my_host-1.example.org:x", "DOMAIN\\me@h:x", "münchen:x", "me@example.org@h:x", "[::1%eth0]:x"):
+        assert split_remote(path) is not None
+
+
+@pytest.mark.parametrize("name", ["python3", "/usr/bin/python3.11", "./py", "/opt/my python/bin/python", "a+b=c"])
+def test_a_python_there(name: str) -> None:
+    check_python(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-c", " x", "$(id)", "`id`", '"', "'", "a\\b", "a\nb", "!", "~/x", "a;b", "a*", "é"]
+)
+def test_what_is_no_python(name: str) -> None:
+    with pytest.raises(ValueError, match="is no path of a Python"):
+        check_python(name)

@@ -637,6 +637,54 @@ def test_a_far_end_that_lies(
     assert not status or "far" in told or "line break" in told
 
 
+@pytest.mark.parametrize("python", ["$(touch made)", "`touch made`", '"; touch made; "', "x\ny", "-c", ""])
+@pytest.mark.parametrize(
+    "argv", [["scan", "h:x"], ["map", "h:x"], ["copy", "h:x", "y"], ["copy", "f", "h:y"], ["exclude", "h:x"],
+             ["verify", "f", "h:x"], ["migrate", "f", "h:x"], ["migrate", "h:f", "x"], ["sync", "-a", "f", "h:x"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_python_that_is_none(
+    tmp_path: Path, argv: list[str], python: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sparsesync.cli import main
+
+    sparse_file(tmp_path / "f", MIB, [])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RSYNC_RSH", local_shell(tmp_path / "rsh"))
+    option = "--seed-python" if argv[0] == "sync" else "--python"
+    assert main([argv[0], f"{option}={python}", *argv[1:]]) == (2 if argv[0] == "verify" else 1)
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and "is no path of a Python" in told
+    assert sorted(os.listdir(tmp_path)) == ["f", "rsh"]
+
+
+@pytest.mark.parametrize("host", ["me@-oProxyCommand=touch made", "[-oProxyCommand=touch made]", "$(touch made)",
+                                  "`touch made`@h", "a b", "a\nb", "a'b"])  # fmt: skip
+@pytest.mark.parametrize(
+    "argv", [["scan", "{}"], ["map", "{}"], ["copy", "{}", "y"], ["copy", "f", "{}"], ["exclude", "{}"],
+             ["verify", "f", "{}"], ["migrate", "f", "{}"], ["migrate", "{}", "y"]], ids=" ".join,
+)  # fmt: skip
+def test_a_host_that_is_none(
+    tmp_path: Path, argv: list[str], host: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sparsesync.cli import main
+
+    sparse_file(tmp_path / "f", MIB, [])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RSYNC_RSH", script(tmp_path / "rsh", "touch made"))
+    assert main([word.format(f"{host}:x") for word in argv]) == (2 if argv[0] == "verify" else 1)
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and ("cannot hold" in told or "there is no host" in told)
+    assert sorted(os.listdir(tmp_path)) == ["f", "rsh"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "-x", "~x", "$(id)", "`id`", "a'b\"c\\", " ", "*", "\x9b\udcff"])
+def test_far_paths_arrive_as_they_are(agent: Agent, tmp_path: Path, name: str) -> None:
+    sparse_file(tmp_path / name, MIB, [(0, 4096)])
+    *found, _ = agent.items("scan", path=str(tmp_path / name), measured=False, holes="auto")
+    assert [item["path"] for item in found] == [str(tmp_path / name)]
+
+
 def old_pythons() -> list[str]:
     found = []
     for minor in (6, 7, 8):

@@ -162,6 +162,52 @@ def test_odd_names(local_rsh: str, tmp_path: Path, direction: str) -> None:
     assert difference(snapshot(tmp_path / "dst o'\"s", time.time()), snapshot(tmp_path / "src", time.time())) == {}
 
 
+@pytest.mark.parametrize(
+    ("direction", "name", "options", "environment"),
+    [
+        ("push", "a\nb", [], {}),
+        ("pull", "a\nb", [], {}),
+        ("push", "a $x`id`'\"\\!#&;|<>(){} ~^=", [], {}),
+        ("pull", "a $x`id`'\"\\!#&;|<>(){} ~^=", [], {}),
+        ("push", "-a", [], {}),
+        ("pull", "~", [], {}),
+        ("push", "~/x", ["-s", "--mkpath"], {}),
+        ("pull", "~/x", ["-R", "--mkpath"], {}),
+        ("push", "a\nb\t$x", ["-s"], {}),
+        ("push", "link/../x", [], {"RSYNC_PROTECT_ARGS": "1"}),
+        ("push", "a b$HOME", ["--old-args"], {}),
+        ("pull", "a b$HOME", [], {"RSYNC_OLD_ARGS": "1"}),
+    ],
+)
+def test_a_far_path_is_what_rsync_makes_of_it(
+    tmp_path: Path, direction: str, name: str, options: list[str], environment: dict[str, str]
+) -> None:
+    """Through shells of many kinds, and none: what is there afterwards is what rsync alone would have left."""
+    found = []
+    for who in ("rsync", "sparsesync"):
+        here, home = tmp_path / who / "here", tmp_path / who / "home"
+        for directory in (here, home, home / "elsewhere/in"):
+            directory.mkdir(parents=True)
+        (home / "link").symlink_to("elsewhere/in")
+        sources = [here / "src"] if direction == "push" else [home / "src", home / name, home / f"./{name}"]
+        if direction == "pull" and name.startswith("~/"):
+            sources += [home / name[2:]]
+        for number, source in enumerate(sources):
+            source.mkdir(parents=True, exist_ok=True)
+            sparse_file(source / f"img{number}", MIB, [(0, 4096)])
+            os.utime(source, (10**9, 10**9))
+        far = f"far:{name}"
+        argv = ["-av", *options, *(["src/", far] if direction == "push" else [far, "dst/"])]
+        rsh = local_shell(tmp_path / who / "rsh", f"HOME={home}", "export HOME", "cd")
+        if who == "rsync":
+            done = run("rsync", *argv, cwd=here, RSYNC_RSH=rsh, **environment)
+        else:
+            done = sync(rsh, *argv, cwd=here, **environment)
+        left = {str(path.relative_to(tmp_path / who)) for path in (tmp_path / who).glob("**/*")}
+        found.append((done.returncode, left))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("form", ["far:dst", "far:~/dst", "far:", "[far]:dst", "root@far:./dst"])
 def test_forms_of_a_far_path(tmp_path: Path, form: str) -> None:
     """Relative paths are relative to where one logs in."""
