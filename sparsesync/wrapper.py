@@ -114,7 +114,10 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
         elif name == "--seed-min-hole":
             if not equals:
                 value = next(words, "")
-            min_hole = max(1, parse_size(value))
+            try:
+                min_hole = max(1, parse_size(value))
+            except ValueError as error:
+                raise ValueError(f"--seed-min-hole: {error}") from None
         elif name == "--seed-python":
             python = value if equals else next(words, "")
             check_python(python)

@@ -15,6 +15,10 @@ from tests.sshd import Sshd, sshd
 OnFilesystem = Callable[[str], Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, help="how long each test of test_fuzz.py goes on")
+
+
 @pytest.fixture(scope="session")
 def _mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     with contextlib.ExitStack() as stack:
