@@ -285,6 +285,16 @@ def flush_filesystem(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def was_written(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether an open file may have been written to between two stats of it, also if its time was set back.
+
+    A new mode or owner counts too, since only its last change shows then; a name more or less does not.
+    """
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return True
+    return before.st_ctime_ns != after.st_ctime_ns and before.st_nlink == after.st_nlink
+
+
 _Target = TypeVar("_Target", bound="Target")
 
 

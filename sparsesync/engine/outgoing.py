@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 from . import attributes
 from .beneath import Sources
 from .claims import allocated, believes, file_size, is_view
-from .fileio import blame
+from .fileio import blame, was_written
 from .place import Leave, Spec
 from .scan import Looked, is_recent, look, open_quietly
 
@@ -49,6 +49,7 @@ class Outgoing:
         self.basis: Optional[bool] = None
         self.over = False
         self.fd: Optional[int] = None
+        self.opened: Optional[os.stat_result] = None
         self.guard: Any = None
 
     def open(self) -> int:
@@ -63,13 +64,15 @@ class Outgoing:
         if is_view(fd):
             os.close(fd)
             raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
-        self.fd = fd
+        self.fd, self.opened = fd, st
         self.believed = believes(fd, self.holes)
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
         """Raises Leave if the file, which has this stat by now, changed in a way that matters."""
         same = os.path.samestat(st, self.st) and st.st_size == self.st.st_size
+        if self.opened is not None and not self.live:
+            same = same and not was_written(self.opened, st)
         if not same or not self.live and st.st_mtime_ns != self.st.st_mtime_ns:
             raise Leave("it changed " + when)
 
