@@ -55,6 +55,8 @@ def copyfile(
     On one machine ``src`` may be a block device, and a file of the kernel's (proc, sysfs) is read to its end; ``dst``
     may be a device: it is written to and keeps its attributes, and holes read as zeros in a block device.
 
+    A ``src`` that is written to meanwhile is a RuntimeWarning on one machine, and an OSError to or from another.
+
     Raises shutil.SameFileError, shutil.SpecialFileError for a pipe or a socket, IsADirectoryError,
     NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, ValueError for an unknown
     choice, LinkError if the other host cannot be reached or is lost, OSError otherwise. Nothing is changed then, unless

@@ -19,11 +19,12 @@ from typing import Callable, Iterator, Optional, Union
 from . import attributes
 from .claims import is_view
 from .copy import Progress, check_choices, copy_content
-from .fileio import Target, blame, flush_directory
+from .fileio import Target, blame, flush_directory, was_written
 from .scan import open_quietly
 
 Path = Union[str, "os.PathLike[str]"]
 Finish = Callable[[int, attributes.Attributes], None]
+"""What gives the open file ``target`` the attributes of the source, as they were before the copying."""
 
 
 def copy_file(
@@ -55,8 +56,9 @@ def copy_file(
     path = os.fspath(dst)
     source = open_source(source_path)
     try:
+        before = os.fstat(source)
         old = existing(path)
-        if old is not None and os.path.samestat(os.fstat(source), old):
+        if old is not None and os.path.samestat(before, old):
             from shutil import SameFileError
 
             # Not as an OSError has it: shutil.copytree takes the first argument for what there is to say.
@@ -70,20 +72,27 @@ def copy_file(
             )  # fmt: skip
             return dst
         carried = attributes.read(source)
-        size = os.fstat(source).st_size
         with replacing(path, old, inplace, lambda target: finish(target, carried), fsync) as target:
             target.reserving = reserve
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )
-            after = os.fstat(source)
-            if (after.st_size, after.st_mtime_ns) != (size, carried["mtime_ns"]) and not is_view(source):
-                # As cp(1) has it, it is no error. The times are those from before, so that the next run looks again.
-                what = "{}: it changed while it was copied: the copy is of no one moment".format(source_path)
-                warnings.warn(what, RuntimeWarning, stacklevel=3)
+            _tell_of_change(source, before, source_path)
     finally:
         os.close(source)
     return dst
+
+
+def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:
+    """Warn if a file changed while it was copied: what was written may be a content that it never had."""
+    if not stat.S_ISREG(before.st_mode) or is_view(source):
+        return
+    if was_written(before, os.fstat(source)):
+        warnings.warn(
+            "{}: it changed while it was copied, and the copy may be of no one moment: copy it again".format(path),
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def open_source(path: str) -> int:
