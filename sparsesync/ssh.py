@@ -83,8 +83,10 @@ _STAGE_ONE = (
 )
 
 # Stage two reads on, and imports the engine from memory: ``sources`` are the texts by module name.
+# An interrupt that reaches the far end too is the client's to act on: the agent ends with the connection.
 _STAGE_TWO = """
-import sys, zlib, json, importlib.abc, importlib.machinery
+import signal, sys, zlib, json, importlib.abc, importlib.machinery
+signal.signal(signal.SIGINT, lambda number, frame: None)
 sources = json.loads(zlib.decompress(f.read(%d)).decode())
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
