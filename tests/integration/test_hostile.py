@@ -235,7 +235,7 @@ def test_a_tree_that_is_rearranged_all_the_time_leads_nowhere(tmp_path: Path, wh
         (tmp_path / name).mkdir(parents=True)
         image(tmp_path / name / "f", content=name.encode(), mtime=10**9 + len(name) + (name < "dst/z"))
     (tmp_path / "swap.py").write_text(SWAP)
-    argv = [sys.executable, "swap.py", where, "6", str(tmp_path / "root")]
+    argv = [sys.executable, "swap.py", where, "3", str(tmp_path / "root")]
     swapping = subprocess.Popen(argv, cwd=tmp_path)
     # rsync itself stands still here: it is another program's race.
     environment = between(tmp_path, instead="exit 0")
@@ -253,7 +253,7 @@ def test_a_tree_that_is_rearranged_all_the_time_leads_nowhere(tmp_path: Path, wh
     finally:
         swapping.kill()
         swapping.wait()
-    assert runs > 3 and (tmp_path / "root/f").read_bytes() == kept and os.listdir(tmp_path / "root") == ["f"]
+    assert runs > 1 and (tmp_path / "root/f").read_bytes() == kept and os.listdir(tmp_path / "root") == ["f"]
     for directory, _, files in os.walk(tmp_path / "dst"):
         for name in files:
             path = Path(directory, name)
