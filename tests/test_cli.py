@@ -106,6 +106,7 @@ SHOWN = "x\\#302\\#23331mRED\\#342\\#200\\#256gnp\\#342\\#200\\#250\\#033]0;t\\#
         (["migrate", HOSTILE], 1),
         (["migrate", "--check", HOSTILE + "none", "c"], 1),
         (["migrate", "--check", "a/", HOSTILE], 1),
+        (["migrate", "--check", f"--exclude-from={HOSTILE}none", "a/", "c"], 1),
         (["scan", f"h{HOSTILE}:x"], 1),
         (["scan", "-e", f"./{HOSTILE}", "h:x"], 1),
         (["scan", "--python", HOSTILE, "h:x"], 1),
