@@ -389,6 +389,13 @@ def test_parts_of_a_file() -> None:
             layers([], None if bad is MISSING else bad)
 
 
+def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found waits on a disk, so that there is a limit to it."""
+    monkeypatch.setattr("sparsesync.ends_far._MOST_TOLD", 100)
+    with pytest.raises(ProtocolError, match="more files"):
+        list(There(Liar(*[SCANNED] * 100)).scan("/x"))  # type: ignore[arg-type]
+
+
 # A client against the agent
 
 HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None}

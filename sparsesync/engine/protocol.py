@@ -311,10 +311,7 @@ def _read_json(payload: bytes) -> Any:
         outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
         if sum([part.count(b"[") + part.count(b"{") for part in outside]) > CONTAINERS:
             raise ValueError
-    return json.loads(
-        payload.decode("ascii"), parse_int=_integer, parse_float=_float, parse_constant=_float,
-        object_pairs_hook=_unique,
-    )  # fmt: skip
+    return _JSON.decode(payload.decode("ascii"))
 
 
 def _integer(digits: str) -> int:
@@ -336,6 +333,11 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     if len(made) < len(pairs):
         raise ValueError
     return made
+
+
+_JSON = json.JSONDecoder(
+    parse_int=_integer, parse_float=_float, parse_constant=_float, object_pairs_hook=_unique
+)
 
 
 def _translate(value: Any, way: Callable[[str], str]) -> Any:
