@@ -146,9 +146,10 @@ class Link:
 
     def _left(self) -> Optional[float]:
         """For how many seconds there may be silence; None for ever. Raises LinkError if time is up."""
-        if self._deadline is None or self.timeout is None:
+        deadline = self._deadline  # another thread may take it away
+        if deadline is None:
             return self.timeout
-        left = self._deadline - time.monotonic()
+        left = deadline - time.monotonic()
         if left <= 0:
             raise LinkError("{}: no answer within {} seconds".format(self.name, self.timeout))
         return left
