@@ -6,6 +6,7 @@
     the sources         are they what was looked at? A --before may have unmounted one
     files in use        are there any left? Then no further, unless --allow-live
     sync                what has changed since the first pass
+    flush               all that either pass has written is on the disk
     verify              verifying.py
     --after             services start, over there perhaps
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _ENDS_WITHIN = 3
 """Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
+_FILE_IO = 11
 _PROTOCOL = 12
 _SIGNAL = 20
 """rsync(1), EXIT VALUES."""
@@ -72,6 +74,8 @@ class FinalPass:
             if not self.request.allow_live:
                 self._wait_until_unused()
             self.migration.one_pass(whole)
+            with whole.phase(None, "flushing"):
+                self._flush()
             with whole.phase(None, "verifying") as advance:
                 self._verified(verify(self.sides, self.asked, advance))
             self._call("after", self.sides.source, commands.after)
@@ -109,6 +113,21 @@ class FinalPass:
             time.sleep(pause)
         self.migration.say("findings", found)
         raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
+
+    def _flush(self) -> None:
+        """Raises Failed unless all of the destination is on its disk.
+
+        One flush of the filesystem, and not rsync's --fsync: that leaves out names, directories, and every file that
+        the first pass has brought.
+        """
+        started = time.monotonic()
+        try:
+            flushed = self.sides.destination.end.ask("flush", path=self.asked.path).paths
+        except OSError as error:
+            advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
+            what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
+            raise Failed(_FILE_IO, f"{what}; {advice}") from None
+        self.report["flushed"] = {"paths": flushed, "seconds": round(time.monotonic() - started, 3)}
 
     def _verified(self, verified: Verified) -> None:
         differences = verified.differences

@@ -1,6 +1,6 @@
 """What is flushed to the disk, and in which order: the system calls of whole commands, as strace(1) sees them.
 
-What that is worth when the power goes is for :mod:`tests.powercut` to try.
+What that is worth when the power goes is not seen here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsesync.engine.ask import ask
 from tests.filesystems import filesystem, need, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
@@ -198,3 +199,38 @@ def test_a_filesystem_that_flushes_no_directory_is_flushed_whole(tmp_path: Path,
     assert (done.returncode, done.stderr) == (0, f"sparsesync: {target}: {warning}\n")
     assert calls == [("fsync", "~disk"), ("rename", "~disk", "disk"), ("syncfs", ".")]
     assert same_content(source, target)
+
+
+@pytest.mark.parametrize("way", ["local", "push"])
+def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, source: Path, rsh: str, way: str) -> None:
+    (tmp_path / "src/plain").write_text("plain\n")
+    to = f"{'host:' if way == 'push' else ''}{tmp_path}/dst"
+    calls, done = traced(tmp_path, "migrate", "-e", rsh, f"{tmp_path}/src/", to)
+    assert done.returncode == 0 and "syncfs" not in [call[0] for call in calls], done
+    (tmp_path / "src/plain").write_text("changed\n")
+    services = ["--before-dest", f"mkdir {tmp_path}/stopped", "--after-dest", f"mkdir {tmp_path}/started"]
+    calls, done = traced(tmp_path, "migrate", "-e", rsh, "--final", *services, f"{tmp_path}/src/", to)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert calls[-2:] == [("syncfs", "dst"), ("mkdir", "started")]
+    assert [call[-1] for call in calls if call[0] == "rename"][-1:] == ["dst/plain"]
+
+
+def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path, rsh: str) -> None:
+    services = ["--after-dest", f"mkdir {tmp_path}/started", "--on-failure", f"mkdir {tmp_path}/again"]
+    argv = ["migrate", "-e", rsh, "--final", *services, f"{tmp_path}/src/", f"host:{tmp_path}/dst"]
+    _, done = traced(tmp_path, *argv, inject="syncfs:error=EIO")
+    assert done.returncode == 11
+    assert done.stderr == (
+        f"sparsesync: host:{tmp_path}/dst: could not be flushed to the disk (Input/output error); look for the disk's "
+        "errors in the kernel's log, then run the same command with --verify=full; --on-failure was run on this host\n"
+    )
+    assert (tmp_path / "again").exists() and not (tmp_path / "started").exists()
+
+
+def test_what_is_mounted_below_is_flushed_too(tmp_path: Path) -> None:
+    with filesystem("tmpfs", tmp_path / "with blank", "1M") as below:
+        (tmp_path / "link").symlink_to("with blank")
+        assert ask("flush", path=f"{tmp_path}/link").paths == [f"{tmp_path}/with blank", str(below)]
+    with pytest.raises(OSError) as caught:
+        ask("flush", path=f"{tmp_path}/none")
+    assert caught.value.filename == f"{tmp_path}/none"

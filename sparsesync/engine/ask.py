@@ -25,6 +25,7 @@ QUESTIONS = {
     "sizes": ".ask",
     "sparse": ".ask",
     "identity": ".ask",
+    "flush": ".ask",
     "run": ".ask",
 }
 
@@ -114,6 +115,33 @@ def identity(path: str) -> Identity:
     except OSError:
         return Identity([0, 0])
     return Identity([st.st_dev, st.st_ino])
+
+
+class Flushed(NamedTuple):
+    """The mount points, or the directory, whose filesystems were flushed."""
+
+    paths: List[str]
+
+
+def flush(path: str) -> Flushed:
+    """Have all that was written below a directory on its disk, on filesystems that are mounted there too.
+
+    Raises OSError, with the path, if something could not be written.
+    """
+    from .fileio import blame, flush_filesystem
+    from .mounts import is_below, mounts
+
+    top = os.path.realpath(home(path))
+    below = {mount.point for mount in mounts().values() if mount.point != top and is_below(mount.point, top)}
+    paths = [top, *sorted(below)]
+    for each in paths:
+        with blame(each, instead=True):
+            fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                flush_filesystem(fd)
+            finally:
+                os.close(fd)
+    return Flushed(paths)
 
 
 class Ran(NamedTuple):
