@@ -17,6 +17,9 @@ OnFilesystem = Callable[[str], Path]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=float, help="how long each test of test_fuzz.py goes on")
+    parser.addoption(
+        "--faults", choices=["short", "long"], default="short", help="a sample of the faults, or all of them (an hour)"
+    )
 
 
 @pytest.fixture(scope="session")

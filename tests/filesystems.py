@@ -20,6 +20,7 @@ import pytest
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 _MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
+    "ext4-1k": ["mkfs.ext4", "-q", "-F", "-b", "1024"],
     "ext4-inline": ["mkfs.ext4", "-q", "-F", "-O", "inline_data"],
     "ext4-bigalloc": ["mkfs.ext4", "-q", "-F", "-O", "bigalloc", "-C", "65536"],
     "ext4-encrypt": ["mkfs.ext4", "-q", "-F", "-O", "encrypt"],

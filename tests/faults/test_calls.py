@@ -1,0 +1,45 @@
+"""A fault at each call: errors, short reads and writes, signals, and files that others change meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from tests.faults.harness import Fault, Lab, Verdict
+from tests.faults.kinds import FAMILIES, Family, Table, count, inject, places, some_faults
+from tests.faults.scenarios import SCENARIOS, Scenario
+
+SEED = "1"
+MOST = int(os.environ.get("FAULTS_MOST", "24"))
+"""Of a family in one scenario, in the long form."""
+
+
+def _right(verdicts: list[Verdict]) -> None:
+    wrong = [verdict for verdict in verdicts if verdict.wrong]
+    assert not wrong, f"{len(wrong)} of {len(verdicts)}:\n" + "\n".join(map(str, wrong[:20]))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_fault_at_each_call(family: Family, lab: Lab, table: Table, long_only: None) -> None:
+    count(lab, SCENARIOS)
+    jobs = [
+        (family, scenario, fault)
+        for scenario in SCENARIOS
+        for fault in some_faults(lab, scenario, family, MOST, SEED + family.name)
+    ]
+    _right(inject(lab, jobs, table))
+
+
+def test_a_sample_of_all_faults(lab: Lab, table: Table, long: bool) -> None:
+    if long:
+        pytest.skip("all of them run")
+    chosen = random.Random(SEED)
+    jobs: list[tuple[Family, Scenario, Fault]] = []
+    scenarios = chosen.sample(SCENARIOS, 4)
+    count(lab, scenarios)
+    for scenario in scenarios:
+        for family in chosen.sample([each for each in FAMILIES if any(places(scenario, each))], 5):
+            jobs += [(family, scenario, fault) for fault in some_faults(lab, scenario, family, 1, SEED)]
+    _right(inject(lab, jobs, table))
