@@ -60,7 +60,10 @@ def test_names_of_255_bytes(ends: tuple[Path, Path], lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["d", "d" * 200], ids=["a thousand folders", "beyond PATH_MAX"])
 def test_deep(name: str, ends: tuple[Path, Path], long_only: None) -> None:
-    """rsync itself says what it cannot reach; of us there is no traceback, and its status."""
+    """rsync itself says what it cannot reach; of us there is no traceback, and its status.
+
+    Its dry run ends where a name and its source together are longer than 5000 bytes: then all is left to rsync.
+    """
     source, target = ends
     deep = _DEEP if len(name) == 1 else 40
     fd = os.open(source, os.O_RDONLY)
@@ -76,7 +79,7 @@ def test_deep(name: str, ends: tuple[Path, Path], long_only: None) -> None:
     plain = subprocess.run(["rsync", "-a", f"{source}/", f"{target}-plain/"], capture_output=True, text=True)
     subprocess.run(["rm", "-rf", f"{target}-plain"], check=True)
     assert "Traceback" not in done.stderr and done.returncode == plain.returncode, (done, plain)
-    assert os.lstat(target / "g").st_blocks <= 16
+    assert os.lstat(target / "g").st_blocks <= 16 or done.stderr
     subprocess.run(["rm", "-rf", source, target], check=True)
 
 
