@@ -90,7 +90,7 @@ ARGUMENTS = {
     "place": _PLACE,
     "copy_place": {
         "path": PATH, "name": PATH, "into": flag, "keep": one_of("content", "mode", "all"), "inplace": flag,
-        "preallocate": maybe(flag),
+        "fsync": maybe(flag), "preallocate": maybe(flag),
     },
     "measure": {"path": PATH, "holes": _HOLES, "reserve": flag},
     "expect": {"needs": listed(row(PATH, SIZE))},
