@@ -12,7 +12,7 @@ from tests.faults.kinds import FAMILIES, Family, Table, count, inject, places, s
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 SEED = "1"
-MOST = int(os.environ.get("FAULTS_MOST", "24"))
+MOST = int(os.environ.get("FAULTS_MOST", "20"))
 """Of a family in one scenario, in the long form."""
 
 
