@@ -1,6 +1,6 @@
 """What is flushed to the disk, and in which order: the system calls of whole commands, as strace(1) sees them.
 
-What that is worth when the power goes is not seen here.
+What that is worth when the power goes is for :mod:`tests.powercut` to try; here is its short form.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from sparsesync.engine.ask import ask
 from tests.filesystems import filesystem, need, need_tools, same_content, sparse_file
+from tests.powercut import cut
 
 MIB = 1 << 20
 
@@ -77,8 +78,7 @@ def traced(
 COMMIT = [("fsync", "dst/~disk"), ("rename", "dst/~disk", "dst/disk"), ("fsync", "dst")]
 
 
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("way", ["local", "push", "pull"])
+@pytest.mark.parametrize(("way", "old"), [("local", False), ("local", True), ("push", True), ("pull", False)])
 def test_a_copy_flushes_the_content_then_the_name(
     tmp_path: Path, source: Path, rsh: str, way: str, old: bool
 ) -> None:
@@ -201,10 +201,9 @@ def test_a_filesystem_that_flushes_no_directory_is_flushed_whole(tmp_path: Path,
     assert same_content(source, target)
 
 
-@pytest.mark.parametrize("way", ["local", "push"])
-def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, source: Path, rsh: str, way: str) -> None:
+def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, source: Path, rsh: str) -> None:
     (tmp_path / "src/plain").write_text("plain\n")
-    to = f"{'host:' if way == 'push' else ''}{tmp_path}/dst"
+    to = f"host:{tmp_path}/dst"
     calls, done = traced(tmp_path, "migrate", "-e", rsh, f"{tmp_path}/src/", to)
     assert done.returncode == 0 and "syncfs" not in [call[0] for call in calls], done
     (tmp_path / "src/plain").write_text("changed\n")
@@ -215,13 +214,13 @@ def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, sourc
     assert [call[-1] for call in calls if call[0] == "rename"][-1:] == ["dst/plain"]
 
 
-def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path, rsh: str) -> None:
+def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path) -> None:
     services = ["--after-dest", f"mkdir {tmp_path}/started", "--on-failure", f"mkdir {tmp_path}/again"]
-    argv = ["migrate", "-e", rsh, "--final", *services, f"{tmp_path}/src/", f"host:{tmp_path}/dst"]
+    argv = ["migrate", "--final", *services, f"{tmp_path}/src/", tmp_path / "dst"]
     _, done = traced(tmp_path, *argv, inject="syncfs:error=EIO")
     assert done.returncode == 11
     assert done.stderr == (
-        f"sparsesync: host:{tmp_path}/dst: could not be flushed to the disk (Input/output error); look for the disk's "
+        f"sparsesync: {tmp_path}/dst: could not be flushed to the disk (Input/output error); look for the disk's "
         "errors in the kernel's log, then run the same command with --verify=full; --on-failure was run on this host\n"
     )
     assert (tmp_path / "again").exists() and not (tmp_path / "started").exists()
@@ -234,3 +233,9 @@ def test_what_is_mounted_below_is_flushed_too(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         ask("flush", path=f"{tmp_path}/none")
     assert caught.value.filename == f"{tmp_path}/none"
+
+
+def test_what_is_done_survives_a_power_cut(tmp_path: Path) -> None:
+    found = cut("ext4", tmp_path, 4, fsync=True)
+    assert found.wrong == []
+    assert found.counts["checked"] > 50
