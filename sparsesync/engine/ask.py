@@ -41,6 +41,7 @@ _ARGUMENTS = {
     "sizes": {"paths": listed(PATH)},
     "sparse": {"paths": listed(PATH)},
     "identity": {"path": PATH},
+    "flush": {"path": PATH},
     "run": {"command": PATH},
 }  # type: Dict[str, Dict[str, Any]]
 
