@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from sparsesync import ssh
 from sparsesync.ends_far import There
 from sparsesync.engine import protocol
 from sparsesync.engine.agent import ARGUMENTS, Agent
+from sparsesync.engine.beneath import Sources
 from sparsesync.engine.capabilities import capabilities
 from sparsesync.engine.copy_place import CopyPlace
 from sparsesync.engine.delta import Tally
@@ -157,9 +159,9 @@ def test_what_a_sender_is_told(
         def run(link: Link) -> None:
             sender = Sender(link, DIGEST, results.append)  # noqa: B023
             if where == "pull":
-                sender.send_wanted(lambda path, name: outgoing(path, name))
+                sender.send_wanted(lambda path, name: outgoing(path, name, Sources()))
             else:
-                sender.send(iter([outgoing(str(source), "f")]))
+                sender.send(iter([outgoing(str(source), "f", Sources())]))
 
         def script(peer: Peer) -> None:
             if where != "pull":
@@ -185,6 +187,7 @@ BAD_HELLO: dict[str, list[Any]] = {
     "digests": [*NONE, 1, [], "x", {}, {"sha256": "x"}, {"sha256": True}, {"sha256": -1}, {"sha256": 1 << 64},
                 {"x" * 30: 1}, {f"{n}": 1 for n in range(30)}],
     "compressors": [*NONE, 1, {}, "zlib", [1], [None], ["x" * 30], ["zlib"] * 30],
+    "files": [*NUMBER, 0],
 }  # fmt: skip
 
 
@@ -224,7 +227,7 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
 
     def files() -> Iterator[Outgoing]:
         for number in range(300):
-            yield outgoing(str(source), f"{number}" + "\udcff" * 2000)
+            yield outgoing(str(source), f"{number}" + "\udcff" * 2000, Sources())
 
     def receiver(peer: Peer) -> None:
         nonlocal most, over
@@ -276,7 +279,9 @@ def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:
             peer.say(protocol.WANT, files=[[number, "x" * 4096, "y" * 4096]])
 
     source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
-    (error,) = against(lambda link: Sender(link, DIGEST).send_wanted(lambda path, _: outgoing(str(source), "f")), enemy)
+    with Sources() as sources:
+        wanted = functools.partial(outgoing, str(source), "f", sources)
+        (error,) = against(lambda link: Sender(link, DIGEST).send_wanted(lambda path, name: wanted()), enemy)
     assert isinstance(error, LinkError)
 
 
@@ -398,7 +403,7 @@ def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # A client against the agent
 
-HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None}
+HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None, "files": 100}
 
 
 def served(script: Callable[[Peer], None]) -> list[Exception]:
