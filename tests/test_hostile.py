@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -224,10 +225,11 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
 
     source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
     under_way, most, over = {}, 0, 0
+    sources = Sources()
 
     def files() -> Iterator[Outgoing]:
         for number in range(300):
-            yield outgoing(str(source), f"{number}" + "\udcff" * 2000, Sources())
+            yield outgoing(str(source), f"{number}" + "\udcff" * 2000, sources)
 
     def receiver(peer: Peer) -> None:
         nonlocal most, over
@@ -247,6 +249,29 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
 
     assert against(lambda link: Sender(link, DIGEST).send(files()), receiver) == []
     assert over == 300 and MIB // 2 < most <= ANNOUNCED
+
+
+def test_a_receiver_that_reads_no_more_and_talks_nonsense(tmp_path: Path) -> None:
+    """Without a timeout the sender would wait to write without end."""
+    source = sparse_file(tmp_path / "f", 64 * MIB, [(0, 64 * MIB)])
+    over = threading.Event()
+
+    def receiver(peer: Peer) -> None:
+        peer.say(protocol.STATE, id=1, basis=False)
+        peer.say(protocol.STATE, id=77, basis=False)
+        peer.say(protocol.HELLO)
+        peer.write(b"\xff" * 100)
+        over.wait(60)
+
+    def send(link: Link) -> None:
+        with Sources() as sources:
+            try:
+                Sender(link, DIGEST).send(iter([outgoing(str(source), "f", sources)]))
+            finally:
+                over.set()
+
+    (error,) = against(send, receiver)
+    assert isinstance(error, ProtocolError) and over.is_set()
 
 
 def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:

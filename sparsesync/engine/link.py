@@ -22,6 +22,9 @@ from .protocol import Decoder, Frame, LinkError, ProtocolError
 
 Part = Union[bytes, memoryview]
 
+_GLANCE = 1.0
+"""Seconds after which whoever waits looks whether there is still something to wait for."""
+
 _PIPE = 1 << 20
 """What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
 
@@ -34,6 +37,7 @@ class Link:
     ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
     written, None for no limit. ``files``: how many may be open at once at either end, None for no limit. ``name`` is
     what messages call the peer. With ``greeting`` the peer speaks first, and sends no ping before it has said hello.
+    ``broken``: what another thread that reads has met; it is raised where writing would wait.
     """
 
     def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
@@ -43,6 +47,7 @@ class Link:
         self.timeout: Optional[float] = None
         self._deadline: Optional[float] = None
         self._silent = greeting
+        self.broken: Optional[BaseException] = None
         self.pace: Optional[Pace] = None
         self.files: Optional[int] = None
         self.received = 0
@@ -140,9 +145,17 @@ class Link:
         poll = select.poll()
         poll.register(fd, event)
         left = self._left()
-        if not poll.poll(None if left is None else left * 1000):
-            self._left()
-            raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
+        while True:
+            # A peer that reads no more would be waited for without end, whatever it has said meanwhile.
+            if event == select.POLLOUT and self.broken is not None:
+                raise self.broken
+            if poll.poll(1000 * (_GLANCE if left is None else min(left, _GLANCE))):
+                return
+            if left is not None:
+                left -= _GLANCE
+                if left <= 0:
+                    self._left()
+                    raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
 
     def _left(self) -> Optional[float]:
         """For how many seconds there may be silence; None for ever. Raises LinkError if time is up."""

@@ -204,6 +204,7 @@ class Sender:
                 if frame.kind == protocol.DONE:
                     return
         except BaseException as error:  # whatever it is, the thread that sends has to know
+            self.link.broken = error
             self._events.put(error)
 
     def _next_event(self) -> bool:
