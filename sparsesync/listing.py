@@ -8,12 +8,13 @@ of the user's own options, rebuilt one by one without those that change what is 
 
 rsync prints unprintable bytes as ``\\#ooo``, in the format as well as in names, so no control character can separate
 the two names. But it prints both of them cleaned: neither ever holds ``//``, a file's name does not end with ``/``, and
-%f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. (rsync gives up, with
-status 13, where both names together pass 5000 bytes; the caller sees a failed listing and leaves the run to rsync.)
+%f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. Where both names together
+pass 5000 bytes rsync gives up, with status 13: then it is asked again without %f.
 
 **Which file is that?** %f is the source argument and the path beneath it, less a leading ``/``: ``etc/x`` may be /etc/x
 or ./etc/x. ``source_path`` finds the source argument it begins with, and says None where two kinds of them fit. With
---files-from, %f is relative to the one source directory.
+--files-from, %f is relative to the one source directory. From another host, or without %f, the name of the transfer has
+to say it (:func:`~.remote.pulled_from`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Listed(NamedTuple):
 
 # What the dry run is asked with; parse_listing() reads it.
 _FORMAT = "--out-format=%i %l %n//%f"
+_FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
 _PIECE = 1 << 20
 _LONGEST_SAID = 8192
 _LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
@@ -58,8 +60,8 @@ _SILENCED = frozenset(
 _OVERRULED = {"info": "--info=all0,name1", "debug": "--debug=all0", "stderr": "--stderr=errors"}
 
 
-def listing_argv(command: Command) -> list[str]:
-    """The arguments of the dry run that asks rsync what it would transfer."""
+def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
+    """The arguments of the dry run that asks rsync what it would transfer; ``with_sources``: and where that is."""
     asked: list[str] = []
     for option in command.options:
         if option.name == "P":
@@ -67,7 +69,8 @@ def listing_argv(command: Command) -> list[str]:
         elif option.name.replace("no-", "", 1) not in _SILENCED:
             asked += option.tokens
     asked += (overruling for name, overruling in _OVERRULED.items() if command.value(name) is not None)
-    asked += ["--dry-run", _FORMAT, "--", *command.sources]
+    how = _FORMAT if with_sources else _FORMAT_WITHOUT_SOURCES
+    asked += ["--dry-run", how, "--", *command.sources]
     return asked if command.destination is None else [*asked, command.destination]
 
 
@@ -121,9 +124,10 @@ def source_path(command: Command, listed: Listed) -> str | None:
     None if that is not certain.
     """
     shown = os.fsdecode(listed.source)
-    if command.far is not None and not command.far.push:
+    if not shown or command.far is not None and not command.far.push:
         name, from_list = os.fsdecode(listed.name), command.files_from is not None
-        return pulled_from(command.far.paths, name, relative=command.relative, files_from=from_list)
+        paths = command.far.paths if command.far is not None and not command.far.push else command.sources
+        return pulled_from(paths, name, relative=command.relative, files_from=from_list)
     if command.files_from is not None:
         return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None
     found = set()

@@ -56,6 +56,7 @@ _FILE_IO = 11
 _PARTIAL = 23
 _LISTED = frozenset([0, 23, 24, 25])
 _REFUSED = frozenset([1, 2, 3, 4, 5])
+_TOO_LONG = 13
 _SIGNALLED = 20
 _NO_CONNECTION = frozenset([10, 12, 30, 35, 124, 125, 126, 127, 255])
 _REQUIRED = 4
@@ -252,7 +253,8 @@ class _Run:
         handoff = self._ask_and_seed(seeding)
         result = self.result
         result.seeded, result.left = seeding.seeded, seeding.left
-        if not (self.command.sparse or self.command.value("delete-excluded") or self.command.dry_run):
+        deletes = any(option.name == "delete-excluded" for option in self.command.options)
+        if not (self.command.sparse or deletes or self.command.dry_run):
             self._keep_from_rsync(seeding.refused, stack)
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
         if self.seed.live is not None:
@@ -278,7 +280,9 @@ class _Run:
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
             certain, reason = True, f"{left[0][0]}: {left[0][1]}" if left else ""
         elif seeding is not None and seeding.planned.files:
-            lost, certain, reason = seeding.planned, True, str(handoff)
+            done = sum(seeded.size - seeded.data for seeded in seeding.seeded)
+            left_files = seeding.planned.files - len(seeding.seeded)
+            lost, certain, reason = losses.Losses(left_files, seeding.planned.holes - done), True, str(handoff)
         else:
             lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole), False, str(handoff)
         if lost.files == 0 or seed.off or command.sparse or self.hopeless:
@@ -357,6 +361,9 @@ class _Run:
         for _ in range(2):
             # What it says of troubles is said again by the real run, which meets the same.
             status, said = ask(command, listing, self.spool, environ)
+            if status == _TOO_LONG:
+                short, _ = self.shared(["rsync", *listing_argv(self.command, with_sources=False)])
+                status, said = ask(short, listing, self.spool, environ)
             if self.command.far is not None and status in _NO_CONNECTION:
                 shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
                 print(*shown, sep="\n", file=sys.stderr)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,21 @@ def test_few_descriptors_are_enough(top: Path, how: str) -> None:
     done = run("sh", "-c", script, "sh", sys.executable, "-m", "sparsesync", "sync", "-a", *ends, cwd=top)
     assert (done.returncode, done.stderr) == (0, b"")
     assert max(allocated(top / "dst" / str(number)) for number in range(300)) <= 64 * 1024
+
+
+@pytest.mark.parametrize("options", [["-a"], ["-aR"]])
+def test_a_tree_that_is_too_deep_for_rsyncs_answer_is_no_reason(top: Path, options: list[str]) -> None:
+    """Where it lies and its name in the transfer together are longer than what rsync prints in one line."""
+    script = f"""
+        import os
+        os.chdir("src")
+        for _ in range(13):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        os.rename("{top}/src/f", "f")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=top, check=True)
+    done = sync(*options, "src/", "dst/", cwd=top)
+    assert (done.returncode, done.stderr) == (0, b"")
+    used = subprocess.run(["du", "-sk", "dst"], cwd=top, capture_output=True, check=True).stdout.split()[0]
+    assert int(used) < 500
