@@ -181,7 +181,12 @@ class Seeding:
         # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
         by_name = self.command.hard_links and (self.command.backup or self.command.update)
         for (name, source, size), looked in zip(candidates, found):
-            if looked is None or looked.size != size or size - looked.data < self.options.min_hole:
+            if looked is None:
+                continue
+            if looked.size != size:
+                self._leave(name, "it could not be looked at, or changed after rsync listed it", size - looked.data)
+                continue
+            if size - looked.data < self.options.min_hole:
                 continue
             if by_name and looked.links > 1:
                 self._leave(name, "what becomes of its other hard links is for rsync to decide", size - looked.data)

@@ -17,7 +17,7 @@ from .beneath import Sources
 from .claims import allocated, believes, file_size, is_view
 from .fileio import blame, was_written
 from .place import Leave, Spec
-from .scan import Looked, is_recent, look, open_quietly
+from .scan import Looked, cannot_tell, is_recent, look, open_quietly
 
 _EARLIER = 10**9
 
@@ -142,8 +142,8 @@ def look_at(
     for path, name in files:
         try:
             found = sources.find(path, name)
-        except OSError:
-            yield None  # out of reach
+        except OSError as error:
+            yield cannot_tell(error)
             continue
         yield look(found.name, sources.follow, holes, reserved, found.directory)
 

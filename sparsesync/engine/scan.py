@@ -15,6 +15,7 @@ names the directory behind the link, as everywhere.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -33,6 +34,8 @@ _KERNEL_VIEWS = frozenset(
         "sysfs", "tracefs",
     ]
 )  # fmt: skip
+
+_OUT_OF_REACH = frozenset([errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
 _RECENT = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
@@ -105,6 +108,11 @@ class Looked(NamedTuple):
     room: int = 0
 
 
+def cannot_tell(error: OSError) -> Optional[Looked]:
+    """What there is to say of a file that could not be looked at; None where nobody can copy it either."""
+    return None if error.errno in _OUT_OF_REACH else Looked(0, 0, 1, 0, False)
+
+
 def is_recent(mtime_ns: int) -> bool:
     """Whether a file with this modification time may be written to again without its time showing it."""
     return mtime_ns > time.time() * 10**9 - _RECENT
@@ -115,16 +123,24 @@ def look(
 ) -> Optional[Looked]:
     """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
 
+    What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
+
     ``path`` is relative to ``directory``, a descriptor, if that is given. ``holes``: whether its map is believed
     (:func:`claims.believes`). Where it is not, ``st_blocks`` are taken for the data: to know better all of it would
-    have to be read. ``reserved``: that is counted as well.
+    have to be read. So it is where something goes wrong, since whoever copies the file will meet it and tell.
+    ``reserved``: that is counted as well.
     """
     data = kept = 0
     believed = True
     try:
         st = os.stat(path, dir_fd=directory, follow_symlinks=follow)
-        if not may_be_sparse(st):
-            return None
+    except ValueError:
+        return None
+    except OSError as error:
+        return cannot_tell(error)
+    if not may_be_sparse(st):
+        return None
+    try:
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
         try:
             if not os.path.samestat(os.fstat(fd), st) or is_view(fd):
@@ -139,8 +155,10 @@ def look(
                 data = sum(length for _, length in extents(fd, holes="trust"))
         finally:
             os.close(fd)
-    except (OSError, ValueError):
-        return None
+    except OSError as error:
+        if cannot_tell(error) is None:
+            return None
+        data, kept, believed = min(allocated(st), st.st_size), 0, False
     if data >= st.st_size:
         return None
     # What is compressed takes less than it holds, and perhaps at the destination too.
