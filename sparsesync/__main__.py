@@ -9,8 +9,11 @@ def run() -> None:
         # Scripts ask for it again and again, and argparse alone would double the time.
         from . import __version__
 
-        print("sparsesync", __version__)
-        return
+        try:
+            print("sparsesync", __version__, flush=True)
+            return
+        except (OSError, AttributeError):  # there is nobody to read it, which main() tells
+            pass
     from .cli import main
 
     sys.exit(main())

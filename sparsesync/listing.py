@@ -45,6 +45,10 @@ class Listed(NamedTuple):
 # What the dry run is asked with; parse_listing() reads it.
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
+_PARTIAL_TRANSFERS = (23, 24, 25)
+_SIGNALLED = 20
+"""rsync(1), EXIT VALUES."""
+
 _PIECE = 1 << 20
 _LONGEST_SAID = 8192
 _LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
@@ -94,6 +98,8 @@ def ask(
                 shutil.copyfileobj(process.stdout, listing, _PIECE)
             listing.flush()
             status = process.wait()
+            if status in (0, *_PARTIAL_TRANSFERS) and _is_cut(listing):
+                status = _SIGNALLED
         except BaseException:
             process.kill()
             process.wait()
@@ -101,6 +107,15 @@ def ask(
         said.seek(0)
         listing.seek(0)
         return status, said.read(_LONGEST_SAID)
+
+
+def _is_cut(listing: IO[bytes]) -> bool:
+    """Whether the last line lacks its end: rsync never got to write it."""
+    size = listing.tell()
+    if not size:
+        return False
+    listing.seek(size - 1)
+    return listing.read(1) != b"\n"
 
 
 def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:

@@ -6,6 +6,7 @@ line, whatever it is made of (:mod:`engine.text`); whoever makes a line for them
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -36,7 +37,8 @@ def as_bytes(line: str) -> bytes:
 def complain(what: Exception | str) -> None:
     """Print an error, or what there is to say of it, on standard error."""
     text = what if isinstance(what, str) else describe(what)
-    print(f"sparsesync: {printable(text)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # there is nobody to hear it, and what is being done goes on
+        print(f"sparsesync: {printable(text)}", file=sys.stderr)
 
 
 def describe(error: Exception) -> str:
@@ -51,4 +53,6 @@ def describe(error: Exception) -> str:
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
     elif error.errno in _HINTS:
         text += f" ({_HINTS[error.errno]})"
-    return text if error.filename is None else f"{os.fsdecode(error.filename) or repr('')}: {text}"
+    if error.filename is None or isinstance(error.filename, int):  # a descriptor says nothing
+        return text
+    return f"{os.fsdecode(error.filename) or repr('')}: {text}"

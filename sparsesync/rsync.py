@@ -105,6 +105,7 @@ _BASIS = "a new file gets the mode of the one it is made from"
 _WITHOUT_PERMS = {
     "chmod": "it would change new files only",
     "acls": "the modes of new files come from both",
+    "xattrs": "a file of equal size and time gets its source's mode along with its attributes",
     "executability": "it changes the mode of a file that exists, and not of a new one",
     "fuzzy": _BASIS,
     "compare-dest": _BASIS,
@@ -144,6 +145,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         why_not += (f"--{name} is given without --perms: {why}" for name, why in _WITHOUT_PERMS.items() if state[name])
         if partial_dir:
             why_not.append(f"--partial-dir is used without --perms: {_BASIS}")
+    if state["update"] and values.get("modify-window", "0").strip("+0"):
+        why_not.append("--update is given with --modify-window: rsync passes over files of nearly equal time")
     if len(stdin_readers) > 1:
         why_not.append("more than one option reads standard input")
     why_not += _why_not_files(options)

@@ -237,9 +237,14 @@ class Seeding:
             return reason
         command = self.command
         make = 0o777 if command.mkpath else None
+        like = None
         if single is None:
+            # The directory itself is part of the transfer if one source is all that is in another.
             contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
-            like = self.transfer.source_mode(contents[0]) if contents and not command.relative else None
+            if command.relative:
+                contents = [path for path in contents if path.rstrip("/").endswith("/.")]
+            if contents and command.files_from is None:
+                like = self.transfer.source_mode(contents[0])
             # With -p rsync knows whose the directory is to be, and opens it.
             make = 0o777 if like is None else 0o700 if command.perms else stat.S_IMODE(like)
         try:
@@ -247,6 +252,7 @@ class Seeding:
                 root,
                 single,
                 make,
+                like=None if like is None else stat.S_IMODE(like),
                 mkpath=command.mkpath,
                 inplace=command.inplace,
                 perms=command.perms,

@@ -175,7 +175,11 @@ def run(
     def say(message: str) -> None:
         if command.verbose and not command.quiet:
             line = f"sparsesync: {message}"
-            tell(line) if output is None else output(as_bytes(line))
+            if output is not None:
+                output(as_bytes(line))
+                return
+            with contextlib.suppress(OSError):  # rsync has the same standard output, and says what it thinks of it
+                tell(line)
 
     state = _Run(command, seed, say, bar, strict)
     result = state.result
@@ -189,13 +193,14 @@ def run(
             complain(ended)
             result.status = ended.status
             return result
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         if replace and state.spool is None and state.agent is None and not (result.seeded or result.refused):
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
         result.status = run_rsync(*state.shared(result.command), state.spool, output)
         result.status = result.status or state.refusal
-        if state.seeding is not None and not command.times:
+        if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.agent is not None:
             result.wire = state.agent.link.sent + state.agent.link.received
@@ -266,7 +271,7 @@ class _Run:
         # rsync would meet the same, after it has read all of their holes.
         for name, (code, reason) in refused.items():
             complain(f"{name}: {reason}")
-            full = code in (errno.ENOSPC, errno.EDQUOT)
+            full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             self.refusal = _FILE_IO if full or self.refusal == _FILE_IO else _PARTIAL
         self.result.refused = list(refused)
         self.result.command[1:1] = excluding(self.result.refused, stack)
@@ -351,7 +356,7 @@ class _Run:
                 return seeding.run(listing)
         except NoSpaceError:
             raise
-        except OSError as error:  # what is wrong with one file is told as that file's
+        except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
             return f"seeding has ended early: {describe(error)}"
 
     def _ask(self, listing: IO[bytes]) -> int:

@@ -28,6 +28,7 @@ from .extents import layers
 from .fields import (
     MODE,
     PATH,
+    PERMISSIONS,
     SIZE,
     anything,
     arguments,
@@ -63,7 +64,8 @@ _SCAN = {
     "every_file": maybe(flag), "min_size": maybe(SIZE), "prune": maybe(listed(PATH)), "follow": maybe(flag),
 }  # fmt: skip
 _PLACE = {
-    "path": PATH, "single": maybe(PATH), "make": maybe(MODE), "mkpath": maybe(flag), "inplace": maybe(flag),
+    "path": PATH, "single": maybe(PATH), "make": maybe(MODE), "like": maybe(PERMISSIONS),
+    "mkpath": maybe(flag), "inplace": maybe(flag),
     "perms": maybe(flag), "group": maybe(flag), "implied_dirs": maybe(flag), "backup": maybe(flag),
     "fsync": maybe(flag), "partial_dir": maybe(PATH), "resume": maybe(flag), "preallocate": maybe(flag),
 }  # fmt: skip

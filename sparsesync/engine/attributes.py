@@ -7,6 +7,7 @@ machine: what lies between is a dictionary that JSON can carry (:func:`fields.at
 import errno
 import os
 import stat
+import warnings
 from base64 import b64decode, b64encode
 from typing import Any, Callable, Dict, List, Union
 
@@ -92,7 +93,14 @@ def umask() -> int:
 
 def _names(file: Union[int, str]) -> List[str]:
     names: List[str] = []
-    _if_held(lambda: names.extend(os.listxattr(file)))
+    try:
+        _if_held(lambda: names.extend(os.listxattr(file)))
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        # XFS lets a file have more than the system can list: listxattr(2), BUGS.
+        what = "a file has too many extended attributes to be listed: none are kept"
+        warnings.warn(what, RuntimeWarning, stacklevel=2)
     return names
 
 
@@ -101,4 +109,6 @@ def _if_held(call: Callable[[], None]) -> None:
         call()
     except OSError as error:
         if error.errno not in _NOT_HELD:
+            if isinstance(error.filename, int):  # a descriptor says nothing to whoever reads of it
+                error.filename = None
             raise

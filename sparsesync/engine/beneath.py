@@ -53,6 +53,9 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
                 if fsync:
                     flush_directory(fd, done)
                 below = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                mode = _mode(os.fstat(below))
+                if mode & stat.S_IRWXU != stat.S_IRWXU:  # as the umask has it
+                    os.fchmod(below, mode | stat.S_IRWXU)
         except OSError as error:
             error.filename = done
             raise

@@ -9,6 +9,7 @@ locked, and a frame is always written whole.
 """
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -219,6 +220,8 @@ def peer_error(value: Dict[str, Any]) -> Exception:
     text = get(value, "strerror", TEXT)
     if get(value, "value", flag):
         return ValueError(text)
+    if code == errno.EPIPE:  # it is not our own output that has nobody to read it
+        code = errno.EIO
     return OSError(text) if code is None else OSError(code, text, name)
 
 

@@ -92,7 +92,8 @@ class Result(NamedTuple):
 class Place:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 
-    ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``resume``: use
+    ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
+    rsync will give it, if it does. ``resume``: use
     partial files. ``preallocate``: reserve what the source has reserved. The others are rsync's options of the same
     name. Raises OSError if the directory cannot be
     opened or made.
@@ -107,6 +108,7 @@ class Place:
         single: Optional[str] = None,
         *,
         make: Optional[int] = None,
+        like: Optional[int] = None,
         mkpath: bool = False,
         inplace: bool = False,
         perms: bool = True,
@@ -123,8 +125,7 @@ class Place:
         self.inplace = inplace
         self.perms = perms
         self.group = group
-        # With the modes but not the groups of directories, a setgid bit that comes or goes decides on groups.
-        self.setgid_matters = perms and not group
+        self.like = like
         self.implied_dirs = implied_dirs
         self.backup = backup
         self.fsync = fsync
@@ -196,10 +197,7 @@ class Place:
         check_name(name)
         directory = self._open_parent(parent, spec.parents)
         try:
-            if self.setgid_matters and any(
-                each & stat.S_ISGID for each in [os.fstat(directory).st_mode, *spec.parents]
-            ):
-                raise Leave("the directory's setgid bit decides its group")
+            self._check_setgid(os.fstat(directory).st_mode, spec)
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
             if not self.perms and _has_default_acl(directory):
@@ -228,6 +226,17 @@ class Place:
         self._check_group(mode, "it")
         return mode
 
+    def _check_setgid(self, directory: int, spec: Spec) -> None:
+        # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
+        if not self.perms:
+            return
+        modes = [directory, *spec.parents] + ([] if self.like is None else [self.like])
+        comes = modes[len(spec.parents)] if spec.parents else directory if self.like is None else self.like
+        if not self.group and any(mode & stat.S_ISGID for mode in modes):
+            raise Leave("the directory's setgid bit decides its group")
+        if os.geteuid() != 0 and (comes ^ directory) & stat.S_ISGID:
+            raise Leave("the setgid bit that its directory is to get, or lose, decides its group")
+
     def _check_group(self, mode: int, what: str) -> None:
         # Until rsync sets the group, the bits of the group are those of another one, or of "others" for the right one.
         if self.group and mode >> 3 & 7 != mode & 7:
@@ -239,16 +248,17 @@ class Place:
 
     def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
         parts = [part for part in parent.split("/") if part]
+        setgid = self.perms and not self.group
         wanted = {"/".join(parts[: count + 1]): mode & 0o777 for count, mode in enumerate(modes)}
 
         def mode(path: str) -> int:
-            if not self.implied_dirs or self.setgid_matters:
+            if not self.implied_dirs or setgid:
                 raise Leave("its directory is for rsync to make")
             if self.perms:
                 return stat.S_IRWXU
             made = wanted.get(path, 0o777)
             self._check_group(made & ~self._umask, "its directory")
-            if made & stat.S_IRWXU != stat.S_IRWXU:
+            if made & ~self._umask & stat.S_IRWXU != stat.S_IRWXU:
                 self._unsettled[path] = made & ~self._umask
             return made | stat.S_IRWXU
 
@@ -257,6 +267,8 @@ class Place:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Leave("{} at the destination is not a directory".format(error.filename)) from None
+            if error.errno == errno.EACCES:
+                raise Leave("{} at the destination is closed, and rsync may open it".format(error.filename)) from None
             raise
 
     def settle(self) -> None:
@@ -268,7 +280,8 @@ class Place:
             except OSError:
                 continue  # somebody moved it; what is there now is for rsync to see to
             try:
-                os.fchmod(directory, mode)
+                # The rest is as it was made: by the umask, or a default ACL, and with what it has inherited.
+                os.fchmod(directory, stat.S_IMODE(os.fstat(directory).st_mode) & ~(stat.S_IRWXU & ~mode))
             finally:
                 os.close(directory)
 
@@ -351,6 +364,15 @@ class Placed(Target):
         self.mode = mode
         self.unfinished_ns = 0
         self._emptied = emptied
+
+    def open(self) -> None:
+        """Open the file, or make the temporary. Raises Leave where rsync would first have to open the directory."""
+        try:
+            super().open()
+        except PermissionError:
+            if os.fstat(self.directory).st_uid == os.geteuid():
+                raise Leave("its directory is not to be written to, and rsync may change that") from None
+            raise
 
     def open_old(self) -> Optional[int]:
         """A descriptor of the file that will be replaced, for reading; None if there is none."""

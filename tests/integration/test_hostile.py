@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def image(path: Path, mode: int = 0o644, content: bytes = b"x" * 4096, mtime: in
     return path
 
 
-def as_other(top: Path, *argv: str) -> subprocess.CompletedProcess[bytes]:
-    return run("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", *argv, cwd=top)
+def as_other(top: Path, *argv: str, **more: object) -> subprocess.CompletedProcess[bytes]:
+    return run("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", *argv, cwd=top, **more)
 
 
 OPTIONS = [
@@ -109,6 +110,52 @@ def test_a_seeded_file_is_never_more_open_than_the_finished_one(
     run("rsync", *options, source, f"{tmp_path}/theirs/", cwd=tmp_path, umask=0o022)
     since = time.time() - 60
     assert difference(snapshot(tmp_path / "ours", since), snapshot(tmp_path / "theirs", since)) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "target"),
+    [
+        (["-rtX"], 0o4755, None), (["-rtX"], 0o666, 0o600), (["-au", "--modify-window=1"], 0o640, None),
+        (["-rtR"], 0o640, None), (["-rt"], 0o644, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("root", [0o700, 0o2750])
+def test_modes_are_what_rsync_alone_gives(
+    tmp_path: Path, options: list[str], source: int, target: int | None, root: int
+) -> None:
+    (tmp_path / "src/d/e").mkdir(parents=True)
+    os.setxattr(image(tmp_path / "src/f", source), "user.x", b"1")
+    os.chown(tmp_path / "src/f", OTHER, OTHER)
+    os.chmod(image(tmp_path / "src/d/e/g"), source)
+    os.chmod(tmp_path / "src/d/e", 0o570)
+    os.chmod(tmp_path / "src", root)
+    for top in ("ours", "theirs"):
+        (tmp_path / top).mkdir()
+        os.chmod(tmp_path / top, 0o2755)
+        if target is not None:
+            (tmp_path / top / "dst").mkdir()
+            os.chmod(image(tmp_path / top / "dst/f", content=b"old", mtime=1), target)
+    sync(*options, "src/./", "ours/dst/", cwd=tmp_path)
+    run("rsync", *options, "src/./", "theirs/dst/", cwd=tmp_path)
+    since = time.time() - 60
+    assert difference(snapshot(tmp_path / "ours/dst", since), snapshot(tmp_path / "theirs/dst", since)) == {}
+
+
+def test_what_rsync_makes_writable_itself_is_not_refused() -> None:
+    """As a user who owns a closed directory at the destination."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # pytest's own is closed to others
+        top = Path(name)
+        os.chmod(top, 0o777)
+        (top / "src/e").mkdir(parents=True)
+        image(top / "src/e/g")
+        os.chmod(top / "src/e", 0o555)
+        run("chown", "-R", f"{OTHER}:{OTHER}", "src", cwd=top)
+        command = [sys.executable, "-m", "sparsesync", "sync", "-a", "src/", "dst/"]
+        for mtime in (10**9, 10**9 + 5):
+            os.utime(top / "src/e/g", (mtime, mtime))
+            done = as_other(top, *command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+            assert done.returncode == 0, done.stderr
+            assert (top / "dst/e/g").stat().st_mtime == mtime
 
 
 @pytest.mark.parametrize("kind", ["setgid", "default ACL"])

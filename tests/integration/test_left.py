@@ -176,3 +176,25 @@ def test_a_tree_that_is_too_deep_for_rsyncs_answer_is_no_reason(top: Path, optio
     assert (done.returncode, done.stderr) == (0, b"")
     used = subprocess.run(["du", "-sk", "dst"], cwd=top, capture_output=True, check=True).stdout.split()[0]
     assert int(used) < 500
+
+
+@pytest.mark.parametrize("options", [["-rl"], ["-rln"]])
+def test_without_times_and_without_a_sparse_file_a_pull_ends_well(top: Path, options: list[str]) -> None:
+    (top / "src/f").unlink()
+    done = sync(*options, "-e", local_shell(top / "rsh"), f"h:{top}/src/", "dst/", cwd=top)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("argv", [["-a", "--fake-super"], ["-av"]])
+def test_rsync_runs_though_nobody_hears_what_is_said(top: Path, argv: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "sparsesync", "sync", *argv, "src/", "dst/"]
+        subprocess.run(command, cwd=top, stdout=full if "-av" in argv else None, stderr=full, timeout=60, check=False)
+    assert (top / "dst/plain").exists() and (top / "dst/f").exists()
+
+
+def test_a_dry_run_that_is_cut_within_a_line_is_asked_again(top: Path) -> None:
+    real = shutil.which("rsync")
+    once = f"test -e {top}/once || {{ touch {top}/once; {real} \"$@\" | head -c 30; exit 0; }}"
+    done = sync("-a", "src/", "dst/", cwd=top, env=between(top, asked=once))
+    assert (done.returncode, done.stderr) == (0, b"") and allocated(top / "dst/f") <= 64 * 1024
