@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from . import rsync
 from .engine.claims import looks_sparse
-from .engine.scan import Sparse, scan
+from .engine.scan import OnError, Sparse, scan
 from .units import iec
 
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
@@ -57,8 +57,11 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     return Losses(files, lost)
 
 
-def below(command: rsync.Command, holes: str) -> Iterator[Sparse]:
-    """What there is at and below the sources, which are on this machine, that is sparse by its stat."""
+def below(command: rsync.Command, holes: str, on_error: OnError = lambda error: None) -> Iterator[Sparse]:
+    """What there is at and below the sources, which are on this machine, that is sparse by its stat.
+
+    ``on_error`` gets what is in the way below them; rsync meets the same and says it.
+    """
     for source in command.sources:
         # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
         top = "/" if command.relative else os.path.dirname(source)
@@ -72,5 +75,5 @@ def below(command: rsync.Command, holes: str) -> Iterator[Sparse]:
                 parallel=True,
                 holes=holes,
                 reading=False,
-                on_error=lambda error: None,  # rsync meets the same and says it
+                on_error=on_error,
             )

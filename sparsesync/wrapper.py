@@ -444,8 +444,9 @@ def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """One scan, ended by the first sparse file."""
     if command.files_from or command.links_followed:
         return None  # rsync's answer is another one than the tree below the source
-    for found in losses.below(command, seed.holes):
+    troubles: list[OSError] = []
+    for found in losses.below(command, seed.holes, troubles.append):
         # How much of a file is reserved is not known yet.
         if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
             return None
-    return _NO_SPARSE_FILES
+    return None if troubles else _NO_SPARSE_FILES

@@ -35,7 +35,7 @@ _KERNEL_VIEWS = frozenset(
     ]
 )  # fmt: skip
 
-_OUT_OF_REACH = frozenset([errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
+_NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
 _RECENT = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
@@ -109,8 +109,8 @@ class Looked(NamedTuple):
 
 
 def cannot_tell(error: OSError) -> Optional[Looked]:
-    """What there is to say of a file that could not be looked at; None where nobody can copy it either."""
-    return None if error.errno in _OUT_OF_REACH else Looked(0, 0, 1, 0, False)
+    """What there is to say of a file that could not be looked at; None where it is not there, or is no file."""
+    return None if error.errno in _NOT_THERE else Looked(0, 0, 1, 0, False)
 
 
 def is_recent(mtime_ns: int) -> bool:
