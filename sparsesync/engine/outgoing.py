@@ -109,6 +109,15 @@ def outgoing(
     with blame(path, instead=True):
         found = sources.find(path, name)
         st = os.stat(found.name, dir_fd=found.directory, follow_symlinks=sources.follow)
+    carried: Optional[Dict[str, Any]] = None
+    if with_attributes and (stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)):
+        fd = _open(sources, path, name)
+        try:
+            # It may be another by now: all that is told of a file has to be of one.
+            st = os.fstat(fd)
+            carried = attributes.read(fd)
+        finally:
+            os.close(fd)
     if stat.S_ISDIR(st.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     size = st.st_size
@@ -117,14 +126,6 @@ def outgoing(
         size, data = _device_size(_open(sources, path, name)), 0
     elif not stat.S_ISREG(st.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
-    carried: Optional[Dict[str, Any]] = None
-    if with_attributes:
-        fd = _open(sources, path, name)
-        try:
-            st = os.fstat(fd)
-            carried = attributes.read(fd)
-        finally:
-            os.close(fd)
     if data is None:
         looked = look(found.name, sources.follow, holes, reserve, found.directory)
         data = looked.data + looked.reserved if looked else min(allocated(st), size)

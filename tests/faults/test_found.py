@@ -18,6 +18,8 @@ FOUND = [
     # Torn, and nothing was said.
     ("copy-local-update", f"python/client/37/run={CHANGES['source written to']}"),
     ("copy2-local-first", f"python/client/32/run={_HIDDEN}"),
+    # Its size was from before the change, and its time from after it.
+    ("copy-push-update", f"python/client/21/run={CHANGES['source truncated']}"),
     # Given up in place, in the second in which the source changed: rsync took the two for the same.
     ("sync-local-inplace", f"python/client/109/run={CHANGES['source punched']}"),
 ]
