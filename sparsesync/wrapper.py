@@ -14,11 +14,13 @@ leaves a file alone whose size and modification time agree at both ends. So::
        attributes left to do
 
 Seeding may never change the result. Where an option, a path or a file makes it uncertain
-what rsync would do, that file, or the run, is left to rsync; with ``-v`` the reason is
-printed. So every shortcut here has the form "if in doubt, leave it".
+what rsync would do, that file, or the run, is left to rsync. So every shortcut here has the
+form "if in doubt, leave it". What is left loses its holes, which is told (:mod:`losses`), and
+with ``-v`` the reason for each file. What the destination refuses is kept from rsync, which
+would read all of its holes to find out.
 
-Below the destination no symlink is followed. Memory does not grow with the tree: what rsync
-answers in step 3 goes through a temporary file.
+Below source and destination no symlink is followed that rsync would not follow. Memory does not
+grow with the tree: what rsync answers in step 3 goes through a temporary file.
 """
 
 from __future__ import annotations
@@ -145,8 +147,8 @@ def sync(
     caller's goes. rsync's failures are not raised: see the result's ``status``.
 
     Raises FileNotFoundError if there is no rsync, RsyncTooOldError, ValueError for a wrong ``--seed-``
-    option, NoSpaceError before anything is written, LinkError if the connection to the other
-    host breaks: then rsync has not run, and partial files are kept for the next run.
+    option, NoSpaceError before anything is written, LinkError if there is no logging in to the other host, or
+    the connection breaks: then rsync has not run, and partial files are kept for the next run.
     """
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -929,3 +930,22 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, on: OnFilesystem, wh
         sizes, data, sent = peaks(top / "f", top / "there", "inplace")
         assert max(sizes) < 64 * KIB and sent == 4096
         assert os.stat(top / "there/f").st_mtime_ns == os.stat(top / "f").st_mtime_ns
+
+
+def test_a_partial_file_that_cannot_be_opened_for_now_is_kept(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = tmp_path / "target/.f.sparsesync-partial"
+    partial.write_bytes(b"received")
+    os.chmod(partial, 0o600)
+    real = os.open
+
+    def fails(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if path == partial.name and not flags & os.O_CREAT:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", fails)
+    write(tmp_path / "source/f", (MIB, [(0, 4096, 1)]))
+    outcome = transfer([(tmp_path / "source/f", "f")], place)
+    assert "Too many open files" in str(outcome.left("f")) and partial.read_bytes() == b"received"

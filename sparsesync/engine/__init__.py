@@ -4,7 +4,7 @@ It uses the standard library alone and the language of Python 3.6, because its
 sources are also sent to hosts where nothing can be installed. It imports
 nothing from the rooms above it. Read the modules in this order:
 :mod:`claims` (whose holes are believed), :mod:`fiemap` (what is reserved), :mod:`extents` (where the data is),
-:mod:`fileio` (one open file),
+:mod:`fileio` (one open file), :mod:`beneath` (opening what lies below a root),
 :mod:`delta` (which blocks differ), :mod:`copy` (bring a target to a source's
 content), :mod:`copyfile` (by path, as shutil), :mod:`scan` (find the sparse files of a tree), :mod:`place` (a
 destination, and how rsync would put a file there); then what two machines need: :mod:`text` (what a terminal may

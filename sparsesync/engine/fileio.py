@@ -437,8 +437,11 @@ class Target:
             fd = os.open(name, _UPDATE, dir_fd=directory)
         except FileNotFoundError:
             return -1
-        except OSError:
-            fd = -1  # a symlink; or nothing that we may read
+        except OSError as error:
+            # Whatever else is wrong, a lack of descriptors for one, says nothing of whose file it is.
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES, errno.EPERM):
+                raise
+            fd = -1
         if fd >= 0:
             st = os.fstat(fd)
             private = st.st_uid == os.geteuid() and st.st_mode & ~stat.S_IFMT(st.st_mode) & ~0o600 == 0
