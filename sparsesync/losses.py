@@ -6,6 +6,8 @@ and leaves it so. So no run goes on like that without a word::
     single files     are counted as they are left (:mod:`seeding`)
     the whole run    one scan of the sources, if they are on this machine, tells what may be lost
     rsync has -S     nothing is lost but time: it leaves out what is zeros
+    what was seeded  has its holes still, unless it was changed at either end before rsync came to it, which then wrote
+                     it anew: what each file takes is looked at again when rsync is done
 
 Sizes are bytes.
 """
@@ -39,6 +41,12 @@ class Losses(NamedTuple):
         many = "1 sparse file" if self.files == 1 else f"{self.files} sparse files"
         writes = "writes" if certain else "may write"
         return f"{many} {be} left to rsync, which {writes} {iec(self.holes)} of holes as data: {reason}"
+
+    def line_after(self, first: str) -> str:
+        """What a person is told of files that were seeded and lost their holes after that; ``first`` is one of them."""
+        files = "1 seeded file" if self.files == 1 else f"{self.files} seeded files"
+        why = "at one of the ends it changed after it was seeded"
+        return f"rsync wrote {files} anew, with {iec(self.holes)} of holes as data: {first}: {why}"
 
 
 def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:

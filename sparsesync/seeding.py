@@ -36,6 +36,7 @@ from .units import iec
 
 NOTHING_SPARSE = "it would transfer no sparse file"
 
+_OWN = 16 * 1024
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
@@ -62,13 +63,15 @@ class SeedOptions:
 class Seeded(NamedTuple):
     """A file that was put in place: its name in the transfer, its apparent size and its data in bytes.
 
-    ``sent`` are the bytes of content that had to cross the network, before compression.
+    ``sent`` are the bytes of content that had to cross the network, before compression. ``allocated`` is what the
+    file took when it was put there, in bytes.
     """
 
     name: str
     size: int
     data: int
     sent: int = 0
+    allocated: int = 0
 
 
 class Seeding:
@@ -96,6 +99,7 @@ class Seeding:
         self.planned = Losses(0)
         """The files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
+        self._plan: IO[str] | None = None
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -109,39 +113,44 @@ class Seeding:
 
         Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
         """
-        with tempfile.TemporaryFile("w+", encoding="ascii") as plan:
-            total = count = holes = 0
-            for planned in self.sparse(listing):
-                json.dump(planned, plan)
-                plan.write("\n")
-                total += planned.data
-                holes += planned.size - planned.data
-                count += 1
-            self.planned = Losses(count, holes)
-            if not count:
-                return NOTHING_SPARSE
-            if self.command.dry_run:
-                reason, _, _ = self._find_destination(listing)
-                for planned in [] if reason else _planned(plan):
-                    tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
-                return reason
-            reason = self._open_destination(listing)
-            if reason:
-                return reason
-            # --delete may make room, and how much --sparse leaves is known only once all is read.
-            if self.options.space_check and not (self.command.delete or self.command.sparse):
-                self.transfer.expect(_planned(plan))
-                try:
-                    check_space(self.transfer)
-                except NoSpaceError:
-                    # What else rsync will write may make room: a file that becomes shorter.
-                    self.transfer.expect(self.others(listing, _planned(plan)))
-                    check_space(self.transfer)
-            with self.bar(total, "seeding", self.command.quiet > 0) as advance:
-                self.transfer.run(self._started(_planned(plan)), self._done, advance)
-            if self.options.live is not None:
-                self.changing += self._changing(_planned(plan))
+        plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
+        total = count = holes = 0
+        for planned in self.sparse(listing):
+            json.dump(planned, plan)
+            plan.write("\n")
+            total += planned.data
+            holes += planned.size - planned.data
+            count += 1
+        self.planned = Losses(count, holes)
+        if not count:
+            return NOTHING_SPARSE
+        if self.command.dry_run:
+            reason, _, _ = self._find_destination(listing)
+            for planned in [] if reason else _planned(plan):
+                tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
+            return reason
+        reason = self._open_destination(listing)
+        if reason:
+            return reason
+        # --delete may make room, and how much --sparse leaves is known only once all is read.
+        if self.options.space_check and not (self.command.delete or self.command.sparse):
+            self.transfer.expect(_planned(plan))
+            try:
+                check_space(self.transfer)
+            except NoSpaceError:
+                # What else rsync will write may make room: a file that becomes shorter.
+                self.transfer.expect(self.others(listing, _planned(plan)))
+                check_space(self.transfer)
+        with self.bar(total, "seeding", self.command.quiet > 0) as advance:
+            self.transfer.run(self._started(_planned(plan)), self._done, advance)
+        if self.options.live is not None:
+            self.changing += self._changing(_planned(plan))
         return None
+
+    def close(self) -> None:
+        """Forget the plan."""
+        if self._plan is not None:
+            self._plan.close()
 
     def _started(self, plan: Iterator[Planned]) -> Iterator[Planned]:
         for planned in plan:
@@ -162,6 +171,31 @@ class Seeding:
     def touch(self) -> None:
         """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
         self.transfer.touch([seeded.name for seeded in self.seeded])
+
+    def filled(self) -> tuple[Losses, str]:
+        """What was seeded, and has lost its holes since; and the name of the first.
+
+        rsync wrote it anew: at one of the ends it was no longer what it had been. Raises LinkError.
+        """
+        files, holes, first = 0, 0, ""
+        seeded = {each.name: each for each in self.seeded}
+        plan = (planned for planned in (_planned(self._plan) if self._plan else ()) if planned.name in seeded)
+        for batch in iter(lambda: list(islice(plan, 1000)), []):
+            states = list(self.transfer.states([planned.name for planned in batch]))
+            # What has another time by now is what the source was when rsync came to it; its holes may be others.
+            anew = [each for each, state in zip(batch, states) if state and state[1] != each.mtime_ns]
+            looked = dict(zip(anew, self.transfer.look((each.source, each.name) for each in anew)))
+            for planned, state in zip(batch, states):
+                was = seeded[planned.name]
+                now = looked.get(planned, was)
+                if state is None or now is None or not now.size or was.allocated >= was.size:
+                    continue  # nobody can tell, or there never was a hole: its filesystem has none
+                # Up to so much are the filesystem's own blocks, with the list of the file's extents.
+                own = (was.size - was.data) // 2 if now is was else now.data // 8 + _OWN
+                lost = state[0] - max(now.data, was.allocated if now is was else 0)
+                if lost > own:
+                    files, holes, first = files + 1, holes + lost, first or planned.name
+        return Losses(files, holes), first
 
     def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
         """The listed files that are sparse at the source and are for us."""
@@ -269,7 +303,7 @@ class Seeding:
     def _done(self, result: Result) -> None:
         holes = self._under_way.pop(result.name, 0)
         if result.left is None:
-            self.seeded.append(Seeded(result.name, result.size, result.data, result.sent))
+            self.seeded.append(Seeded(*result[:4], result.allocated))
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
             self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return

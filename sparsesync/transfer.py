@@ -4,7 +4,7 @@ A transfer has a few operations, the same in three kinds, and :mod:`seeding` doe
 
     look, source_mode        what is at the source
     destination_mode, ...    what is at the destination
-    open, expect, space, touch
+    open, expect, space, touch, states
     run                      put the files in place
 
 :class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`transfer_far`.
@@ -96,6 +96,9 @@ class Transfer(Protocol):
     def touch(self, names: Sequence[str]) -> None:
         """Give files at the destination the time of now."""
 
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        """What each file at the destination takes, in bytes, and its modification time; None if it is there no more."""
+
     def close(self) -> None:
         """Let go of the destination."""
 
@@ -160,6 +163,9 @@ class DestinationHere:
     def touch(self, names: Sequence[str]) -> None:
         self._at().touch(names)
 
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        return self._at().states(names)
+
     def close(self) -> None:
         if self.place is not None:
             self.place.close()
@@ -202,7 +208,7 @@ class Local(SourceHere, DestinationHere):
             )
             file.check(os.fstat(source))
             self._at().finish(target, spec)
-        return Result(spec.name, spec.size, data, 0)
+        return Result(spec.name, spec.size, data, 0, allocated=target.allocated)
 
 
 def check_space(transfer: Transfer) -> None:

@@ -85,6 +85,13 @@ class Push(SourceHere):
         for batch in _batches(names):
             self.agent.call("touch", names=batch)
 
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        for batch in _batches(names):
+            found = get(self.agent.call("states", names=batch), "states", listed(maybe(row(SIZE, TIME))))
+            if len(found) != len(batch):
+                raise ProtocolError(f"{self.agent.host}: answers for {len(found)} files of {len(batch)}")
+            yield from found
+
     def close(self) -> None:
         self.sources.close()  # the agent lets go of the destination when it ends
 

@@ -202,6 +202,7 @@ def run(
                 os.execvp("rsync", result.command)
         result.status = run_rsync(*state.shared(result.command), state.spool, output)
         result.status = result.status or state.refusal
+        state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.agent is not None:
@@ -257,6 +258,7 @@ class _Run:
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
         self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say, self.bar)
+        stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding)
         result = self.result
         result.seeded, result.left = seeding.seeded, seeding.left
@@ -299,6 +301,20 @@ class _Run:
         if seed.required:
             raise _EndedError(_REQUIRED, f"--seed-required is given, and {line}")
         complain(line)
+
+    def tell_filled(self) -> None:
+        """Say which holes rsync has filled in what was seeded, if any."""
+        if not self.result.seeded or self.seeding is None:
+            return
+        try:
+            filled, first = self.seeding.filled()
+        except LinkError as error:
+            if self.result.status == 0:  # else rsync has said what is wrong
+                complain(f"whether what was seeded has kept its holes is not known: {describe(error)}")
+            return
+        if filled.files:
+            self.result.holes += filled.holes
+            complain(filled.line_after(first))
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""

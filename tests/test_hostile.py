@@ -70,6 +70,7 @@ FILE: dict[str, Any] = {
 }  # fmt: skip
 CLOSED: dict[str, Any] = {
     "id": 1, "left": "no", "no_space": None, "data": 0, "sent": 0, "errno": None, "at_source": False,
+    "allocated": 0,
 }  # fmt: skip
 ERROR: dict[str, Any] = {"errno": 2, "strerror": "no", "filename": None, "value": False}
 ERRORS = {
@@ -89,7 +90,7 @@ TO_SENDER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] = 
     (protocol.CLOSED, ""): (CLOSED, {
         "id": [*NUMBER, 0, 2], "data": SIZE, "sent": SIZE, "left": [*NONE, *optional(TEXT)],
         "no_space": [1, [], [1], [1, 2, 3], [-1, 1], [1, 1 << 63], [True, 1], "ab"],
-        "errno": optional([*NUMBER, 4096]), "at_source": FLAG,
+        "errno": optional([*NUMBER, 4096]), "at_source": FLAG, "allocated": SIZE,
     }),
     (protocol.WANT, "pull"): ({"files": [[1, "f", "f"]]}, {
         "files": [*NONE, 1, "x", {}, [1], [[]], [[1, "f"]], [[1, "f", "f", "f"]], [[2, "f", "f"]], [[True, "f", "f"]],
@@ -355,6 +356,8 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, list
     "measure": (lambda liar: Pull(liar, Settings()).measure("x"), {"size": 1, "data": 1}, {"size": SIZE, "data": SIZE}),
     "space": (lambda liar: Push(liar, Settings()).space(), {"space": [[1, 2, "/"]]},
               {"space": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
+    "states": (lambda liar: list(Push(liar, Settings()).states(["x"])), {"states": [[1, 2]]},
+               {"states": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
     "copy_place": (lambda liar: Push(liar, Settings()).open_copy("x", "x"), {"path": "/x"}, {"path": NAME}),
     "directory": (lambda liar: There(liar).directory(), {"path": "/x"}, {"path": NAME}),
     "scan": (lambda liar: list(There(liar).scan("/x")), SCANNED, {

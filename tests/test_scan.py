@@ -89,3 +89,10 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path, monkey
         list(scan(str(tmp_path)))
     with pytest.raises(FileNotFoundError):
         list(scan(str(tmp_path / "none"), on_error=told.append))
+
+
+def test_devtmpfs_is_no_view_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in /dev/shm hold what was written to them, also where no tmpfs of its own is mounted there."""
+    sparse_file(tmp_path / "img", MIB, [])
+    monkeypatch.setattr("sparsesync.engine.scan.filesystem_type", lambda device: "devtmpfs")
+    assert names(tmp_path) == ["img"]

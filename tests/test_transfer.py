@@ -552,7 +552,7 @@ def state(basis: object, number: object = 1) -> bytes:
 
 
 def closed(number: int = 1, **fields: Any) -> bytes:
-    values = {"left": None, "no_space": None, "data": 0, "sent": 0, "at_source": False, **fields}
+    values = {"left": None, "no_space": None, "data": 0, "sent": 0, "at_source": False, "allocated": 0, **fields}
     return protocol.encode_json(protocol.CLOSED, id=number, **values)
 
 

@@ -98,6 +98,7 @@ ARGUMENTS = {
     "expect": {"needs": listed(row(PATH, SIZE))},
     "space": {},
     "touch": {"names": listed(PATH)},
+    "states": {"names": listed(PATH)},
     "receive": {},
     "send": _SEND,
 }  # type: Dict[str, Dict[str, Any]]  # fmt: skip
@@ -287,6 +288,9 @@ class Agent:
     def _op_touch(self, names: List[str]) -> Dict[str, Any]:
         self._at().touch(names)
         return {}
+
+    def _op_states(self, names: List[str]) -> Dict[str, Any]:
+        return {"states": list(self._at().states(names))}
 
     def _op_receive(self) -> None:
         Receiver(self.link, self.digest, self._at(), lambda result: None).run()

@@ -122,7 +122,7 @@ class Sources:
     def __init__(self, follow: bool = False, listed: bool = False) -> None:
         self.follow = follow
         self.listed = listed
-        self._last: Optional[Tuple[str, str]] = None
+        self._last: Optional[Tuple[str, str, bool]] = None
         self._directory = -1
         self._modes: List[int] = []
 
@@ -131,18 +131,21 @@ class Sources:
 
         Raises OSError; ELOOP or ENOTDIR where a symlink is not followed.
         """
-        parent = os.path.dirname(name)
-        below = path == name or path.endswith("/" + name)
-        above = path[: len(path) - len(name)] if below else os.path.dirname(path)
-        parent = parent if below else ""
-        if self._last != (above, parent):
+        # This is asked of every file that rsync lists.
+        holder, _, base = path.rpartition("/")
+        parent, _, last = name.rpartition("/")
+        where = holder, parent, base == last
+        if self._last != where:
             self.close()
             self._modes = []
-            self._directory = self._open(above, parent)
-            self._last = above, parent
+            if path == name or path.endswith("/" + name):
+                self._directory = self._open(path[: len(path) - len(name)], parent)
+            else:
+                self._directory = self._open(os.path.dirname(path), "")
+            self._last = where
         if self.follow:
             return Found(None, path, self._modes)
-        return Found(self._directory, os.path.basename(path), self._modes)
+        return Found(self._directory, base, self._modes)
 
     def _open(self, above: str, parent: str) -> int:
         parts = [part for part in parent.split("/") if part]

@@ -48,7 +48,8 @@ _TRUST, _CHECK, _READ = "trust", "check", "read"
 
 _WORD = {
     # Local. Their lseek walks the extents and the page cache: fs/NAME/file.c and fs/iomap/seek.c in the kernel.
-    "ext4": _TRUST, "ext3": _TRUST, "xfs": _TRUST, "btrfs": _TRUST, "tmpfs": _TRUST, "f2fs": _TRUST,
+    "ext4": _TRUST, "ext3": _TRUST, "xfs": _TRUST, "btrfs": _TRUST, "tmpfs": _TRUST, "devtmpfs": _TRUST,
+    "f2fs": _TRUST,
     "bcachefs": _TRUST, "gfs2": _TRUST, "ocfs2": _TRUST,
     "zfs": _TRUST,  # but see _zfs_loses_data
     # Two drivers: ext4's knows holes, ext2's own has no lseek for them and says that all is data.

@@ -334,6 +334,7 @@ class Target:
         self.keep = False
         self.reserving = False
         self.committed = False
+        self.allocated = 0
         self.fd = -1
         self._partial = partial
         self._temporary: Optional[str] = None
@@ -555,7 +556,9 @@ class Target:
             if mode is not None:
                 os.fchmod(self.fd, mode)
             if mtime_ns is not None:
-                os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, mtime_ns))
+                st = os.fstat(self.fd)
+                self.allocated = allocated(st)
+                os.utime(self.fd, ns=(st.st_atime_ns, mtime_ns))
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:

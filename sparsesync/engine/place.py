@@ -22,7 +22,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .attributes import umask
 from .beneath import open_beneath, open_trusted
@@ -76,6 +76,7 @@ class Spec(NamedTuple):
 class Result(NamedTuple):
     """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
 
+    ``allocated`` is what it took when it got its name, in bytes.
     ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
     """
 
@@ -87,6 +88,7 @@ class Result(NamedTuple):
     no_space: Optional[Tuple[int, int]] = None
     errno: Optional[int] = None
     at_source: bool = False
+    allocated: int = 0
 
 
 class Place:
@@ -332,17 +334,38 @@ class Place:
 
     def touch(self, names: Iterable[str]) -> None:
         """Give files the time of the transfer, as rsync does without ``--times``."""
-        for name in names:
-            check_name(name)
-            parent, base = os.path.split(self.single or name)
-            try:
-                directory = open_beneath(self._root, parent)
-            except OSError:
-                continue  # rsync had a reason to remove or replace it
-            try:
+        for directory, base in self._each(names):
+            if directory is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(base, dir_fd=directory, follow_symlinks=False)
-            finally:
+
+    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
+        """What each file takes, in bytes, and its modification time; None if it is there no more."""
+        for directory, base in self._each(names):
+            found = None
+            if directory is not None:
+                with contextlib.suppress(OSError):
+                    st = os.stat(base, dir_fd=directory, follow_symlinks=False)
+                    found = allocated(st), st.st_mtime_ns
+            yield found
+
+    def _each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
+        """Each file as its directory and its name there; the directory None if rsync had a reason to replace it."""
+        last, directory = None, None  # type: Optional[str], Optional[int]
+        try:
+            for name in names:
+                check_name(name)
+                parent, base = os.path.split(self.single or name)
+                if parent != last:
+                    if directory is not None:
+                        os.close(directory)
+                    directory = None
+                    with contextlib.suppress(OSError):
+                        directory = open_beneath(self._root, parent)
+                    last = parent
+                yield directory, base
+        finally:
+            if directory is not None:
                 os.close(directory)
 
 

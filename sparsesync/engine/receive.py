@@ -88,7 +88,8 @@ class _Arriving:
         return target
 
     def result(self) -> Result:
-        return Result(self.spec.name, self.spec.size, self.data, self.sent)
+        took = 0 if self.target is None else self.target.allocated
+        return Result(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
 
     def close(self, keep: bool) -> None:
         target, self.target = self.target, None

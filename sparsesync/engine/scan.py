@@ -26,11 +26,12 @@ from .claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, is
 from .extents import extents, is_sparse, layers
 from .scan_helper import Found, Helper, possible
 
-# The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems.
+# The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
+# tmpfs, files in it hold what was written to them, and /dev/shm may be a directory of it.
 _KERNEL_VIEWS = frozenset(
     [
-        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs",
-        "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs",
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs",
+        "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs",
         "sysfs", "tracefs",
     ]
 )  # fmt: skip

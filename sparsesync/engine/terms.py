@@ -111,4 +111,5 @@ def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -
         None if space is None else (space[0], space[1]),
         get(value, "errno", maybe(ERRNO)),
         get(value, "at_source", flag),
+        get(value, "allocated", SIZE),
     )

@@ -111,12 +111,6 @@ class Verdict:
         again = f"python -m tests.faults {self.scenario.name} '{self.fault}'"
         return f"{found}\n    {again}\n    status {self.ended.status}, stderr: {self.ended.stderr.strip()[-600:]!r}"
 
-    @property
-    def wrong(self) -> bool:
-        """Whether a test has to fail. What changes after it is seeded rsync writes, and no one is asked of it."""
-        changed = self.fault.act.startswith("run=")
-        return any(kind != "silent" or not changed for kind, _ in self.problems)
-
     def has(self, kind: str) -> bool:
         return any(each == kind for each, _ in self.problems)
 

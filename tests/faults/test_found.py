@@ -30,4 +30,4 @@ def test_found(name: str, fault: str, lab: Lab, table: Table) -> None:
     verdict = lab.run(BY_NAME[name], Fault.parse(fault))
     table.add("found before", verdict)
     assert verdict.ended.fired
-    assert not verdict.wrong, verdict
+    assert not verdict.problems, verdict

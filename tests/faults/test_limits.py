@@ -46,7 +46,7 @@ LIMITS: dict[str, Callable[[], object]] = {
 
 def _check(name: str, verdict: Verdict, table: Table) -> None:
     table.add(name, verdict)
-    assert not verdict.wrong, verdict
+    assert not verdict.problems, verdict
 
 
 @pytest.mark.parametrize("scenario", _FEW, ids=lambda scenario: scenario.name)

@@ -198,3 +198,26 @@ def test_a_dry_run_that_is_cut_within_a_line_is_asked_again(top: Path) -> None:
     once = f"test -e {top}/once || {{ touch {top}/once; {real} \"$@\" | head -c 30; exit 0; }}"
     done = sync("-a", "src/", "dst/", cwd=top, env=between(top, asked=once))
     assert (done.returncode, done.stderr) == (0, b"") and allocated(top / "dst/f") <= 64 * 1024
+
+
+@pytest.mark.parametrize("way", ["local", "push", "pull"])
+def test_holes_that_are_lost_after_the_seeding_are_told(top: Path, way: str) -> None:
+    change = "printf y | dd of=src/f conv=notrunc status=none"
+    environ = {**between(top, before=change), "RSYNC_RSH": local_shell(top / "shell")}
+    source, target = "host:" * (way == "pull") + f"{top}/src/", "host:" * (way == "push") + f"{top}/dst/"
+    done = sync("-a", source, target, cwd=top, env=environ)
+    assert (done.returncode, (top / "dst/f").read_bytes()) == (0, (top / "src/f").read_bytes())
+    why = b"at one of the ends it changed after it was seeded"
+    told = b"sparsesync: rsync wrote 1 seeded file anew, with 2 MiB of holes as data: f: " + why + b"\n"
+    assert done.stderr == told and allocated(top / "dst/f") >= 2 * 1024 * 1024
+    assert sync("-a", source, target, cwd=top, env={**os.environ, "RSYNC_RSH": environ["RSYNC_RSH"]}).stderr == b""
+
+
+def test_holes_that_rsync_keeps_are_not_told(top: Path) -> None:
+    change = "printf y | dd of=src/f conv=notrunc status=none"
+    for options in (["-aS"], ["-a", "--inplace", "--no-whole-file"]):
+        environ = between(top, before=change)
+        assert sync(*options, "src/", "dst/", cwd=top, env=environ).stderr == b""
+        shutil.rmtree(top / "bin")
+        shutil.rmtree(top / "dst")
+        (top / "dst").mkdir()
