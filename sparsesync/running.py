@@ -17,13 +17,34 @@ import threading
 from collections.abc import Iterator
 from typing import IO, Callable
 
+from .engine.fileio import write_all
+
 
 @contextlib.contextmanager
 def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A copy of a stream that can be read twice."""
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(stream, copy)
+    """A copy of a stream that can be read twice: a temporary file, or memory where there is no room for one."""
+    with contextlib.ExitStack() as stack:
+        copy: IO[bytes] | None = None
+        with contextlib.suppress(OSError):
+            copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        copy = copy or stack.enter_context(_memory())
+        done = 0
+        for chunk in iter(functools.partial(stream.read, 1 << 20), b""):
+            try:
+                write_all(copy.fileno(), memoryview(chunk), done)
+            except OSError:
+                memory = stack.enter_context(_memory())
+                copy.seek(0)
+                os.truncate(copy.fileno(), done)  # of what failed a part is there
+                shutil.copyfileobj(copy, memory)
+                copy = memory
+                write_all(copy.fileno(), memoryview(chunk), done)
+            done += len(chunk)
         yield copy
+
+
+def _memory() -> IO[bytes]:
+    return open(os.memfd_create("sparsesync"), "r+b", buffering=0)
 
 
 _SSH_FAILED = 255

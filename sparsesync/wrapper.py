@@ -244,17 +244,17 @@ class _Run:
 
         What has to stay open until rsync is done is left to ``stack``.
         """
-        handoff = self._why_not()
-        if handoff:
-            return handoff
         try:
+            handoff = self._why_not()
+            if handoff:
+                return handoff
             transfer = self._transfer(stack)
-        except LoginError:
+        except (LoginError, FileNotFoundError):
             raise
-        except LinkError as error:
+        except (LinkError, OSError) as error:
             if self.strict:
                 raise
-            return str(error)
+            return describe(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
         self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say, self.bar)

@@ -5,6 +5,7 @@ A stand-in for rsync in PATH dies, is refused, or only tells that it ran.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsesync.running import spooled
 from tests.filesystems import allocated, filesystem, need
 from tests.integration.test_far_read import local_shell
 from tests.integration.test_hostile import between, image
@@ -158,6 +160,23 @@ def test_few_descriptors_are_enough(top: Path, how: str) -> None:
     done = run("sh", "-c", script, "sh", sys.executable, "-m", "sparsesync", "sync", "-a", *ends, cwd=top)
     assert (done.returncode, done.stderr) == (0, b"")
     assert max(allocated(top / "dst" / str(number)) for number in range(300)) <= 64 * 1024
+
+
+@pytest.mark.parametrize("limit", [8, 10])
+def test_rsync_runs_where_descriptors_are_too_few_to_seed(top: Path, limit: int) -> None:
+    script = f'ulimit -n {limit}; exec "$@"'
+    done = run("sh", "-c", script, "sh", sys.executable, "-m", "sparsesync", "sync", "-a", "src/", "dst/", cwd=top)
+    assert (done.returncode, (top / "dst/f").read_bytes()) == (0, (top / "src/f").read_bytes())
+    assert done.stderr.startswith(line("", writes="may write").rstrip(b"\n")) and done.stderr.count(b"\n") == 1
+
+
+def test_a_list_on_standard_input_needs_no_room_on_a_disk(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = b"".join(b"%d\n" % number for number in range(500_000))
+    with filesystem("tmpfs", top / "small", size="64k") as small:
+        monkeypatch.setattr("tempfile.tempdir", str(small))
+        with spooled(io.BytesIO(names)) as copy:
+            copy.seek(0)
+            assert copy.read() == names
 
 
 @pytest.mark.parametrize("options", [["-a"], ["-aR"]])
