@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP, *([signal.SIGQUIT] if argv[:1] == ["migrate"] else [])):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
+    sys.unraisablehook = _raise_again
     try:
         if argv[:1] == ["sync"]:
             return _sync(argv[1:])
@@ -95,6 +96,20 @@ def _is_trouble(error: Exception) -> bool:
 
 def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)  # by way of every "finally", so that no temporary is left
+
+
+def _raise_again(swallowed: sys.UnraisableHookArgs) -> None:
+    """Raise what ends us once more, when a destructor that it was raised in has swallowed it."""
+    ends = swallowed.exc_value
+    if not isinstance(ends, (SystemExit, KeyboardInterrupt)):
+        sys.__unraisablehook__(swallowed)
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise ends
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)  # the destructor has ended by then
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:

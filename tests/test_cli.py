@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -394,3 +396,22 @@ def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: 
     assert ("seeding" in text) is (not quiet)
     done = run("copy", "big", "x", cwd=tree)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 20)])
+def test_a_signal_within_a_destructor_is_not_lost(number: int, status: int) -> None:
+    script = f"""
+        import os, sys, time
+        from sparsesync import cli
+        class Dying:
+            def __del__(self):
+                os.kill(os.getpid(), {number})
+                time.sleep(0.01)
+        def sync(argv):
+            Dying()
+            time.sleep(60)
+        cli._sync = sync
+        sys.exit(cli.main(["sync"]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=50)
+    assert (done.returncode, done.stderr) == (status, b"")
