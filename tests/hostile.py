@@ -143,6 +143,8 @@ def _swallow(link: Link) -> None:
 
 
 def _busy(enemy: Enemy, **options: Any) -> None:
+    assert enemy.link._pinger
+    enemy.link._pinger.set()
     while True:
         enemy.link.write(protocol.encode(protocol.PING))
         time.sleep(0.1)
@@ -161,6 +163,9 @@ LIES: dict[str, tuple[str, Callable[..., Any]]] = {
     "closed": ("receive", lambda enemy: _closed(enemy, data=1 << 64)),
     "states": ("receive", _states),
     "busy": ("stat", _busy),
+    "busy for long": ("look", _busy),
+    "busy sending": ("send", lambda enemy, **options: _busy(enemy)),
+    "busy receiving": ("receive", _busy),
 }
 """Where each lie is told, and how."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -96,6 +97,32 @@ def test_a_peer_that_is_busy_is_not(pair: tuple[Link, Link]) -> None:
     while not read:
         threading.Event().wait(0.01)
     assert read[0].kind == protocol.DONE
+
+
+@pytest.mark.parametrize("does", ["hangs", "waits", "computes"])
+def test_a_peer_that_is_alive_is_given_up_unless_it_gets_on(pair: tuple[Link, Link], does: str) -> None:
+    one, other = pair
+    one.timeout = 0.3
+    over = threading.Event()
+
+    def work() -> None:
+        other.keep_alive(0.05, working=True)
+        if does == "waits":
+            with other.waiting():
+                over.wait(60)
+        elif does == "computes":
+            while not over.is_set():
+                hashlib.sha256(bytes(1 << 16))
+        over.wait(60)
+
+    threading.Thread(target=work, daemon=True).start()
+    if does == "hangs":
+        with pytest.raises(LinkError, match="one: it is alive, but has not got on for 0.3 seconds"):
+            one.read()
+    else:
+        threading.Timer(1, other.send_json, [protocol.DONE]).start()
+        assert one.read().kind == protocol.DONE
+    over.set()
 
 
 def test_a_peer_that_is_gone(pair: tuple[Link, Link]) -> None:

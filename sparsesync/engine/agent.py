@@ -134,7 +134,7 @@ class Agent:
         self.link.files = choose_files(ours, value)
         self.link.timeout = get(value, "timeout", maybe(_is_timeout))
         if self.link.timeout:
-            self.link.keep_alive(self.link.timeout / 3)
+            self.link.keep_alive(self.link.timeout / 3, working=True)
         while True:
             frame = self.link.read()
             if frame.kind != protocol.CALL:

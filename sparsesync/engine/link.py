@@ -1,8 +1,9 @@
 """One connection between two engines: file descriptors around :mod:`protocol`.
 
 :class:`Link` reads and writes frames, and is where time is watched: a peer that is silent for longer than
-``timeout`` is given up, and ``pace`` slows down what is written. Both descriptors are non-blocking and waited
-for by poll(2), since a write to a pipe may otherwise hang in the kernel for good.
+``timeout`` is given up, and so is one that says no more than that it is alive; ``pace`` slows down what is
+written. Both descriptors are non-blocking and waited for by poll(2), since a write to a pipe may otherwise hang in
+the kernel for good.
 
 Reading and writing may happen in two threads, and pings come from a third; so writing is
 locked, and a frame is always written whole.
@@ -12,6 +13,7 @@ import contextlib
 import errno
 import os
 import select
+import struct
 import threading
 import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Union
@@ -30,6 +32,11 @@ _PIPE = 1 << 20
 """What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
 
 _F_SETPIPE_SZ = 1031
+
+_NOTHING = 0.0002
+"""Seconds of the processor that mean nothing: so much a thread needs that only sleeps."""
+
+_COUNT = struct.Struct(">Q")
 
 
 class Link:
@@ -57,6 +64,9 @@ class Link:
         self._frames = iter(())  # type: Any
         self._lock = threading.Lock()
         self._pinger: Optional[threading.Event] = None
+        self._pinged: Optional[bytes] = None
+        self._worker: Optional[int] = None
+        self._waits = False
         # Closing waits for calls that are under way, which never block: what a late thread reads or
         # writes must not be another file that has got the descriptor's number.
         self._reading, self._writing = threading.Lock(), threading.Lock()
@@ -67,6 +77,7 @@ class Link:
 
     def read(self) -> Frame:
         """The next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
+        since = 0.0 if self.timeout is None else time.monotonic()
         while True:
             frame: Frame
             for frame in self._frames:
@@ -75,7 +86,20 @@ class Link:
                     return frame
                 if self._silent:
                     raise unexpected(frame)
+                if self.timeout is not None:
+                    since = self._heard(bytes(frame.payload), since)
             self._fill()
+
+    def _heard(self, ping: bytes, since: float) -> float:
+        """Since when the peer has not got on. Raises LinkError if that is too long ago."""
+        assert self.timeout is not None
+        now = time.monotonic()
+        if ping != self._pinged:
+            self._pinged = ping
+            return now
+        if now - since > self.timeout:
+            raise LinkError("{}: it is alive, but has not got on for {} seconds".format(self.name, self.timeout))
+        return since
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -143,6 +167,10 @@ class Link:
         raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
 
     def _wait(self, fd: int, event: int) -> None:
+        if threading.get_ident() == self._worker and not self._waits:
+            with self.waiting():
+                self._wait(fd, event)
+            return
         poll = select.poll()
         poll.register(fd, event)
         left = self._left()
@@ -190,14 +218,34 @@ class Link:
             value=isinstance(error, ValueError),
         )
 
-    def keep_alive(self, interval: float) -> None:
-        """Send pings from a thread of its own until the link is closed."""
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that what the thread that called :meth:`keep_alive` waits for is the peer."""
+        self._waits, before = True, self._waits
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    def keep_alive(self, interval: float, *, working: bool = False) -> None:
+        """Send pings from a thread of its own until the link is closed.
+
+        ``working``: they count as a sign of life only while the calling thread computes, or waits for the peer. Where
+        it hangs, on a disk that does not answer, the peer will give it up.
+        """
         stop = self._pinger = threading.Event()
+        self._worker = threading.get_ident()
+        find_clock = getattr(time, "pthread_getcpuclockid", None)  # from Python 3.7 on
+        clock = find_clock(self._worker) if working and find_clock else None
 
         def run() -> None:
+            count, used = 0, 0.0
             while not stop.wait(interval):
+                now = used if clock is None else time.clock_gettime(clock)
+                if clock is None or self._waits or now - used > _NOTHING:
+                    count, used = count + 1, now
                 try:
-                    self.write(protocol.encode(protocol.PING))
+                    self.write(protocol.encode(protocol.PING, _COUNT.pack(count)))
                 except (protocol.LinkError, OSError):
                     return  # whoever reads or writes next meets the same and tells
 

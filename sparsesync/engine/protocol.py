@@ -26,7 +26,7 @@ ITEM       JSON: one of its results
 TROUBLE    JSON: an error of one file; the operation goes on
 DONE       JSON: the operation has ended well
 FAIL       JSON: the operation has ended with this error
-PING       nothing: the peer is alive, and busy
+PING       a number of 8 bytes: the peer is alive, and gets on if it is another one than before
 WANT       JSON: the receiver asks for files by name (a pull); an empty list: that was all
 FILE       JSON: the sender announces a file
 SKIP       JSON: the sender does not send a file that was wanted
@@ -94,7 +94,7 @@ _LIMITS = {
     for kind in (HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED)
 }  # fmt: skip
 _LIMITS.update({
-    PING: 0, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
+    PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
 })  # fmt: skip
 

@@ -209,7 +209,8 @@ class Sender:
 
     def _next_event(self) -> bool:
         """Take one event, waiting for it; False if it was the last."""
-        event = self._events.get()
+        with self.link.waiting():
+            event = self._events.get()
         if isinstance(event, BaseException):
             raise event
         self._got += len(event.payload) + _QUEUED
