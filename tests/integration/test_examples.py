@@ -1,7 +1,10 @@
-"""The README's worked examples, run as they stand.
+"""The worked examples of the README and of docs/, run as they stand.
 
-They name places such as /var/lib/docker. Both hosts are this machine, each in a mount namespace of its own in
-which those places lead to a test's directories, so that the machine's own are neither seen nor touched.
+Each fenced block of ``sh`` or ``python`` is an example, and has to end with status 0; what cannot be run is an indented
+block, or has no language. The exception are the set-up commands, which install packages: CI runs them by itself.
+
+Examples name places such as /var/lib/docker, and other hosts. All hosts are this machine, each in a mount namespace of
+its own in which those places lead to a test's directories, so that the machine's own are neither seen nor touched.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,32 +25,52 @@ from tests.filesystems import allocated, command, need, need_tools, sparse_file
 from tests.sshd import sshd
 
 MIB = 1 << 20
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PLACES = ("/var/lib", "/srv", "/mnt")
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Each example: where it is, its language, and its text."""
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = document.read_text()
+        for block in re.finditer(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if "apt-get install" not in block[2]:
+                line = text.count("\n", 0, block.start()) + 2
+                yield f"{document.relative_to(ROOT)}:{line}", block[1], block[2]
 
 
 def example(language: str, holding: str) -> str:
-    """The one code block of the README in a language that holds some text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if holding in block]
-    return str(found)
+    """The one example in a language that holds some text."""
+    (found,) = [text for _, each, text in examples() if each == language and holding in text]
+    return found
 
 
-def in_namespace(places: dict[str, Path]) -> list[str]:
-    """A prefix for a command that sees directories at other places, below a /var/lib and a /srv of its own."""
-    mounts = "mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /srv"
-    for place, directory in places.items():
-        mounts += f" && mkdir -p {place} && mount --bind {directory} {place}"
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+def in_namespace(root: Path) -> list[str]:
+    """A prefix for a command that sees the directories below ``root`` at their places.
+
+    All else is read-only there but temporary directories, and the home that a login shell may write to: an example
+    which names another place fails.
+    """
+    top = root.parent
+    steps = [f"mount --bind {path} {path}" for path in (tempfile.gettempdir(), Path.home(), top)]
+    steps += [f"mount --bind {root}{place} {place}" for place in PLACES]
+    steps += ["mount -o remount,bind,ro /", f"cd {top}/work", 'exec "$@"']
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", " && ".join(steps), "sh"]
 
 
 class Hosts:
-    """Two hosts; ``commands`` is a directory of the programs that both find first, ``log`` what was called there."""
+    """This host and another one: ``here`` and ``there`` are what each has instead of "/".
+
+    ``work`` is the current directory, ``commands`` that of the programs which both find first, ``log`` what was called.
+    """
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        self.old, self.new, self.commands, self.log = (top / name for name in ("old", "new", "commands", "log"))
-        for directory in (self.old, self.new, self.commands):
-            directory.mkdir()
+        self.here, self.there, self.work, self.commands = (top / name for name in ("here", "there", "work", "commands"))
+        self.log = top / "log"
+        for directory in (self.work, self.commands, *(Path(f"{host}{place}") for host in (self.here, self.there)
+                          for place in PLACES)):  # fmt: skip
+            directory.mkdir(parents=True)
         self.path = f"{self.commands}:{os.environ['PATH']}"
         self.program("sparsesync", f'exec {sys.executable} -m sparsesync "$@"')
 
@@ -55,15 +79,14 @@ class Hosts:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def run(self, place: str, directory: str, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on the old host with ``old`` at a place, while the new one has ``new`` at ``directory``."""
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this host, from which every name of a host leads to the other one."""
         server = f"SetEnv PATH={self.path}"
-        with sshd(self.top / "sshd", server=server, prefix=in_namespace({directory: self.new})) as running:
+        with sshd(self.top / "sshd", server=server, prefix=in_namespace(self.there)) as running:
             self.program("ssh", f'exec /usr/bin/ssh -F {running.client_config} "$@"')
-            library = str(Path(__file__).parents[2])
             return subprocess.run(
-                [*in_namespace({place: self.old}), *argv], cwd=self.top, capture_output=True, text=True, timeout=120,
-                env={**os.environ, "PATH": self.path, "PYTHONPATH": library},
+                [*in_namespace(self.here), *argv], cwd=self.work, capture_output=True, text=True, timeout=120,
+                env={**os.environ, "PATH": self.path, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
 
 
@@ -74,42 +97,61 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     yield Hosts(tmp_path)
 
 
+@pytest.mark.parametrize(("language", "text"), [pytest.param(*rest, id=where) for where, *rest in examples()])
+def test_an_example(hosts: Hosts, language: str, text: str) -> None:
+    (hosts.there / "var/lib/docker").mkdir()
+    for name in ("here/var/lib/docker/devicemapper/devicemapper/data", "here/var/lib/libvirt/images/vm.img",
+                 "there/var/lib/images/disk.img", "work/vms/disk.img"):  # fmt: skip
+        path = hosts.top / name
+        path.parent.mkdir(parents=True)
+        sparse_file(path, 100 << 30, [(0, MIB), (50 << 30, MIB)])
+        os.utime(path, (time.time() - 900,) * 2)
+    (hosts.work / "vms/notes").write_text("dense")
+    hosts.program("systemctl", f'echo "$*" >> {hosts.log}')
+    done = hosts.run(*(["bash", "-ec", text] if language == "sh" else [sys.executable, "-c", text]))
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done
+    for path in (each for each in hosts.top.rglob("*") if each.is_file() and not each.is_symlink()):
+        assert allocated(path) < 8 * MIB, f"{path} has lost its holes"
+
+
 def test_moving_a_docker_host(hosts: Hosts) -> None:
-    log = hosts.old / "containers/0123/0123-json.log"
+    old, new = hosts.here / "var/lib/docker", hosts.there / "var/lib/docker"
+    log = old / "containers/0123/0123-json.log"
     log.parent.mkdir(parents=True)
-    (hosts.old / "devicemapper/devicemapper").mkdir(parents=True)
-    pool = sparse_file(hosts.old / "devicemapper/devicemapper/data", 100 << 30, [(MIB, 4 * MIB), (50 << 30, MIB)])
+    (old / "devicemapper/devicemapper").mkdir(parents=True)
+    pool = sparse_file(old / "devicemapper/devicemapper/data", 100 << 30, [(MIB, 4 * MIB), (50 << 30, MIB)])
     os.utime(pool, (time.time() - 900,) * 2)
     # Somebody who has the log open, and stops when Docker does.
     docker = subprocess.Popen(["sh", "-c", f"exec >> {log}; while sleep 0.05; do date; done"])
     try:
         calls = f'echo "$*" >> {hosts.log}'
         hosts.program("systemctl", f'{calls}; [ "$1" = start ] || kill {docker.pid}')
-        done = hosts.run("/var/lib/docker", "/var/lib/docker", "bash", "-ec", example("sh", "migrate --final"))
+        done = hosts.run("bash", "-ec", example("sh", "--on-failure-dest"))
     finally:
         docker.kill()
         docker.wait()
     assert done.returncode == 0 and "Traceback" not in done.stderr, done
     assert "/var/lib/docker/containers/0123/0123-json.log: is open for writing: sh (process " in done.stdout
     assert hosts.log.read_text().splitlines() == ["stop docker.socket docker", "start docker"]
-    assert command("rsync", "-aHAXnic", "--delete", "--exclude=data", f"{hosts.old}/", f"{hosts.new}/") == ""
-    moved = hosts.new / "devicemapper/devicemapper/data"
+    assert command("rsync", "-aHAXnic", "--delete", "--exclude=data", f"{old}/", f"{new}/") == ""
+    moved = new / "devicemapper/devicemapper/data"
     assert command(sys.executable, "-m", "sparsesync", "verify", pool, moved) == ""
     assert allocated(moved) < 6 * MIB
-    report = hosts.top / "moved.json"
+    report = hosts.work / "moved.json"
     assert json.loads(report.read_text())["status"] == 0
-
 
 
 @pytest.mark.parametrize("sunday", [False, True])
 def test_a_nightly_backup(hosts: Hosts, sunday: bool) -> None:
-    sparse_file(hosts.old / "vm.img", 10 << 30, [(0, MIB), (5 << 30, MIB)])
+    images, backup = hosts.here / "var/lib/libvirt/images", hosts.there / "srv/images"
+    images.mkdir(parents=True)
+    sparse_file(images / "vm.img", 10 << 30, [(0, MIB), (5 << 30, MIB)])
     code = example("python", "BACKUP")
     if sunday:
         assert "isoweekday() == 7" in code
         code = code.replace("isoweekday() == 7", "isoweekday() > 0")
-    done = hosts.run("/var/lib/libvirt/images", "/srv/images", sys.executable, "-c", code)
+    done = hosts.run(sys.executable, "-c", code)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert re.fullmatch(r"1 sparse files, [0-9]+ bytes sent for them in [0-9]+ s\n", done.stdout)
-    assert command(sys.executable, "-m", "sparsesync", "verify", hosts.old, hosts.new) == ""
-    assert allocated(hosts.new / "vm.img") < 3 * MIB
+    assert command(sys.executable, "-m", "sparsesync", "verify", images, backup) == ""
+    assert allocated(backup / "vm.img") < 3 * MIB
