@@ -1,4 +1,4 @@
-"""The results for people: Markdown for the README, and plots.
+"""The results for people: Markdown for docs/benchmarks.md, and plots.
 
 ``python -m benchmarks report RESULTS.json -o DIRECTORY`` writes ``benchmarks.md`` and the SVG files it shows. First the
 machine and the command, then the figures to reach and whether they were, one line for each case with the best peer,
