@@ -14,14 +14,13 @@ Sizes are bytes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from . import rsync
 from .engine.claims import looks_sparse
-from .engine.scan import OnError, Sparse, scan
+from .engine.scan import Sparse, scan
 from .units import iec
 
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
@@ -65,16 +64,18 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     return Losses(files, lost)
 
 
-def below(command: rsync.Command, holes: str, on_error: OnError = lambda error: None) -> Iterator[Sparse]:
+def below(
+    command: rsync.Command, holes: str, on_error: Callable[[OSError], None] = lambda error: None
+) -> Iterator[Sparse]:
     """What there is at and below the sources, which are on this machine, that is sparse by its stat.
 
-    ``on_error`` gets what is in the way below them; rsync meets the same and says it.
+    ``on_error`` gets what is in the way; rsync meets the same and says it.
     """
     for source in command.sources:
         # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
         top = "/" if command.relative else os.path.dirname(source)
         prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # rsync will say it
+        try:
             yield from scan(
                 source,
                 one_file_system=command.one_file_system,
@@ -85,3 +86,5 @@ def below(command: rsync.Command, holes: str, on_error: OnError = lambda error: 
                 reading=False,
                 on_error=on_error,
             )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            on_error(error)

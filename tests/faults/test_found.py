@@ -22,6 +22,8 @@ FOUND = [
     ("copy-push-update", f"python/client/21/run={CHANGES['source truncated']}"),
     # Given up in place, in the second in which the source changed: rsync took the two for the same.
     ("sync-local-inplace", f"python/client/109/run={CHANGES['source punched']}"),
+    # A source that could not be opened at first was one with nothing sparse in it.
+    ("sync-local-first", "python/client/1/errno=13"),
 ]
 
 
