@@ -1,7 +1,7 @@
 """The engine on another host: started through the remote shell, with nothing installed there.
 
 ``ssh host sh -c '...'`` looks for a Python of 3.6 or newer and has it read a program from its standard
-input: first a loader of a few lines, then the sources of the ``engine`` package, which it
+input: first a loader of a few lines, then the sources of the ``engine`` package and of all packages in it, which it
 imports from memory. Nothing is written to the far host's disk. What then speaks on the other side of the connection is
 :mod:`sparsesync.engine.agent`.
 
@@ -29,8 +29,7 @@ import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .engine import protocol
 from .engine.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
@@ -39,6 +38,9 @@ from .engine.link import Link, peer_error, unexpected
 from .engine.protocol import Frame, LinkError, LoginError, ProtocolError
 from .remote import check_python
 from .stderr_relay import StderrRelay
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 
 class Shell(NamedTuple):
@@ -82,7 +84,8 @@ _STAGE_ONE = (
     'f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
 )
 
-# Stage two reads on, and imports the engine from memory: ``sources`` are the texts by module name.
+# Stage two reads on, and imports the engine from memory: ``sources`` has for each module's name whether it is a
+# package, and its text.
 # An interrupt that reaches the far end too is the client's to act on: the agent ends with the connection.
 _STAGE_TWO = """
 import signal, sys, zlib, json, importlib.abc, importlib.machinery
@@ -91,11 +94,11 @@ sources = json.loads(zlib.decompress(f.read(%d)).decode())
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name in sources:
-            return importlib.machinery.ModuleSpec(name, self, is_package=name in ("sparsesync", "sparsesync.engine"))
+            return importlib.machinery.ModuleSpec(name, self, is_package=sources[name][0])
     def create_module(self, spec):
         return None
     def exec_module(self, module):
-        exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
+        exec(compile(sources[module.__name__][1], module.__name__, "exec"), module.__dict__)
 sys.meta_path.insert(0, Finder())
 from sparsesync.engine.agent import main
 sys.exit(main())
@@ -105,14 +108,26 @@ sys.exit(main())
 def _program() -> bytes:
     """What is sent to the far Python: the length of stage two, that, and the sources."""
     import json
+    from importlib.resources import files
 
-    folder = Path(__file__).parent / "engine"
-    sources = {f"sparsesync.engine.{file.stem}": file.read_text(encoding="utf-8") for file in folder.glob("*.py")}
-    sources["sparsesync.engine"] = sources.pop("sparsesync.engine.__init__")
-    sources["sparsesync"] = ""
+    sources = {"sparsesync": (True, ""), **dict(_modules("sparsesync.engine", files("sparsesync") / "engine"))}
     packed = zlib.compress(json.dumps(sources).encode("ascii"), 9)
     stage_two = (_STAGE_TWO % len(packed)).encode("ascii")
     return b"%d\n" % len(stage_two) + stage_two + packed
+
+
+def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[bool, str]]]:
+    """The modules of a package and of the packages in it, by name: whether each is a package, and its source.
+
+    ``folder`` may be in a zip file, if that is where this Python imports from.
+    """
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _modules(f"{package}.{entry.name}", entry)
+        elif entry.name == "__init__.py":
+            yield package, (True, entry.read_text(encoding="utf-8"))
+        elif entry.name.endswith(".py"):
+            yield f"{package}.{entry.name[:-3]}", (False, entry.read_text(encoding="utf-8"))
 
 
 def _remote_command(shell: Shell) -> str:

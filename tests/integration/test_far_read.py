@@ -118,6 +118,13 @@ def test_scan_of_here_and_there_and_of_what_is_not_there(local_rsh: str, tree: P
     assert len(paths) == len(set(paths)) == 1 + 2 * (2 + len(ODD_NAMES))
 
 
+def test_the_engine_is_sent_from_a_zip_file_too(local_rsh: str, tree: Path, tmp_path: Path) -> None:
+    top = Path(sparsesync.__file__).parents[1]
+    library = shutil.make_archive(str(tmp_path / "library"), "zip", top, "sparsesync")
+    done = run(local_rsh, "scan", "-0", f"far:{tree}/t", cwd=tmp_path, PYTHONPATH=library)
+    assert done.stderr == b"" and done.stdout.count(b"\0") == 2 + len(ODD_NAMES)
+
+
 def test_a_file_of_two_far_paths_is_found_once(local_rsh: str, tree: Path) -> None:
     done = run(local_rsh, "scan", "-0", f"far:{tree}/t", f"far:{tree}/t/", cwd=tree)
     assert done.stdout.count(b"\0") == 2 + len(ODD_NAMES)
