@@ -3,18 +3,18 @@
 The public API. Everything here is defined in a room below and imported when it is first
 used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
 
-    copyfile, copy, copy2      shutil's functions, with holes    copying.py
+    copyfile, copy, copy2      shutil's functions, with holes    hosts/copies.py
     scan                       find sparse files                 scanning.py
-    Sparse                     a file that was found             engine/scan.py
-    extents                    where the data of a file is       engine/extents.py
-    verify, Difference         compare files and trees           compare.py
-    Tally                      what was read for that            engine/delta.py
+    Sparse                     a file that was found             engine/tree/scan.py
+    extents                    where the data of a file is       engine/files/extents.py
+    verify, Difference         compare files and trees           comparison/direct.py
+    Tally                      what was read for that            engine/content/compare.py
     exclude_patterns           exclude files for rsync           exclude.py
-    sync, SyncResult           seed, then run rsync              wrapper.py
-    NoSpaceError               engine/fileio.py
-    TruncatedError             engine/delta.py
-    RsyncTooOldError           wrapper.py
-    LinkError                  engine/protocol.py
+    sync, SyncResult           seed, then run rsync              seeding/run.py
+    NoSpaceError               engine/files/syscalls.py
+    TruncatedError             engine/content/compare.py
+    RsyncTooOldError           seeding/run.py
+    LinkError                  engine/wire/protocol.py
 """
 
 __version__ = "0.1.0"
@@ -23,35 +23,35 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 
 _ROOMS = {
-    "copyfile": "copying",
-    "copy": "copying",
-    "copy2": "copying",
-    "TruncatedError": "engine.delta",
-    "NoSpaceError": "engine.fileio",
-    "LinkError": "engine.protocol",
-    "extents": "engine.extents",
+    "copyfile": "hosts.copies",
+    "copy": "hosts.copies",
+    "copy2": "hosts.copies",
+    "TruncatedError": "engine.content.compare",
+    "NoSpaceError": "engine.files.syscalls",
+    "LinkError": "engine.wire.protocol",
+    "extents": "engine.files.extents",
     "scan": "scanning",
-    "Sparse": "engine.scan",
-    "verify": "compare",
-    "Difference": "compare",
-    "Tally": "engine.delta",
+    "Sparse": "engine.tree.scan",
+    "verify": "comparison.direct",
+    "Difference": "comparison.direct",
+    "Tally": "engine.content.compare",
     "exclude_patterns": "exclude",
-    "sync": "wrapper",
-    "SyncResult": "wrapper",
-    "RsyncTooOldError": "wrapper",
+    "sync": "seeding.run",
+    "SyncResult": "seeding.run",
+    "RsyncTooOldError": "seeding.run",
 }
 
 if TYPE_CHECKING:
-    from .compare import Difference, verify
-    from .copying import copy, copy2, copyfile
-    from .engine.delta import Tally, TruncatedError
-    from .engine.extents import extents
-    from .engine.fileio import NoSpaceError
-    from .engine.protocol import LinkError
-    from .engine.scan import Sparse
+    from .comparison.direct import Difference, verify
+    from .engine.content.compare import Tally, TruncatedError
+    from .engine.files.extents import extents
+    from .engine.files.syscalls import NoSpaceError
+    from .engine.tree.scan import Sparse
+    from .engine.wire.protocol import LinkError
     from .exclude import exclude_patterns
+    from .hosts.copies import copy, copy2, copyfile
     from .scanning import scan
-    from .wrapper import RsyncTooOldError, SyncResult, sync
+    from .seeding.run import RsyncTooOldError, SyncResult, sync
 
 __all__ = [
     "Difference",

@@ -14,7 +14,7 @@ def run() -> None:
             return
         except (OSError, AttributeError):  # there is nobody to read it, which main() tells
             pass
-    from .cli import main
+    from .commands.main import main
 
     sys.exit(main())
 

@@ -11,9 +11,10 @@ backslash for an escape only where the pattern has a wildcard, and ends a line a
 with ``--from0`` it takes any name. borg reads its file as UTF-8. What cannot be written is a ValueError,
 never a pattern that means something else.
 
-The presets (:mod:`engine.presets`) add patterns of their own, which do hold wildcards.
+The presets (:mod:`engine.queries.presets`) add patterns of their own, which do hold wildcards.
 
-A source on another host is scanned there (:mod:`ends`), and what counts for the pattern is the path behind the colon.
+A source on another host is scanned there (:mod:`hosts.pool`), and what counts for the pattern is the path behind the
+colon.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO, Callable
 
-from .ends import Ends, PathLike, Site
-from .engine.presets import Place
-from .engine.scan import OnError, Sparse
+from .console.sorting import Sorted
+from .console.units import iec
+from .engine.queries.presets import Place
 from .engine.text import printable
-from .sorting import Sorted
-from .units import iec
+from .engine.tree.scan import OnError, Sparse
+from .hosts.pool import Ends, PathLike, Site
 
 FORMATS = ("rsync", "tar", "borg", "restic")
 

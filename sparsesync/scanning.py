@@ -1,4 +1,4 @@
-"""The public ``scan``: :func:`engine.scan.scan`, and the same on another host."""
+"""The public ``scan``: :func:`engine.tree.scan.scan`, and the same on another host."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from .ends import Ends, PathLike, is_remote
-from .engine import scan as here
-from .engine.scan import OnError, Sparse
+from .engine.tree import scan as here
+from .engine.tree.scan import OnError, Sparse
+from .hosts.pool import Ends, PathLike, is_remote
 
 
 def scan(

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.filesystems import KINDS, filesystem
-from tests.sshd import Sshd, sshd
+from tests.support.filesystems import KINDS, filesystem
+from tests.support.sshd import Sshd, sshd
 
 OnFilesystem = Callable[[str], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-seconds", type=float, help="how long each test of test_fuzz.py goes on")
+    parser.addoption("--fuzz-seconds", type=float, help="how long each test of unit/test_fuzz.py goes on")
     parser.addoption(
         "--faults", choices=["short", "long"], default="short", help="a sample of the faults, or all of them (an hour)"
     )

@@ -1,9 +1,10 @@
 """The far end's main loop: operations by name, until the client goes away.
 
-The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.ssh`). It greets, tells
+The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.hosts.ssh`). It greets, tells
 what it can do, and takes CALL frames. Each names an operation, one of the ``_op_`` methods of :class:`Agent`, and its
 arguments, which :data:`ARGUMENTS` checks; the answer is any number of ITEM and TROUBLE frames and one DONE or FAIL.
-``receive`` and ``send`` turn the connection into a transfer (:mod:`receive`, :mod:`send`) for as long as that takes.
+``receive`` and ``send`` turn the connection into a transfer (:mod:`transfer.receiver`, :mod:`transfer.sender`) for as
+long as that takes.
 
 Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
 paths below a destination for leading out of it, but it is no guard against its own user.
@@ -15,17 +16,26 @@ import warnings
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import protocol
-from .ask import QUESTIONS, ask, checked, home
-from .beneath import Sources
-from .bmap import checksums
-from .capabilities import Compressor, Digest, capabilities, choose_files
-from .claims import HOLES, file_size
-from .copy_place import CopyPlace
-from .copyfile import open_source
-from .delta import Tally
-from .extents import layers
-from .fields import (
+from .content.compare import Tally
+from .content.copy_file import open_source
+from .files.beneath import Sources
+from .files.claims import HOLES, file_size
+from .files.extents import layers
+from .files.syscalls import blame
+from .queries.presets import preset_patterns
+from .queries.registry import QUESTIONS, ask, checked, home
+from .text import printable
+from .transfer.copy_destination import CopyPlace
+from .transfer.destination import Need, Place
+from .transfer.outgoing import Outgoing, look_at, outgoing
+from .transfer.receiver import Receiver
+from .transfer.sender import Sender
+from .tree.block_map import checksums
+from .tree.manifest import batches, contents, digests, manifest
+from .tree.scan import at, measure, scan
+from .wire import protocol
+from .wire.capabilities import Compressor, Digest, capabilities, choose_files
+from .wire.fields import (
     MODE,
     PATH,
     PERMISSIONS,
@@ -41,18 +51,9 @@ from .fields import (
     row,
     text,
 )
-from .fileio import blame
-from .link import Link
-from .manifest import batches, contents, digests, manifest
-from .outgoing import Outgoing, look_at, outgoing
-from .pace import Pace
-from .place import Need, Place
-from .presets import preset_patterns
-from .protocol import LinkError, ProtocolError
-from .receive import Receiver
-from .scan import at, measure, scan
-from .send import Sender
-from .text import printable
+from .wire.link import Link
+from .wire.protocol import LinkError, ProtocolError
+from .wire.rate_limit import Pace
 
 _BATCH = 500
 
@@ -156,7 +157,7 @@ class Agent:
         self.link.fail(protocol.TROUBLE, error)
 
     def _op_ask(self, question: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-        """A question of :mod:`ask`."""
+        """A question of :mod:`queries.registry`."""
         given = checked(question, arguments)
         for name in ("source", "path"):
             if name in given:
@@ -167,7 +168,7 @@ class Agent:
 
     def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:
         """Take the lock of a destination, for as long as the connection lasts."""
-        from .probe import lock
+        from .queries.probe import lock
 
         self._lock = lock(home(path), make=True, parents=parents)
         return {}

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults.scenarios import Scenario
-from tests.filesystems import command, need_tools
+from tests.support.filesystems import command, need_tools
 
 HANG_SECONDS = 60
 SLACK_BYTES = 64 * 1024

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Lab
-from tests.filesystems import filesystem
+from tests.support.filesystems import filesystem
 
 KIB = 1024
 _DEEP = 1000

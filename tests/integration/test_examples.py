@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.filesystems import allocated, command, need, need_tools, sparse_file
-from tests.sshd import sshd
+from tests.support.filesystems import allocated, command, need, need_tools, sparse_file
+from tests.support.sshd import sshd
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]

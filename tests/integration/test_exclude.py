@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync import exclude
-from tests.filesystems import need_tools
+from tests.support.filesystems import need_tools
 
 NAMES = st.text(st.sampled_from(" *?[]\\#;-+!'\"$ab\n\r\t\udcff\u00e9."), min_size=1, max_size=6).filter(
     lambda name: name not in (".", "..")
@@ -214,7 +214,7 @@ def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch
     (root / "devicemapper/devicemapper").mkdir(parents=True)
     configuration = tmp_path / "daemon.json"
     configuration.write_text(json.dumps({"data-root": str(root)}))
-    monkeypatch.setattr("sparsesync.engine.presets.DAEMON_JSON", str(configuration))
+    monkeypatch.setattr("sparsesync.engine.queries.presets.DAEMON_JSON", str(configuration))
     patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
     assert "/srv/containers data/devicemapper/devicemapper/data" in patterns
     configuration.write_text("{")
@@ -230,7 +230,7 @@ def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (top / path).write_bytes(b"x")
     swaps = tmp_path / "swaps"
     swaps.write_text(f"Filename\tType\tSize\n{top}/swap\\040file\tfile\t1\n/dev/sda2\tpartition\t1\n")
-    monkeypatch.setattr("sparsesync.engine.presets.SWAPS", str(swaps))
+    monkeypatch.setattr("sparsesync.engine.queries.presets.SWAPS", str(swaps))
     with open(tmp_path / "list", "wb") as out:
         exclude.write(out, [f"{top}/"], preset="system")
     assert set(rsync(tmp_path, ["root/"], False, "out", "--exclude-from=list")) == {

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
-from sparsesync.engine.outgoing import Outgoing
-from tests.filesystems import filesystem, need
+from sparsesync.engine.transfer.outgoing import Outgoing
+from tests.support.filesystems import filesystem, need
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -405,7 +405,7 @@ def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync import transfer
+    from sparsesync.hosts import transfer
 
     real = transfer.copy_content
 
@@ -555,7 +555,7 @@ def test_without_a_temporary_directory_rsync_does_it_all(tree: Path, monkeypatch
 
 
 def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync.cli import main
+    from sparsesync.commands.main import main
 
     real = os.rename
 
@@ -573,7 +573,7 @@ def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pyte
 
 
 def test_bwlimit_is_obeyed_on_one_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync.engine import pace
+    from sparsesync.engine.wire import rate_limit as pace
 
     pauses: list[float] = []
     monkeypatch.setattr(pace.time, "sleep", pauses.append)

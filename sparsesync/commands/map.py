@@ -1,0 +1,198 @@
+"""The map of a file, in the forms ``sparsesync map`` prints.
+
+All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order; :func:`segments`
+makes it data and hole in turn, covering the file without a gap. A bmap file is made from runs of blocks with their
+checksums instead, and waits in a temporary file, because its head counts what its body lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TextIO
+
+from ..console.units import iec
+from ..engine.files.claims import SECTOR
+from ..engine.files.extents import Layer
+from ..hosts.pool import Site
+
+if TYPE_CHECKING:
+    from ..engine.tree.block_map import Run
+
+BMAP_BLOCK = 4096
+"""The block of a bmap file; bmaptool maps in the filesystem's blocks, which are these nearly everywhere."""
+
+Segment = tuple[int, int, bool, bool]
+"""A part of a file: offset and length in bytes, whether it is data, and whether it is reserved; else it is a hole."""
+
+_LISTED = 40
+_BATCH = 1000
+
+
+def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
+    """The parts of a file, from its start to its end without a gap."""
+    end = 0
+    for offset, length, data in layers:
+        if offset > end:
+            yield end, offset - end, False, False
+        yield offset, length, data, not data
+        end = offset + length
+    if end < size:
+        yield end, size - end, False, False
+
+
+def show(out: TextIO, site: Site, form: str | None, name: str, holes: str = "auto") -> None:
+    """Write the map of a file: ``json``, ``qemu``, ``bmap``, or for people where ``form`` is None.
+
+    ``holes``: whether its filesystem is believed (:func:`engine.files.claims.believes`). Raises OSError if the file
+    cannot be read, LinkError.
+    """
+    if form == "bmap":
+        with site.end.checksums(site.path, BMAP_BLOCK, holes) as (size, runs):
+            _write_bmap(out, size, runs, name)
+        return
+    with site.end.layers(site.path, holes) as (size, layers):
+        if form == "json":
+            _write_list(out, _json(size, layers), ", ")
+        elif form == "qemu":
+            _write_list(out, _qemu(size, layers), ",\n")
+        else:
+            _write_table(out, size, layers)
+
+
+def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
+    out.write("[" + next(items, ""))
+    batch = list(islice(items, _BATCH))
+    while batch:
+        out.write(separator + separator.join(batch))
+        batch = list(islice(items, _BATCH))
+    out.write("]\n")
+
+
+def _json(size: int, layers: Iterable[Layer]) -> Iterator[str]:
+    for offset, length, data, reserved in segments(size, layers):
+        kind = 'true, "reserved": false' if data else f'false, "reserved": {"true" if reserved else "false"}'
+        yield f'{{"offset": {offset}, "length": {length}, "data": {kind}}}'
+
+
+def _qemu(size: int, layers: Iterable[Layer]) -> Iterator[str]:
+    """As ``qemu-img map --output=json -f raw`` (qemu-img(1)): one layer, and sizes in whole sectors of 512 bytes.
+
+    qemu-img rounds the file's end up to a sector, and what it adds is a hole; so is what is reserved. These are the
+    fields of qemu 7; since 8.2 it prints ``compressed`` too, which is always false for a raw file.
+    """
+    if size == 0:
+        yield '{"start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}'
+    data_only = ((offset, length, True) for offset, length, data in layers if data)
+    for start, length, data, _ in segments(-(-size // SECTOR) * SECTOR, data_only):
+        kind = 'false, "data": true' if data else 'true, "data": false'
+        yield (
+            f'{{"start": {start}, "length": {length}, "depth": 0, "present": true, "zero": {kind}, "offset": {start}}}'
+        )
+
+
+def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
+    """A block map, version 2.0, as bmaptool(1) makes and reads it; each range with its SHA-256.
+
+    The file holds its own checksum too, taken with zeros in the checksum's place. It is ASCII, wherever it is
+    written to: names may have what XML does not allow, and the name is only there to be read.
+    """
+    # Only here: these import half of a web browser.
+    import hashlib
+    import shutil
+    import tempfile
+    from xml.sax.saxutils import escape
+
+    with tempfile.TemporaryFile("w+", encoding="ascii") as body:
+        mapped = 0
+        for first, last, checksum in runs:
+            mapped += last - first + 1
+            blocks = f"{first}-{last}" if last > first else f"{first}"
+            body.write(f'    <Range chksum="{checksum}"> {blocks} </Range>\n')
+        body.write("  </BlockMap>\n</bmap>\n")
+        zeros = "0" * 64
+        shown = re.sub("-(?=-)", "- ", escape(name.encode("unicode_escape").decode("ascii")))
+        head = f"""<?xml version="1.0" ?>
+<!-- Block map of {shown}: made by sparsesync. Only the ranges listed hold data. -->
+<bmap version="2.0">
+  <ImageSize> {size} </ImageSize>
+  <BlockSize> {BMAP_BLOCK} </BlockSize>
+  <BlocksCount> {-(-size // BMAP_BLOCK)} </BlocksCount>
+  <MappedBlocksCount> {mapped} </MappedBlocksCount>
+  <ChecksumType> sha256 </ChecksumType>
+  <BmapFileChecksum> {zeros} </BmapFileChecksum>
+  <BlockMap>
+"""
+        own = hashlib.sha256(head.encode("ascii"))
+        body.seek(0)
+        for line in body:
+            own.update(line.encode())
+        out.write(head.replace(zeros, own.hexdigest()))
+        body.seek(0)
+        shutil.copyfileobj(body, out)
+
+
+def _write_table(out: TextIO, size: int, layers: Iterable[Layer]) -> None:
+    import shutil
+
+    width = max(10, shutil.get_terminal_size().columns - 2)
+    count = data = ranges = kept = 0
+    shares, reserved = [0.0] * width, [0.0] * width
+    cell = size / width
+    index = border = inside = 0
+    rest = iter(layers)
+    listed = list(islice(rest, _LISTED))
+    for offset, length, is_data in chain(listed, rest):
+        if not is_data:
+            ranges += 1
+            kept += length
+            _shade(reserved, size, offset, length)
+            continue
+        count += 1
+        data += length
+        end = offset + length
+        # Where there are many, most of them end in the cell of the one before.
+        if end <= border:
+            inside += length
+        else:
+            shares[index] += inside / cell
+            _shade(shares, size, offset, length)
+            index, inside = min(int(end / cell), width - 1), 0
+            border = int((index + 1) * cell)
+    if inside:
+        shares[index] += inside / cell
+    full, part, hole, unwritten = _marks(out.encoding)
+    bar = "".join(
+        full if share >= 0.999 else part if share > 0 else unwritten if held > 0 else hole
+        for share, held in zip(shares, reserved)
+    )
+    out.write(f"[{bar}]\n" if size else "[empty]\n")
+    if listed:
+        out.write(f"{'offset':>16} {'length':>16}\n")
+    for offset, length, is_data in listed:
+        out.write(f"{offset:>16} {length:>16}  {iec(length)}{'' if is_data else ' reserved'}\n")
+    more = count + ranges - len(listed)
+    if more:
+        out.write(f"{'... and':>16} {more:>16}  more\n")
+    held = f", {iec(kept)} reserved" if kept else ""
+    out.write(f"{count} extent{'' if count == 1 else 's'}: {iec(data)} data of {iec(size)}{held}\n")
+
+
+def _shade(shares: list[float], size: int, offset: int, length: int) -> None:
+    """Add to each cell of the bar the share of it that an extent fills."""
+    cell = size / len(shares)
+    first = min(int(offset / cell), len(shares) - 1)
+    last = min(int((offset + length - 1) / cell), len(shares) - 1)
+    for index in range(first, last + 1):
+        filled = min(offset + length, (index + 1) * cell) - max(offset, index * cell)
+        shares[index] += max(filled, 0) / cell
+
+
+def _marks(encoding: str | None) -> tuple[str, ...]:
+    marks = "█▒·□"
+    try:
+        marks.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return tuple("#+.o")
+    return tuple(marks)

@@ -1,0 +1,119 @@
+"""``sparsesync migrate``: its arguments, and what it prints. The work is done by :mod:`migration.run`.
+
+What stands behind ``--`` is rsync's; :func:`main.main` takes it off and gives it as ``rsync_options``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from typing import BinaryIO, Callable
+
+from ..console import streams
+from ..console.messages import complain, describe, tell
+
+
+def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Give the command's parser its arguments."""
+    command.usage = "sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]"
+    command.description = "rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory."
+    command.add_argument("paths", nargs="+", metavar="PATH", help=argparse.SUPPRESS)
+    command.add_argument("--check", action="store_true", help="only look at both machines, and say what is in the way")
+    command.add_argument("-n", "--dry-run", action="store_true", help="look, say what would be done, and do nothing")
+    command.add_argument("--final", action="store_true", help="the pass during which services are stopped")
+    for when, what in (
+        ("before", "stop services: first of all"),
+        ("after", "start services: when all is moved and verified"),
+        ("on-failure", "start them again: whenever the pass does not come to its end"),
+    ):
+        command.add_argument(f"--{when}", metavar="CMD", help=f"a shell command at the source, to {what}")
+        command.add_argument(f"--{when}-dest", metavar="CMD", help="the same at the destination")
+    command.add_argument("--allow-live", action="store_true", help="in the final pass, go on though files are in use")
+    command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
+    command.add_argument("--verify=full", dest="verify_full", action="store_true", help="the same, and read the holes")
+    command.add_argument(
+        "--preset", choices=["system", "docker", "none"], help="what kind of tree it is (default: by its looks)"
+    )
+    command.add_argument("--exclude-from", action="append", default=[], metavar="FILE", help="as rsync's")
+    command.add_argument("--exclude-sparse", action="store_true", help="leave out all sparse files")
+    command.add_argument("--skip-docker-loop", action="store_true", help="leave out devicemapper's loop files")
+    command.add_argument("--report", metavar="FILE", help="write what was done to FILE, as JSON")
+    command.add_argument("--json", action="store_true", help="print that report, and nothing else")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_far_end(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    import json
+
+    from .. import __version__
+    from ..migration import text as telling
+    from ..migration.final_pass import Failed
+    from ..migration.request import Commands, Request
+    from ..migration.run import Migration
+
+    given = vars(arguments)
+    *sources, destination = arguments.paths
+    request = Request(
+        tuple(sources),
+        destination,
+        options=tuple(arguments.rsync_options),
+        exclude_from=tuple(arguments.exclude_from),
+        commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
+        **{name: given[name] for name in (
+            "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify_full", "allow_live",
+            "rsh", "python",
+        )},
+        verify=arguments.verify or arguments.verify_full,
+    )  # fmt: skip
+    say = (lambda kind, value: None) if arguments.json else telling.say
+    out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
+    every_file = bool(arguments.report or arguments.json)
+    try:
+        if arguments.report:
+            _check_report(arguments.report)
+        migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
+    except (OSError, ValueError) as error:
+        if arguments.json:
+            print(json.dumps({"status": 1, "failure": describe(error)}))
+        raise
+    migration.report["versions"] = {"sparsesync": __version__}
+    try:
+        migration.run()
+        return 0
+    except Failed as failed:
+        complain(str(failed))
+        return failed.status
+    finally:
+        report = migration.report
+        if arguments.report:
+            with streams.output(arguments.report) as file:
+                file.write(json.dumps(report, indent=1).encode("ascii") + b"\n")
+        if arguments.json:
+            print(json.dumps(report))
+        elif "sync" in report or "downtime" in report:
+            for line in telling.summary(report):
+                tell(line)
+
+
+def _check_report(path: str) -> None:
+    """Raises OSError, before anything is done, if a report cannot be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, "its directory is not there", path)
+    if not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def _writer(out: BinaryIO) -> Callable[[bytes], None]:
+    def write(said: bytes) -> None:
+        out.write(said)
+        out.flush()
+
+    return write

@@ -1,0 +1,227 @@
+"""Compare two files, or two trees, by content, reading only where there is data.
+
+Two trees are walked together, one directory at a time::
+
+    names = those of the directory in A and of the same directory in B, sorted
+    only in one of them  -> "missing" or "extra"; what is below is not listed
+    of different types   -> "type"
+    directories          -> kept for later
+    anything else        -> compared now: files by content, links by target, devices by number
+    then the directories that were kept, in order
+
+so what is held is the names of one directory and the directories still to enter beside the way
+down to it, never the tree. Only the content of regular files is read: a pipe or a socket
+equals another without being opened, and two names of one inode are equal as they
+stand. Modes, owners and times are not content.
+
+The roots may be symlinks and are followed; below them no symlink is. Each directory is opened from
+its root one component at a time (:func:`beneath.open_beneath`), and its entries by way of its
+descriptor, so that this holds even while somebody rearranges the tree; and a tree of any
+depth takes no more descriptors than a flat one.
+
+A root that is a block device is compared by its content, with another or with an image; below
+the roots a device node is compared by the device it stands for.
+
+Where one of the two is on another host, the comparison is another: :mod:`digests`.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional
+
+from ..engine.content.compare import Tally, first_difference
+from ..engine.files.beneath import open_beneath
+from ..engine.files.claims import HOLES
+from ..engine.files.syscalls import blame
+from ..engine.tree.node import Node, has_content
+from ..hosts.pool import PathLike, is_remote
+
+OnError = Optional[Callable[[OSError], None]]
+Progress = Optional[Callable[[int], object]]
+
+
+class Difference(NamedTuple):
+    """One thing that is not the same in A and B.
+
+    ``path`` is relative to the roots, and empty for the roots themselves. ``kind``
+    is ``"content"`` (then ``offset`` is that of the first byte that differs), ``"missing"`` (in B),
+    ``"extra"`` (in B), ``"type"``, ``"link"`` (another symlink target) or ``"device"``
+    (another device number).
+    """
+
+    path: str
+    kind: str
+    offset: Optional[int] = None
+
+
+def verify(
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    holes: str = "auto",
+    tallies: Optional[tuple[Tally, Tally]] = None,
+    on_error: OnError = None,
+    progress: Progress = None,
+    rsh: Optional[str] = None,
+    python: Optional[str] = None,
+) -> Iterator[Difference]:
+    """Yield each difference between two files or two trees; nothing if they are equal.
+
+    A ``str`` may be ``host:path``: then digests are exchanged instead of data, ``rsh`` is the remote shell's command
+    (by default RSYNC_RSH, else ssh), and ``python`` the Python to use there (by default one is looked for).
+
+    ``full`` reads the holes too. Else ``holes`` is whether a filesystem's map of a file is believed: "auto" (local
+    filesystems that are known, others after a check or not at all), "trust", "check" or "read"; where it is not, all of
+    the file is read. ``tallies``, of ``a`` and of ``b``, get the bytes that were read, and that were believed to be
+    holes.
+
+    ``on_error`` gets the OSError, with its ``filename``, of each
+    file or directory that cannot be compared, and the walk goes on; without it the error
+    is raised. ``progress`` is called with the bytes compared since the last call.
+
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist. If one of them is on another host, the
+    first step raises it, or LinkError if there is no connection.
+    """
+    if is_remote(a) or is_remote(b):
+        from . import digests as compare_far
+
+        return compare_far.verify(
+            a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
+        )  # fmt: skip
+    if holes not in HOLES:
+        raise ValueError(f"holes must be 'auto', 'trust', 'check' or 'read', not {holes!r}")
+    ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
+    return _Comparison(full, holes, tallies, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
+
+
+class _Comparison:
+    """What :func:`verify` was asked to do."""
+
+    def __init__(
+        self,
+        full: bool,
+        holes: str,
+        tallies: Optional[tuple[Tally, Tally]],
+        on_error: OnError,
+        progress: Progress,
+    ) -> None:
+        self.full = full
+        self.holes = holes
+        self.tallies = tallies
+        self.on_error = on_error
+        self.progress = progress
+
+    def roots(self, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
+        if _same_file(a_st, b_st):
+            return
+        if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
+            yield from self._trees(a.path, b.path)
+            return
+        found = None
+        with self._reporting():
+            if has_content(a_st) and has_content(b_st):
+                found = self._content("", a, b, a_st, b_st)
+            else:
+                found = self._entry("", a, b, a_st, b_st)
+        if found:
+            yield found
+
+    def _trees(self, a: str, b: str) -> Iterator[Difference]:
+        with contextlib.ExitStack() as opened:
+            roots: list[tuple[int, str]] = []
+            for root in (a, b):
+                with self._reporting(), blame(root, instead=True):
+                    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    opened.callback(os.close, fd)
+                    roots.append((fd, root))
+            if len(roots) < 2:
+                return
+            waiting = [""]
+            while waiting:
+                below: list[str] = []
+                yield from self._directory(waiting.pop(), roots, below)
+                waiting += reversed(below)
+
+    def _directory(self, path: str, roots: list[tuple[int, str]], below: list[str]) -> Iterator[Difference]:
+        """Compare the entries of one directory; those that are directories in both go to ``below``."""
+        with contextlib.ExitStack() as opened:
+            listings: list[tuple[int, str, set[str]]] = []
+            for root, root_path in roots:
+                here = os.path.join(root_path, path) if path else root_path
+                with self._reporting(), blame(here, instead=True):
+                    fd = open_beneath(root, path)
+                    opened.callback(os.close, fd)
+                    listings.append((fd, here, set(os.listdir(fd))))
+            # Half a pair says nothing about what is missing.
+            if len(listings) < 2:
+                return
+            (a_fd, a_path, a_names), (b_fd, b_path, b_names) = listings
+            for name in sorted(a_names | b_names):
+                entry = os.path.join(path, name)
+                if name not in b_names:
+                    yield Difference(entry, "missing")
+                elif name not in a_names:
+                    yield Difference(entry, "extra")
+                else:
+                    a = Node(a_fd, name, os.path.join(a_path, name))
+                    b = Node(b_fd, name, os.path.join(b_path, name))
+                    found = None
+                    with self._reporting():
+                        a_st, b_st = a.stat(), b.stat()
+                        if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
+                            found = self._entry(entry, a, b, a_st, b_st)
+                        elif not _same_file(a_st, b_st):
+                            below.append(entry)
+                    if found:
+                        yield found
+
+    def _entry(
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
+    ) -> Optional[Difference]:
+        """Compare two files of any type but two directories."""
+        kind = stat.S_IFMT(a_st.st_mode)
+        if kind != stat.S_IFMT(b_st.st_mode):
+            return Difference(path, "type")
+        if _same_file(a_st, b_st):
+            return None
+        if kind == stat.S_IFREG:
+            return self._content(path, a, b, a_st, b_st)
+        if kind == stat.S_IFLNK and a.target() != b.target():
+            return Difference(path, "link")
+        if kind in (stat.S_IFBLK, stat.S_IFCHR) and a_st.st_rdev != b_st.st_rdev:
+            return Difference(path, "device")
+        return None
+
+    def _content(
+        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
+    ) -> Optional[Difference]:
+        a_fd = a.open(a_st)
+        try:
+            b_fd = b.open(b_st)
+            try:
+                offset = first_difference(
+                    a_fd, b_fd, self.full, holes=self.holes, tallies=self.tallies, progress=self.progress,
+                    a_path=a.path, b_path=b.path,
+                )  # fmt: skip
+            finally:
+                os.close(b_fd)
+        finally:
+            os.close(a_fd)
+        return None if offset is None else Difference(path, "content", offset)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # An error without a name is not of the files: it comes from the caller's own progress.
+            if self.on_error is None or error.filename is None:
+                raise
+            self.on_error(error)
+
+
+def _same_file(a_st: os.stat_result, b_st: os.stat_result) -> bool:
+    return (a_st.st_dev, a_st.st_ino) == (b_st.st_dev, b_st.st_ino)

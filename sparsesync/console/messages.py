@@ -1,0 +1,58 @@
+"""Lines for people: what is printed on standard output and standard error, and how an error reads.
+
+A name, an error, a host, a peer may have said any of it. So :func:`tell` and :func:`complain` escape the
+line, whatever it is made of (:mod:`engine.text`); whoever makes a line for them does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+
+from ..engine.text import printable
+
+_HINTS = {
+    errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
+    errno.EROFS: "mount it writable, or name another destination",
+    errno.EDQUOT: "the old file is unchanged",
+}
+
+
+def tell(line: str) -> None:
+    """Print a line on standard output, whatever that is; in a library it is the caller's."""
+    line = printable(line)
+    try:
+        print(line)
+    except UnicodeEncodeError:
+        print(line.encode("ascii", "backslashreplace").decode())
+
+
+def as_bytes(line: str) -> bytes:
+    """Return a line for people as what is written where rsync's own output goes."""
+    return f"{printable(line)}\n".encode(sys.getfilesystemencoding(), "backslashreplace")
+
+
+def complain(what: Exception | str) -> None:
+    """Print an error, or what there is to say of it, on standard error."""
+    text = what if isinstance(what, str) else describe(what)
+    with contextlib.suppress(OSError):  # there is nobody to hear it, and what is being done goes on
+        print(f"sparsesync: {printable(text)}", file=sys.stderr)
+
+
+def describe(error: Exception) -> str:
+    """Return an error as text for people: the path, what happened, what to do. It is not escaped yet."""
+    from ..engine.files.syscalls import NoSpaceError
+    from .units import iec
+
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    text = str(error.strerror)
+    if isinstance(error, NoSpaceError):
+        text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
+    elif error.errno in _HINTS:
+        text += f" ({_HINTS[error.errno]})"
+    if error.filename is None or isinstance(error.filename, int):  # a descriptor says nothing
+        return text
+    return f"{os.fsdecode(error.filename) or repr('')}: {text}"

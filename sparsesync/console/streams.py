@@ -1,0 +1,87 @@
+"""Standard output and standard error, and where else a result goes.
+
+File names are bytes, terminals have encodings, and a descriptor may be closed, full or somebody else's. Here that is
+dealt with once, before anything is printed (:func:`prepare`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+STDOUT = "standard output"
+"""What standard output is called in an error's filename."""
+
+_ANY_NAME = "sparsesync.any_name"
+
+
+class _StandardOutput(io.FileIO):
+    """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
+
+    def write(self, data: Any) -> int:
+        from ..engine.files.syscalls import blame
+
+        with blame(STDOUT):
+            return super().write(data)
+
+
+def prepare() -> None:
+    """Make standard output and standard error take any file name, and be there even if they were closed."""
+    # A file opened later would get the number that is free, and rsync's pipes too. Output that
+    # has nowhere to go is an error once there is any; a complaint is not.
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    codecs.register_error(_ANY_NAME, _as_it_is)
+    if sys.stdout is sys.__stdout__:
+        encoding = sys.stdout.encoding if sys.stdout else None
+        out = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(out, encoding, line_buffering=os.isatty(1))
+    # To a terminal that lacks a character its bytes may be control characters, as 0x9B is.
+    any_name = "backslashreplace" if os.isatty(1) else _ANY_NAME
+    for stream, errors in ((sys.stdout, any_name), (sys.stderr, "backslashreplace")):
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A codec's error handler: what the terminal's encoding lacks is written as the bytes it has in a file name."""
+    assert isinstance(error, UnicodeEncodeError)
+    try:
+        return os.fsencode(error.object[error.start : error.end]), error.end
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+def give_up_output() -> None:
+    """What is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextlib.contextmanager
+def output(path: str | None) -> Iterator[BinaryIO]:
+    """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
+    from ..engine.content.copy_file import existing, replacing
+    from ..engine.files.syscalls import blame
+
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    old = existing(path)
+    with blame(path):
+        # What is standard output already (/dev/stdout) has to stay the file that it is.
+        if old is None or (stat.S_ISREG(old.st_mode) and not os.path.samestat(old, os.fstat(1))):
+            with replacing(path, old) as target, open(target.fd, "wb", closefd=False) as out:
+                yield out
+        else:
+            with open(path, "wb") as out:
+                yield out

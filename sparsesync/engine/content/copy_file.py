@@ -1,0 +1,210 @@
+"""One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
+
+:func:`copy_file` opens the source, makes a :class:`~.files.syscalls.Target` for the destination (:func:`replacing`),
+has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
+and commits. So an existing destination is replaced whole or not at all; what shutil would
+have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
+but the mode) is carried over to the new file, as far as it may be read. A destination that is a symlink
+is followed, as shutil does, and the file it leads to is replaced. A hard-linked destination
+loses its other names, unless ``inplace``. A device is written to instead (:mod:`device`).
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import warnings
+from typing import Callable, Iterator, Optional, Union
+
+from ..files import attributes
+from ..files.claims import is_view
+from ..files.syscalls import Target, blame, flush_directory, was_written
+from ..tree.scan import open_quietly
+from .copy import Progress, check_choices, copy_content
+
+Path = Union[str, "os.PathLike[str]"]
+Finish = Callable[[int, attributes.Attributes], None]
+"""What gives the open file ``target`` the attributes of the source, as they were before the copying."""
+
+
+def copy_file(
+    src: Path,
+    dst: Path,
+    keep: str,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: Progress = None
+) -> Path:
+    """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
+
+    Of what the source has besides content ``keep`` carries over nothing ("content", as shutil.copyfile does, and only
+    then must ``dst`` be no directory), its "mode" (shutil.copy) or "all" of it (shutil.copy2).
+    """
+    finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[keep]
+    if keep != "content" and os.path.isdir(dst):
+        dst = os.path.join(dst, os.path.basename(os.fspath(src)))
+    check_choices(sparse, reflink, inplace, holes)
+    source_path = os.fspath(src)
+    if not follow_symlinks and os.path.islink(source_path):
+        return _copy_symlink(source_path, dst, finish, fsync)
+    path = os.fspath(dst)
+    source = open_source(source_path)
+    try:
+        before = os.fstat(source)
+        old = existing(path)
+        if old is not None and os.path.samestat(before, old):
+            from shutil import SameFileError
+
+            # Not as an OSError has it: shutil.copytree takes the first argument for what there is to say.
+            raise SameFileError("{!r} and {!r} are the same file".format(source_path, path))
+        if old is not None and (stat.S_ISCHR(old.st_mode) or stat.S_ISBLK(old.st_mode)):
+            from .device import write_device
+
+            write_device(
+                source, path, reflink=reflink, sparse=sparse, holes=holes, fsync=fsync, progress=progress,
+                source_path=source_path
+            )  # fmt: skip
+            return dst
+        carried = attributes.read(source)
+        with replacing(path, old, inplace, lambda target: finish(target, carried), fsync) as target:
+            target.reserving = reserve
+            copy_content(
+                source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
+            )
+            _tell_of_change(source, before, source_path)
+    finally:
+        os.close(source)
+    return dst
+
+
+def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:
+    """Warn if a file changed while it was copied: what was written may be a content that it never had."""
+    if not stat.S_ISREG(before.st_mode) or is_view(source):
+        return
+    if was_written(before, os.fstat(source)):
+        warnings.warn(
+            "{}: it changed while it was copied, and the copy may be of no one moment: copy it again".format(path),
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def open_source(path: str) -> int:
+    """Open a file or block device for reading. Raises IsADirectoryError, shutil.SpecialFileError, OSError."""
+    fd = open_quietly(path)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise _special(path)
+
+
+def _special(path: str) -> OSError:
+    # shutil takes as long to import as the rest of the program, and only its exceptions are wanted.
+    from shutil import SpecialFileError
+
+    return SpecialFileError(errno.EINVAL, "not a regular file", path)
+
+
+def existing(path: str) -> Optional[os.stat_result]:
+    """The stat of what is at a destination, behind symlinks; None if that is nothing. Raises OSError as stat(2)."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        if not path:  # nothing can be made there
+            raise
+        return None
+
+
+@contextlib.contextmanager
+def replacing(
+    path: str,
+    old: Optional[os.stat_result],
+    inplace: bool = False,
+    finish: Callable[[int], None] = lambda target: None,
+    fsync: bool = False,
+) -> Iterator[Target]:
+    """The file to write what is to be at ``path``, a regular file (``old`` is its stat) or none; then it is put there.
+
+    With the owner, mode and extended attributes of the old file, a new one as the umask has it; ``finish`` may
+    then change them, given a descriptor. With ``fsync`` it is on the disk then, and its name too. Left by an exception
+    nothing is changed, unless ``inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a
+    rename would get past what forbids writing, and with ``fsync`` where the directory may not be read.
+    """
+    if old is not None:
+        _check_replaceable(path, old)
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    directory = _open_directory(path, fsync)
+    try:
+        with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
+            yield target
+            with blame(path, instead=True):
+                if old is None:
+                    os.fchmod(target.fd, 0o666 & ~attributes.umask())
+                elif not inplace:
+                    attributes.apply(target.fd, attributes.of_replaced(path))
+                finish(target.fd)
+            target.commit(fsync=fsync)
+    finally:
+        os.close(directory)
+
+
+def _open_directory(path: str, fsync: bool) -> int:
+    # Only what may be read can be flushed, and to write into a directory one need not be able to read it.
+    access = os.O_RDONLY if fsync else os.O_PATH
+    return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _check_replaceable(path: str, old: os.stat_result) -> None:
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(old.st_mode):
+        raise _special(path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
+            raise
+
+
+def _copy_symlink(src: str, dst: Path, finish: Finish, fsync: bool) -> Path:
+    directory = _open_directory(os.fspath(dst), fsync)
+    try:
+        _make_symlink(src, dst, finish)
+        if fsync:
+            flush_directory(directory, os.fspath(dst))
+    finally:
+        os.close(directory)
+    return dst
+
+
+def _make_symlink(src: str, dst: Path, finish: Finish) -> None:
+    os.symlink(os.readlink(src), dst)
+    if finish is _copy_attributes:
+        import shutil
+
+        st = os.lstat(src)
+        with contextlib.suppress(PermissionError):  # ownership where permitted
+            os.lchown(dst, st.st_uid, st.st_gid)
+        shutil.copystat(src, dst, follow_symlinks=False)
+
+
+def _no_attributes(target: int, carried: attributes.Attributes) -> None:
+    pass
+
+
+def _copy_mode(target: int, carried: attributes.Attributes) -> None:
+    os.fchmod(target, attributes.without_privileges(carried["mode"]))
+
+
+def _copy_attributes(target: int, carried: attributes.Attributes) -> None:
+    attributes.apply(target, carried)
+    attributes.apply_times(target, carried)

@@ -1,0 +1,129 @@
+"""Write a file's content to a device.
+
+A device is not replaced but written to, as cp(1) and shutil do it; an error may leave it half written.
+A block device gets the content at its beginning::
+
+    for each data extent of the source:
+        make what lies before it read as zeros     # most devices do that by themselves: fallocate(2)
+        write the extent
+
+so a hole costs next to nothing there too, and what lies behind the content stays. Any other device (/dev/null,
+a terminal) has no places: it gets every byte in order, and zeros for the holes.
+
+Sizes and offsets are bytes.
+"""
+
+import errno
+import os
+import stat
+from typing import Iterable, Iterator, Tuple
+
+from ..files.claims import ZERO_BLOCK, believes, file_size, is_view
+from ..files.extents import Extent
+from ..files.syscalls import NoSpaceError, blame, punch, read_into, write_all
+from .compare import TruncatedError
+from .copy import PIECE, Progress, data_ranges, read_on
+
+_ZEROS = memoryview(bytes(PIECE))
+
+
+def write_device(
+    source: int,
+    path: str,
+    *,
+    sparse: str = "auto",
+    reflink: str = "auto",
+    holes: str = "auto",
+    fsync: bool = False,
+    progress: Progress = None,
+    source_path: str = "source"
+) -> int:
+    """Write what the open file ``source`` holds to the device at ``path``; returns the bytes of data written.
+
+    The options are those of :func:`copy.copy_content`. Raises NoSpaceError before anything is written if a
+    block device is too small, TruncatedError if the source is truncated meanwhile, OSError as the system calls do.
+    """
+    if reflink == "always":
+        raise OSError(errno.EOPNOTSUPP, "a device cannot share extents (reflink)", path)
+    with blame(source_path):
+        size, view = file_size(source), is_view(source)
+        believed = view or believes(source, holes)
+    ranges = data_ranges(source, size, ZERO_BLOCK if sparse == "always" else 0, believed)
+    device = _Device(path)
+    try:
+        if device.room is not None and device.room < size:
+            raise NoSpaceError(size, device.room, path)
+        done = end = 0
+        for offset, data in read_on(source, source_path) if view else _read(source, ranges, source_path):
+            device.zero(end, offset)
+            device.write(data, offset)
+            end = offset + len(data)
+            done += len(data)
+            if progress is not None:
+                progress(len(data))
+        device.zero(end, end if view else size)
+        if fsync:
+            device.flush()
+    finally:
+        os.close(device.fd)
+    if file_size(source) < size:
+        raise TruncatedError(source_path)
+    return done
+
+
+def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
+    """What is in the ranges, as (offset, data); the data is good until the next step."""
+    buffer = memoryview(bytearray(PIECE))
+    with blame(source_path):
+        for offset, length in ranges:
+            while length:
+                count = read_into(source, buffer[:length], offset)
+                if not count:
+                    raise TruncatedError(source_path)
+                yield offset, buffer[:count]
+                offset += count
+                length -= count
+
+
+class _Device:
+    """A device open for writing. ``room`` is the size of a block device, None for any other."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+        self.room = file_size(self.fd) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
+
+    def write(self, data: memoryview, offset: int) -> None:
+        with blame(self.path):
+            if self.room is not None:
+                write_all(self.fd, data, offset)
+                return
+            while data:
+                data = data[os.write(self.fd, data) :]
+
+    def flush(self) -> None:
+        """Have all that was written on the disk; a device that is none has nothing to flush."""
+        with blame(self.path):
+            try:
+                os.fsync(self.fd)
+            except OSError as error:
+                if error.errno != errno.EINVAL or self.room is not None:
+                    raise
+
+    def zero(self, start: int, end: int) -> None:
+        """Make a range read as zeros that begins where the last write ended."""
+        if self.room is not None:
+            # The device zeroes whole blocks of its own, which are not larger than these: fallocate(2).
+            first, last = -(-start // ZERO_BLOCK) * ZERO_BLOCK, end // ZERO_BLOCK * ZERO_BLOCK
+            if first < last:
+                self._write_zeros(start, first)
+                with blame(self.path):
+                    punch(self.fd, first, last - first)
+                start = last
+        self._write_zeros(start, end)
+
+    def _write_zeros(self, start: int, end: int) -> None:
+        while start < end:
+            count = min(len(_ZEROS), end - start)
+            self.write(_ZEROS[:count], start)
+            start += count

@@ -1,0 +1,187 @@
+"""Open what lies below a root, whoever else may rearrange the tree meanwhile.
+
+A path is walked one component at a time, each looked up in the descriptor of the one before. So a directory that is
+replaced by a symlink while this goes on leads nowhere. There are three rules for a symlink on the way:
+
+* below a root none is followed (:func:`open_beneath`);
+* in a path that somebody typed, one is followed if it belongs to root or to the user that this runs as
+  (:func:`open_trusted`): whoever could plant another may write where he planted it, and must not choose what root
+  reads or writes. It is the rule of rsync 3.5.0 (rsync(1), --insecure-links);
+* a source itself is followed wherever it leads, as rsync does it.
+
+:class:`Sources` finds the files of a transfer by these rules. It keeps the directory it opened last, since the files
+of one follow each other.
+"""
+
+import errno
+import os
+import stat
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+from .syscalls import flush_directory
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+_MOST_LINKS = 40
+"""Symlinks in one path, as the kernel counts them: path_resolution(7)."""
+
+
+def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None, fsync: bool = False) -> int:
+    """Open the directory ``path`` below the directory ``root`` without following any symlink.
+
+    A missing directory is made with the mode that ``create`` gives for its path (relative to
+    the root), if ``create`` is given; with ``fsync`` it is on the disk then. Returns a new
+    descriptor. Raises OSError; ELOOP or ENOTDIR where a component is a symlink or not a directory.
+    """
+    fd = os.dup(root)
+    done = ""
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if part == "..":
+            os.close(fd)
+            raise OSError(errno.EINVAL, "'..' in a path below the destination", path)
+        done = part if not done else done + "/" + part
+        try:
+            try:
+                below = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            except FileNotFoundError:
+                if create is None:
+                    raise
+                os.mkdir(part, create(done), dir_fd=fd)
+                if fsync:
+                    flush_directory(fd, done)
+                below = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                mode = _mode(os.fstat(below))
+                if mode & stat.S_IRWXU != stat.S_IRWXU:  # as the umask has it
+                    os.fchmod(below, mode | stat.S_IRWXU)
+        except OSError as error:
+            error.filename = done
+            raise
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def open_trusted(path: str, flags: int = _DIRECTORY) -> int:
+    """Open a directory, by default for reading, following only symlinks of root or of our own user.
+
+    Raises OSError as open(2); ELOOP for a symlink of somebody else.
+    """
+    left = _MOST_LINKS
+    rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    fd = os.open("/" if path.startswith("/") else ".", _ON_THE_WAY)
+    try:
+        while rest:
+            part = rest.pop()
+            below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            st = os.fstat(below)
+            if stat.S_ISLNK(st.st_mode):
+                try:
+                    left -= 1
+                    if st.st_uid not in (0, os.geteuid()) or not left:
+                        raise OSError(errno.ELOOP, "{}, of user {}, is a symlink".format(part, st.st_uid))
+                    target = os.readlink("", dir_fd=below)
+                finally:
+                    os.close(below)
+                rest += [part for part in target.split("/") if part not in ("", ".")][::-1]
+                if not target.startswith("/"):
+                    continue
+                below = os.open("/", _ON_THE_WAY)
+            os.close(fd)
+            fd = below
+        return os.open(".", flags, dir_fd=fd)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+class Found(NamedTuple):
+    """Where a file of a source is: its name in ``directory``, a descriptor, None for a path to be followed as it is.
+
+    ``modes`` are those of the directories between the root and the file.
+    """
+
+    directory: Optional[int]
+    name: str
+    modes: List[int]
+
+
+class Sources:
+    """Finds the files of a source. A context manager.
+
+    ``follow``: symlinks are followed everywhere, since rsync was told to copy what they lead to. ``listed``: there is
+    no root above the files, since each was named by a whole path (``--files-from``, ``--relative``); then the way to
+    it is walked as a path that somebody typed.
+    """
+
+    def __init__(self, follow: bool = False, listed: bool = False) -> None:
+        self.follow = follow
+        self.listed = listed
+        self._last: Optional[Tuple[str, str, bool]] = None
+        self._directory = -1
+        self._modes: List[int] = []
+
+    def find(self, path: str, name: str) -> Found:
+        """The file at ``path``, whose end is its ``name`` in the transfer. The descriptor is good until the next call.
+
+        Raises OSError; ELOOP or ENOTDIR where a symlink is not followed.
+        """
+        # This is asked of every file that rsync lists.
+        holder, _, base = path.rpartition("/")
+        parent, _, last = name.rpartition("/")
+        where = holder, parent, base == last
+        if self._last != where:
+            self.close()
+            self._modes = []
+            if path == name or path.endswith("/" + name):
+                self._directory = self._open(path[: len(path) - len(name)], parent)
+            else:
+                self._directory = self._open(os.path.dirname(path), "")
+            self._last = where
+        if self.follow:
+            return Found(None, path, self._modes)
+        return Found(self._directory, base, self._modes)
+
+    def _open(self, above: str, parent: str) -> int:
+        parts = [part for part in parent.split("/") if part]
+        if self.follow:
+            self._modes = [_mode(os.stat(os.path.join(above, *parts[: n + 1]))) for n in range(len(parts))]
+            return -1
+        fd = open_trusted(above, _ON_THE_WAY) if self.listed else os.open(above or ".", _ON_THE_WAY)
+        done = ""
+        for part in parts:
+            done = os.path.join(done, part)
+            try:
+                if self.listed:
+                    below = open_trusted(os.path.join(above, done), _ON_THE_WAY)
+                else:
+                    below = os.open(part, _ON_THE_WAY | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError as error:
+                error.filename = os.path.join(above, done)
+                raise
+            finally:
+                os.close(fd)
+            fd = below
+            self._modes.append(_mode(os.fstat(fd)))
+        return fd
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._directory >= 0:
+            os.close(self._directory)
+        self._last, self._directory = None, -1
+
+    def __enter__(self) -> "Sources":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _mode(st: os.stat_result) -> int:
+    return stat.S_IMODE(st.st_mode)

@@ -1,0 +1,181 @@
+"""What the filesystem of a destination can hold, found out by trying.
+
+A hidden file beside what will be there is made, tried out and removed; nothing is asked of the filesystem's
+name, since what it can do depends on how it was made and mounted. Where there are no holes, no large
+file is made.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from typing import Callable, Iterator, NamedTuple, Optional
+
+from ..files import syscalls as fileio
+from ..files.claims import allocated, filesystem_type
+from ..files.extents import has_data
+from .mounts import told
+
+_HOLE = 8 << 20
+_MIB = 1 << 20
+_TRIED = ("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "folds", "nanoseconds")
+_MTIME = 1600000000123456789
+
+_ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, permissions, who)
+    for tag, permissions, who in [
+        (0x01, 6, 0xFFFFFFFF), (0x02, 4, 1), (0x04, 4, 0xFFFFFFFF), (0x10, 4, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF),
+    ]
+)  # fmt: skip
+"""An ACL with a user beside owner, group and others: linux/posix_acl_xattr.h, acl(5)."""
+
+
+class Probe(NamedTuple):
+    """A destination, and the filesystem it is on or will be on.
+
+    ``kind`` is the letter ls(1) has for its type, "" if it is not there; ``parent`` whether its directory is there.
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
+    that one's number and ``type`` its type; ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is why nothing
+    can be written there, else None; ``full``: because there is no room. ``largest``: a file of the size asked for can
+    be made. ``nanoseconds``: so fine are times there. ``busy``: a migration is running into it.
+    """
+
+    kind: str
+    parent: bool
+    real: str
+    place: str
+    device: int
+    type: str
+    free: int
+    inodes: int
+    refused: Optional[str]
+    full: bool
+    holes: bool
+    punch: bool
+    clone: bool
+    xattrs: bool
+    trusted: bool
+    acls: bool
+    largest: bool
+    folds: bool
+    nanoseconds: bool
+    busy: bool
+
+
+def probe(path: str, largest: int = 0) -> Probe:
+    """Try out the filesystem of ``path``; ``largest`` is the size of the largest file to come. Raises OSError."""
+    path = os.path.abspath(path)
+    exists = os.path.isdir(path)
+    parent = os.path.isdir(os.path.dirname(path))
+    kind = "d" if exists else "-" if os.path.lexists(path) else ""
+    holder = path
+    while not os.path.isdir(holder):
+        holder = os.path.dirname(holder)
+    space = os.statvfs(holder)
+    device = os.stat(holder).st_dev
+    refused = None
+    full = False
+    tried = dict.fromkeys(_TRIED, False)
+    try:
+        with _scratch(holder) as (fd, name):
+            tried = _try(fd, name, holder, largest)
+    except OSError as error:
+        refused = os.strerror(error.errno) if error.errno else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Probe(
+        kind,
+        parent,
+        os.path.realpath(path),
+        told(path),
+        device,
+        filesystem_type(device) or "",
+        fileio.free_space(space),
+        space.f_favail if space.f_files else -1,
+        refused,
+        full,
+        busy=exists and _is_locked(path),
+        **tried
+    )
+
+
+@contextlib.contextmanager
+def _scratch(directory: str) -> Iterator["tuple[int, str]"]:
+    path = os.path.join(directory, ".sparsesync-probe." + os.urandom(4).hex() + "a")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        yield fd, path
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
+def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
+    os.ftruncate(fd, _HOLE)
+    os.pwrite(fd, b"x" * _MIB, _HOLE - _MIB)
+    holes = allocated(os.fstat(fd)) < _HOLE // 2
+    fileio.punch(fd, _HOLE - _MIB, _MIB)
+    punched = holes and not has_data(fd, _HOLE - _MIB, _MIB)
+    with _scratch(directory) as (other, _):
+        cloned = _works(lambda: fcntl.ioctl(other, fileio.FICLONE, fd))
+    large = True
+    if holes:
+        large = _works(lambda: os.ftruncate(fd, largest))
+    return {
+        "holes": holes,
+        "punch": punched,
+        "clone": cloned,
+        "xattrs": _works(lambda: os.setxattr(fd, "user.sparsesync", b"x")),
+        "trusted": os.geteuid() == 0 and _works(lambda: os.setxattr(fd, "trusted.sparsesync", b"x")),
+        "acls": _works(lambda: os.setxattr(fd, "system.posix_acl_access", _ACL)),
+        "largest": large,
+        "folds": os.path.lexists(name[:-1] + "A"),
+        "nanoseconds": _keeps_time(fd),
+    }
+
+
+def _keeps_time(fd: int) -> bool:
+    os.utime(fd, ns=(_MTIME, _MTIME))
+    return os.fstat(fd).st_mtime_ns == _MTIME
+
+
+def _works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        return False
+
+
+def lock(path: str, make: bool = False, parents: bool = False) -> int:
+    """Take the lock of a destination directory; it is held as long as the descriptor is open.
+
+    With ``make`` the directory is made if it is missing, with ``parents`` those above it too.
+
+    Nothing is written: it is the directory itself that is locked (flock(2)), so no lock outlives its holder.
+    Raises OSError, EBUSY if another migration has it.
+    """
+    if make and not os.path.isdir(path):
+        if parents:
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.mkdir(path)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EWOULDBLOCK:
+            raise OSError(errno.EBUSY, "another migration is running into it, wait for it", path) from None
+        raise
+    return fd
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        os.close(lock(path))
+        return False
+    except OSError as error:
+        return error.errno == errno.EBUSY

@@ -1,0 +1,148 @@
+"""How much there is in a tree that is to be moved, and what in it asks for care.
+
+One walk, one ``lstat`` for each name. Sizes are bytes. What has several hard links is counted once.
+As with rsync's ``--one-file-system``, what is mounted below is told and, with it, not entered. Of names, only those
+of one directory are kept at a time, and only where they may clash: ``fold`` asks for names that a filesystem
+without upper and lower case takes for one.
+"""
+
+import os
+import stat
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from ..files.claims import allocated, filesystem_type
+from .mounts import told
+from .presets import Place, left_out
+
+_MANY = 1000
+"""How many names are told at the most."""
+
+
+class Survey(NamedTuple):
+    """What is in a tree. ``kind`` is the letter ls(1) has for the type of the source itself, "" if it is not there.
+
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
+    that one's number and ``inode`` its own. ``whiteouts`` are device nodes
+    0:0 (overlayfs), ``foreign`` files of other owners than us, ``unreadable`` what could not be looked at, with
+    ``example`` one of those. ``mounts`` are [path, filesystem type], ``clashes`` [path, path].
+    """
+
+    real: str
+    place: str
+    kind: str
+    device: int
+    inode: int
+    files: int
+    others: int
+    size: int
+    allocated: int
+    largest: int
+    largest_path: str
+    devices: int
+    whiteouts: int
+    foreign: int
+    unreadable: int
+    example: str
+    mounts: List[List[str]]
+    clashes: List[List[str]]
+    names: List[str]
+
+
+def survey(
+    source: str, one_file_system: bool = True, places: Sequence[Sequence[str]] = (), fold: bool = False
+) -> Survey:
+    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.Place`."""
+    walk = _Walk(one_file_system, [Place(*place) for place in places], fold)
+    slash = source.endswith("/") or os.path.basename(source) in (".", "..")
+    try:
+        st = os.stat(source) if slash else os.lstat(source)
+    except (FileNotFoundError, NotADirectoryError):
+        return walk.result(source, None, [])
+    names: List[str] = []
+    walk.count(source, st)
+    if stat.S_ISDIR(st.st_mode):
+        try:
+            names = sorted(os.listdir(source))[:_MANY]
+        except OSError as error:
+            walk.unreadable(source, error)
+        walk.run(source, st.st_dev)
+    return walk.result(source, st, names)
+
+
+class _Walk:
+    def __init__(self, one_file_system: bool, places: Sequence[Place], fold: bool) -> None:
+        self.one_file_system = one_file_system
+        self.left_out = left_out(places)
+        self.fold = fold
+        self.sums = dict.fromkeys(("files", "others", "size", "allocated", "devices", "whiteouts", "foreign"), 0)
+        self.largest = (0, "")
+        self.troubles = (0, "")
+        self.mounts: List[List[str]] = []
+        self.clashes: List[List[str]] = []
+        self._seen: Set[Tuple[int, int]] = set()
+        self._us = os.geteuid()
+
+    def result(self, source: str, st: Optional[os.stat_result], names: List[str]) -> Survey:
+        return Survey(
+            real=os.path.realpath(source), place=told(source), kind=stat.filemode(st.st_mode)[0] if st else "",
+            device=st.st_dev if st else 0, inode=st.st_ino if st else 0,
+            names=names, mounts=self.mounts, clashes=self.clashes,
+            largest=self.largest[0], largest_path=self.largest[1],
+            unreadable=self.troubles[0], example=self.troubles[1], **self.sums
+        )  # fmt: skip
+
+    def unreadable(self, path: str, error: OSError) -> None:
+        self.troubles = (self.troubles[0] + 1, self.troubles[1] or "{}: {}".format(path, error.strerror))
+
+    def run(self, top: str, device: int) -> None:
+        waiting = [(top, device)]
+        while waiting:
+            directory, device = waiting.pop()
+            try:
+                with os.scandir(directory) as entries:
+                    self._directory(entries, device, waiting)
+            except OSError as error:
+                self.unreadable(directory, error)
+
+    def _directory(self, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]) -> None:
+        folded: Dict[str, str] = {}
+        for entry in entries:
+            if self.left_out(entry.path):
+                continue
+            try:
+                st = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                self.unreadable(entry.path, error)
+                continue
+            if self.fold:
+                other = folded.setdefault(entry.name.casefold(), entry.path)
+                if other != entry.path and len(self.clashes) < _MANY:
+                    self.clashes.append([other, entry.path])
+            self.count(entry.path, st)
+            if not stat.S_ISDIR(st.st_mode):
+                continue
+            if st.st_dev == device or not self.one_file_system:
+                waiting.append((entry.path, st.st_dev))
+            if st.st_dev != device and len(self.mounts) < _MANY:
+                self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
+
+    def count(self, path: str, st: os.stat_result) -> None:
+        sums = self.sums
+        sums["foreign"] += st.st_uid != self._us
+        if not stat.S_ISDIR(st.st_mode) and st.st_nlink > 1:
+            inode = (st.st_dev, st.st_ino)
+            if inode in self._seen:
+                return
+            self._seen.add(inode)
+        sums["allocated"] += allocated(st)
+        if stat.S_ISREG(st.st_mode):
+            sums["files"] += 1
+            sums["size"] += st.st_size
+            if st.st_size > self.largest[0]:
+                self.largest = (st.st_size, path)
+            return
+        sums["others"] += 1
+        if stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
+            sums["whiteouts"] += 1
+        elif stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode):
+            sums["devices"] += 1

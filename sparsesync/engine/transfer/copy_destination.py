@@ -1,0 +1,78 @@
+"""The destination of a copy, as cp and shutil see it: one file, or one in a directory.
+
+It differs from the destination of a transfer (:mod:`destination`) in what the file gets besides its content. A new file
+has the mode that open(2) would give it, a replaced one keeps what it had; then come the source's mode or all of
+its attributes, if they are asked for. A destination that is a symlink is followed, and what it leads to is replaced.
+"""
+
+import errno
+import os
+from typing import Optional
+
+from ..files import attributes
+from .destination import Place, Placed, Spec
+
+
+class CopyPlace(Place):
+    """The destination ``path``; if it is a directory and ``into`` is set, the file ``name`` in it.
+
+    ``keep`` is "content", "mode" or "all": how much the file gets of what the source has.
+
+    Raises OSError if there is no such directory, IsADirectoryError where a directory has the file's name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str,
+        *,
+        into: bool,
+        keep: str,
+        inplace: bool,
+        resume: bool,
+        preallocate: bool = False,
+        fsync: bool = False
+    ) -> None:
+        if into and os.path.isdir(path):
+            path = os.path.join(path, name)
+        elif path.endswith("/"):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        target = os.path.realpath(path)
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        directory, base = os.path.split(target)
+        super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate, fsync=fsync)
+        self.file = path
+        self.keep = keep
+        self.carries = keep != "content"
+
+    def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
+        old = super()._existing(directory, base)
+        if old is not None:
+            # A rename would get past what the file itself refuses: permission, a read-only mount.
+            try:
+                flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                os.close(os.open(base, flags, dir_fd=directory))
+            except OSError as error:
+                if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
+                    raise
+        return old
+
+    def finish(self, target: Placed, spec: Spec) -> None:
+        """Give the file what it is to have, and commit it."""
+        if target.old is None:
+            os.fchmod(target.fd, 0o666 & ~self._umask)
+        elif not target.inplace:
+            old = target.open_old()
+            assert old is not None  # it is there, and is not what is written to
+            try:
+                attributes.apply(target.fd, attributes.of_replaced(old))
+            finally:
+                os.close(old)
+        carried = spec.attributes
+        if carried is not None and self.keep == "mode":
+            os.fchmod(target.fd, attributes.without_privileges(carried["mode"]))
+        elif carried is not None and self.keep == "all":
+            attributes.apply(target.fd, carried)
+            attributes.apply_times(target.fd, carried)
+        target.commit(fsync=self.fsync)

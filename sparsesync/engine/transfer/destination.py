@@ -1,0 +1,475 @@
+"""The destination of a transfer: its root, and rsync's rules for putting a file below it.
+
+What rsync does after the seeding must come out as if it had made the files itself. So here
+
+* with ``-p`` a file takes its name with mode 0600, and a missing parent with 0700: rsync knows owner, group,
+  mode, ACL and extended attributes, and widens them; until then, and if it never comes, nobody may do more than with
+  the finished file;
+* without ``-p`` rsync leaves the mode as it finds it, so here a new file gets the one rsync gives (the source's less
+  the umask) and an updated one keeps its own; where that would be too much for a moment, because the group is still to
+  come (``-g``) or a setuid bit is there, the file is left to rsync;
+* whatever is not plain is left alone: a symlink in the way, a device, a directory, an
+  earlier partial file of rsync's, a backup that rsync would have to make.
+
+:meth:`Place.target` gives the :class:`~.files.syscalls.Target` of one name, or raises :class:`Leave` with the reason
+why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
+``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
+
+No symlink is followed below the root. Sizes are bytes.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..files.attributes import umask
+from ..files.beneath import open_beneath, open_trusted
+from ..files.claims import allocated
+from ..files.syscalls import Target, flush_directory, free_space, hidden_name, is_ours_alone
+
+PARTIAL = ".sparsesync-partial"
+"""How the name of a partial file ends that lies beside its target."""
+
+_PRIVATE = 0o600
+_UNFINISHED = 7 * 86400 * 10**9
+"""How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
+
+
+class Leave(Exception):
+    """This file is left to rsync; the message says why."""
+
+
+class Need(NamedTuple):
+    """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
+
+    name: str
+    data: int
+    device: Optional[int]
+
+
+class Space(NamedTuple):
+    """Bytes that are going to be taken of a filesystem, and that are free on it; ``path`` is a directory of it."""
+
+    needed: int
+    free: int
+    path: str
+
+
+class Spec(NamedTuple):
+    """A file that is to be put in place.
+
+    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
+    ``attributes`` are what a copy carries over (:mod:`files.attributes`), where that is what was asked for.
+    """
+
+    name: str
+    size: int
+    data: int
+    mode: int
+    mtime_ns: int
+    parents: Sequence[int] = ()
+    attributes: Optional[Dict[str, Any]] = None
+
+
+class Result(NamedTuple):
+    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
+
+    ``allocated`` is what it took when it got its name, in bytes.
+    ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
+    """
+
+    name: str
+    size: int
+    data: int
+    sent: int
+    left: Optional[str] = None
+    no_space: Optional[Tuple[int, int]] = None
+    errno: Optional[int] = None
+    at_source: bool = False
+    allocated: int = 0
+
+
+class Place:
+    """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
+
+    ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
+    rsync will give it, if it does. ``resume``: use
+    partial files. ``preallocate``: reserve what the source has reserved. The others are rsync's options of the same
+    name. Raises OSError if the directory cannot be
+    opened or made.
+    """
+
+    carries = False
+    """Whether attributes are taken over with the content."""
+
+    def __init__(
+        self,
+        path: str,
+        single: Optional[str] = None,
+        *,
+        make: Optional[int] = None,
+        like: Optional[int] = None,
+        mkpath: bool = False,
+        inplace: bool = False,
+        perms: bool = True,
+        group: bool = True,
+        implied_dirs: bool = True,
+        backup: bool = False,
+        fsync: bool = False,
+        partial_dir: Optional[str] = None,
+        resume: bool = False,
+        preallocate: bool = False
+    ) -> None:
+        self.path = path
+        self.single = single
+        self.inplace = inplace
+        self.perms = perms
+        self.group = group
+        self.like = like
+        self.implied_dirs = implied_dirs
+        self.backup = backup
+        self.fsync = fsync
+        self.partial_dir = partial_dir
+        self.resume = resume
+        self.preallocate = preallocate
+        self._umask = umask()
+        self._growth: Dict[int, int] = {}
+        self._example: Dict[int, str] = {}
+        self._unsettled: Dict[str, int] = {}
+        try:
+            self._root = open_trusted(path)
+        except FileNotFoundError:
+            # rsync makes the last component only, so a missing parent is an error it has to report.
+            if make is None:
+                raise
+            _make_directory(path, make & 0o777, mkpath, fsync)
+            self._root = open_trusted(path)
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def expect(self, needs: Iterable[Need]) -> None:
+        """Count what is going to be written, for :meth:`space`."""
+        for need in needs:
+            target = os.path.join(self.path, self.single or need.name)
+            holder = os.path.dirname(target)
+            while holder not in (self.path, "") and not os.path.isdir(holder):
+                holder = os.path.dirname(holder)
+            device = os.stat(holder or ".").st_dev
+            if device == need.device:
+                continue  # extents may be shared; the target itself checks once it knows
+            block = os.statvfs(holder or ".").f_frsize
+            growth = -(-need.data // block) * block
+            above, base = os.path.split(target)
+            for held in (target, os.path.join(above, self._partial_name(base))):
+                with contextlib.suppress(OSError):
+                    growth -= allocated(os.lstat(held))
+            self._growth[device] = self._growth.get(device, 0) + growth
+            self._example[device] = holder or "."
+
+    def space(self) -> List["Space"]:
+        """What all that was expected needs on each of the filesystems it goes to."""
+        found = []
+        for device, needed in self._growth.items():
+            filesystem = os.statvfs(self._example[device])
+            if filesystem.f_blocks:  # some of the kernel's own have no size
+                found.append(Space(needed, free_space(filesystem), self._example[device]))
+        return found
+
+    def has_basis(self, spec: Spec) -> bool:
+        """Whether there is something to compare the source with: an earlier file, or a partial one."""
+        check_name(spec.name)
+        parent, base = os.path.split(self.single or spec.name)
+        try:
+            directory = open_beneath(self._root, parent)
+        except OSError:
+            return False  # not there yet; or target() will say what is wrong
+        try:
+            names = [base, self._partial_name(base)]
+            return any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names)
+        finally:
+            os.close(directory)
+
+    def target(self, spec: Spec) -> "Placed":
+        """The target for a file, to be opened. Raises Leave if rsync must make it, ValueError for its name, OSError."""
+        name = spec.name
+        parent, base = os.path.split(self.single or name)
+        check_name(name)
+        directory = self._open_parent(parent, spec.parents)
+        try:
+            self._check_setgid(os.fstat(directory).st_mode, spec)
+            old = self._existing(directory, base)
+            inplace = self.inplace and old is not None
+            if not self.perms and _has_default_acl(directory):
+                raise Leave("the directory's default ACL decides its mode")
+            mode = None if inplace else self._mode(spec.mode, old)
+            partial = None
+            if self.resume and not inplace:
+                partial = self._partial(directory, base)
+            # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
+            emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
+            target = Placed(directory, base, name, partial, emptied, old, mode)
+            target.reserving = self.preallocate
+            target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
+            return target
+        except BaseException:
+            os.close(directory)
+            raise
+
+    def _mode(self, source: int, old: Optional[os.stat_result]) -> int:
+        """The mode a file takes its name with, that is to replace ``old``. Raises Leave."""
+        if self.perms:
+            return _PRIVATE
+        mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
+        if mode & ~0o777:
+            raise Leave("whether its setuid, setgid or sticky bit stays is for rsync to decide")
+        self._check_group(mode, "it")
+        return mode
+
+    def _check_setgid(self, directory: int, spec: Spec) -> None:
+        # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
+        if not self.perms:
+            return
+        modes = [directory, *spec.parents] + ([] if self.like is None else [self.like])
+        comes = modes[len(spec.parents)] if spec.parents else directory if self.like is None else self.like
+        if not self.group and any(mode & stat.S_ISGID for mode in modes):
+            raise Leave("the directory's setgid bit decides its group")
+        if os.geteuid() != 0 and (comes ^ directory) & stat.S_ISGID:
+            raise Leave("the setgid bit that its directory is to get, or lose, decides its group")
+
+    def _check_group(self, mode: int, what: str) -> None:
+        # Until rsync sets the group, the bits of the group are those of another one, or of "others" for the right one.
+        if self.group and mode >> 3 & 7 != mode & 7:
+            raise Leave("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
+
+    def finish(self, target: "Placed", spec: Spec) -> None:
+        """Commit with the mode the file may have until rsync comes, and the source's time."""
+        target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
+
+    def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
+        parts = [part for part in parent.split("/") if part]
+        setgid = self.perms and not self.group
+        wanted = {"/".join(parts[: count + 1]): mode & 0o777 for count, mode in enumerate(modes)}
+
+        def mode(path: str) -> int:
+            if not self.implied_dirs or setgid:
+                raise Leave("its directory is for rsync to make")
+            if self.perms:
+                return stat.S_IRWXU
+            made = wanted.get(path, 0o777)
+            self._check_group(made & ~self._umask, "its directory")
+            if made & ~self._umask & stat.S_IRWXU != stat.S_IRWXU:
+                self._unsettled[path] = made & ~self._umask
+            return made | stat.S_IRWXU
+
+        try:
+            return open_beneath(self._root, parent, mode, self.fsync)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Leave("{} at the destination is not a directory".format(error.filename)) from None
+            if error.errno == errno.EACCES:
+                raise Leave("{} at the destination is closed, and rsync may open it".format(error.filename)) from None
+            raise
+
+    def settle(self) -> None:
+        """Take from the directories that were made what their owner only needed to fill them, as rsync does."""
+        for path in sorted(self._unsettled, reverse=True):
+            mode = self._unsettled.pop(path)
+            try:
+                directory = open_beneath(self._root, path)
+            except OSError:
+                continue  # somebody moved it; what is there now is for rsync to see to
+            try:
+                # The rest is as it was made: by the umask, or a default ACL, and with what it has inherited.
+                os.fchmod(directory, stat.S_IMODE(os.fstat(directory).st_mode) & ~(stat.S_IRWXU & ~mode))
+            finally:
+                os.close(directory)
+
+    def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
+        """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
+        if self.partial_dir and not self.resume:
+            if os.access(self._partial_name(base), os.F_OK, dir_fd=directory, follow_symlinks=False):
+                raise Leave("a partial file of an earlier run is there")
+        try:
+            old = os.stat(base, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if self.backup:
+            raise Leave("the backup is rsync's to make")
+        if not stat.S_ISREG(old.st_mode):
+            raise Leave("what is at its place is not a regular file")
+        if not os.access(base, os.R_OK, dir_fd=directory, effective_ids=True):
+            raise Leave("what is at its place cannot be read")  # rsync takes it for missing
+        return old
+
+    def _partial_name(self, base: str) -> str:
+        """The path of the partial file of ``base``, relative to its directory unless absolute."""
+        return os.path.join(self.partial_dir, base) if self.partial_dir else hidden_name(base, PARTIAL)
+
+    def _partial(self, directory: int, base: str) -> Optional[Tuple[int, str]]:
+        """Where the partial file goes: the descriptor of the directory, to be closed, and its name there.
+
+        None if others may write in that directory: they could put another file in its place.
+        """
+        if not self.partial_dir:
+            return os.dup(directory), self._partial_name(base)
+        # rsync(1), --partial-dir: made with mode 0700, relative to the file's own directory unless absolute.
+        if self.partial_dir.startswith("/"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.partial_dir, 0o700)
+            found = open_trusted(self.partial_dir)
+        else:
+            above, last = os.path.split(self.partial_dir.rstrip("/"))
+            holder = open_beneath(directory, above)
+            try:
+                found = open_beneath(holder, last, lambda path: 0o700)
+            finally:
+                os.close(holder)
+        if is_ours_alone(os.fstat(found)):
+            return found, base
+        os.close(found)
+        return None
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Give files the time of the transfer, as rsync does without ``--times``."""
+        for directory, base in self._each(names):
+            if directory is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(base, dir_fd=directory, follow_symlinks=False)
+
+    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
+        """What each file takes, in bytes, and its modification time; None if it is there no more."""
+        for directory, base in self._each(names):
+            found = None
+            if directory is not None:
+                with contextlib.suppress(OSError):
+                    st = os.stat(base, dir_fd=directory, follow_symlinks=False)
+                    found = allocated(st), st.st_mtime_ns
+            yield found
+
+    def _each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
+        """Each file as its directory and its name there; the directory None if rsync had a reason to replace it."""
+        last, directory = None, None  # type: Optional[str], Optional[int]
+        try:
+            for name in names:
+                check_name(name)
+                parent, base = os.path.split(self.single or name)
+                if parent != last:
+                    if directory is not None:
+                        os.close(directory)
+                    directory = None
+                    with contextlib.suppress(OSError):
+                        directory = open_beneath(self._root, parent)
+                    last = parent
+                yield directory, base
+        finally:
+            if directory is not None:
+                os.close(directory)
+
+
+class Placed(Target):
+    """A target below a place. It owns the descriptor of its directory, and knows the mode it is to get."""
+
+    def __init__(
+        self,
+        directory: int,
+        name: str,
+        path: str,
+        partial: Optional[Tuple[int, str]],
+        emptied: Optional[str],
+        old: Optional[os.stat_result],
+        mode: Optional[int],
+    ) -> None:
+        super().__init__(directory, name, path, inplace=mode is None, partial=partial)
+        self.old = old
+        self.mode = mode
+        self.unfinished_ns = 0
+        self._emptied = emptied
+
+    def open(self) -> None:
+        """Open the file, or make the temporary. Raises Leave where rsync would first have to open the directory."""
+        try:
+            super().open()
+        except PermissionError:
+            if os.fstat(self.directory).st_uid == os.geteuid():
+                raise Leave("its directory is not to be written to, and rsync may change that") from None
+            raise
+
+    def open_old(self) -> Optional[int]:
+        """A descriptor of the file that will be replaced, for reading; None if there is none."""
+        if self.old is None or self.inplace:
+            return None
+        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
+        if not os.path.samestat(os.fstat(fd), self.old):
+            os.close(fd)
+            raise Leave("it was replaced meanwhile")
+        return fd
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._show_unfinished()
+            super().close()
+        finally:
+            if self._partial is not None:
+                os.close(self._partial[0])
+            if self._emptied is not None:
+                with contextlib.suppress(OSError):  # something is in it
+                    os.rmdir(self._emptied, dir_fd=self.directory)
+            os.close(self.directory)
+
+    def _show_unfinished(self) -> None:
+        """Give a file that was written to in place and not finished a time by which rsync will look at it again.
+
+        Its size may be the source's already, and the time of the writing that of a source that changed within the same
+        second, for rsync compares no more; or --update takes it for the newer one.
+        """
+        if self.old is None or not self.inplace or self.fd < 0 or self.committed:
+            return
+        st = os.fstat(self.fd)
+        if (st.st_mtime_ns, st.st_size) != (self.old.st_mtime_ns, self.old.st_size):
+            # Whatever ends the copying is what is to be told, not that this failed too.
+            with contextlib.suppress(OSError):
+                os.utime(self.fd, ns=(st.st_atime_ns, self.unfinished_ns))
+
+
+def _make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
+    above = os.path.dirname(path.rstrip("/")) or "."
+    if parents and not os.path.isdir(above):
+        with contextlib.suppress(FileExistsError):  # made meanwhile
+            _make_directory(above, 0o777, True, fsync)
+    os.mkdir(path, mode)
+    if fsync:
+        holder = open_trusted(above)
+        try:
+            flush_directory(holder, path)
+        finally:
+            os.close(holder)
+
+
+def reason(error: Exception, name: str) -> str:
+    """Why a file is left alone, for people who are told its name already."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename in (None, name):
+        return error.strerror
+    return "{}: {}".format(error.filename, error.strerror)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that could lead out of the root, or is none."""
+    parts = name.split("/")
+    if name.startswith("/") or "\0" in name or ".." in parts or parts[-1] in ("", "."):
+        raise ValueError("{!r} is not a name below the destination".format(name))
+
+
+def _has_default_acl(directory: int) -> bool:
+    try:
+        return bool(os.getxattr(directory, "system.posix_acl_default"))
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise

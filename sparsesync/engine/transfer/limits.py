@@ -1,0 +1,115 @@
+"""What the two ends of a transfer have agreed on before they meet.
+
+How large the blocks are whose digests are compared, and how much of a digest is sent; how much may be under way, so
+that each end knows what the other may send without being asked again; and what became of a file. The sender
+(:mod:`sender`) and the receiver (:mod:`receiver`) both hold the other to it.
+"""
+
+from typing import Any, Dict, Iterator, List
+
+from ..files.extents import Extent
+from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
+from ..wire.protocol import CONTROL, ProtocolError
+from .destination import Result
+
+BLOCK = 64 * 1024
+"""The block that digests are compared by first, and that the guard is made of."""
+
+FINE = 4096
+"""The block that is compared where a BLOCK differs: the filesystems' own."""
+
+_DIGEST_SIZE = {BLOCK: 16, FINE: 8}
+
+FILES_AHEAD = 1024
+"""The most files that are announced and not yet closed."""
+
+ANNOUNCED = 2 * CONTROL
+"""The most bytes of their FILE frames. The sender announces no more while over half of it is taken."""
+
+WANTS_AHEAD = 2048
+"""From how many files that are asked for and not yet announced no more are asked for."""
+
+WANTS = 64
+"""The most files in one WANT frame."""
+
+WANTED = 1 << 20
+"""From how many characters in the names of those files no more are asked for."""
+
+MOST_WANTED = 5 * WANTED
+"""The most there may be: an end without a locale takes each byte for a character."""
+
+_REASONS = 1 << 20
+
+
+def digest_size(block: int) -> int:
+    """How many bytes of a block's digest are sent. Raises ProtocolError for a block that is not compared."""
+    if block not in _DIGEST_SIZE:
+        raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
+    return _DIGEST_SIZE[block]
+
+
+def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
+    """Ranges cut at every multiple of ``block``."""
+    for offset, length in ranges:
+        end = offset + length
+        while offset < end:
+            count = min(block - offset % block, end - offset)
+            yield offset, count
+            offset += count
+
+
+def merged(ranges: List[Extent]) -> List[Extent]:
+    """Ascending ranges, neighbours as one."""
+    merged: List[Extent] = []
+    for offset, length in ranges:
+        if merged and merged[-1][0] + merged[-1][1] == offset:
+            merged[-1] = (merged[-1][0], merged[-1][1] + length)
+        else:
+            merged.append((offset, length))
+    return merged
+
+
+def without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
+    """Merged ranges less merged ones, each of which lies inside one of them."""
+    left: List[Extent] = []
+    cuts = iter(same)
+    cut = next(cuts, None)
+    for offset, length in ranges:
+        end = offset + length
+        while cut is not None and cut[0] < end:
+            if cut[0] > offset:
+                left.append((offset, cut[0] - offset))
+            offset = cut[0] + cut[1]
+            cut = next(cuts, None)
+        if offset < end:
+            left.append((offset, end - offset))
+    return left
+
+
+class Reasons:
+    """What the peer says of files that are left: results are kept, so there is a limit to it all, 1 Mi characters."""
+
+    def __init__(self) -> None:
+        self._room = _REASONS
+
+    def keep(self, reason: str) -> str:
+        """The reason; or, if there have been too many before, that it was not kept."""
+        self._room -= len(reason)
+        return reason if self._room >= 0 else "the other end says why, and has said too much to keep all of it"
+
+
+def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> Result:
+    """The result that a CLOSED frame carries."""
+    space = get(value, "no_space", maybe(row(SIZE, SIZE)))
+    left = get(value, "left", maybe(TEXT))
+    return Result(
+        name,
+        size,
+        get(value, "data", SIZE),
+        get(value, "sent", SIZE),
+        None if left is None else reasons.keep(left),
+        None if space is None else (space[0], space[1]),
+        get(value, "errno", maybe(ERRNO)),
+        get(value, "at_source", flag),
+        get(value, "allocated", SIZE),
+    )

@@ -1,0 +1,156 @@
+"""One file on its way out: opened for reading, and known to be the file that was announced.
+
+Between the moment a file is found and the moment it is read it may be replaced, and while it is
+read it may be written to. Both show in its stat, as far as anything shows them.
+
+A file that is sent ``live`` may be written to meanwhile: what arrives is then no state the file ever had, and has the
+time that the file had before, or an earlier one if that is recent, so that it is looked at again.
+"""
+
+import errno
+import os
+import stat
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+
+from ..files import attributes
+from ..files.beneath import Sources
+from ..files.claims import allocated, believes, file_size, is_view
+from ..files.syscalls import blame, was_written
+from ..tree.scan import Looked, cannot_tell, is_recent, look, open_quietly
+from .destination import Leave, Spec
+
+_EARLIER = 10**9
+
+
+class Outgoing:
+    """A file to be sent: ``path`` here, found by ``sources``, and what the receiver is told of it.
+
+    ``holes``: whether its map is believed (:func:`files.claims.believes`); ``believed`` is what came of that when it
+    was opened.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        spec: Spec,
+        st: os.stat_result,
+        sources: Sources,
+        live: bool = False,
+        holes: str = "auto",
+    ) -> None:
+        self.path = path
+        self.spec = spec
+        self.st = st
+        self.sources = sources
+        self.live = live
+        self.holes = holes
+        self.believed = False
+        self.number = 0
+        self.basis: Optional[bool] = None
+        self.over = False
+        self.fd: Optional[int] = None
+        self.opened: Optional[os.stat_result] = None
+        self.guard: Any = None
+
+    def open(self) -> int:
+        """Open the source. Raises Leave if it is not what it was when it was announced, OSError."""
+        fd = _open(self.sources, self.path, self.spec.name)
+        st = os.fstat(fd)
+        try:
+            self.check(st, "before it was sent")
+        except Leave:
+            os.close(fd)
+            raise
+        if is_view(fd):
+            os.close(fd)
+            raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
+        self.fd, self.opened = fd, st
+        self.believed = believes(fd, self.holes)
+        return fd
+
+    def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
+        """Raises Leave if the file, which has this stat by now, changed in a way that matters."""
+        same = os.path.samestat(st, self.st) and st.st_size == self.st.st_size
+        if self.opened is not None and not self.live:
+            same = same and not was_written(self.opened, st)
+        if not same or not self.live and st.st_mtime_ns != self.st.st_mtime_ns:
+            raise Leave("it changed " + when)
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+def _open(sources: Sources, path: str, name: str) -> int:
+    with blame(path, instead=True):
+        found = sources.find(path, name)
+        return open_quietly(found.name, 0 if sources.follow else os.O_NOFOLLOW, found.directory)
+
+
+def outgoing(
+    path: str,
+    name: str,
+    sources: Sources,
+    *,
+    with_attributes: bool = False,
+    data: Optional[int] = None,
+    live: bool = False,
+    holes: str = "auto",
+    reserve: bool = False
+) -> Outgoing:
+    """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
+
+    ``sources`` finds it, now and when it is opened.
+
+    ``data``: how many bytes it will take at the most, if somebody has looked. ``holes``: whether its map is believed
+    (:func:`files.claims.believes`). ``reserve``: it takes what is reserved in it, too.
+    """
+    with blame(path, instead=True):
+        found = sources.find(path, name)
+        st = os.stat(found.name, dir_fd=found.directory, follow_symlinks=sources.follow)
+    carried: Optional[Dict[str, Any]] = None
+    if with_attributes and (stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)):
+        fd = _open(sources, path, name)
+        try:
+            # It may be another by now: all that is told of a file has to be of one.
+            st = os.fstat(fd)
+            carried = attributes.read(fd)
+        finally:
+            os.close(fd)
+    if stat.S_ISDIR(st.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    size = st.st_size
+    if stat.S_ISBLK(st.st_mode):
+        # How much of it is not zeros is known only once all is read.
+        size, data = _device_size(_open(sources, path, name)), 0
+    elif not stat.S_ISREG(st.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if data is None:
+        looked = look(found.name, sources.follow, holes, reserve, found.directory)
+        data = looked.data + looked.reserved if looked else min(allocated(st), size)
+    mode = stat.S_IMODE(st.st_mode)
+    mtime_ns = st.st_mtime_ns
+    if live and is_recent(mtime_ns):
+        mtime_ns -= _EARLIER
+    return Outgoing(path, Spec(name, size, data, mode, mtime_ns, found.modes, carried), st, sources, live, holes)
+
+
+def look_at(
+    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
+) -> Iterator[Optional[Looked]]:
+    """What a copy of each file, given by its path and its name, will have to hold (:func:`tree.scan.look`)."""
+    for path, name in files:
+        try:
+            found = sources.find(path, name)
+        except OSError as error:
+            yield cannot_tell(error)
+            continue
+        yield look(found.name, sources.follow, holes, reserved, found.directory)
+
+
+def _device_size(fd: int) -> int:
+    try:
+        return file_size(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,423 @@
+"""The receiving end of a transfer: digests of what is here, and files made of what comes.
+
+The receiver is a loop over frames with no opinion of its own; the sender decides (:mod:`sender`)::
+
+    FILE    -> is there a basis?                          STATE
+    ASK     -> digests of the basis' blocks               DIGESTS
+    DATA    -> write the bytes
+    KEEP    -> what the basis has there is right: leave it, or copy it within the machine
+    HOLE    -> punch, if there is anything
+    RESERVE -> reserve it, if that was asked for here
+    FINISH  -> the digests over everything agree? commit  CLOSED
+    END     -> no more files                              DONE, once all are closed
+
+A target is opened when the first frame needs it, so a thousand files can be announced at once. The
+basis is the old file, and over it the data of the partial file of an earlier run; what of a block came from which
+does not matter, since its digest decides. Where the filesystem can clone, the
+target begins as a clone of the old file.
+
+The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
+DATA, the digest of each :data:`~.limits.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here; a
+block that is in the target already was read when its digest was asked for, and is not read and hashed once more.
+
+The sender is not trusted: ranges are checked against the size that was announced, names by the place.
+If the connection breaks, what was received is kept as a partial file.
+"""
+
+import contextlib
+import os
+from itertools import islice
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+from ..content.compare import TruncatedError
+from ..files.extents import has_data, own_extents
+from ..files.syscalls import NoSpaceError, Target, read_full, write_all
+from ..wire import fields, protocol
+from ..wire.capabilities import NONE, Digest, decompress
+from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
+from ..wire.link import Link, peer_error, unexpected
+from ..wire.protocol import Frame, ProtocolError
+from .destination import Leave, Place, Placed, Result, Spec, reason
+from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
+
+_WANT_SIZE = 64 * 1024
+
+_KNOWN = 4096
+"""Digests that are remembered from the question to the answer: of twice as many blocks as a sender asks for ahead."""
+
+_TROUBLE = (OSError, ValueError, OverflowError, Leave)
+"""What may go wrong with one file, with the peer's numbers too."""
+
+Progress = Optional[Callable[[int], object]]
+
+
+class _Arriving:
+    """A file that is being received. ``held``: the bytes of the frame that announced it."""
+
+    def __init__(self, number: int, spec: Spec, digest: Digest, held: int) -> None:
+        self.number = number
+        self.spec = spec
+        self.held = held
+        self.basis = False
+        self.target: Optional[Placed] = None
+        self.old: Optional[int] = None
+        self.data = 0
+        self.sent = 0
+        self.guard = digest.new()
+
+    def open(self, place: Place) -> Placed:
+        target = self.target
+        if target is None:
+            target = self.target = place.target(self.spec)
+            target.open()
+            size = self.spec.size
+            if self.basis:
+                self.old = target.open_old()
+            elif target.inplace:
+                raise Leave("it was made meanwhile")
+            elif target.resumed:
+                # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
+                os.ftruncate(target.fd, 0)
+                target.resumed = False
+            if self.old is not None and not target.resumed:
+                target.clone(self.old)
+            if not target.overlay:
+                target.reserve(size, self.spec.data)
+            elif os.fstat(target.fd).st_size != size:
+                os.ftruncate(target.fd, size)
+        return target
+
+    def result(self) -> Result:
+        took = 0 if self.target is None else self.target.allocated
+        return Result(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
+
+    def close(self, keep: bool) -> None:
+        target, self.target = self.target, None
+        if self.old is not None:
+            os.close(self.old)
+            self.old = None
+        if target is not None:
+            target.keep = keep
+            with contextlib.suppress(OSError):  # somebody removed the partial file
+                target.close()
+
+
+class Receiver:
+    """Receives files into a place. ``on_result`` gets a :class:`Result` for each; ``progress`` bytes of data done."""
+
+    def __init__(
+        self,
+        link: Link,
+        digest: Digest,
+        place: Place,
+        on_result: Callable[[Result], None],
+        progress: Progress = None,
+    ) -> None:
+        self.link = link
+        self.digest = digest
+        self.place = place
+        self.on_result = on_result
+        self.progress = progress
+        self._files: Dict[int, _Arriving] = {}
+        self._announced = 0
+        self._held = 0
+        self._reasons = Reasons()
+        self._buffer = memoryview(bytearray(BLOCK))
+        self._known: Dict[Tuple[int, int, int], bytes] = {}
+        self._more = True
+        self._wanted: Dict[int, Tuple[str, int]] = {}
+        self._wanted_size = 0
+        self._handlers = {
+            protocol.FILE: self._file,
+            protocol.SKIP: self._skip,
+            protocol.ASK: self._ask,
+            protocol.DATA: self._data,
+            protocol.KEEP: self._keep,
+            protocol.HOLE: self._hole,
+            protocol.RESERVE: self._reserve,
+            protocol.FINISH: self._finish,
+            protocol.ABORT: self._abort,
+            protocol.END: self._end,
+        }  # type: Dict[int, Callable[[Frame], None]]
+
+    def run(self, wants: Optional[Iterator[Tuple[str, str]]] = None) -> None:
+        """Receive until the sender has no more.
+
+        ``wants``, for a pull, are (path at the sender, name here) of the files to ask for. Raises LinkError
+        and ProtocolError; then partial files have been kept. What goes wrong with one file is in its result.
+        """
+        self._pull = wants is not None
+        self._wants = wants
+        self._count = 0
+        try:
+            while True:
+                self._ask_for_more()
+                if not self._more:
+                    break
+                frame = self.link.read()
+                handler = self._handlers.get(frame.kind)
+                if handler is None:
+                    if frame.kind == protocol.FAIL:
+                        raise peer_error(frame.json())
+                    raise unexpected(frame)
+                handler(frame)
+            self.place.settle()
+            self.link.send_json(protocol.DONE)
+        finally:
+            for arriving in self._files.values():
+                arriving.close(keep=True)
+
+    def _ask_for_more(self) -> None:
+        while self._wants is not None and len(self._wanted) < WANTS_AHEAD and self._wanted_size < WANTED:
+            batch: List[Tuple[int, str, str]] = []
+            size = 0
+            for path, name in self._wants:
+                self._count += 1
+                length = len(path) + len(name)
+                self._wanted[self._count] = name, length
+                self._wanted_size += length
+                batch.append((self._count, path, name))
+                size += length
+                if len(batch) == WANTS or size > _WANT_SIZE:
+                    break
+            self.link.send_json(protocol.WANT, files=batch)
+            if not batch:
+                self._wants = None
+
+    def _file(self, frame: Frame) -> None:
+        value = frame.json()
+        number = get(value, "id", NUMBER)
+        name = get(value, "name", NAME)
+        held = len(frame.payload)
+        if self._pull:
+            # The names are ours: what the peer calls the file is not looked at.
+            name = self._take_wanted(number)
+        spec = Spec(
+            name,
+            get(value, "size", SIZE),
+            get(value, "data", SIZE),
+            get(value, "mode", PERMISSIONS),
+            get(value, "mtime_ns", TIME),
+            get(value, "parents", listed(PERMISSIONS))[: name.count("/")],
+            get(value, "attributes", maybe(fields.attributes)),
+        )
+        if spec.attributes is not None and not self.place.carries:
+            raise ProtocolError("a file has attributes that nobody asked for")
+        if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED:
+            raise ProtocolError("a file is announced that cannot be")
+        self._announced = number
+        arriving = _Arriving(number, spec, self.digest, held)
+        self._files[number] = arriving
+        self._held += held
+        try:
+            basis = arriving.basis = self.place.has_basis(spec)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+        else:
+            self.link.send_json(protocol.STATE, id=number, basis=basis)
+
+    def _skip(self, frame: Frame) -> None:
+        value = frame.json()
+        name = self._take_wanted(get(value, "id", NUMBER))
+        why = self._reasons.keep(get(value, "reason", TEXT))
+        self.on_result(Result(name, 0, 0, 0, why, at_source=True))
+
+    def _take_wanted(self, number: int) -> str:
+        if number not in self._wanted:
+            raise ProtocolError("a file that nobody asked for")
+        name, length = self._wanted.pop(number)
+        self._wanted_size -= length
+        return name
+
+    def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
+        """The frame's content and its file; None if that has been left and the sender does not know yet."""
+        ranged = protocol.read_ranged(frame.payload)
+        arriving = self._find(ranged.file)
+        if arriving is not None:
+            offset, length = ranged.ranges[-1]
+            if offset + length > arriving.spec.size:
+                raise ProtocolError("a range beyond the end of its file")
+        return ranged, arriving
+
+    def _find(self, number: int) -> Optional[_Arriving]:
+        arriving = self._files.get(number)
+        if arriving is None and number > self._announced:
+            raise ProtocolError("a frame for a file that was not announced")
+        return arriving
+
+    def _ask(self, frame: Frame) -> None:
+        asked, arriving = self._ranged(frame)
+        size = digest_size(asked.code)
+        most = protocol.DIGEST_BYTES // size
+        wanted = list(islice(blocks(asked.ranges, asked.code), most + 1))
+        if len(wanted) > most:
+            raise ProtocolError("too many digests are asked for")
+        answer = bytes(len(wanted) * size)
+        if arriving is not None:
+            try:
+                target = arriving.open(self.place)
+                digests = [self._digest(arriving, target, offset, n, asked.code) for offset, n in wanted]
+                answer = b"".join([digest[:size] for digest in digests])
+            except _TROUBLE as error:
+                self._leave(arriving, error)
+        self.link.write(protocol.encode_digests(asked.file, answer))
+
+    def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int, block: int) -> bytes:
+        view, there = self._basis(arriving, target, offset, length)
+        if view is None:
+            return bytes(32)
+        digest = self.digest.of(view)
+        if there and block == BLOCK:
+            self._known[arriving.number, offset, length] = digest
+            if len(self._known) > _KNOWN:  # of blocks that were not kept
+                del self._known[next(iter(self._known))]
+        return digest
+
+    def _basis(
+        self, arriving: _Arriving, target: Target, offset: int, length: int
+    ) -> Tuple[Optional[memoryview], bool]:
+        """(the basis' content of a block, whether the target has it already); None if there is no data.
+
+        It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
+        The content is good until the next call.
+        """
+        own = list(own_extents(target.fd, offset, offset + length)) if target.overlay else []
+        old = arriving.old
+        if old is None or own == [(offset, length)] or not has_data(old, offset, length):
+            return (self._read(target.fd, 0, offset, length) if own else None), True
+        view = self._read(old, 0, offset, length)
+        for start, count in own:
+            self._read(target.fd, start - offset, start, count)
+        return view, False
+
+    def _read(self, fd: int, at: int, offset: int, length: int) -> memoryview:
+        """Fill the buffer from ``at`` on with a part of a file, zeros beyond its end; that part of the buffer."""
+        view = self._buffer[at : at + length]
+        done = read_full(fd, view, offset)
+        view[done:] = bytes(length - done)
+        return view
+
+    def _data(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        size = sum(length for _, length in ranged.ranges)
+        content = ranged.content
+        if ranged.code != NONE:
+            content = memoryview(decompress(ranged.code, content, size))
+        if len(content) != size:
+            raise ProtocolError("a frame does not hold what its ranges say")
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            arriving.guard.update(ranged.packed)
+            arriving.guard.update(content)
+            for offset, length in ranged.ranges:
+                write_all(target.fd, content[:length], offset)
+                content = content[length:]
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+            return
+        arriving.sent += size
+        self._tell(arriving, size)
+
+    def _keep(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            for offset, length in blocks(ranged.ranges, BLOCK):
+                digest = self._known.pop((arriving.number, offset, length), None)
+                if digest is None:
+                    view, there = self._basis(arriving, target, offset, length)
+                    if view is None:
+                        raise TruncatedError(arriving.spec.name)
+                    if not there:
+                        write_all(target.fd, view, offset)
+                    digest = self.digest.of(view)
+                arriving.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
+                self._tell(arriving, length)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+
+    def _hole(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            arriving.guard.update(ranged.packed)
+            for offset, length in ranged.ranges:
+                if offset + length == arriving.spec.size and target.overlay:
+                    target.cut(offset, arriving.spec.size)
+                else:
+                    target.punch(offset, length)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+
+    def _reserve(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if not self.place.preallocate:
+            raise ProtocolError("a reservation that nobody asked for")
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            for offset, length in ranged.ranges:
+                target.preallocate(offset, length)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+
+    def _finish(self, frame: Frame) -> None:
+        number, digest = protocol.read_tail(frame.payload)
+        arriving = self._find(number)
+        if arriving is None:
+            return
+        try:
+            target = arriving.open(self.place)
+            if arriving.guard.digest() != digest:
+                raise Leave("what arrived is not what was sent: their digests differ")
+            target.trim(max(arriving.spec.data, arriving.data))
+            self.place.finish(target, arriving.spec)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+        else:
+            self._close(arriving.result(), arriving)
+
+    def _abort(self, frame: Frame) -> None:
+        value = frame.json()
+        arriving = self._find(get(value, "id", NUMBER))
+        why = get(value, "reason", TEXT)
+        if arriving is not None:
+            self._leave(arriving, Leave(self._reasons.keep(why)), at_source=True)
+
+    def _end(self, frame: Frame) -> None:
+        if self._wanted or self._wants is not None or self._files:
+            raise ProtocolError("the sender ends before it has sent what it should")
+        self._more = False
+
+    def _tell(self, arriving: _Arriving, count: int) -> None:
+        arriving.data += count
+        if arriving.data > arriving.spec.size:
+            raise ProtocolError("more data than the file has room for")
+        if self.progress is not None:
+            self.progress(count)
+
+    def _leave(self, arriving: _Arriving, error: Exception, at_source: bool = False) -> None:
+        space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
+        left = reason(error, arriving.spec.name)[:LONGEST_TEXT]
+        self._close(
+            arriving.result()._replace(
+                left=left, no_space=space, errno=getattr(error, "errno", None), at_source=at_source
+            ),
+            arriving,
+        )
+
+    def _close(self, result: Result, arriving: _Arriving) -> None:
+        del self._files[arriving.number]
+        self._held -= arriving.held
+        arriving.close(keep=False)
+        told = result._asdict()
+        del told["name"], told["size"]  # the sender knows
+        self.link.send_json(protocol.CLOSED, id=arriving.number, **told)
+        self.on_result(result)

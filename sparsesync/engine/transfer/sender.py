@@ -1,0 +1,485 @@
+"""The sending end of a transfer: which blocks differ, and nothing else goes over the wire.
+
+The sender decides everything; the receiver answers questions (:mod:`receiver`). For each file::
+
+    announce it                                        FILE   -> STATE: is there a basis?
+    no basis:  send every extent
+    a basis:   for each job, that is up to 1 MiB of extents:
+                   ask for digests of its blocks       ASK    -> DIGESTS
+                   hash the same blocks here
+                   equal                               KEEP
+                   different: ask again, finer         ASK    -> DIGESTS
+                   what still differs                  DATA
+                   what lies between extents           HOLE
+    what is reserved, if that is wanted                RESERVE
+    the guard over it all                              FINISH -> CLOSED
+
+Nothing waits for an answer that could do something else meanwhile: many files are announced ahead, questions for many
+jobs are under way, and both ends hash at the same time. The jobs are done in order, so that the guard
+is the same at both ends. What is held is a window of jobs, not the file.
+
+The receiver's frames are read by a thread of their own. So the receiver can always write, and two ends
+that both write never wait for each other.
+"""
+
+import os
+import queue
+import threading
+from collections import deque
+from itertools import islice
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
+
+from ..content.compare import TruncatedError
+from ..content.copy import data_ranges, reserved_ranges
+from ..files.extents import Extent
+from ..files.syscalls import read_full
+from ..wire import protocol
+from ..wire.capabilities import NONE, Compressor, Digest
+from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
+from ..wire.link import Link, peer_error
+from ..wire.protocol import CONTROL, PAYLOAD, ProtocolError
+from .destination import Leave, Result, reason
+from .limits import (
+    ANNOUNCED,
+    BLOCK,
+    FILES_AHEAD,
+    FINE,
+    MOST_WANTED,
+    WANTS,
+    WANTS_AHEAD,
+    Reasons,
+    blocks,
+    digest_size,
+    merged,
+    read_result,
+    without,
+)
+from .outgoing import Outgoing
+
+JOB = 1 << 20
+"""The most bytes of extents in one job."""
+
+_JOB_RANGES = 256
+_JOBS_AHEAD = 128
+"""More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them.
+
+Where even so many are not to be had, fewer files are under way: :func:`wire.capabilities.choose_files`.
+"""
+
+_MOST_QUEUED = 32 << 20
+_QUEUED = 400
+"""Bytes that a frame takes in the queue besides its payload."""
+
+OnResult = Callable[[Result], None]
+
+
+class _Job:
+    """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
+
+    def __init__(self, file: Outgoing) -> None:
+        self.file = file
+        self.last = False
+        self.ranges: List[Extent] = []
+        self.gaps: List[Extent] = []
+        self.size = 0
+        self.waits = 0
+        self.same: List[Extent] = []
+        self.digests: Dict[Extent, bytes] = {}
+
+
+class Sender:
+    """Sends files. ``sparse``: as for copy; ``on_result`` gets a Result for each; ``progress`` bytes of data done.
+
+    ``reserve``: what is reserved in them is to be reserved at the receiver too.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        digest: Digest,
+        on_result: Optional[OnResult] = None,
+        *,
+        compressor: Optional[Compressor] = None,
+        sparse: str = "auto",
+        reserve: bool = False,
+        progress: Optional[Callable[[int], object]] = None
+    ) -> None:
+        self.link = link
+        self.digest = digest
+        self.on_result = on_result
+        self.compressor = compressor
+        self.sparse = sparse
+        self.reserve = reserve
+        self.progress = progress
+        self._files: Dict[int, Outgoing] = {}
+        self._open: Set[int] = set()
+        self._held: Dict[int, int] = {}
+        self._held_in_all = 0
+        self._reasons = Reasons()
+        self._announced: Deque[Outgoing] = deque()
+        self._current: Optional[Tuple[Outgoing, Iterator[_Job]]] = None
+        self._jobs: Deque[_Job] = deque()
+        self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
+        self._wanted: Deque[Tuple[int, str, str]] = deque()
+        self._wanted_size = 0
+        self._wants = 0
+        self._wants_over = False
+        self._events: "queue.Queue[Any]" = queue.Queue()
+        self._put = self._got = 0
+        self._buffer = memoryview(bytearray(BLOCK))
+        self._content = memoryview(bytearray(PAYLOAD))
+        self._filled = 0
+        self._runs: List[Extent] = []
+        self._runs_of: Optional[Outgoing] = None
+
+    def send(self, files: Iterator[Outgoing]) -> None:
+        """Send the files, in order. Raises LinkError and ProtocolError; what goes wrong with a file is its result."""
+        self._source = self._numbered(files)
+        self._run()
+
+    def send_wanted(self, make: Callable[[str, str], Outgoing]) -> None:
+        """Send what the receiver asks for. ``make`` gives the file for a path and a name; Leave or OSError: no."""
+        self._source = self._made(make)
+        self._run()
+
+    def _numbered(self, files: Iterator[Outgoing]) -> Iterator[Optional[Outgoing]]:
+        for number, file in enumerate(files, 1):
+            file.number = number
+            yield file
+
+    def _made(self, make: Callable[[str, str], Outgoing]) -> Iterator[Optional[Outgoing]]:
+        """The wanted files; None where the next is not known yet."""
+        while self._wanted or not self._wants_over:
+            if not self._wanted:
+                yield None
+                continue
+            number, path, name = self._wanted.popleft()
+            self._wanted_size -= len(path) + len(name)
+            try:
+                file = make(path, name)
+            except (OSError, ValueError, Leave) as error:
+                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:LONGEST_TEXT])
+                continue
+            file.number = number
+            yield file
+
+    def _run(self) -> None:
+        listener = threading.Thread(target=self._listen, daemon=True)
+        listener.start()
+        self._exhausted = self._ended = False
+        try:
+            while True:
+                self._announce()
+                self._plan()
+                if self._jobs and not self._jobs[0].waits:
+                    self._do(self._jobs.popleft())
+                    while not self._events.empty():
+                        self._next_event()
+                elif self._exhausted and not (self._jobs or self._current or self._announced):
+                    break
+                else:
+                    self._flush()
+                    self._next_event()
+            self._ended = True
+            self.link.write(protocol.encode(protocol.END))
+            while self._next_event():
+                pass
+            listener.join()
+        finally:
+            for file in self._files.values():
+                file.close()
+
+    # What comes from the receiver
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                frame = self.link.read()
+                if frame.kind == protocol.FAIL:
+                    raise peer_error(frame.json())
+                self._put += len(frame.payload) + _QUEUED
+                if self._put - self._got > _MOST_QUEUED:
+                    raise ProtocolError("the receiver says more than it was asked")
+                self._events.put(protocol.Frame(frame.kind, memoryview(bytes(frame.payload))))
+                if frame.kind == protocol.DONE:
+                    return
+        except BaseException as error:  # whatever it is, the thread that sends has to know
+            self.link.broken = error
+            self._events.put(error)
+
+    def _next_event(self) -> bool:
+        """Take one event, waiting for it; False if it was the last."""
+        with self.link.waiting():
+            event = self._events.get()
+        if isinstance(event, BaseException):
+            raise event
+        self._got += len(event.payload) + _QUEUED
+        if event.kind == protocol.DIGESTS:
+            self._answered(event)
+        elif event.kind == protocol.STATE:
+            value = event.json()
+            file = self._files.get(get(value, "id", NUMBER))
+            if file is None or file.basis is not None:
+                raise ProtocolError("the state of a file that was not announced")
+            file.basis = get(value, "basis", flag)
+        elif event.kind == protocol.CLOSED:
+            self._closed(event.json())
+        elif event.kind == protocol.WANT:
+            self._want(event.json())
+        elif event.kind == protocol.DONE:
+            if self._files or not self._ended:
+                raise ProtocolError("the receiver ends before the sender")
+            return False
+        else:
+            raise ProtocolError("a frame of kind {} came out of turn".format(event.kind))
+        return True
+
+    def _closed(self, value: Dict[str, Any]) -> None:
+        file = self._files.pop(get(value, "id", NUMBER), None)
+        if file is None:
+            raise ProtocolError("a file is closed that was not announced")
+        self._held_in_all -= self._held.pop(file.number)
+        result = read_result(value, file.spec.name, file.spec.size, self._reasons)
+        if not file.over and result.left is None:
+            raise ProtocolError("a file is closed that was not sent")
+        if self._runs_of is file:
+            self._drop()
+        self._done_with(file)
+        if self.on_result is not None:
+            self.on_result(result)
+
+    def _want(self, value: Dict[str, Any]) -> None:
+        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME), WANTS))
+        if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
+            raise ProtocolError("more files are wanted than may be")
+        self._wants_over = not wanted
+        for number, path, name in wanted:
+            self._wants += 1
+            self._wanted_size += len(path) + len(name)
+            if number != self._wants or self._wanted_size > MOST_WANTED:
+                raise ProtocolError("a file is wanted that cannot be")
+            self._wanted.append((number, path, name))
+
+    # What is to be done
+
+    def _announce(self) -> None:
+        # The next frame may be as long as any.
+        while not self._exhausted and len(self._files) < FILES_AHEAD and self._held_in_all + CONTROL <= ANNOUNCED:
+            try:
+                file = next(self._source)
+            except StopIteration:
+                self._exhausted = True
+                return
+            if file is None:
+                return
+            self._files[file.number] = file
+            self._announced.append(file)
+            # How much is left without the zeros is known only once all is read.
+            spec = file.spec if self.sparse == "auto" else file.spec._replace(data=0)
+            frame = protocol.encode_json(protocol.FILE, id=file.number, **spec._asdict())
+            self._held[file.number] = len(frame)
+            self._held_in_all += len(frame)
+            self.link.write(frame)
+
+    def _plan(self) -> None:
+        while len(self._jobs) < _JOBS_AHEAD:
+            if self._current is None:
+                if self.link.files is not None and len(self._open) >= self.link.files:
+                    return
+                if not self._announced or (self._announced[0].basis is None and not self._announced[0].over):
+                    return
+                file = self._announced.popleft()
+                if file.over:
+                    continue
+                try:
+                    file.open()
+                except (OSError, Leave) as error:
+                    self._give_up(file, error)
+                    continue
+                self._open.add(file.number)
+                file.guard = self.digest.new()
+                self._current = file, self._cut(file)
+            file, jobs = self._current
+            try:
+                job = None if file.over else next(jobs, None)
+            except (OSError, Leave) as error:
+                self._give_up(file, error)
+                job = None
+            if job is None:
+                self._current = None
+                continue
+            self._jobs.append(job)
+            if file.basis and job.ranges:
+                self._ask(job, BLOCK, job.ranges)
+
+    def _cut(self, file: Outgoing) -> Iterator[_Job]:
+        """The jobs of a file: its extents by the megabyte, and the end."""
+        assert file.fd is not None
+        size = file.spec.size
+        job = _Job(file)
+        end = 0
+        for offset, length in data_ranges(file.fd, size, FINE if self.sparse == "always" else 0, file.believed):
+            for start, count in blocks([(offset, length)], JOB):
+                if job.size + count > JOB or len(job.ranges) == _JOB_RANGES:
+                    yield job
+                    job = _Job(file)
+                if start > end:
+                    job.gaps.append((end, start - end))
+                job.ranges.append((start, count))
+                job.size += count
+                end = start + count
+        if end < size:
+            job.gaps.append((end, size - end))
+        job.last = True
+        yield job
+
+    def _ask(self, job: _Job, block: int, ranges: List[Extent]) -> None:
+        job.waits += 1
+        self._questions.append((job, block, list(blocks(ranges, block))))
+        self.link.write(protocol.encode_ranges(protocol.ASK, job.file.number, ranges, block))
+
+    def _answered(self, event: protocol.Frame) -> None:
+        number, answer = protocol.read_tail(event.payload)
+        if not self._questions or self._questions[0][0].file.number != number:
+            raise ProtocolError("digests that nobody asked for")
+        job, block, asked = self._questions.popleft()
+        size = digest_size(block)
+        if len(answer) != size * len(asked):
+            raise ProtocolError("more or fewer digests than were asked for")
+        job.waits -= 1
+        if job.file.over:
+            return
+        try:
+            different = self._compare(job, asked, answer, size)
+        except (OSError, Leave) as error:
+            self._give_up(job.file, error)
+            return
+        # Where every block is another one the file was made anew, and to look closer would find nothing.
+        if block == BLOCK and different and len(different) < max(len(asked), 2):
+            self._ask(job, FINE, different)
+
+    def _compare(self, job: _Job, asked: List[Extent], answer: bytes, size: int) -> List[Extent]:
+        """Note which blocks are the same; the others that the basis has at all."""
+        absent = bytes(size)
+        different = []
+        for index, (offset, length) in enumerate(asked):
+            theirs = answer[index * size : (index + 1) * size]
+            if theirs == absent:
+                continue
+            ours = self.digest.of(self._read(job.file, self._buffer, offset, length))
+            if ours[:size] == theirs:
+                job.same.append((offset, length))
+                job.digests[offset, length] = ours
+            else:
+                different.append((offset, length))
+        return different
+
+    def _read(self, file: Outgoing, view: memoryview, offset: int, length: int) -> memoryview:
+        assert file.fd is not None
+        view = view[:length]
+        if read_full(file.fd, view, offset) < length:
+            raise TruncatedError(file.path)
+        return view
+
+    # What goes to the receiver
+
+    def _do(self, job: _Job) -> None:
+        file = job.file
+        if file.over:
+            return
+        try:
+            if file.basis:
+                self._update(job)
+            else:
+                for offset, length in job.ranges:
+                    self._add(file, offset, length)
+            if job.last:
+                self._finish(file)
+        except (OSError, Leave) as error:
+            self._give_up(file, error)
+
+    def _update(self, job: _Job) -> None:
+        file = job.file
+        if job.gaps:
+            self._write_ranges(protocol.HOLE, file, job.gaps)
+        same = merged(sorted(job.same))
+        if same:
+            for offset, length in blocks(same, BLOCK):
+                digest = job.digests.get((offset, length))
+                if digest is None:
+                    digest = self.digest.of(self._read(file, self._buffer, offset, length))
+                file.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
+                self._tell(length)
+            self._write_ranges(protocol.KEEP, file, same)
+        for offset, length in without(merged(job.ranges), same):
+            self._add(file, offset, length)
+        self._flush()  # the guard takes what is sent in the order of jobs
+
+    def _write_ranges(self, kind: int, file: Outgoing, ranges: List[Extent]) -> None:
+        for start in range(0, len(ranges), protocol.RANGES):
+            part = ranges[start : start + protocol.RANGES]
+            if kind == protocol.HOLE:
+                file.guard.update(protocol.pack_ranges(part))
+            self.link.write(protocol.encode_ranges(kind, file.number, part))
+
+    def _add(self, file: Outgoing, offset: int, length: int) -> None:
+        """Put a range into the DATA frame that is being filled."""
+        while length:
+            self._runs_of = file
+            count = min(length, PAYLOAD - self._filled)
+            self._read(file, self._content[self._filled : self._filled + count], offset, count)
+            self._runs.append((offset, count))
+            self._filled += count
+            offset += count
+            length -= count
+            if self._filled == PAYLOAD or len(self._runs) == protocol.RANGES:
+                self._flush()
+
+    def _flush(self) -> None:
+        file = self._runs_of
+        if file is None or not self._runs:
+            return
+        content = self._content[: self._filled]
+        packed = protocol.pack_ranges(self._runs)
+        file.guard.update(packed)
+        file.guard.update(content)
+        code = NONE
+        body: Union[memoryview, bytes] = content
+        if self.compressor is not None:
+            smaller = self.compressor.compress(content)
+            if smaller is not None:
+                code, body = self.compressor.code, smaller
+        self.link.write(protocol.data_head(file.number, code, packed, len(body)), body)
+        self._tell(self._filled)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._runs, self._runs_of, self._filled = [], None, 0
+
+    def _finish(self, file: Outgoing) -> None:
+        self._flush()
+        assert file.fd is not None
+        if self.reserve and file.believed:
+            ranges = reserved_ranges(file.fd, file.spec.size)
+            batch = list(islice(ranges, protocol.RANGES))
+            while batch:
+                self._write_ranges(protocol.RESERVE, file, batch)
+                batch = list(islice(ranges, protocol.RANGES))
+        file.check(os.fstat(file.fd))
+        self._done_with(file)
+        self.link.write(protocol.encode_finish(file.number, file.guard.digest()))
+
+    def _give_up(self, file: Outgoing, error: Exception) -> None:
+        if self._runs_of is file:
+            self._drop()
+        self._done_with(file)
+        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:LONGEST_TEXT])
+
+    def _done_with(self, file: Outgoing) -> None:
+        self._open.discard(file.number)
+        file.close()
+        file.over = True
+
+    def _tell(self, count: int) -> None:
+        if self.progress is not None:
+            self.progress(count)

@@ -1,0 +1,425 @@
+"""What is in a tree, as a stream: the half of a comparison that one end does alone.
+
+Two ends that compare a tree do not ask each other about each file. Each walks its own and tells what it
+finds in one fixed order, and whoever reads both streams merges them (``sparsesync.comparison.digests``)::
+
+    Entry           the root
+    Directory ""                   each directory before those below it, siblings in order
+        Entry a                    its entries, by name
+        Entry b, a file            with content:
+            Blocks                     digests of those blocks that hold anything but zeros
+            Blocks
+        Entry c, a directory       what is in it comes later
+    Directory c
+        Trouble                    it cannot be read: nothing is known of what is below
+
+In order means by the bytes of the names, component by component (:func:`key`). A Trouble belongs to what comes
+before it, the file or the directory that could not be looked at; the walk goes on behind it. What is held is
+the names of one directory, and the directories still to enter beside the way down to it.
+
+A block is :data:`~.transfer.limits.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
+zeros is left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros.
+Digests are salted (:class:`wire.capabilities.Digest`) and cut to :data:`DIGEST` bytes. Where a block differs,
+:func:`digests` looks closer.
+
+On the wire an event is a list (:func:`pack`), a batch of them an ITEM frame (:func:`batches`). What comes in
+is taken apart by :class:`Reader`, which believes nothing: neither types nor order nor names.
+"""
+
+import binascii
+import errno
+import os
+import stat
+import struct
+import time
+from base64 import b64decode, b64encode
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from ..content.compare import Tally, TruncatedError
+from ..files.beneath import open_beneath
+from ..files.claims import believes, file_size, is_view
+from ..files.extents import extents
+from ..files.syscalls import blame, read_full
+from ..transfer.limits import BLOCK
+from ..wire.capabilities import Digest
+from ..wire.fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
+from ..wire.protocol import CONTROL, LARGEST, ProtocolError
+from .node import Node, has_content
+
+DIGEST = 16
+"""How many bytes of a digest are told."""
+
+UNKNOWN = "?"
+"""The kind of an entry that could not be examined."""
+
+_PACKED = struct.Struct(">Q{}s".format(DIGEST))
+_BLOCKS = 128
+_BATCH = 128 * 1024
+_LATEST = 0.05
+
+
+class Entry(NamedTuple):
+    """A name in a directory. ``kind`` is the letter ls(1) has for its type, or UNKNOWN; ``size`` bytes of content;
+    ``target`` where a symlink leads; ``device`` the number of a device."""
+
+    name: str
+    kind: str
+    size: int = 0
+    target: str = ""
+    device: int = 0
+
+
+class Directory(NamedTuple):
+    """The entries of this directory follow. ``path`` is relative to the root, and empty for the root."""
+
+    path: str
+
+
+class Blocks(NamedTuple):
+    """(offset, digest) of blocks of the last entry, ascending; ``packed`` as they travel."""
+
+    packed: bytes
+
+    def pairs(self) -> Iterator[Tuple[int, bytes]]:
+        return _PACKED.iter_unpack(self.packed)
+
+
+class Trouble(NamedTuple):
+    """The last entry or directory could not be read."""
+
+    error: OSError
+
+
+Event = Union[Entry, Directory, Blocks, Trouble]
+
+_NOTHING = Blocks(b"")
+
+_KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
+"""The letters of stat.filemode()."""
+
+_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(LONGEST_NAME), UNSIGNED)
+_DIRECTORY = row(one_of("d"), text(CONTROL))
+_DIGESTS = row(one_of("b"), text(CONTROL))
+
+
+def key(path: str) -> List[bytes]:
+    """What directories are ordered by: the bytes of each component."""
+    return os.fsencode(path).split(b"/") if path else []
+
+
+class Reading(NamedTuple):
+    """How content is read: ``full``: the holes too; else ``holes``: whether maps are believed (claims.believes)."""
+
+    digest: Digest
+    full: bool
+    holes: str
+    tally: Tally
+
+
+def manifest(
+    root: str, digest: Digest, full: bool = False, holes: str = "auto", tally: Optional[Tally] = None
+) -> Iterator[Event]:
+    """The events of what is at ``root``, a file or a directory. Raises OSError if that cannot be examined.
+
+    ``full``: the holes are read too; else ``holes``: whether maps are believed (:func:`files.claims.believes`). What
+    was read, and what was not, is added to ``tally``.
+    """
+    reading = Reading(digest, full, holes, tally or Tally())
+    top = Node(None, root, root)
+    st = top.stat()
+    if stat.S_ISDIR(st.st_mode):
+        yield Entry("", "d")
+        walk = _tree(root, reading)
+    else:
+        walk = _entry(top, "", st, reading, has_content(st))
+    for event in walk:
+        yield event
+
+
+def _tree(root: str, reading: Reading) -> Iterator[Event]:
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
+        here = os.path.join(root, path) if path else root
+        yield Directory(path)
+        try:
+            with blame(here, instead=True):
+                fd = _open_directory(root, path)
+        except OSError as error:
+            yield Trouble(error)
+            continue
+        below = []  # type: List[str]
+        try:
+            for event in _listed(fd, path, here, below, reading):
+                yield event
+        finally:
+            os.close(fd)
+        waiting += reversed(below)
+
+
+def _open_directory(root: str, path: str) -> int:
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(top, path)
+    finally:
+        os.close(top)
+
+
+def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -> Iterator[Event]:
+    """The entries of an open directory; those that are directories go to ``below``."""
+    try:
+        with blame(here, instead=True):
+            names = sorted(os.listdir(fd), key=os.fsencode)
+    except OSError as error:
+        yield Trouble(error)
+        return
+    for name in names:
+        node = Node(fd, name, os.path.join(here, name))
+        try:
+            st = node.stat()
+        except OSError as error:
+            yield Entry(name, UNKNOWN)
+            yield Trouble(error)
+            continue
+        if stat.S_ISDIR(st.st_mode):
+            below.append(os.path.join(path, name))
+            yield Entry(name, "d")
+            continue
+        for event in _entry(node, name, st, reading, stat.S_ISREG(st.st_mode)):
+            yield event
+
+
+def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content: bool) -> Iterator[Event]:
+    kind = stat.filemode(st.st_mode)[0]
+    fd = None
+    target, size = "", st.st_size
+    try:
+        try:
+            if content:
+                fd = node.open(st)
+                with blame(node.path, instead=True):
+                    before, size = os.fstat(fd), file_size(fd)
+                    if is_view(fd):
+                        raise OSError(errno.EINVAL, "its size is not known before it is read: compare it on one host")
+            elif kind == "l":
+                target = node.target()
+        except OSError as error:
+            yield Entry(name, kind, size)
+            yield Trouble(error)
+            return
+        yield Entry(name, kind, size, target, st.st_rdev)
+        if fd is None:
+            return
+        try:
+            with blame(node.path, instead=True):
+                for packed in _digested(fd, 0, size, size, reading):
+                    yield Blocks(packed)
+                if _version(os.fstat(fd)) != _version(before):
+                    raise OSError(errno.ESTALE, "the file changed while it was read")
+        except OSError as error:
+            yield Trouble(error)
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _version(st: os.stat_result) -> Tuple[int, int]:
+    return st.st_size, st.st_mtime_ns
+
+
+def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Iterator[bytes]:
+    """Packed (offset, digest) of the blocks of an open file that are not zeros, some at a time or none.
+
+    Those between two offsets, of which ``first`` begins a block.
+    """
+    buffer = bytearray(min(BLOCK, size))
+    view, zeros = memoryview(buffer), memoryview(bytes(len(buffer)))
+    packed = []  # type: List[bytes]
+    offset, read = first, 0
+    digest, tally = reading.digest, reading.tally
+    tally.believed += end - first
+    believed = not reading.full and believes(fd, reading.holes)
+    for start, length in extents(fd, first, end, "trust") if believed else iter([(first, end - first)]):
+        # Extents need not begin or end with a block, so two may share one.
+        offset = max(offset, start - start % BLOCK)
+        while offset < start + length:
+            count = min(BLOCK, size - offset)
+            _read(fd, view[:count], offset)
+            if not buffer.startswith(zeros[:count]):
+                packed.append(_PACKED.pack(offset, digest.of(view[:count])[:DIGEST]))
+            offset += count
+            read += 1
+            tally.read += count
+            tally.believed -= count
+            if read % _BLOCKS == 0:  # of zeros too, so that nobody waits for long to hear anything
+                yield b"".join(packed)
+                packed = []
+    if packed:
+        yield b"".join(packed)
+
+
+def _read(fd: int, view: memoryview, offset: int) -> None:
+    if read_full(fd, view, offset) < len(view):
+        raise TruncatedError
+
+
+def contents(path: str, offset: int, length: int, digest: Digest, full: bool = False) -> List[Any]:
+    """(apparent size, bytes of data, digest in hex) of a part of a file, wherever its holes are; and the bytes read.
+
+    ``full``: the holes are read too. ``offset`` begins a block. What lies behind the file's end has the digest of
+    nothing. Raises OSError, ValueError, TruncatedError if the file becomes shorter.
+    """
+    if offset % BLOCK or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
+        raise ValueError("contents of {} bytes at {}".format(length, offset))
+    node = Node(None, path, path)
+    fd = node.open(node.stat())
+    try:
+        with blame(path, instead=True):
+            size = file_size(fd)
+            whole = digest.new()
+            blocks = 0
+            reading = Reading(digest, full, "auto", Tally())
+            for packed in _digested(fd, offset, max(offset, min(size, offset + length)), size, reading):
+                whole.update(packed)
+                blocks += len(packed) // _PACKED.size
+            data = max(0, min(blocks * BLOCK, length, size - offset))
+            return [size, data, whole.digest().hex()[: 2 * DIGEST], reading.tally.read]
+    finally:
+        os.close(fd)
+
+
+def digests(root: str, path: str, offset: int, length: int, block: int, digest: Digest) -> bytes:
+    """The digests, DIGEST bytes each, of a range of a file below ``root``, cut into blocks from its start on.
+
+    Raises ValueError for a range that is longer than BLOCK, OSError, TruncatedError if the file is shorter.
+    """
+    if not (0 < length <= BLOCK and 0 < block and 0 <= offset <= LARGEST):
+        raise ValueError("digests of {} bytes at {} by {}".format(length, offset, block))
+    full_path = os.path.join(root, path) if path else root
+    content = memoryview(bytearray(length))
+    with blame(full_path, instead=True):
+        directory = _open_directory(root, os.path.dirname(path)) if path else None
+        try:
+            node = Node(directory, os.path.basename(path) if path else root, full_path)
+            fd = node.open(node.stat())
+            try:
+                _read(fd, content, offset)
+            finally:
+                os.close(fd)
+        finally:
+            if directory is not None:
+                os.close(directory)
+    return b"".join([digest.of(content[at : at + block])[:DIGEST] for at in range(0, length, block)])
+
+
+def pack(event: Event) -> List[Any]:
+    """An event as it travels. A Trouble has a frame of its own."""
+    if isinstance(event, Entry):
+        return ["e", event.name, event.kind, event.size, event.target, event.device]
+    if isinstance(event, Directory):
+        return ["d", event.path]
+    assert isinstance(event, Blocks)
+    return ["b", b64encode(event.packed).decode("ascii")]
+
+
+def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
+    """Packed events by the frame, and the errors of Troubles between them.
+
+    A batch does not wait for long, even if it is empty: the other end compares what it has while this one
+    reads on, and this one learns it if the other has gone.
+    """
+    batch = []  # type: List[Any]
+    size = 0
+    since = time.monotonic()
+    for event in events:
+        if isinstance(event, Trouble):
+            if batch:
+                yield batch
+            yield event.error
+            batch, size, since = [], 0, time.monotonic()
+            continue
+        if event != _NOTHING:
+            batch.append(pack(event))
+        size += 50 + sum([len(part) for part in event if isinstance(part, (str, bytes))])
+        if size >= _BATCH or time.monotonic() - since > _LATEST:
+            yield batch
+            batch, size, since = [], 0, time.monotonic()
+    yield batch
+
+
+class Reader:
+    """Takes a peer's events apart. Raises ProtocolError for what no manifest holds."""
+
+    def __init__(self) -> None:
+        self._last: Optional[Event] = None
+        self._tree = False
+        self._directory: Optional[List[bytes]] = None
+        self._name = b""
+        self._size = -1
+        self._end = 0
+
+    def item(self, value: Dict[str, Any]) -> Iterator[Event]:
+        """The events of an ITEM frame."""
+        for packed in get(value, "events", listed(lambda packed: type(packed) is list)):
+            event = self._event(packed)
+            self._last = event
+            yield event
+
+    def trouble(self, error: OSError) -> Trouble:
+        """The event of a TROUBLE frame."""
+        if self._last is None or isinstance(self._last, Trouble):
+            raise ProtocolError("a trouble that belongs to nothing")
+        self._last = Trouble(error)
+        return self._last
+
+    def ended(self) -> None:
+        """There is no more. Raises ProtocolError if that is too soon."""
+        if self._last is None or (self._tree and self._directory is None):
+            raise ProtocolError("a tree that is not told to its end")
+
+    def _event(self, packed: Any) -> Event:
+        if _ENTRY(packed):
+            return self._entry(Entry(*packed[1:]))
+        if _DIRECTORY(packed):
+            return self._begin(Directory(packed[1]))
+        if _DIGESTS(packed):
+            return self._blocks(packed[1])
+        raise ProtocolError("an event that is none")
+
+    def _entry(self, entry: Entry) -> Entry:
+        root = self._last is None
+        name = entry.name
+        if root != (not name) or not root and len(components(name)) > 1:
+            raise ProtocolError("an entry that is none")
+        if root:
+            self._tree = entry.kind == "d"
+        else:
+            encoded = os.fsencode(name)
+            if self._directory is None or encoded <= self._name:
+                raise ProtocolError("entries that are not in order")
+            self._name = encoded
+        self._size = entry.size if entry.kind == "-" or (root and entry.kind == "b") else -1
+        self._end = 0
+        return entry
+
+    def _begin(self, directory: Directory) -> Directory:
+        if directory.path:
+            components(directory.path)
+        order = key(directory.path)
+        if not self._tree or (order <= self._directory if self._directory is not None else order):
+            raise ProtocolError("directories that are not in order")
+        self._directory, self._name, self._size = order, b"", -1
+        return directory
+
+    def _blocks(self, text: str) -> Blocks:
+        try:
+            blocks = Blocks(b64decode(text, validate=True))
+        except (ValueError, binascii.Error):
+            raise ProtocolError("digests that are none") from None
+        if len(blocks.packed) % _PACKED.size or isinstance(self._last, Trouble):
+            raise ProtocolError("digests that are none")
+        for offset, _ in blocks.pairs():
+            if offset < self._end or offset % BLOCK or offset >= self._size:
+                raise ProtocolError("digests of blocks that are not there")
+            self._end = offset + BLOCK
+        return blocks

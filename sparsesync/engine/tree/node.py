@@ -1,0 +1,46 @@
+"""A file on one of two sides that are compared: a root, or a name in an open directory below one.
+
+A root may be a symlink and is followed; below it none is, since a name is only ever looked up in the
+descriptor of its directory (:func:`files.beneath.open_beneath` opens those). Every OSError names the file by its
+whole path: below a descriptor the system's own name says too little.
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple, Optional
+
+from ..files.syscalls import blame
+from .scan import open_quietly
+
+
+class Node(NamedTuple):
+    """A file by its name in ``directory``, a descriptor; None for a root. ``path`` is for messages."""
+
+    directory: Optional[int]
+    name: str
+    path: str
+
+    def stat(self) -> os.stat_result:
+        with blame(self.path, instead=True):
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
+
+    def target(self) -> str:
+        """Where a symlink leads."""
+        with blame(self.path, instead=True):
+            return os.readlink(self.name, dir_fd=self.directory)
+
+    def open(self, expected: os.stat_result) -> int:
+        """A descriptor to read a file that had this stat. Raises OSError, also if it is of another type by now."""
+        flags = os.O_NOCTTY if self.directory is None else os.O_NOCTTY | os.O_NOFOLLOW
+        with blame(self.path, instead=True):
+            fd = open_quietly(self.name, flags, self.directory)
+            if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(expected.st_mode):
+                os.close(fd)
+                raise OSError(errno.ESTALE, "the file was replaced while it was compared")
+            return fd
+
+
+def has_content(st: os.stat_result) -> bool:
+    """Whether a root with this stat is compared by its bytes."""
+    return stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)

@@ -1,0 +1,326 @@
+"""Walk a tree and find its sparse files.
+
+One ``lstat`` per file decides: fewer bytes allocated than the apparent size, or large enough (1 MiB) to have
+reserved ranges, which are holes though they are allocated. Only
+the files that pass are opened, to ask whether there really is a hole
+(see :mod:`files.extents`); compressed and inlined files look alike but have none.
+Nothing is kept while walking but the directories still to visit and, unless
+every link is wanted, the inode numbers of sparse files with several links.
+In a large tree a second process may look through a part of them (:mod:`scan_helper`).
+
+Filesystems that exist only in the kernel (proc, sysfs and the like) are never
+entered: /proc/kcore shows 128 TiB and allocates nothing, and no copy wants it.
+Symlinks are never followed, except a starting path that ends in a slash, which
+names the directory behind the link, as everywhere.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from functools import partial
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from ..files.claims import (
+    ASKED_FROM,
+    SECTOR,
+    allocated,
+    believes,
+    filesystem_type,
+    is_view,
+    looks_sparse,
+    may_be_sparse,
+)
+from ..files.extents import extents, is_sparse, layers
+from .scan_helper import Found, Helper, possible
+
+# The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
+# tmpfs, files in it hold what was written to them, and /dev/shm may be a directory of it.
+_KERNEL_VIEWS = frozenset(
+    [
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs",
+        "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs",
+        "sysfs", "tracefs",
+    ]
+)  # fmt: skip
+
+_NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
+
+_RECENT = 2 * 10**9
+"""For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
+
+_MANY = 32
+"""Directories that wait when the tree is taken for a large one."""
+
+OnError = Optional[Callable[[OSError], None]]
+
+
+class Sparse(NamedTuple):
+    """A file that was found, with its apparent and allocated size in bytes."""
+
+    path: str
+    size: int
+    allocated: int
+    st: os.stat_result
+
+
+def measure(path: str, holes: str = "auto") -> Tuple[int, int]:
+    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2).
+
+    ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    """
+    fd = open_quietly(path)
+    try:
+        data = count = 0
+        for _, length in extents(fd, holes=holes):
+            data += length
+            count += 1
+        return data, count
+    finally:
+        os.close(fd)
+
+
+def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> int:
+    """Open for reading without waiting on a pipe and, where permitted, without touching the access time.
+
+    ``path`` is relative to ``directory``, a descriptor, if that is given.
+    """
+    flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags | os.O_NOATIME, dir_fd=directory)
+    except PermissionError:  # O_NOATIME is for the owner and root: open(2)
+        return os.open(path, flags, dir_fd=directory)
+
+
+def at(path: str) -> Tuple[Optional[int], bool]:
+    """The mode of what is at a path, behind symlinks, None if that is nothing; and whether there is at least a link."""
+    try:
+        return os.stat(path).st_mode, True
+    except (FileNotFoundError, NotADirectoryError):
+        return None, os.path.lexists(path)
+
+
+class Looked(NamedTuple):
+    """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
+
+    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for. ``room`` are the bytes that
+    a copy may take: data and what is reserved; all of the size if the file's map is not believed.
+    ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
+    """
+
+    size: int
+    data: int
+    links: int
+    mtime_ns: int
+    recent: bool
+    reserved: int = 0
+    room: int = 0
+
+
+def cannot_tell(error: OSError) -> Optional[Looked]:
+    """What there is to say of a file that could not be looked at; None where it is not there, or is no file."""
+    return None if error.errno in _NOT_THERE else Looked(0, 0, 1, 0, False)
+
+
+def is_recent(mtime_ns: int) -> bool:
+    """Whether a file with this modification time may be written to again without its time showing it."""
+    return mtime_ns > time.time() * 10**9 - _RECENT
+
+
+def look(
+    path: str, follow: bool, holes: str = "auto", reserved: bool = False, directory: Optional[int] = None
+) -> Optional[Looked]:
+    """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
+
+    What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
+
+    ``path`` is relative to ``directory``, a descriptor, if that is given. ``holes``: whether its map is believed
+    (:func:`files.claims.believes`). Where it is not, ``st_blocks`` are taken for the data: to know better all of it
+    would have to be read. So it is where something goes wrong, since whoever copies the file will meet it and tell.
+    ``reserved``: that is counted as well.
+    """
+    data = kept = 0
+    believed = True
+    try:
+        st = os.stat(path, dir_fd=directory, follow_symlinks=follow)
+    except ValueError:
+        return None
+    except OSError as error:
+        return cannot_tell(error)
+    if not may_be_sparse(st):
+        return None
+    try:
+        fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
+        try:
+            if not os.path.samestat(os.fstat(fd), st) or is_view(fd):
+                return None
+            believed = believes(fd, holes)
+            if not believed:
+                data = min(allocated(st), st.st_size)
+            elif reserved:
+                for _, length, is_data in layers(fd, holes="trust"):
+                    data, kept = (data + length, kept) if is_data else (data, kept + length)
+            else:
+                data = sum(length for _, length in extents(fd, holes="trust"))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if cannot_tell(error) is None:
+            return None
+        data, kept, believed = min(allocated(st), st.st_size), 0, False
+    if data >= st.st_size:
+        return None
+    # What is compressed takes less than it holds, and perhaps at the destination too.
+    data = min(data, allocated(st))
+    room = data + kept if believed else st.st_size
+    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
+
+
+@contextlib.contextmanager
+def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
+    """What is in a directory, each looked up beneath its descriptor; from the root it takes a third longer."""
+    if os.scandir not in os.supports_fd:  # Python 3.6
+        with os.scandir(directory) as entries:
+            yield entries
+        return
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with os.scandir(fd) as entries:
+            yield entries
+    finally:
+        os.close(fd)
+
+
+def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[Tuple[str, Found]]:
+    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat."""
+    prefix = os.path.join(directory, "")
+    sector, asked_from = SECTOR, 0 if every_file else ASKED_FROM
+    try:
+        with _entries(directory) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        st = entry.stat(follow_symlinks=False)
+                        # As may_be_sparse(), which is called too often here.
+                        size = st.st_size
+                        if (st.st_blocks * sector < size or size >= asked_from) and size >= min_size:
+                            yield prefix + entry.name, st
+                    elif entry.is_dir(follow_symlinks=False):
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    yield prefix + entry.name, error
+    except OSError as error:
+        yield directory, error
+
+
+def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
+    """Whether a file that may be sparse is; for the parameters see :func:`scan`."""
+    try:
+        fd = open_quietly(file, os.O_NOFOLLOW)
+    except (PermissionError, BlockingIOError):
+        if looks_sparse(st):
+            raise
+        return False  # by its stat it has none, and nobody can copy it
+    try:
+        if not reading and not believes(fd, holes):
+            return looks_sparse(st)
+        return is_sparse(fd, holes)
+    finally:
+        os.close(fd)
+
+
+def scan(
+    path: str,
+    *,
+    one_file_system: bool = False,
+    every_link: bool = False,
+    every_file: bool = False,
+    min_size: int = 0,
+    prune: Collection[str] = (),
+    follow: bool = False,
+    parallel: bool = False,
+    holes: str = "auto",
+    reading: bool = True,
+    on_error: OnError = None
+) -> Iterator[Sparse]:
+    """Yield each sparse regular file at or below ``path``.
+
+    Paths begin with ``path`` as it was given. ``one_file_system`` stays on the
+    filesystem ``path`` is on; ``min_size`` is the smallest apparent size in bytes;
+    ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
+    with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
+    without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to, as for du -D.
+    ``parallel``: a second process may help, and what is found comes in no certain order. ``holes``: whether a file's
+    map is believed (:func:`files.claims.believes`); where it is not, the file is read, but only if ``st_blocks`` say
+    that it has a hole, and without ``reading`` that is enough.
+
+    Raises OSError if ``path`` itself cannot be examined. What cannot be examined
+    below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
+    """
+    if follow and os.path.islink(path) and os.path.isdir(path):
+        path += "/"
+    top = os.stat(path) if path.endswith("/") else os.lstat(path)
+    seen: Set[Tuple[int, int]] = set()
+    entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
+    waiting: List[str] = []
+
+    def check(file: str, found: Found) -> Optional[Sparse]:
+        try:
+            if isinstance(found, OSError):
+                raise found
+            if stat.S_ISDIR(found.st_mode):
+                enter(file, found.st_dev)
+                return None
+            return examine(file, found)
+        except OSError as error:
+            error.filename = file
+            if on_error is None:
+                raise
+            on_error(error)
+            return None
+
+    def enter(directory: str, device: int) -> None:
+        if device not in entered:
+            entered[device] = not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
+        if entered[device] and directory not in prune:
+            waiting.append(directory)
+
+    def examine(file: str, st: os.stat_result) -> Optional[Sparse]:
+        inode = (st.st_dev, st.st_ino)
+        if not every_link and st.st_nlink > 1 and inode in seen:
+            return None
+        if not every_file and not _has_hole(file, st, holes, reading):
+            return None
+        if st.st_nlink > 1:
+            seen.add(inode)
+        return Sparse(file, st.st_size, allocated(st), st)
+
+    if not stat.S_ISDIR(top.st_mode):
+        if stat.S_ISREG(top.st_mode) and entered[top.st_dev] and top.st_size >= min_size:
+            sparse = examine(path, top) if every_file or may_be_sparse(top) else None
+            if sparse:
+                yield sparse
+        return
+    enter(path, top.st_dev)
+    look_through = partial(_look_through, min_size=min_size, every_file=every_file)
+    helper = None
+    try:
+        while waiting or helper is not None and helper.busy:
+            if helper is None and parallel and len(waiting) >= _MANY and possible():
+                helper = Helper(look_through)
+            if helper is not None:
+                helper.give(waiting)
+            if waiting:
+                for file, found in look_through(waiting.pop()):
+                    sparse = check(file, found)
+                    if sparse:
+                        yield sparse
+            if helper is not None:
+                for file, found in helper.answers(wait=not waiting):
+                    sparse = check(file, found)
+                    if sparse:
+                        yield sparse
+    finally:
+        if helper is not None:
+            helper.close()

@@ -1,0 +1,188 @@
+"""What a field of a control frame may be: each has a type and a limit, and is checked here before anybody uses it.
+
+A check is a function from a value that JSON carried to whether it is one. Simple ones are made (:func:`integer`,
+:func:`text`) and put together (:func:`listed`, :func:`row`, :func:`maybe`); those that several frames have in common
+are constants. :func:`get` takes a field out of a frame by a check::
+
+    number = get(value, "id", NUMBER)
+
+What no check looks at is not used. A bool is no int here, and no number a bool.
+"""
+
+import os
+import re
+from base64 import b64decode
+from typing import Any, Callable, Dict, List
+
+from .protocol import CONTAINERS, CONTROL, LARGEST, ProtocolError
+
+Check = Callable[[Any], bool]
+
+LONGEST_NAME = 4096
+"""The longest name of a file that any engine sends: PATH_MAX, in characters."""
+
+LONGEST_TEXT = 8192
+"""The longest message, in characters: it may quote a name or two."""
+
+_XATTR_NAME = 255
+_XATTR_VALUE = 64 * 1024
+_XATTR_NAMES = 64 * 1024
+"""Bytes: xattr(7), "Filesystem-specific limits"; of all the names of a file together: listxattr(2)."""
+
+
+def integer(low: int, high: int) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def text(most: int) -> Check:
+    """Up to so many characters, of any kind."""
+    return lambda value: type(value) is str and len(value) <= most
+
+
+def name(most: int) -> Check:
+    """Up to so many characters that could be a file's name or path: they stand for bytes, none of them NUL."""
+    return lambda value: type(value) is str and len(value) <= most and _is_name(value)
+
+
+def one_of(*words: str) -> Check:
+    return lambda value: type(value) is str and value in words
+
+
+def listed(check: Check, most: int = CONTAINERS) -> Check:
+    """A list of up to so many, each of which passes."""
+    return lambda value: type(value) is list and len(value) <= most and all(map(check, value))
+
+
+def row(*checks: Check) -> Check:
+    """A list of just as many, each of which passes its own."""
+    return lambda value: (
+        type(value) is list and len(value) == len(checks) and all([ok(each) for ok, each in zip(checks, value)])
+    )
+
+
+def maybe(check: Check) -> Check:
+    """None, or what passes; so a field that may be missing."""
+    return lambda value: value is None or check(value)
+
+
+def flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def digits(size: int) -> Check:
+    """So many bytes in hexadecimal."""
+    return lambda value: type(value) is str and re.fullmatch("[0-9a-f]{%d}" % (2 * size), value) is not None
+
+
+def table(keys: Check, values: Check, most: int) -> Check:
+    """An object with up to so many fields, whose names and values pass."""
+    return lambda value: (
+        type(value) is dict and len(value) <= most and all(map(keys, value)) and all(map(values, value.values()))
+    )
+
+
+def anything(value: Any) -> bool:
+    """An object whose own fields are checked where they are used."""
+    return type(value) is dict
+
+
+NUMBER = integer(0, (1 << 32) - 1)
+"""A file, as the other frames pack it."""
+
+SIZE = integer(0, LARGEST)
+"""A size, an offset or a count."""
+
+SECONDS = integer(-LARGEST - 1, LARGEST)
+TIME = integer((-LARGEST - 1) * 10**9, (LARGEST + 1) * 10**9)
+"""A time in nanoseconds: some filesystems have 64 bits for the seconds alone."""
+
+UNSIGNED = integer(0, (1 << 64) - 1)
+"""The number of a device or an inode."""
+
+ID = integer(0, (1 << 32) - 2)
+"""A user or a group. chown(2) takes the last one for none."""
+
+PERMISSIONS = integer(0, 0o7777)
+MODE = integer(0, 0o177777)
+"""The type of a file and its permissions."""
+
+ERRNO = integer(0, 4095)
+"""errno(3); the kernel's MAX_ERRNO."""
+
+NAME = name(LONGEST_NAME)
+PATH = name(CONTROL)
+"""A path that the system has yet to look at, and may find too long."""
+
+TEXT = text(LONGEST_TEXT)
+
+STAT = row(MODE, *[UNSIGNED] * 3, *[integer(0, (1 << 32) - 1)] * 2, SIZE, *[SECONDS] * 3)
+"""The first ten of os.stat_result: the numbers whole, and times in seconds."""
+
+
+def get(value: Dict[str, Any], field: str, check: Check) -> Any:
+    """A field of a control frame, None for one that is missing and may be. Raises ProtocolError."""
+    found = value.get(field)
+    if check(found):
+        return found
+    raise ProtocolError("a control frame has no proper {!r}".format(field))
+
+
+def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]:
+    """The arguments of a call but those that are None, which count as missing. Raises ValueError for any other."""
+    for field in given:
+        if field not in checks:
+            raise ValueError("there is no argument {!r}".format(field[:100]))
+    for field, check in checks.items():
+        if not check(given.get(field)):
+            raise ValueError("the argument {!r} is {}".format(field, "not proper" if field in given else "missing"))
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def xattrs(value: Any) -> bool:
+    """Extended attributes by name, each in base64, as many and as long as Linux lets a file have."""
+    if type(value) is not dict:
+        return False
+    room = _XATTR_NAMES
+    for field, content in value.items():
+        if not _is_name(field) or type(content) is not str or len(content) > -(-_XATTR_VALUE // 3) * 4:
+            return False
+        length = len(os.fsencode(field))
+        room -= length + 1
+        if room < 0 or not 0 < length <= _XATTR_NAME or not _is_base64(content):
+            return False
+    return True
+
+
+_ATTRIBUTES = {
+    "mode": PERMISSIONS, "uid": ID, "gid": ID, "atime_ns": TIME, "mtime_ns": TIME, "xattrs": xattrs,
+}  # type: Dict[str, Check]
+
+
+def attributes(value: Any) -> bool:
+    """What :func:`files.attributes.read` gives."""
+    return type(value) is dict and set(value) == set(_ATTRIBUTES) and all(
+        [check(value[field]) for field, check in _ATTRIBUTES.items()]
+    )
+
+
+def _is_base64(content: str) -> bool:
+    try:
+        return len(b64decode(content, validate=True)) <= _XATTR_VALUE
+    except ValueError:
+        return False
+
+
+def _is_name(value: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeError:
+        return False
+
+
+def components(path: str) -> List[str]:
+    """The parts of a path below a root. Raises ProtocolError if one of them is no name of a file."""
+    parts = path.split("/")
+    for part in parts:
+        if part in ("", ".", "..") or not NAME(part):
+            raise ProtocolError("a name that no file has")
+    return parts

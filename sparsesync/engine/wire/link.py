@@ -1,0 +1,287 @@
+"""One connection between two engines: file descriptors around :mod:`protocol`.
+
+:class:`Link` reads and writes frames, and is where time is watched: a peer that is silent for longer than
+``timeout`` is given up, and so is one that says no more than that it is alive; ``pace`` slows down what is
+written. Both descriptors are non-blocking and waited for by poll(2), since a write to a pipe may otherwise hang in
+the kernel for good.
+
+Reading and writing may happen in two threads, and pings come from a third; so writing is
+locked, and a frame is always written whole.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import struct
+import threading
+import time
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Union
+
+from . import protocol
+from .fields import ERRNO, LONGEST_TEXT, TEXT, flag, get, maybe
+from .protocol import Decoder, Frame, LinkError, ProtocolError
+from .rate_limit import Pace
+
+Part = Union[bytes, memoryview]
+
+_GLANCE = 1.0
+"""Seconds after which whoever waits looks whether there is still something to wait for."""
+
+_PIPE = 1 << 20
+"""What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
+
+_F_SETPIPE_SZ = 1031
+
+_NOTHING = 0.0002
+"""Seconds of the processor that mean nothing: so much a thread needs that only sleeps."""
+
+_COUNT = struct.Struct(">Q")
+
+
+class Link:
+    """A connection by two descriptors, which it owns from now on.
+
+    ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
+    written, None for no limit. ``files``: how many may be open at once at either end, None for no limit. ``name`` is
+    what messages call the peer. With ``greeting`` the peer speaks first, and sends no ping before it has said hello.
+    ``broken``: what another thread that reads has met; it is raised where writing would wait.
+    """
+
+    def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
+        self.source = source
+        self.sink = sink
+        self.name = name
+        self.timeout: Optional[float] = None
+        self._deadline: Optional[float] = None
+        self._silent = greeting
+        self.broken: Optional[BaseException] = None
+        self.pace: Optional[Pace] = None
+        self.files: Optional[int] = None
+        self.received = 0
+        self.sent = 0
+        self._decoder = Decoder(greeting)
+        self._frames = iter(())  # type: Any
+        self._lock = threading.Lock()
+        self._pinger: Optional[threading.Event] = None
+        self._pinged: Optional[bytes] = None
+        self._worker: Optional[int] = None
+        self._waits = False
+        # Closing waits for calls that are under way, which never block: what a late thread reads or
+        # writes must not be another file that has got the descriptor's number.
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._closed = False
+        for fd in (source, sink):
+            os.set_blocking(fd, False)
+            _widen(fd)
+
+    def read(self) -> Frame:
+        """The next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
+        since = 0.0 if self.timeout is None else time.monotonic()
+        while True:
+            frame: Frame
+            for frame in self._frames:
+                if frame.kind != protocol.PING:
+                    self._silent = False
+                    return frame
+                if self._silent:
+                    raise unexpected(frame)
+                if self.timeout is not None:
+                    since = self._heard(bytes(frame.payload), since)
+            self._fill()
+
+    def _heard(self, ping: bytes, since: float) -> float:
+        """Since when the peer has not got on. Raises LinkError if that is too long ago."""
+        assert self.timeout is not None
+        now = time.monotonic()
+        if ping != self._pinged:
+            self._pinged = ping
+            return now
+        if now - since > self.timeout:
+            raise LinkError("{}: it is alive, but has not got on for {} seconds".format(self.name, self.timeout))
+        return since
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Give the peer up after the timeout whatever it says meanwhile, pings or the half of a frame."""
+        if self.timeout is not None:
+            self._deadline = time.monotonic() + self.timeout
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def _fill(self) -> None:
+        space = self._decoder.space()
+        while True:
+            self._left()
+            try:
+                with self._reading:
+                    self._check_open()
+                    count = os.readv(self.source, [space])
+                break
+            except BlockingIOError:
+                self._wait(self.source, select.POLLIN)
+            except OSError as error:
+                self._lost(error)
+        if not count:
+            try:
+                self._decoder.ended()
+            except ProtocolError as error:
+                raise ProtocolError("{}: {}".format(self.name, error)) from None
+            raise LinkError("{}: the connection has ended".format(self.name))
+        self.received += count
+        self._decoder.received(count)
+        self._frames = self._decoder.frames()
+
+    def write(self, *parts: Part) -> None:
+        """Write the parts as they are, one after the other. Raises LinkError."""
+        with self._lock:
+            rest: List[memoryview] = [memoryview(part) for part in parts if part]
+            while rest:
+                # By the eighth of a second, so that the peer hears something all the time.
+                pace = self.pace
+                now = rest if pace is None else [rest[0][: max(pace.rate // 8, 512)]]
+                try:
+                    with self._writing:
+                        self._check_open()
+                        count = os.writev(self.sink, now)
+                except BlockingIOError:
+                    self._wait(self.sink, select.POLLOUT)
+                    continue
+                except OSError as error:
+                    self._lost(error)
+                self.sent += count
+                if pace is not None:
+                    pace.spend(count)
+                while rest and count >= len(rest[0]):
+                    count -= len(rest.pop(0))
+                if count:
+                    rest[0] = rest[0][count:]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LinkError("{}: the connection was closed".format(self.name))
+
+    def _lost(self, error: OSError) -> NoReturn:
+        raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
+
+    def _wait(self, fd: int, event: int) -> None:
+        if threading.get_ident() == self._worker and not self._waits:
+            with self.waiting():
+                self._wait(fd, event)
+            return
+        poll = select.poll()
+        poll.register(fd, event)
+        left = self._left()
+        while True:
+            # A peer that reads no more would be waited for without end, whatever it has said meanwhile.
+            if event == select.POLLOUT and self.broken is not None:
+                raise self.broken
+            if poll.poll(1000 * (_GLANCE if left is None else min(left, _GLANCE))):
+                return
+            if left is not None:
+                left -= _GLANCE
+                if left <= 0:
+                    self._left()
+                    raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
+
+    def _left(self) -> Optional[float]:
+        """For how many seconds there may be silence; None for ever. Raises LinkError if time is up."""
+        deadline = self._deadline  # another thread may take it away
+        if deadline is None:
+            return self.timeout
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LinkError("{}: no answer within {} seconds".format(self.name, self.timeout))
+        return left
+
+    def is_cut(self) -> bool:
+        """Whether the peer has gone, as far as is known without reading."""
+        poll = select.poll()
+        poll.register(self.source, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def send_json(self, kind: int, **values: Any) -> None:
+        """Write a control frame."""
+        self.write(protocol.encode_json(kind, **values))
+
+    def fail(self, kind: int, error: BaseException) -> None:
+        """Write an error as a FAIL or TROUBLE frame."""
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        name, code = getattr(error, "filename", None), getattr(error, "errno", None)
+        self.send_json(
+            kind,
+            errno=code if ERRNO(code) else None,
+            strerror=text[:LONGEST_TEXT],
+            filename=None if name is None else os.fsdecode(name)[:LONGEST_TEXT],
+            value=isinstance(error, ValueError),
+        )
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that what the thread that called :meth:`keep_alive` waits for is the peer."""
+        self._waits, before = True, self._waits
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    def keep_alive(self, interval: float, *, working: bool = False) -> None:
+        """Send pings from a thread of its own until the link is closed.
+
+        ``working``: they count as a sign of life only while the calling thread computes, or waits for the peer. Where
+        it hangs, on a disk that does not answer, the peer will give it up.
+        """
+        stop = self._pinger = threading.Event()
+        self._worker = threading.get_ident()
+        find_clock = getattr(time, "pthread_getcpuclockid", None)  # from Python 3.7 on
+        clock = find_clock(self._worker) if working and find_clock else None
+
+        def run() -> None:
+            count, used = 0, 0.0
+            while not stop.wait(interval):
+                now = used if clock is None else time.clock_gettime(clock)
+                if clock is None or self._waits or now - used > _NOTHING:
+                    count, used = count + 1, now
+                try:
+                    self.write(protocol.encode(protocol.PING, _COUNT.pack(count)))
+                except (protocol.LinkError, OSError):
+                    return  # whoever reads or writes next meets the same and tells
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def close(self) -> None:
+        """Close both descriptors, unless that has been done. The peer sees the end of the stream."""
+        if self._pinger is not None:
+            self._pinger.set()
+        with self._reading, self._writing:
+            fds = set() if self._closed else {self.source, self.sink}
+            self._closed = True
+            for fd in fds:
+                os.close(fd)
+
+
+def peer_error(value: Dict[str, Any]) -> Exception:
+    """The error that a FAIL or TROUBLE frame carries, as the peer raised it: an OSError or a ValueError."""
+    code, name = get(value, "errno", maybe(ERRNO)), get(value, "filename", maybe(TEXT))
+    text = get(value, "strerror", TEXT)
+    if get(value, "value", flag):
+        return ValueError(text)
+    if code == errno.EPIPE:  # it is not our own output that has nobody to read it
+        code = errno.EIO
+    return OSError(text) if code is None else OSError(code, text, name)
+
+
+def unexpected(frame: Frame) -> ProtocolError:
+    """The error for a frame that has no place here."""
+    return ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
+
+
+def _widen(fd: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
+    except OSError:
+        pass  # a socket, or more than this user may have: it works as it is

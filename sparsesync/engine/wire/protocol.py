@@ -1,0 +1,361 @@
+"""The bytes between two engines, without any I/O.
+
+A connection is two streams of bytes, one each way. Whoever reads the agent's stream first sees
+the greeting ``MAGIC``, which begins with a byte that no login banner does. Then both streams are
+frames, and nothing else::
+
+    kind (1 byte)  length  checksum of the payload  checksum of these three  payload (length bytes)
+
+with four bytes each, big-endian, for what lies between. The checksums are CRC-32; that of DATA's payload is 0,
+since the digest over the whole file guards it. So a bad byte is seen where it is, and does not leave both ends
+waiting for the rest of a frame that is not that long.
+
+:class:`Decoder` takes bytes as they come and gives frames; what it does not like raises
+:class:`ProtocolError`, and nothing after that is believed. A frame that is too long is refused
+by its head, before a byte of it is stored. :func:`encode` and its neighbours make frames, the ``read_``
+functions take payloads apart. They check what can be known from the bytes alone; whether
+an offset lies inside a file is for whoever knows the file (:mod:`transfer.receiver`), and what a field of JSON
+may be is in :mod:`fields`.
+
+Control frames carry JSON, which is small and rare. What is frequent is packed:
+
+=========  ==========================================================================
+HELLO      JSON: protocol version, digests, compressors. The agent's, then the client's
+CALL       JSON: an operation of the agent and its arguments
+ITEM       JSON: one of its results
+TROUBLE    JSON: an error of one file; the operation goes on
+DONE       JSON: the operation has ended well
+FAIL       JSON: the operation has ended with this error
+PING       a number of 8 bytes: the peer is alive, and gets on if it is another one than before
+WANT       JSON: the receiver asks for files by name (a pull); an empty list: that was all
+FILE       JSON: the sender announces a file
+SKIP       JSON: the sender does not send a file that was wanted
+STATE      JSON: whether the receiver has a basis for it
+ASK        file, block, ranges: digests of the basis' blocks in these ranges, please
+DIGESTS    the answer, in the order of the questions; zeros for a block that is not there
+DATA       file, compressor, ranges, and the bytes of all of them
+KEEP       file, ranges that are in the basis as they should be
+HOLE       file, ranges that are holes in the source
+RESERVE    file, ranges that are reserved in the source, and are to be here
+FINISH     file, the digest over everything
+ABORT      JSON: the sender gives up on a file
+CLOSED     JSON: what became of a file, from the receiver
+END        nothing: the sender announces no more files
+=========  ==========================================================================
+
+Names in JSON are UTF-8 with undecodable bytes as surrogate escapes, whatever the encoding of file names is
+at the ends: without a locale, Python 3.6 has ASCII.
+"""
+
+import json
+import math
+import os
+import struct
+import sys
+import zlib
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+VERSION = 3
+
+MAGIC = b"\0sparsesync agent\n"
+
+(
+    HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, PING, WANT, FILE, SKIP, STATE, ASK, DIGESTS, DATA, KEEP, HOLE, FINISH,
+    ABORT, CLOSED, END, RESERVE,
+) = range(1, 22)  # fmt: skip
+
+HEAD = struct.Struct(">BIII")
+_CHECKED = struct.Struct(">BII")
+_FILE = struct.Struct(">I")
+_RANGED = struct.Struct(">III")
+_RANGE = struct.Struct(">QQ")
+
+PAYLOAD = 256 * 1024
+"""The most bytes of content that one DATA frame carries."""
+
+RANGES = 4096
+"""The most ranges that one frame carries."""
+
+DIGEST_BYTES = 64 * 1024
+"""The most bytes of digests in one answer."""
+
+CONTROL = 1 << 20
+"""The most bytes of JSON in one frame."""
+
+CONTAINERS = 1 << 15
+"""The most lists and objects in one frame: an empty one takes fifty times its two bytes."""
+
+_DIGITS = 30
+"""The most characters of a number: 64 bits of seconds, in nanoseconds, and a sign."""
+
+_RANGES_SIZE = _RANGED.size + RANGES * _RANGE.size
+_LIMITS = {
+    kind: CONTROL
+    for kind in (HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED)
+}  # fmt: skip
+_LIMITS.update({
+    PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
+    KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
+})  # fmt: skip
+
+LARGEST = (1 << 63) - 1
+"""The largest size or offset of a file."""
+
+_LIKE_THE_WIRE = sys.getfilesystemencoding().lower() == "utf-8"
+
+Range = Tuple[int, int]
+
+
+class LinkError(RuntimeError):
+    """The other end cannot be reached, is gone or silent. The message says which, in one line."""
+
+
+class LoginError(LinkError):
+    """The remote shell could not log in, and has said why."""
+
+
+class ProtocolError(LinkError):
+    """The peer sent something that no engine sends. The message says what, in one line."""
+
+
+class Frame(NamedTuple):
+    """A frame as it came. ``payload`` is good until the decoder is given more bytes."""
+
+    kind: int
+    payload: memoryview
+
+    def json(self) -> Dict[str, Any]:
+        """The object a control frame carries, which takes no more than 20 MiB. Raises ProtocolError."""
+        try:
+            value = _read_json(bytes(self.payload))
+        except (ValueError, RecursionError):
+            raise ProtocolError("a control frame is not JSON") from None
+        if not isinstance(value, dict):
+            raise ProtocolError("a control frame is not an object")
+        return value if _LIKE_THE_WIRE else _translate(value, _from_wire)
+
+
+class Decoder:
+    """Bytes in, frames out.
+
+    Bytes are put into :meth:`space`, and :meth:`received` is told how many; or both at once by
+    :meth:`feed`. Then :meth:`frames` yields what is complete. With ``greeting`` the
+    stream has to begin with ``MAGIC``.
+    """
+
+    def __init__(self, greeting: bool = False) -> None:
+        self._buffer = bytearray(HEAD.size + max(_LIMITS.values()) + PAYLOAD)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._greeting = MAGIC if greeting else b""
+
+    def space(self) -> memoryview:
+        """Where the next bytes belong; never empty. Frames yielded before are void from now on."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._buffer) - self._end < PAYLOAD // 4:
+            left = bytes(self._view[self._start : self._end])
+            self._view[: len(left)] = left
+            self._start, self._end = 0, len(left)
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        """``count`` bytes have been put into the space."""
+        self._end += count
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take bytes of any length, and yield the frames they complete."""
+        rest = memoryview(data)
+        while rest:
+            space = self.space()
+            count = min(len(space), len(rest))
+            space[:count] = rest[:count]
+            self.received(count)
+            for frame in self.frames():
+                yield frame
+            rest = rest[count:]
+
+    def frames(self) -> Iterator[Frame]:
+        """The complete frames. Raises ProtocolError for what cannot be one."""
+        if self._greeting and not self._greeted():
+            return
+        while self._end - self._start >= HEAD.size:
+            kind, length, checksum, head = HEAD.unpack_from(self._buffer, self._start)
+            limit = _LIMITS.get(kind)
+            if limit is None:
+                raise ProtocolError("a frame of unknown kind {}".format(kind))
+            if length > limit:
+                raise ProtocolError("a frame of kind {} and {} bytes, where {} are allowed".format(kind, length, limit))
+            if head != _head_checksum(kind, length, checksum):
+                raise ProtocolError("the head of a frame is broken")
+            stop = self._start + HEAD.size + length
+            if stop > self._end:
+                return
+            payload = self._view[self._start + HEAD.size : stop]
+            if checksum != (zlib.crc32(payload) if kind != DATA else 0):
+                raise ProtocolError("a frame of kind {} is broken".format(kind))
+            self._start = stop
+            yield Frame(kind, payload)
+
+    def _greeted(self) -> bool:
+        have = bytes(self._view[self._start : self._end])
+        if have.startswith(self._greeting):
+            self._start += len(self._greeting)
+            self._greeting = b""
+            return True
+        if self._greeting.startswith(have):
+            return False
+        text = have.split(b"\0")[0].decode("ascii", "replace").strip()
+        first = "".join(char if char.isprintable() else "?" for char in text[:80].partition("\n")[0])
+        raise ProtocolError(
+            "something prints before the agent does, perhaps a .bashrc or a login banner: {!r}".format(first)
+        )
+
+    def ended(self) -> None:
+        """The stream has ended. Raises ProtocolError if that was in the middle of a frame or of the greeting."""
+        if self._greeting or self._start != self._end:
+            raise ProtocolError("the connection was cut")
+
+
+def encode(kind: int, payload: bytes = b"") -> bytes:
+    """A frame with a payload that is ready."""
+    return _head(kind, len(payload), zlib.crc32(payload)) + payload
+
+
+def _head(kind: int, length: int, checksum: int) -> bytes:
+    return HEAD.pack(kind, length, checksum, _head_checksum(kind, length, checksum))
+
+
+def _head_checksum(kind: int, length: int, checksum: int) -> int:
+    return zlib.crc32(_CHECKED.pack(kind, length, checksum))
+
+
+def encode_json(kind: int, **values: Any) -> bytes:
+    """A control frame. Raises ValueError if it would be longer than the peer takes."""
+    if not _LIKE_THE_WIRE:
+        values = _translate(values, _to_wire)
+    payload = json.dumps(values, separators=(",", ":")).encode("ascii")
+    if len(payload) > CONTROL:
+        raise ValueError("{} bytes of JSON are too many for a frame".format(len(payload)))
+    return encode(kind, payload)
+
+
+def encode_digests(file: int, digests: bytes) -> bytes:
+    return encode(DIGESTS, _FILE.pack(file) + digests)
+
+
+def encode_finish(file: int, digest: bytes) -> bytes:
+    return encode(FINISH, _FILE.pack(file) + digest)
+
+
+def pack_ranges(ranges: Sequence[Range]) -> bytes:
+    """(offset, length) after (offset, length), 16 bytes each."""
+    return b"".join([_RANGE.pack(offset, length) for offset, length in ranges])
+
+
+def encode_ranges(kind: int, file: int, ranges: Sequence[Range], code: int = 0) -> bytes:
+    """A KEEP, HOLE or RESERVE frame; or an ASK frame, whose ``code`` is the block."""
+    return encode(kind, _RANGED.pack(file, code, len(ranges)) + pack_ranges(ranges))
+
+
+def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
+    """All of a DATA frame but the ``size`` bytes that end it; the ranges as :func:`pack_ranges` makes them."""
+    head = _RANGED.pack(file, compressor, len(packed) // _RANGE.size) + packed
+    return _head(DATA, len(head) + size, 0) + head
+
+
+class Ranged(NamedTuple):
+    """The payload of an ASK, DATA, KEEP, HOLE or RESERVE frame.
+
+    ``code`` is the block of an ASK frame and the compressor of a DATA frame; ``packed`` are the ranges as they came.
+    """
+
+    file: int
+    code: int
+    ranges: List[Range]
+    packed: memoryview
+    content: memoryview
+
+
+def read_ranged(payload: memoryview) -> Ranged:
+    """Raises ProtocolError unless the ranges are ascending, not empty, and no more than there may be."""
+    if len(payload) < _RANGED.size:
+        raise ProtocolError("a frame is too short for its kind")
+    file, code, count = _RANGED.unpack_from(payload)
+    stop = _RANGED.size + count * _RANGE.size
+    if not 0 < count <= RANGES or stop > len(payload):
+        raise ProtocolError("a frame of {} bytes with {} ranges".format(len(payload), count))
+    packed = payload[_RANGED.size : stop]
+    ranges: List[Range] = []
+    end = 0
+    for offset, length in _RANGE.iter_unpack(packed):
+        if offset < end or not length or offset + length > LARGEST:
+            raise ProtocolError("ranges that are not in order")
+        end = offset + length
+        ranges.append((offset, length))
+    return Ranged(file, code, ranges, packed, payload[stop:])
+
+
+def read_tail(payload: memoryview) -> Tuple[int, bytes]:
+    """(file, the rest) of a DIGESTS or FINISH frame. Raises ProtocolError."""
+    if len(payload) < _FILE.size:
+        raise ProtocolError("a frame is too short for its kind")
+    return _FILE.unpack_from(payload)[0], bytes(payload[_FILE.size :])
+
+
+def _read_json(payload: bytes) -> Any:
+    """Raises ValueError also for what JSON allows and no engine sends, RecursionError."""
+    if payload.count(b"[") + payload.count(b"{") > CONTAINERS:
+        # Those in strings do not count: names may be full of them.
+        outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+        if sum([part.count(b"[") + part.count(b"{") for part in outside]) > CONTAINERS:
+            raise ValueError
+    return _JSON.decode(payload.decode("ascii"))
+
+
+def _integer(digits: str) -> int:
+    # Some Pythons read a number of a million digits, for minutes.
+    if len(digits) > _DIGITS:
+        raise ValueError
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits) if len(digits) <= 2 * _DIGITS else math.inf
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError
+    return made
+
+
+_JSON = json.JSONDecoder(
+    parse_int=_integer, parse_float=_float, parse_constant=_float, object_pairs_hook=_unique
+)
+
+
+def _translate(value: Any, way: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        try:
+            return way(value)
+        except UnicodeError:
+            return value  # not a name
+    if isinstance(value, dict):
+        return {name: _translate(part, way) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_translate(part, way) for part in value]
+    return value
+
+
+def _to_wire(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _from_wire(name: str) -> str:
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,101 @@
+"""What another host says on its standard error, on its way to ours: escaped, since a terminal may be at its end.
+
+A remote shell writes its own messages and those of the far host into a pipe. A thread reads that, a part at a time
+whatever its lines are like, and writes it on; so nothing is collected, and a flood waits in the pipe as it would wait
+for the terminal. Our agent has escaped what names it prints, so ``\\#ooo`` stays as it is.
+Passwords and questions are not in it: ssh asks those on the terminal itself, ssh(1).
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import select
+import sys
+import threading
+
+from ..engine.text import printable_already
+from ..engine.wire.protocol import LinkError
+
+_PART_BYTES = 8192
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds: pipe(7)."""
+
+
+class StderrRelay:
+    """The reader of a process' standard error. ``sink`` is what to start the process with; then call :meth:`started`.
+
+    Raises LinkError if there can be no thread for it.
+    """
+
+    def __init__(self) -> None:
+        self._source, self.sink = os.pipe()
+        self._ended, self._end = os.pipe()
+        self._left = -1
+        os.set_blocking(self._source, False)
+        # Not by sys.stderr, whose lock a thread that waits for a terminal would hold to the end of the program.
+        encoding = sys.getfilesystemencoding()
+        # ssh ends its lines with a carriage return, too.
+        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._encoding = encoding
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            for fd in (self._source, self.sink, self._ended, self._end):
+                os.close(fd)
+            raise LinkError(f"what the other host says cannot be read: {error}") from None
+
+    def started(self) -> None:
+        """The process has its end of the pipe, or could not be started."""
+        os.close(self.sink)
+
+    def close(self) -> None:
+        """Return when all that the process has said is written; call it once the process has ended.
+
+        Another that it has started, and that may go on for long, is not waited for.
+        """
+        os.close(self._end)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._relay():
+                pass
+            self._write(self._decoder.decode(b"", final=True))
+        finally:
+            os.close(self._source)
+            os.close(self._ended)
+
+    def _relay(self) -> bool:
+        """Write a part; returns whether there may be more."""
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        if self._left < 0:
+            poll.register(self._ended, select.POLLIN)
+        if any(fd == self._ended for fd, _ in poll.poll(None if self._left < 0 else 0)):
+            # What the process has said is in the pipe. What another says from now on is nobody's.
+            self._left = _PIPE_BYTES
+        try:
+            said = os.read(self._source, _PART_BYTES)
+        except BlockingIOError:
+            return self._left < 0
+        if self._left >= 0:
+            self._left = max(0, self._left - len(said))
+        self._write(self._decoder.decode(said))
+        return bool(said) and self._left != 0
+
+    def _write(self, text: str) -> None:
+        shown = "\n".join(map(printable_already, text.split("\n")))
+        rest = memoryview(shown.encode(self._encoding, "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(2, rest) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(2, select.POLLOUT)
+                poll.poll()
+            except OSError:
+                return  # there is nobody to hear it, and nobody to tell

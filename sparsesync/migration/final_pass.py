@@ -1,0 +1,228 @@
+"""The pass of a migration during which services are stopped.
+
+::
+
+    --before            services stop
+    the sources         are they what was looked at? A --before may have unmounted one
+    files in use        are there any left? Then no further, unless --allow-live
+    sync                what has changed since the first pass
+    flush               all that either pass has written is on the disk
+    verify              proof.py
+    --after             services start, over there perhaps
+
+Whatever fails, a signal too: --on-failure, first over there and then here, and services are as they were. That must
+work when all else does not: over a new connection if the old one is lost, whatever is signalled meanwhile, and
+with nobody to read what is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..console.progress import Whole
+from ..engine.wire.protocol import LinkError
+from ..hosts.pool import End
+from . import plan
+from .preflight import STOP, WARNING, Facts
+from .proof import Verified, verify
+from .sides import Side
+
+if TYPE_CHECKING:
+    from .run import Migration
+
+_ENDS_WITHIN = 3
+"""Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
+_FILE_IO = 11
+_PROTOCOL = 12
+_SIGNAL = 20
+"""rsync(1), EXIT VALUES."""
+
+
+class Failed(Exception):
+    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class FinalPass:
+    """The final pass of a migration."""
+
+    def __init__(self, migration: Migration, facts: Facts) -> None:
+        self.migration = migration
+        self.facts = facts
+        self.sides, self.asked, self.request = migration.sides, migration.asked, migration.request
+        self.report = migration.report
+        self._begun = ""
+        self._under_way = False
+
+    def run(self, whole: Whole) -> None:
+        """Run it. Raises Failed, after --on-failure."""
+        commands = self.request.commands
+        down = time.monotonic()
+        try:
+            self._call("before", self.sides.source, commands.before)
+            self._call("before-dest", self.sides.destination, commands.before_dest)
+            self._check_sources()
+            if not self.request.allow_live:
+                self._wait_until_unused()
+            self.migration.one_pass(whole)
+            with whole.phase(None, "flushing"):
+                self._flush()
+            with whole.phase(None, "verifying") as advance:
+                self._verified(verify(self.sides, self.asked, advance))
+            self._call("after", self.sides.source, commands.after)
+            self._call("after-dest", self.sides.destination, commands.after_dest)
+        except BaseException as error:
+            with _undisturbed():
+                told = self._start_again()
+            status = _status(error)
+            if status is None:
+                raise
+            message = "interrupted" if status == _SIGNAL and not isinstance(error, Exception) else str(error)
+            raise Failed(status, f"{message}{told}") from None
+        finally:
+            self.report["downtime"] = round(time.monotonic() - down, 3)
+
+    def _check_sources(self) -> None:
+        """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
+        for source, survey in self.facts.surveys.items():
+            device, inode = self.sides.source.end.ask("identity", path=source).numbers
+            what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
+            if (device, inode) != (survey.device, survey.inode):
+                raise Failed(1, f"{self.facts.at_source(source)} {what}")
+            for path, _ in survey.mounts if not self.asked.command.one_file_system else ():
+                above = os.path.dirname(path)
+                here, there = (self.sides.source.end.ask("identity", path=each).numbers[0] for each in (path, above))
+                if here == there:
+                    raise Failed(1, f"{self.facts.at_source(path)} {what}")
+
+    def _wait_until_unused(self) -> None:
+        """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
+        for pause in (0.1, 0.3, 0.6, 1.0, 0):
+            found = self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), STOP)
+            if not found:
+                return
+            time.sleep(pause)
+        self.migration.say("findings", found)
+        raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
+
+    def _flush(self) -> None:
+        """Raises Failed unless all of the destination is on its disk.
+
+        One flush of the filesystem, and not rsync's --fsync: that leaves out names, directories, and every file that
+        the first pass has brought.
+        """
+        started = time.monotonic()
+        try:
+            flushed = self.sides.destination.end.ask("flush", path=self.asked.path).paths
+        except OSError as error:
+            advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
+            what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
+            raise Failed(_FILE_IO, f"{what}; {advice}") from None
+        self.report["flushed"] = {"paths": flushed, "seconds": round(time.monotonic() - started, 3)}
+
+    def _verified(self, verified: Verified) -> None:
+        differences = verified.differences
+        if self.request.allow_live:
+            # Files in use go on changing, and with them the times of their directories.
+            self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), WARNING)
+            names = {self.migration.name(each["path"]) for each in self.report["in_use"]}
+            differences = [each for each in differences if each[0] not in names and not each[0].endswith("/")]
+        self.report["verified"] = {
+            "by_rsync": True,
+            "by_digest": self.request.verify,
+            "files": verified.files,
+            "data": verified.data,
+            "full": self.request.verify_full,
+            "read": {"source": verified.read[0], "destination": verified.read[1]},
+            "believed": {"source": verified.believed[0], "destination": verified.believed[1]},
+            "differences": verified.differences,
+        }
+        if verified.differences:
+            self.migration.say("differences", verified.differences)
+        if differences:
+            count = f"{len(differences)} name{' differs' if len(differences) == 1 else 's differ'}"
+            advice = "remove what differs at the destination and run the same command again"
+            raise Failed(1, f"{count} after the final pass; {advice}")
+
+    def _call(self, what: str, side: Side, command: str | None) -> None:
+        """Run one of the commands. Raises Failed if it fails, LinkError."""
+        if command is None:
+            return
+        self.migration.say("command", (what, side.name, command))
+        self._begun = what
+        self._run_command(what, side.name, side.end, command)
+
+    def _run_command(self, what: str, host: str, end: End, command: str) -> None:
+        started = time.monotonic()
+        self._under_way = True
+        status = end.ask("run", command=command).status
+        self._under_way = False
+        self.report.setdefault("commands", []).append(
+            {"what": what, "host": host, "command": command, "status": status,
+             "seconds": round(time.monotonic() - started, 3)}
+        )  # fmt: skip
+        if status:
+            raise Failed(1, f"--{what} failed on {host} with status {status}: {command}")
+
+    def _start_again(self) -> str:
+        """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
+        commands = self.request.commands
+        told = []
+        # What --after-dest may have started over there has to be stopped before services are started here.
+        for what, side, command in (
+            ("on-failure-dest", self.sides.destination, commands.on_failure_dest),
+            ("on-failure", self.sides.source, commands.on_failure),
+        ):
+            if command is None:
+                continue
+            if self._under_way and side.prefix:
+                time.sleep(_ENDS_WITHIN)
+            try:
+                # Nothing is printed before it is done: standard output may be what has failed.
+                with self.sides.alive(side) as end:
+                    self._run_command(what, side.name, end, command)
+                told.append(f"--{what} was run on {side.name}")
+            except (Failed, LinkError, OSError, ValueError) as error:
+                told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
+        ran = [each["what"] for each in self.report.get("commands", ())]
+        if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":
+            told.append(f"what --after-dest has started on {self.sides.destination.name} may be running there")
+        if not told and "before" in ran:
+            told.append("no --on-failure was given: what --before stopped is still stopped")
+        return "".join("; " + each for each in told)
+
+
+def _status(error: BaseException) -> int | None:
+    """The exit status for what ended the pass; None for a mistake of ours."""
+    if isinstance(error, (Failed, plan.RsyncFailed)):
+        return error.status
+    if isinstance(error, LinkError):
+        return _PROTOCOL
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return _SIGNAL
+    return 1 if isinstance(error, (OSError, ValueError)) else None
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait: whoever presses Ctrl-C twice wants the services back, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    # Not SIG_IGN, which the command would inherit.
+    old = {number: signal.signal(number, lambda *ignored: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,208 @@
+"""What a migration is going to do, before it does it.
+
+rsync is asked, by the same dry run as before every seeding (:mod:`rsync.listing`), once more with ``--delete`` to learn
+what there is at the destination and not at the source. Of the files it would transfer, the sparse ones go by extents.
+Where there is no destination yet, the answer is that for an empty directory here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import IO
+
+from ..engine.transfer.destination import Space
+from ..hosts.pool import End
+from ..hosts.transfer import Planned, Transfer
+from ..rsync import command as rsync
+from ..rsync.listing import ask, listing_argv, parse_listing, source_path, unescape
+from ..seeding.seeder import Seeding, SeedOptions
+
+_PARTIAL = ".sparsesync-partial"
+_CREATED = re.compile(rb"[<>c][fdLDS]\+{9} ")
+_DELETED = re.compile(rb"\*deleting +[0-9]+ (.+)//")
+_EXAMPLES = 3
+
+
+class RsyncFailed(RuntimeError):
+    """rsync could not say what it would do. ``status`` is its exit status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Files:
+    """How many files, with how many bytes apparent and how many of data."""
+
+    count: int = 0
+    size: int = 0
+    data: int = 0
+
+    def add(self, size: int, data: int) -> None:
+        self.count += 1
+        self.size += size
+        self.data += data
+
+
+@dataclass
+class Plan:
+    """What is going to be done. ``seeds`` go by extents, ``others`` by rsync.
+
+    ``replaced`` is the most that is held twice while a file is replaced as a whole, in bytes. ``created`` counts new
+    names, ``deleted`` those that ``--delete`` removes, ``extra`` those at the destination that the source does not
+    have, with some ``examples`` of either; ``space`` is what is needed of each filesystem, ``handoff`` why rsync does
+    all, or None.
+    """
+
+    seeds: Files = field(default_factory=Files)
+    others: Files = field(default_factory=Files)
+    replaced: int = 0
+    created: int = 0
+    deleted: int = 0
+    extra: int = 0
+    examples: list[str] = field(default_factory=list)
+    space: list[Space] = field(default_factory=list)
+    handoff: str | None = None
+
+
+def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, exists: bool, free: int) -> Plan:
+    """The plan for rsync's arguments ``argv``. ``destination`` is a path at ``end``, ``free`` are the bytes there.
+
+    Raises RsyncFailed if rsync cannot say what it would do, OSError, LinkError.
+    """
+    command = rsync.parse(argv)
+    plan = Plan(handoff=command.handoff)
+    count = 0
+    partial: list[str] = []
+    taken: set[str] = set()
+    with answer(argv, exists, delete=not command.delete) as listing:
+        for line in listing:
+            deleted = _DELETED.match(line)
+            if deleted:
+                name = os.fsdecode(deleted[1])
+                if name.endswith(_PARTIAL):
+                    partial.append(name)
+                elif command.delete or name != "lost+found/":
+                    count += 1
+                    plan.examples += [name] * (len(plan.examples) < _EXAMPLES)
+            plan.created += _CREATED.match(line) is not None
+        seeding = Seeding(command, SeedOptions(), transfer, lambda line: None)
+        if exists:
+            transfer.open(destination, None, None)
+        try:
+            needs = []
+            room = 0
+            for planned in seeding.sparse(listing) if command.handoff is None else ():
+                plan.seeds.add(planned.size, planned.data)
+                room += planned.room
+                needs.append(planned)
+                directory, base = os.path.split(planned.name)
+                taken.add(os.path.join(directory, f".{base}{_PARTIAL}"))
+            for planned in seeding.others(listing, iter(needs)):
+                plan.others.add(planned.size, planned.data)
+            if exists:
+                transfer.expect(needs)
+                transfer.expect(seeding.others(listing, iter(needs)))
+                plan.space = transfer.space()
+                if not command.inplace:
+                    others = seeding.others(listing, iter(needs))
+                    plan.replaced = _replaced(end, destination, chain(needs, others))
+        finally:
+            transfer.close()
+    # A partial file is taken up by what it was to become; one that nothing takes up is a leftover.
+    leftovers = [name for name in partial if name not in taken]
+    plan.examples = [*plan.examples, *leftovers][:_EXAMPLES]
+    plan.deleted, plan.extra = (count + len(leftovers), 0) if command.delete else (0, count + len(leftovers))
+    if not plan.space:
+        needed = room + plan.others.size
+        plan.space = [Space(needed if not exists else 0, free, destination)]
+    return plan
+
+
+def _replaced(end: End, destination: str, planned: Iterator[Planned]) -> int:
+    """The most that a file takes there which is going to be replaced, in bytes."""
+    most = 0
+    batch = list(islice(planned, 500))
+    while batch:
+        paths = [os.path.join(destination, each.name) for each in batch]
+        most = max([most, *(sizes[1] for sizes in end.ask("sizes", paths=paths).found if sizes)])
+        batch = list(islice(planned, 500))
+    return most
+
+
+@contextlib.contextmanager
+def answer(
+    argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False
+) -> Iterator[IO[bytes]]:
+    """What rsync says it would do; ``delete``: with ``--delete``. Raises RsyncFailed, if ``strict`` at any trouble."""
+    with contextlib.ExitStack() as stack:
+        listing = stack.enter_context(tempfile.TemporaryFile())
+        asked = listing_argv(rsync.parse(argv))
+        if not exists:
+            asked[-1] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
+        if delete and exists:
+            asked.insert(asked.index("--"), "--delete")
+        status, said = ask(["rsync", *asked], listing)
+        # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
+        if status not in ((0,) if strict else (0, 23, 24, 25)):
+            raise RsyncFailed(status, f"rsync cannot say what it would do: {_said(status, said)}")
+        yield listing
+
+
+_NARROWING = frozenset(
+    ["update", "existing", "ignore-existing", "size-only", "checksum", "modify-window", "delete", "hard-links"]
+)
+"""Options by which a file is not listed because of what is at the destination, or under another name."""
+
+
+@contextlib.contextmanager
+def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """rsync's listing of every name of a file that a command is about, whatever the destination has.
+
+    Raises RsyncFailed.
+    """
+    command = rsync.parse(argv)
+    options = [token for each in command.options if each.name not in _NARROWING for token in each.tokens]
+    with answer([*options, *argv[argv.index("--") :]], False, strict=True) as listing:
+        yield listing
+
+
+def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
+    """Those of some paths at the source that the command is about: files, or directories with such files below."""
+    command = rsync.parse(argv)
+    wanted = {os.path.normpath(path): path for path in paths}
+    known = set()
+    with covered(argv) as listing:
+        for entry in parse_listing(listing):
+            path = source_path(command, entry)
+            name = "" if path is None else os.path.normpath(path)
+            while name and name not in known and name != "/":
+                if name in wanted:
+                    known.add(name)
+                name = os.path.dirname(name)
+    return {wanted[name] for name in known}
+
+
+def check_options(argv: Sequence[str]) -> None:
+    """Have rsync look at its options, before anything depends on them. Raises RsyncFailed."""
+    with tempfile.TemporaryDirectory(prefix="sparsesync-") as nowhere:
+        options = [*argv[: argv.index("--")], "--dry-run", "--quiet"]
+        done = subprocess.run(
+            ["rsync", *options, "--", "/dev/null", f"{nowhere}/"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    if done.returncode:
+        raise RsyncFailed(done.returncode, _said(done.returncode, done.stderr))
+
+
+def _said(status: int, said: bytes) -> str:
+    # Whoever prints it escapes it again.
+    return os.fsdecode(unescape((said.strip().split(b"\n") or [b""])[0])) or f"status {status}"

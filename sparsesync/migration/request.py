@@ -1,0 +1,149 @@
+"""What a migration was asked for, and the rsync command that comes of it.
+
+The command is ``rsync -aHAX --numeric-ids --one-file-system``, then what the presets leave out, the user's exclude
+files, the user's own options, the sources and the destination. :class:`Asked` knows all of it but the presets'
+patterns, which come once the sources have been looked at, and the way to share a connection, once there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+
+from ..hosts.address import remote_shell, why_not_plain
+from ..rsync import command as rsync
+
+BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
+
+_FILTERS = ("exclude", "exclude-from", "filter", "F", "cvs-exclude", "max-size", "min-size")
+_FORBIDDEN = {
+    "dry-run": "give -n to migrate itself",
+    "remove-source-files": "a migration leaves its source alone",
+    "delete-excluded": "what is left out at the source stays at the destination",
+    "files-from": "name the sources themselves",
+    "itemize-changes": "give -v",
+    "out-format": "give -v",
+    "list-only": "give -n to migrate itself",
+    "ignore-times": "the passes tell by times and sizes what has changed",
+    "no-times": "the passes tell by times and sizes what has changed",
+}
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Shell commands of a final pass, at the source, and those with ``_dest`` at the destination."""
+
+    before: str | None = None
+    after: str | None = None
+    on_failure: str | None = None
+    before_dest: str | None = None
+    after_dest: str | None = None
+    on_failure_dest: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. ``options`` are more of rsync's; ``preset`` None: the one that suits each source."""
+
+    sources: tuple[str, ...]
+    destination: str
+    options: tuple[str, ...] = ()
+    preset: str | None = None
+    exclude_from: tuple[str, ...] = ()
+    exclude_sparse: bool = False
+    skip_docker_loop: bool = False
+    check: bool = False
+    dry_run: bool = False
+    final: bool = False
+    verify: bool = False
+    verify_full: bool = False
+    allow_live: bool = False
+    commands: Commands = field(default_factory=Commands)
+    rsh: str | None = None
+    python: str | None = None
+
+
+class Asked:
+    """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
+
+    ``patterns``: options of rsync that leave something out. ``fine_times``: both ends and their rsyncs know times to
+    the nanosecond, so that a change within the second of the last pass is seen, too. Raises ValueError for what is no
+    migration.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.patterns: list[str] = []
+        self.fine_times = False
+        self._rsh = request.rsh
+        self.command = self._parse()
+        far = self.command.far
+        self.sources = [_at_home(path) for path in far.paths] if far and not far.push else [*request.sources]
+        self.path = _at_home(far.paths[0]) if far and far.push else request.destination
+
+    def _parse(self) -> rsync.Command:
+        """Raises ValueError for a command line that is no migration."""
+        request = self.request
+        if not request.sources:
+            raise ValueError(f"{request.destination}: a destination is missing")
+        command = rsync.parse(self.argv())
+        if command.sources != request.sources or command.destination != request.destination:
+            raise ValueError("behind -- there are only options of rsync, and paths stand before it")
+        for option in command.options:
+            if option.name in _FORBIDDEN:
+                raise ValueError(f"{option.tokens[0]}: {_FORBIDDEN[option.name]}")
+        far = command.far
+        if far is None and any(map(_is_remote, (*request.sources, request.destination))):
+            if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
+                raise ValueError("one of the two ends has to be on this host")
+            raise ValueError(command.handoff or "which host is meant is not clear")
+        secluded, relative = rsync.secludes(command), command.relative
+        unclear = why_not_plain(far, True, secluded=secluded, relative=relative) if far else None
+        if far and any("\n" in path for path in far.paths):
+            raise ValueError("a path on another host with a line break arrives there as another: name one without")
+        if unclear:
+            raise ValueError(f"{unclear}; name the path itself")
+        if any(option.value == "-" for option in command.options if option.name.endswith("-from")):
+            raise ValueError("standard input can be read once, and this has to be read several times: name a file")
+        contents = [path for path in request.sources if os.path.basename(path) in ("", ".", "..")]
+        if request.verify and far and not far.push and len(request.sources) > 1 and contents:
+            raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
+        if request.verify and not request.final:
+            raise ValueError("--verify compares what does not change any more: give it with --final")
+        if any(asdict(request.commands).values()) and not request.final:
+            raise ValueError("--before, --after and --on-failure are for the final pass: give them with --final")
+        return command
+
+    @property
+    def filters(self) -> bool:
+        """Whether the user leaves something out by patterns of his own."""
+        return any(option.name in _FILTERS for option in self.command.options)
+
+    def argv(self, *more: str) -> list[str]:
+        """The arguments of rsync, with ``more`` options."""
+        request = self.request
+        extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"]).options]
+        # Given twice, it means more: rsync(1), --one-file-system.
+        base = [option for option in BASE if option.lstrip("-") not in extra]
+        base += ["--modify-window=-1"] * (self.fine_times and "modify-window" not in extra)
+        rsh = [f"--rsh={self._rsh}"] if self._rsh else []
+        excludes = [f"--exclude-from={path}" for path in request.exclude_from]
+        options = [*base, *more, *self.patterns, *excludes, *request.options, *rsh]
+        return [*options, "--", *request.sources, request.destination]
+
+    def share(self, control: list[str]) -> None:
+        """Have rsync go through another connection: ``control`` are options of ssh. The last ``--rsh`` counts."""
+        self._rsh = " ".join([remote_shell(self.command.value("rsh")), *control])
+
+    def shown(self, command: list[str]) -> list[str]:
+        """A command as a person can give it: with the remote shell that was asked for, not the way we share it."""
+        given = [] if self.request.rsh is None else [f"--rsh={self.request.rsh}"]
+        return [word for each in command for word in (given if each == f"--rsh={self._rsh}" else [each])]
+
+
+def _at_home(path: str) -> str:
+    return path[2:] or "." if path.startswith("~/") else "." if path == "~" else path
+
+
+def _is_remote(path: str) -> bool:
+    return ":" in path.partition("/")[0]

@@ -1,0 +1,300 @@
+"""Moving a machine's data: look, say what will be done, move, prove it; and again, at any point.
+
+A migration is rsync with ``-aHAX --numeric-ids --one-file-system``, wrapped as by ``sync``, and what a careful person
+does around it::
+
+    preflight   both machines are asked, and what they say is judged        preflight.py
+    plan        what goes by extents, what by rsync, what is left out        plan.py
+    first pass  sync, while services run
+    final pass  the same between --before and --after, with a proof          final_pass.py
+
+Either machine may be another host. It is logged in to once: our agent there answers what is asked, runs the
+commands, and holds the lock of the destination for as long as it lives; ``sync`` and rsync go through its connection.
+
+Nothing is kept between two runs but the destination itself and what ``sync`` leaves in partial files. So the same
+command, given again, goes on where the last one was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Callable
+
+from ..console.messages import describe
+from ..console.progress import Whole
+from ..engine.files.syscalls import NoSpaceError
+from ..engine.queries.presets import left_out
+from ..engine.wire.protocol import LinkError
+from ..exclude import place_patterns, quoter, sparse_names, transfer_name
+from ..hosts.pool import Site
+from ..hosts.transfer import Planned
+from ..rsync.output import Totals
+from ..seeding import run as wrapper
+from ..seeding.seeder import SeedOptions
+from . import plan, preflight
+from .final_pass import Failed, FinalPass
+from .preflight import STOP, WARNING, Facts, Finding
+from .request import Asked, Request
+from .sides import Sides
+
+_FINE_TIMES = [3, 1, 3]
+"""The first rsync with --modify-window=-1: rsync(1)."""
+_VANISHED = 24
+"""rsync(1), EXIT VALUES: some files vanished before they could be transferred."""
+_FILE_IO = 11
+_PROTOCOL = 12
+_SIGNAL = 20
+
+
+class Migration:
+    """One run.
+
+    ``say`` gets what is told to a person, each piece with its kind (:func:`text.say`); ``write`` what rsync prints;
+    ``quiet``: no progress; ``every_file``: the report is to have every sparse file. ``report`` is what was done, and
+    can be had as JSON; sizes are bytes, times seconds.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        say: Callable[[str, Any], object],
+        write: Callable[[bytes], object],
+        quiet: bool = False,
+        every_file: bool = False,
+    ) -> None:
+        self.request = request
+        self.asked = Asked(request)
+        self.say = say
+        self.write = write
+        self.quiet = quiet
+        self.every_file = every_file
+        self.report: dict[str, Any] = {
+            "sources": list(request.sources),
+            "destination": request.destination,
+            "pass": "check" if request.check else "plan" if request.dry_run else "final" if request.final else "first",
+            "started": time.time(),
+            "status": None,
+            "failure": None,
+        }
+
+    def run(self) -> None:
+        """Do it. Raises Failed; OSError, LinkError, ValueError before anything is done."""
+        with contextlib.ExitStack() as stack:
+            try:
+                self._run(stack)
+                self.report["status"] = 0
+            except Failed as failed:
+                self.report["status"], self.report["failure"] = failed.status, str(failed)
+                raise
+            except BaseException as error:
+                ended = isinstance(error, (KeyboardInterrupt, SystemExit))
+                self.report["status"] = _SIGNAL if ended else 1
+                self.report["failure"] = describe(error) if isinstance(error, Exception) else "interrupted"
+                raise
+            finally:
+                self.report["seconds"] = round(time.time() - self.report["started"], 3)
+
+    def _run(self, stack: contextlib.ExitStack) -> None:
+        self.sides = Sides(self.asked, stack)
+        facts = preflight.look(self.sides, self.asked)
+        exists = facts.probe.kind == "d"
+        found = list(preflight.findings(facts))
+        self.asked.fine_times = facts.probe.nanoseconds and all(
+            host.rsync and [*map(int, host.rsync.split(".")[:3])] >= _FINE_TIMES for host in facts.hosts
+        )
+        self._exclude(facts, stack)
+        planned = None
+        if not _stops(found):
+            try:
+                plan.check_options(self.asked.argv())
+                transfer, end = self.sides.transfer(facts.probe.clone), self.sides.destination.end
+                planned = plan.make(self.asked.argv(), transfer, end, self.asked.path, exists, facts.probe.free)
+            except plan.RsyncFailed as error:
+                raise Failed(error.status, str(error)) from None
+            found += preflight.of_space(facts, planned)
+        commands = self.request.commands
+        # What --before stops is still running now.
+        stopping = self.request.final and not (commands.before or commands.before_dest or self.request.allow_live)
+        found += self.in_use(facts, facts.in_use, STOP if stopping else WARNING)
+        self._tell_findings(facts, found)
+        if planned is not None:
+            self._tell_plan(facts, planned)
+        stops = _stops(found)
+        if stops:
+            raise Failed(1, f"{stops} of the checks above say stop; nothing was done")
+        if self.request.check or self.request.dry_run:
+            return
+        assert planned is not None  # without a stop there is a plan
+        try:
+            stack.enter_context(self.sides.destination.end.locked(self.asked.path, self.asked.command.mkpath))
+        except OSError as error:
+            raise Failed(1, f"{error.filename}: {error.strerror}; nothing was done") from None
+        total = planned.seeds.data + planned.others.size
+        if self.request.verify:
+            total += sum(survey.allocated for survey in facts.surveys.values())
+        with Whole(total, self.quiet) as whole:
+            if self.request.final:
+                FinalPass(self, facts).run(whole)
+            else:
+                self.one_pass(whole)
+        if self.every_file:
+            try:
+                self._list_sparse(facts)
+            except (OSError, LinkError) as error:
+                warnings.warn(f"the report lacks the list of sparse files: {describe(error)}", stacklevel=2)
+
+    def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
+        """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""
+        quote = quoter(null=True)
+        relative = self.asked.command.relative
+        patterns = sorted(set(place_patterns(facts.places, relative, quote)))
+        self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
+        files = [place.path for place in facts.places if not place.wild]
+        sizes = dict(zip(files, self.sides.source.end.ask("sizes", paths=files).found))
+        self.report["excluded"] = [
+            {"pattern": pattern, "why": place.why, "sizes": sizes.get(place.path)}
+            for place in facts.places
+            for pattern in place_patterns([place], relative, quote)
+        ]
+        if not self.request.exclude_sparse:
+            return
+        sites = [Site(self.sides.source.end, path, self.sides.source.prefix) for path in self.asked.sources]
+        names = []
+        one = self.asked.command.one_file_system
+        for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
+            names.append(name.lstrip("/"))
+            left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
+            self.report["excluded"].append(left)
+        self.asked.patterns += wrapper.excluding(names, stack)
+
+    # What is told.
+
+    def _tell_findings(self, facts: Facts, found: Sequence[Finding]) -> None:
+        self.report["findings"] = [finding._asdict() for finding in found]
+        for side, host in zip(("source", "destination"), facts.hosts):
+            self.report.setdefault("versions", {})[side] = host._asdict()
+        self.report["apparent"] = sum(survey.size for survey in facts.surveys.values())
+        self.report["allocated"] = sum(survey.allocated for survey in facts.surveys.values())
+        self.say("findings", found)
+
+    def _tell_plan(self, facts: Facts, planned: plan.Plan) -> None:
+        self.report["plan"] = {
+            "by_extents": asdict(planned.seeds),
+            "by_rsync": asdict(planned.others),
+            "created": planned.created,
+            "deleted": planned.deleted,
+            "kept": planned.extra,
+            "left_to_rsync": planned.handoff,
+        }
+        self.say("plan", (planned, self.report["excluded"], [*self.request.exclude_from]))
+
+    def ask_in_use(self, facts: Facts) -> Any:
+        """Which files of the sources are in use now."""
+        return self.sides.source.end.ask("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
+
+    def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
+        """The files in use that the command covers."""
+        found = used.found
+        if found and (self.asked.filters or self.request.exclude_sparse):
+            covered = plan.are_covered(self.asked.argv(), [each.path for each in found])
+            # Of several links one may be covered, whatever it is called.
+            found = [each for each in found if each.links > 1 or each.path in covered]
+        self.report["in_use"] = [each._asdict() for each in found]
+        return list(preflight.of_use(facts, found, used.more, level))
+
+    # The passes.
+
+    def one_pass(self, whole: Whole) -> None:
+        """One sync. Raises Failed unless all that there is to be copied is."""
+        totals = Totals(self.asked.command, whole.shown, self.write)
+        argv = self.asked.argv(*totals.options)
+        started = time.monotonic()
+        try:
+            with whole.phase(None, "rsync") as totals.advance:
+                live = None if self.request.final else self._live
+                seed = SeedOptions(python=self.request.python, live=live)
+                result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True)
+            totals.end()
+        except NoSpaceError as error:
+            raise Failed(_FILE_IO, f"{error.filename}: {error.strerror}") from None
+        except LinkError as error:
+            kept = "what was received is kept, the same command goes on from there"
+            raise Failed(_PROTOCOL, f"{error}; {kept}") from None
+        moved = sum(seeded.sent if self.asked.command.far else seeded.data for seeded in result.seeded)
+        by_rsync = totals.wire if self.asked.command.far else totals.literal
+        self.report["sync"] = {
+            "command": self.asked.shown(result.command),
+            "status": result.status,
+            "seconds": round(time.monotonic() - started, 3),
+            "left_to_rsync": result.handoff,
+            "seeded": [seeded._asdict() for seeded in result.seeded],
+            "left": result.left,
+            "later": result.later,
+            "written_by_rsync": totals.literal,
+            "sent": (result.wire if self.asked.command.far else moved) + (by_rsync or 0),
+            "sent_by_rsync": by_rsync,
+            "saved": sum(seeded.size for seeded in result.seeded) - moved,
+        }
+        if result.status == _VANISHED and (not self.request.final or self.request.allow_live):
+            if not self.request.final:
+                raise Failed(_VANISHED, "some files vanished while they were copied, as they do while services run; "
+                             "the final pass, or this one again, brings the rest")  # fmt: skip
+            return
+        if result.status:
+            raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
+
+    def _live(self, changing: Sequence[Planned]) -> list[str]:
+        """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
+        end = self.sides.source.end
+        used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
+        sparse = [path for path, is_sparse in zip(used, end.ask("sparse", paths=[*used]).found) if is_sparse]
+        names = {self.name(path) for path in sparse} | {planned.name for planned in changing}
+        if any(used[path] > 1 for path in sparse) or any(planned.links > 1 for planned in changing):
+            # rsync would copy the file under another of its names.
+            links: dict[tuple[int, int], set[str]] = {}
+            for source in self.asked.sources:
+                one = self.asked.command.one_file_system
+                for file, _, _ in end.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
+                    if file.st.st_nlink > 1:
+                        links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
+            for group in links.values():
+                names |= group if group & names else set()
+        return [*filter(None, names)]
+
+    def name(self, path: str) -> str:
+        """The name in the transfer of a path at the source; "" if it has none."""
+        names = (transfer_name(source, path, self.asked.command.relative) for source in self.asked.sources)
+        return next(filter(None, names), "")
+
+    def _list_sparse(self, facts: Facts) -> None:
+        """Every sparse file of the transfer, with its sizes at both ends, for the report."""
+        moved = "sent" if self.asked.command.far else "data"
+        sent = {each["name"]: each[moved] for each in self.report["sync"]["seeded"]}
+        found: list[dict[str, Any]] = []
+        one, end = self.asked.command.one_file_system, self.sides.source.end
+        prune = [place.path for place in facts.places if place.wild in ("", "/*")]
+        skip = left_out(facts.places)
+        for source in self.asked.sources if not self.request.exclude_sparse else ():
+            for scanned in end.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
+                file = scanned.file
+                if skip(file.path):
+                    continue
+                name = transfer_name(source, file.path, self.asked.command.relative)
+                found.append({"name": name, "source": [file.size, file.allocated], "sent": sent.get(str(name), 0)})
+        for start in range(0, len(found), 500):
+            part = found[start : start + 500]
+            paths = [os.path.join(self.asked.path, each["name"]) for each in part]
+            for each, sizes in zip(part, self.sides.destination.end.ask("sizes", paths=paths).found):
+                each["destination"] = sizes
+        self.report["sparse_files"] = found
+
+
+def _stops(found: Sequence[Finding]) -> int:
+    return sum(finding.level == STOP for finding in found)
+
+

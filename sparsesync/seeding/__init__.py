@@ -1,0 +1,5 @@
+"""``sparsesync sync``: put the content of sparse files in place, then let rsync do everything else.
+
+Read :mod:`run` first, which is the whole command and the public function, then :mod:`seeder` (which files, and their
+transfer) and :mod:`losses` (what is said of files that are left to rsync).
+"""

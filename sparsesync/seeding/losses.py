@@ -1,0 +1,90 @@
+"""What is left to rsync loses its holes for good: how much that is, said in one line.
+
+A sparse file that is not seeded is written by rsync, holes and all; and the next run finds its size and time equal
+and leaves it so. So no run goes on like that without a word::
+
+    single files     are counted as they are left (:mod:`seeder`)
+    the whole run    one scan of the sources, if they are on this machine, tells what may be lost
+    rsync has -S     nothing is lost but time: it leaves out what is zeros
+    what was seeded  has its holes still, unless it was changed at either end before rsync came to it, which then wrote
+                     it anew: what each file takes is looked at again when rsync is done
+
+Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Callable, NamedTuple
+
+from ..console.units import iec
+from ..engine.files.claims import looks_sparse
+from ..engine.tree.scan import Sparse, scan
+from ..rsync import command as rsync
+
+_NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
+
+
+class Losses(NamedTuple):
+    """How many sparse files are left to rsync, and with how many bytes of holes. ``files`` None: that is not known."""
+
+    files: int | None = None
+    holes: int = 0
+
+    def line(self, reason: str, *, dry_run: bool, certain: bool) -> str:
+        """What a person is told. ``certain``: rsync is going to transfer all of them."""
+        be = "would be" if dry_run else "is" if self.files == 1 else "are"
+        if self.files is None:
+            return f"everything {be if dry_run else 'is'} left to rsync, which writes holes as data: {reason}"
+        many = "1 sparse file" if self.files == 1 else f"{self.files} sparse files"
+        writes = "writes" if certain else "may write"
+        return f"{many} {be} left to rsync, which {writes} {iec(self.holes)} of holes as data: {reason}"
+
+    def line_after(self, first: str) -> str:
+        """What a person is told of files that were seeded and lost their holes after that; ``first`` is one of them."""
+        files = "1 seeded file" if self.files == 1 else f"{self.files} seeded files"
+        why = "at one of the ends it changed after it was seeded"
+        return f"rsync wrote {files} anew, with {iec(self.holes)} of holes as data: {first}: {why}"
+
+
+def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
+    """What may be lost if rsync does everything. ``holes``, ``min_hole``: as for :class:`~.seeder.SeedOptions`."""
+    asks_only = any(option.name in _NO_TRANSFER for option in command.options)
+    if command.sparse or command.destination is None or asks_only:
+        return Losses(0)
+    if command.files_from or command.links_followed or any(map(rsync.is_remote, command.sources)):
+        return Losses()
+    files = lost = 0
+    for found in below(command, holes):
+        hole = found.size - found.allocated
+        if hole >= min_hole and looks_sparse(found.st):
+            files += 1
+            lost += hole
+    return Losses(files, lost)
+
+
+def below(
+    command: rsync.Command, holes: str, on_error: Callable[[OSError], None] = lambda error: None
+) -> Iterator[Sparse]:
+    """What there is at and below the sources, which are on this machine, that is sparse by its stat.
+
+    ``on_error`` gets what is in the way; rsync meets the same and says it.
+    """
+    for source in command.sources:
+        # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
+        top = "/" if command.relative else os.path.dirname(source)
+        prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
+        try:
+            yield from scan(
+                source,
+                one_file_system=command.one_file_system,
+                every_link=True,
+                prune=prune,
+                parallel=True,
+                holes=holes,
+                reading=False,
+                on_error=on_error,
+            )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            on_error(error)

@@ -1,0 +1,327 @@
+"""Seeding: put the content of the sparse files that rsync would transfer in place.
+
+Given what rsync said it would transfer (the listing, see :mod:`rsync.listing`), this finds the sparse
+files in it and works out where each will be at the destination::
+
+    plan    ask the source which of the listed files are sparse; what is left of
+            the listing goes through a temporary file, since it may be long
+    space   does all of it fit? If not, nothing is written
+    run     a :class:`~.hosts.transfer.Transfer` puts the files in place
+
+Where either end is, the transfer knows. How a file is put in place so that rsync could have done it, its
+destination does (:mod:`.engine.transfer.destination`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Callable, NamedTuple
+
+from ..console.messages import tell
+from ..console.progress import Bar, data_bar
+from ..console.units import iec
+from ..engine.files.syscalls import NoSpaceError
+from ..engine.transfer.destination import Result
+from ..hosts.transfer import Planned, Transfer, check_space
+from ..rsync import command as rsync
+from ..rsync.listing import parse_listing, source_path
+from .losses import Losses
+
+NOTHING_SPARSE = "it would transfer no sparse file"
+
+_OWN = 16 * 1024
+_REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """The wrapper's own options.
+
+    ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
+    from which a file is worth seeding. ``holes``: whether the source's maps are believed
+    (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
+    ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
+    found to change, and the names it returns are kept from rsync, which would copy those files whole.
+    """
+
+    off: bool = False
+    min_hole: int = 1
+    space_check: bool = True
+    python: str | None = None
+    live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
+    holes: str = "auto"
+    required: bool = False
+
+
+class Seeded(NamedTuple):
+    """A file that was put in place: its name in the transfer, its apparent size and its data in bytes.
+
+    ``sent`` are the bytes of content that had to cross the network, before compression. ``allocated`` is what the
+    file took when it was put there, in bytes.
+    """
+
+    name: str
+    size: int
+    data: int
+    sent: int = 0
+    allocated: int = 0
+
+
+class Seeding:
+    """One run's seeding. ``say`` gets a line for each file when the user wants to hear."""
+
+    def __init__(
+        self,
+        command: rsync.Command,
+        options: SeedOptions,
+        transfer: Transfer,
+        say: Callable[[str], None],
+        bar: Bar = data_bar,
+    ) -> None:
+        self.command = command
+        self.options = options
+        self.transfer = transfer
+        self.say = say
+        self.bar = bar
+        self.seeded: list[Seeded] = []
+        self.left: list[tuple[str, str]] = []
+        self.lost: dict[str, int] = {}
+        """The bytes of holes of each file that was left."""
+        self.refused: dict[str, tuple[int, str]] = {}
+        """Files that the destination does not take, and why (errno too): rsync would read all holes to find out."""
+        self.planned = Losses(0)
+        """The files that are to be seeded, and their holes."""
+        self._under_way: dict[str, int] = {}
+        self._plan: IO[str] | None = None
+        self.changing: list[Planned] = []
+        """Of a live source: files that rsync would find changed already, and copy whole."""
+        # The paths at the two ends, without the name of a host.
+        far = command.far
+        assert command.destination is not None  # parse() hands off a command without one
+        self._sources = far.paths if far and not far.push else command.sources
+        self._destination = far.paths[0] if far and far.push else command.destination
+
+    def run(self, listing: IO[bytes]) -> str | None:
+        """Seed what the listing names. Returns why nothing at all was seeded, or None.
+
+        Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
+        """
+        plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
+        total = count = holes = 0
+        for planned in self.sparse(listing):
+            json.dump(planned, plan)
+            plan.write("\n")
+            total += planned.data
+            holes += planned.size - planned.data
+            count += 1
+        self.planned = Losses(count, holes)
+        if not count:
+            return NOTHING_SPARSE
+        if self.command.dry_run:
+            reason, _, _ = self._find_destination(listing)
+            for planned in [] if reason else _planned(plan):
+                tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
+            return reason
+        reason = self._open_destination(listing)
+        if reason:
+            return reason
+        # --delete may make room, and how much --sparse leaves is known only once all is read.
+        if self.options.space_check and not (self.command.delete or self.command.sparse):
+            self.transfer.expect(_planned(plan))
+            try:
+                check_space(self.transfer)
+            except NoSpaceError:
+                # What else rsync will write may make room: a file that becomes shorter.
+                self.transfer.expect(self.others(listing, _planned(plan)))
+                check_space(self.transfer)
+        with self.bar(total, "seeding", self.command.quiet > 0) as advance:
+            self.transfer.run(self._started(_planned(plan)), self._done, advance)
+        if self.options.live is not None:
+            self.changing += self._changing(_planned(plan))
+        return None
+
+    def close(self) -> None:
+        """Forget the plan."""
+        if self._plan is not None:
+            self._plan.close()
+
+    def _started(self, plan: Iterator[Planned]) -> Iterator[Planned]:
+        for planned in plan:
+            self._under_way[planned.name] = planned.size - planned.data
+            yield planned
+
+    def _changing(self, plan: Iterator[Planned]) -> Iterator[Planned]:
+        left = {name for name, _ in self.left}
+        batch = list(islice(plan, 1000))
+        while batch:
+            found = self.transfer.look((planned.source, planned.name) for planned in batch)
+            for planned, looked in zip(batch, found):
+                still = looked is not None and looked.mtime_ns == planned.mtime_ns and not planned.recent
+                if planned.name in left or not still:
+                    yield planned
+            batch = list(islice(plan, 1000))
+
+    def touch(self) -> None:
+        """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
+        self.transfer.touch([seeded.name for seeded in self.seeded])
+
+    def filled(self) -> tuple[Losses, str]:
+        """What was seeded, and has lost its holes since; and the name of the first.
+
+        rsync wrote it anew: at one of the ends it was no longer what it had been. Raises LinkError.
+        """
+        files, holes, first = 0, 0, ""
+        seeded = {each.name: each for each in self.seeded}
+        plan = (planned for planned in (_planned(self._plan) if self._plan else ()) if planned.name in seeded)
+        for batch in iter(lambda: list(islice(plan, 1000)), []):
+            states = list(self.transfer.states([planned.name for planned in batch]))
+            # What has another time by now is what the source was when rsync came to it; its holes may be others.
+            anew = [each for each, state in zip(batch, states) if state and state[1] != each.mtime_ns]
+            looked = dict(zip(anew, self.transfer.look((each.source, each.name) for each in anew)))
+            for planned, state in zip(batch, states):
+                was = seeded[planned.name]
+                now = looked.get(planned, was)
+                if state is None or now is None or not now.size or was.allocated >= was.size:
+                    continue  # nobody can tell, or there never was a hole: its filesystem has none
+                # Up to so much are the filesystem's own blocks, with the list of the file's extents.
+                own = (was.size - was.data) // 2 if now is was else now.data // 8 + _OWN
+                lost = state[0] - max(now.data, was.allocated if now is was else 0)
+                if lost > own:
+                    files, holes, first = files + 1, holes + lost, first or planned.name
+        return Losses(files, holes), first
+
+    def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
+        """The listed files that are sparse at the source and are for us."""
+        listing.seek(0)
+        candidates: list[tuple[str, str, int]] = []
+        for entry in parse_listing(listing):
+            source = source_path(self.command, entry)
+            if source is not None:
+                candidates.append((os.fsdecode(entry.name), source, entry.size))
+            if len(candidates) == 4096:
+                yield from self._those_sparse(candidates)
+                candidates = []
+        yield from self._those_sparse(candidates)
+
+    def _those_sparse(self, candidates: list[tuple[str, str, int]]) -> Iterator[Planned]:
+        found = self.transfer.look((source, name) for name, source, _ in candidates)
+        # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
+        by_name = self.command.hard_links and (self.command.backup or self.command.update)
+        for (name, source, size), looked in zip(candidates, found):
+            if looked is None:
+                continue
+            if looked.size != size:
+                self._leave(name, "it could not be looked at, or changed after rsync listed it", size - looked.data)
+                continue
+            if size - looked.data < self.options.min_hole:
+                continue
+            if by_name and looked.links > 1:
+                self._leave(name, "what becomes of its other hard links is for rsync to decide", size - looked.data)
+                continue
+            yield Planned(name, source, size, *looked[1:])
+
+    def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
+        """The listed files that are not planned, which come in the same order."""
+        listing.seek(0)
+        known = next(planned, None)
+        for entry in parse_listing(listing):
+            name = os.fsdecode(entry.name)
+            if known is not None and known.name == name:
+                known = next(planned, None)
+            else:
+                yield Planned(name, "", entry.size, entry.size, room=entry.size)
+
+    def _find_destination(self, listing: IO[bytes]) -> tuple[str | None, str, str | None]:
+        """(a reason, the root, the name of a single file): a directory to be filled, or the name of the one file?
+
+        The reason says why that is not certain.
+        """
+        path = self._destination
+        mode, exists = self.transfer.destination_mode(path)
+        if mode is not None and stat.S_ISDIR(mode):
+            return None, path, None
+        # As rsync decides it: one file that is not a directory, and no slash, names the file itself.
+        listing.seek(0)
+        names = sum(1 for _ in zip(parse_listing(listing), range(2)))
+        from_directory = not self.command.relative and any(map(self._is_directory, self._sources))
+        if not exists:
+            if path.endswith("/") or names > 1 or from_directory:
+                return None, path, None
+            if self.command.relative or len(self._sources) != 1:
+                return "whether the destination will be a file or a directory is for rsync to decide", path, None
+        elif path.endswith("/") or names > 1 or from_directory or self.command.relative:
+            return f"{path} is not a directory", path, None
+        root, single = os.path.split(path)
+        return None, root or ".", single
+
+    def _is_directory(self, source: str) -> bool:
+        mode = self.transfer.source_mode(source)
+        return mode is not None and stat.S_ISDIR(mode)
+
+    def _open_destination(self, listing: IO[bytes]) -> str | None:
+        reason, root, single = self._find_destination(listing)
+        if reason:
+            return reason
+        command = self.command
+        make = 0o777 if command.mkpath else None
+        like = None
+        if single is None:
+            # The directory itself is part of the transfer if one source is all that is in another.
+            contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
+            if command.relative:
+                contents = [path for path in contents if path.rstrip("/").endswith("/.")]
+            if contents and command.files_from is None:
+                like = self.transfer.source_mode(contents[0])
+            # With -p rsync knows whose the directory is to be, and opens it.
+            make = 0o777 if like is None else 0o700 if command.perms else stat.S_IMODE(like)
+        try:
+            self.transfer.open(
+                root,
+                single,
+                make,
+                like=None if like is None else stat.S_IMODE(like),
+                mkpath=command.mkpath,
+                inplace=command.inplace,
+                perms=command.perms,
+                group=command.group,
+                implied_dirs=command.implied_dirs,
+                backup=command.backup,
+                fsync=command.fsync,
+                partial_dir=command.partial_dir,
+            )
+        except OSError as error:
+            return f"{root}: {error.strerror}"
+        return None
+
+    def _done(self, result: Result) -> None:
+        holes = self._under_way.pop(result.name, 0)
+        if result.left is None:
+            self.seeded.append(Seeded(*result[:4], result.allocated))
+            sent = f", {iec(result.sent)} sent" if self.command.far else ""
+            self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
+            return
+        if result.errno in _REFUSALS and not result.at_source:
+            self.refused[result.name] = result.errno, result.left
+        self._leave(result.name, result.left, holes)
+
+    def _leave(self, name: str, reason: str, holes: int) -> None:
+        self.left.append((name, reason))
+        self.lost[name] = holes
+        self.say(f"left to rsync: {name}: {reason}")
+
+
+def _planned(plan: IO[str]) -> Iterator[Planned]:
+    plan.seek(0)
+    for line in plan:
+        yield Planned(*json.loads(line))
+
+
+def _sizes(size: int, data: int) -> str:
+    return f"{iec(data)} of {iec(size)}"

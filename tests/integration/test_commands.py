@@ -1,0 +1,417 @@
+"""The command as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import sparsesync
+from tests.support.filesystems import allocated, device, need, need_tools, same_content, sparse_file
+
+MIB = 1 << 20
+PROC = "/proc/version"
+SYS = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+
+def run(*argv: str, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sparsesync", *argv]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, **more)  # type: ignore
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "d").mkdir()
+    sparse_file(tmp_path / "d/large", 100 << 30, [(0, MIB), (50 << 30, 2 * MIB)])
+    sparse_file(tmp_path / "d/small", 2 * MIB, [(0, 4096)])
+    sparse_file(tmp_path / "d/dense", MIB, [(0, MIB)])
+    os.link(tmp_path / "d/large", tmp_path / "d/name too")
+    return tmp_path
+
+
+def test_scan(tree: Path) -> None:
+    done = run("scan", "d", cwd=tree)
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0].split() == ["apparent", "allocated", "data", "extents", "path"]
+    assert lines[1].split()[:7] == ["100.0", "GiB", "3", "MiB", "3", "MiB", "2"]
+    assert lines[2].split() == ["2", "MiB", "4", "KiB", "4", "KiB", "1", "d/small"]
+    assert lines[3:] == ["2 sparse files: 100.0 GiB apparent, 3 MiB allocated"]
+    assert run("scan", "--min-size", "1G", "d", cwd=tree).stdout.endswith(
+        "1 sparse file: 100.0 GiB apparent, 3 MiB allocated\n"
+    )
+    assert "d/dense" in run("scan", "--all", "d", cwd=tree).stdout
+    paths = run("scan", "-0", "d", "d/small", cwd=tree).stdout.split("\0")
+    assert paths[1:] == ["d/small", ""] and paths[0] in ("d/large", "d/name too")
+    (tree / "to").symlink_to("d")
+    assert "to/small" in run("scan", "to", cwd=tree).stdout
+
+
+def test_scan_json(tree: Path) -> None:
+    found = json.loads(run("scan", "--json", "d/small", "d/large", cwd=tree).stdout)
+    assert found == {
+        "files": [
+            {"path": "d/large", "size": 100 << 30, "allocated": allocated(tree / "d/large"), "data": 3 * MIB,
+             "extents": 2},
+            {"path": "d/small", "size": 2 * MIB, "allocated": 4096, "data": 4096, "extents": 1},
+        ],
+        "total": {"files": 2, "size": (100 << 30) + 2 * MIB, "allocated": allocated(tree / "d/large") + 4096,
+                  "data": 3 * MIB + 4096},
+    }  # fmt: skip
+
+
+def test_scan_goes_on_after_a_trouble(tree: Path) -> None:
+    done = run("scan", "none", "d", cwd=tree)
+    assert done.returncode == 1
+    assert done.stderr == "sparsesync: none: No such file or directory\n"
+    assert "2 sparse files" in done.stdout
+
+
+def test_odd_names_reach_the_terminal_as_one_line(tmp_path: Path) -> None:
+    sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\nb\x1b[31m\xff")), MIB, [])
+    done = subprocess.run([sys.executable, "-m", "sparsesync", "scan", "."], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].endswith(b"./a\\#012b\\#033[31m\\#377")
+
+
+HOSTILE = "x\x9b31mRED\u202egnp\u2028\x1b]0;t\x07\u3000"
+SHOWN = "x\\#302\\#23331mRED\\#342\\#200\\#256gnp\\#342\\#200\\#250\\#033]0;t\\#007\u3000"
+
+
+@pytest.mark.parametrize(
+    ("argv", "times"),
+    [
+        (["scan", "."], 1),
+        (["scan", HOSTILE, HOSTILE + "none"], 2),
+        (["map", HOSTILE + "none"], 1),
+        (["copy", HOSTILE + "none", "x"], 1),
+        (["copy", "a", "b", HOSTILE], 1),
+        (["exclude", "--format", "borg", HOSTILE + "none"], 1),
+        (["exclude", HOSTILE], 1),
+        (["verify", "a", "b"], 1),
+        (["verify", HOSTILE, HOSTILE + "none"], 1),
+        (["verify", f"a/{HOSTILE}", HOSTILE], 1),
+        (["scan", f"--{HOSTILE}", "."], 1),
+        (["scan", "--min-size", HOSTILE, "."], 0),
+        (["frob" + HOSTILE], 0),
+        (["sync", "-av", "a/", "c"], 2),
+        (["sync", "-anv", "a/", "c"], 2),
+        (["sync", f"--seed-{HOSTILE}"], 1),
+        (["sync", f"--seed-holes={HOSTILE}", "a", "c"], 0),
+        (["migrate", HOSTILE], 1),
+        (["migrate", "--check", HOSTILE + "none", "c"], 1),
+        (["migrate", "--check", "a/", HOSTILE], 1),
+        (["migrate", "--check", f"--exclude-from={HOSTILE}none", "a/", "c"], 1),
+        (["scan", f"h{HOSTILE}:x"], 1),
+        (["scan", "-e", f"./{HOSTILE}", "h:x"], 1),
+        (["scan", "--python", HOSTILE, "h:x"], 1),
+    ],
+    ids=lambda value: "",
+)
+def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, argv: list[str], times: int) -> None:
+    """In no command, on neither stream, and escaped once. (Patterns for rsync and others are as they have to be.)"""
+    need_tools("rsync")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name in (HOSTILE, "a/" + HOSTILE):
+        sparse_file(tmp_path / name, MIB, [(0, 4096)])
+    with open(tmp_path / HOSTILE, "r+b") as file:
+        file.write(b"!")
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *argv], cwd=tmp_path, capture_output=True)
+    said = done.stdout + done.stderr
+    if argv[0] == "exclude":
+        said = b"".join(line for line in said.splitlines(True) if line.startswith((b"#", b"sparsesync")))
+    if argv[:2] == ["sync", "-av"] or argv[:2] == ["sync", "-anv"]:
+        # rsync escapes what its locale does not know, and no more.
+        assert said.count(SHOWN.encode()) >= 1
+        said = b"".join(line for line in said.splitlines(True) if SHOWN.encode() in line)
+    else:
+        assert said.count(SHOWN.encode()) >= times
+    assert b"Traceback" not in said
+    assert not set(said.decode()) & set("\x9b\u202e\u2028\x1b\x07")
+    assert b"\\#134" not in said
+
+
+def test_json_has_names_as_they_are(tmp_path: Path) -> None:
+    sparse_file(tmp_path / HOSTILE, MIB, [(0, 4096)])
+    found = json.loads(run("scan", "--json", ".", cwd=tmp_path).stdout)
+    assert found["files"][0]["path"] == f"./{HOSTILE}"
+    report = json.loads(run("migrate", "--json", "--check", f"./{HOSTILE}none", "c", cwd=tmp_path).stdout)
+    assert any(each["subject"] == f"./{HOSTILE}none" for each in report["findings"])
+
+
+@pytest.mark.parametrize("argv", [["scan", "."], ["map", "é\u3000"], ["exclude", "."], ["verify", ".", "e"]])
+def test_an_encoding_without_the_name(tmp_path: Path, argv: list[str]) -> None:
+    sparse_file(tmp_path / "é\u3000", MIB, [])
+    (tmp_path / "e").mkdir()
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *argv], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert done.returncode == (1 if argv[0] == "verify" else 0)
+    assert done.stderr == b""
+    assert argv[0] == "map" or "é\u3000".encode() in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_sync_in_python_says_any_name(tmp_path: Path, encoding: str) -> None:
+    need_tools("rsync")
+    (tmp_path / "a").mkdir()
+    for name in (b"\xff", "é".encode()):
+        sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/" + name)), MIB, [(0, 4096)])
+    script = "import sys, sparsesync; sys.exit(sparsesync.sync('a/', 'b/', ['-av']).status)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"seeded \\#377: " in done.stdout
+    assert len(os.listdir(tmp_path / "b")) == 2
+
+
+def shell(script: str, cwd: Path) -> tuple[int, str]:
+    """The status and the standard error of a script in which ``$S`` is the program."""
+    environment = {**os.environ, "S": f"{sys.executable} -m sparsesync"}
+    done = subprocess.run(["bash", "-c", script], cwd=cwd, stderr=subprocess.PIPE, text=True, timeout=60,
+                          stdout=subprocess.DEVNULL, env=environment)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_closed_streams(tree: Path) -> None:
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert shell(f"rm -f x; $S copy d/small x {closed}", tree) == (0, "")
+        assert same_content(tree / "d/small", tree / "x")
+    assert shell("$S scan d 2>&-", tree) == (0, "")
+    assert shell("$S scan none 2>&-", tree) == (1, "")
+    assert shell("$S scan d >&-", tree) == (1, "sparsesync: standard output: Bad file descriptor\n")
+    need_tools("rsync")
+    assert shell("$S sync -a d/small y >&-", tree) == (0, "")
+    assert same_content(tree / "d/small", tree / "y")
+
+
+@pytest.mark.parametrize("argv", ["scan d", "scan -0 d", "map d/large", "map --json d/large", "exclude d", "--help",
+                                  "exclude -o /dev/stdout d"])  # fmt: skip
+def test_an_output_that_is_full(tree: Path, argv: str) -> None:
+    device(tree / "full", 7)
+    name = "/dev/stdout" if "-o" in argv else "standard output"
+    assert shell(f"$S {argv} >full", tree) == (1, f"sparsesync: {name}: No space left on device\n")
+
+
+def test_copy(tree: Path) -> None:
+    assert run("copy", "d/large", "copied", cwd=tree).returncode == 0
+    assert allocated(tree / "copied") == allocated(tree / "d/large")
+    (tree / "into").mkdir()
+    os.utime(tree / "d/small", (1, 1))
+    done = run("copy", "-p", "d/small", "d/dense", "into", cwd=tree)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert same_content(tree / "d/dense", tree / "into/dense")
+    assert os.stat(tree / "into/small").st_mtime == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["copy", "none", "x"], "none: No such file or directory"),
+        (["copy", "d", "x"], "d: is a directory; for trees use 'sparsesync sync -a'"),
+        (["copy", "d/small", "d/small"], "'d/small' and 'd/small' are the same file"),
+        (["copy", "d/small", ""], "'': No such file or directory"),
+        (["copy", "", "x"], "'': No such file or directory"),
+        (["copy", "d/small", "no/x"], "no: No such file or directory"),
+        (["copy", "d/small"], "d/small: a destination is missing"),
+        (["copy", "d/small", "d/dense", "x"], "x: is not a directory, and there are several sources"),
+        (["map", "none"], "none: No such file or directory"),
+        (["map", "d"], "d: Is a directory"),
+        (["exclude", "none"], "none: No such file or directory"),
+        (["exclude", "--preset", "docker", "--format", "tar", "d"], "the presets are for rsync"),
+        (["scan", "none"], "none: No such file or directory"),
+    ],
+)
+def test_one_line_and_a_status_for_bad_input(tree: Path, argv: list[str], message: str) -> None:
+    before = sorted(os.listdir(tree))
+    done = run(*argv, cwd=tree)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"sparsesync: {message}")
+    assert done.stderr.count("\n") == 1
+    assert sorted(os.listdir(tree)) == before
+
+
+def test_a_size_limit_and_a_full_disk_say_what_to_do(tree: Path) -> None:
+    script = f"ulimit -f 1000; exec {sys.executable} -m sparsesync copy d/large x"
+    done = subprocess.run(["bash", "-c", script], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "sparsesync: x: File too large (the filesystem's limit, or 'ulimit -f')\n"
+    need(os.path.isdir("/dev/shm"), "there is no /dev/shm")
+
+
+def test_exclude_to_a_file_is_all_or_nothing(tree: Path) -> None:
+    assert run("exclude", "-o", "list", "d/", cwd=tree).returncode == 0
+    assert (tree / "list").read_text().splitlines()[-1] == "/small"
+    sparse_file(tree / "d/new\nline", MIB, [])
+    done = run("exclude", "-o", "list", "d/", cwd=tree)
+    assert done.returncode == 1 and "use -0" in done.stderr
+    assert (tree / "list").read_text().splitlines()[-1] == "/small"
+    assert run("exclude", "-0", "-o", "list", "d/", cwd=tree).returncode == 0
+    assert "/new\nline\0" in (tree / "list").read_text()
+
+
+def test_exclude_to_a_file_keeps_its_attributes(tree: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        assert run("exclude", "-o", "new", "d/", cwd=tree).returncode == 0
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tree / "new").st_mode) == 0o600
+    os.chmod(tree / "new", 0o640)
+    need(os.geteuid() == 0, "changing the owner needs root")
+    os.chown(tree / "new", 1234, 4321)
+    (tree / "link").symlink_to("new")
+    assert run("exclude", "-o", "link", "d", cwd=tree).returncode == 0
+    st = os.stat(tree / "new")
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (0o640, 1234, 4321)
+    assert os.path.islink(tree / "link") and "/d/small" in (tree / "new").read_text()
+
+
+def test_exclude_to_what_is_not_a_file_writes_to_it(tree: Path) -> None:
+    listed = run("exclude", "d", cwd=tree).stdout
+    assert run("exclude", "-o", "/dev/stdout", "d", cwd=tree).stdout == listed
+    # What is there already is there still: a shell's redirection would not have replaced the file.
+    assert shell("{ $S exclude -o /dev/stdout d; echo end >&2; } >both 2>>both", tree)[0] == 0
+    assert (tree / "both").read_text() == f"{listed}end\n"
+    os.mkfifo(tree / "pipe")
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tree, stdout=subprocess.PIPE, text=True)
+    assert run("exclude", "-o", "pipe", "d", cwd=tree).returncode == 0
+    assert reader.communicate(timeout=60)[0] == listed
+    assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
+    device(tree / "null", 3)
+    assert run("exclude", "-o", "null", "d", cwd=tree).returncode == 0
+    assert stat.S_ISCHR(os.stat(tree / "null").st_mode)
+    assert sorted(os.listdir(tree)) == ["both", "d", "null", "pipe"]
+
+
+def test_verify(tree: Path) -> None:
+    run("copy", "d/large", "copied", cwd=tree)
+    done = run("verify", "d/large", "copied", cwd=tree)
+    assert (done.returncode, done.stdout) == (0, "")
+    with open(tree / "copied", "r+b") as file:
+        file.seek(70 << 30)
+        file.write(b"!")
+    done = run("verify", "d/large", "copied", cwd=tree)
+    assert done.returncode == 1
+    assert done.stdout == f"d/large: content differs at byte {70 << 30}\n"
+    (tree / "e").mkdir()
+    done = run("verify", "d", "e", cwd=tree)
+    assert done.returncode == 1 and "dense: missing in e\n" in done.stdout
+    done = run("verify", "d", "none", cwd=tree)
+    assert (done.returncode, done.stderr) == (2, "sparsesync: none: No such file or directory\n")
+
+
+def test_files_that_the_kernel_writes_when_they_are_read(tree: Path) -> None:
+    need(os.path.exists(PROC) and os.path.exists(SYS), "there is no proc or no sysfs")
+    for path in (PROC, SYS):
+        assert run("copy", path, "x", cwd=tree).returncode == 0
+        # Not cmp(1): with -s it believes the sizes.
+        assert (tree / "x").read_bytes() == Path(path).read_bytes()
+        assert run("verify", path, "x", cwd=tree).returncode == 0
+    done = run("verify", PROC, SYS, cwd=tree)
+    assert (done.returncode, done.stdout) == (1, f"{PROC}: content differs at byte 0\n")
+    assert run("scan", SYS, cwd=tree).stdout == "0 sparse files: 0 B apparent, 0 B allocated\n"
+    done = run("map", SYS, cwd=tree)
+    assert (done.returncode, done.stderr) == (1, f"sparsesync: {SYS}: the file ends before its size says\n")
+
+
+def test_a_reader_that_goes_away(tree: Path) -> None:
+    script = f"{sys.executable} -m sparsesync map --json d/large | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=tree, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_the_installed_command(tmp_path: Path) -> None:
+    """It starts as fast as Python does: for its version nothing is imported that Python had not, not even re."""
+    script = Path(sys.executable).with_name("sparsesync")
+    for argv in ([script], [sys.executable, "-S", "-X", "importtime", script]):
+        done = subprocess.run(
+            [*argv, "--version"], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(sparsesync.__file__).parents[1])},
+        )  # fmt: skip
+        assert done.stdout == f"sparsesync {sparsesync.__version__}\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sparsesync" in imported
+    assert not imported & {"re", "argparse", "typing", "collections", "importlib.metadata"}
+
+
+def test_help_and_version(tree: Path) -> None:
+    assert run("--version", cwd=tree).stdout == f"sparsesync {sparsesync.__version__}\n"
+    done = run("--help", cwd=tree)
+    assert done.returncode == 0
+    for command in ("scan", "map", "copy", "exclude", "verify", "sync"):
+        assert command in done.stdout
+        if command != "sync":
+            assert run(command, "--help", cwd=tree).returncode == 0
+    assert run("frob", cwd=tree).returncode == 2
+    # tar knows no comments, so its exclude file cannot say it.
+    assert "--anchored" in run("exclude", "--help", cwd=tree).stdout
+
+
+def test_the_public_names() -> None:
+    for name in sparsesync.__all__:
+        assert getattr(sparsesync, name) is not None
+    assert callable(sparsesync.verify) and callable(sparsesync.sync)
+    with pytest.raises(AttributeError, match="frob"):
+        sparsesync.frob  # noqa: B018
+
+
+def test_start_up_imports_only_what_is_used() -> None:
+    script = "import sys, sparsesync; sparsesync.copyfile; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
+                             env={"PYTHONPATH": str(Path(__file__).parents[2])}).stdout.split()  # fmt: skip
+    assert "sparsesync.engine.content.copy_file" in modules
+    assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync.command"} & set(modules)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: bool) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    sparse_file(tree / "big", 100 << 30, [(0, 64 * MIB)])
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    code = (
+        "import sparsesync.console.progress as p\n"
+        f"with p.data_bar(64 << 20, 'seeding', quiet={quiet}) as advance:\n"
+        "    import time; time.sleep(0.6)\n"
+        "    advance and [advance(32 << 20), time.sleep(0.2), advance(32 << 20)]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tree, stderr=theirs, check=True)
+    os.write(theirs, b"end")
+    text = os.read(ours, 65536).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert ("64.0M" in text) is (not quiet)
+    assert ("seeding" in text) is (not quiet)
+    done = run("copy", "big", "x", cwd=tree)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 20)])
+def test_a_signal_within_a_destructor_is_not_lost(number: int, status: int) -> None:
+    script = f"""
+        import os, sys, time
+        from sparsesync.commands import main as cli
+        class Dying:
+            def __del__(self):
+                os.kill(os.getpid(), {number})
+                time.sleep(0.01)
+        def sync(argv):
+            Dying()
+            time.sleep(60)
+        cli._sync = sync
+        sys.exit(cli.main(["sync"]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=50)
+    assert (done.returncode, done.stderr) == (status, b"")

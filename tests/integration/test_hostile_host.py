@@ -1,0 +1,553 @@
+"""An enemy at the other end: every field of every frame, and what of it reaches the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable
+
+import pytest
+
+from sparsesync.engine.agent import ARGUMENTS, Agent
+from sparsesync.engine.content.compare import Tally
+from sparsesync.engine.files.beneath import Sources
+from sparsesync.engine.transfer.copy_destination import CopyPlace
+from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.limits import ANNOUNCED, Reasons
+from sparsesync.engine.transfer.outgoing import Outgoing, outgoing
+from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.sender import Sender
+from sparsesync.engine.wire import protocol
+from sparsesync.engine.wire.capabilities import capabilities
+from sparsesync.engine.wire.link import Link, peer_error
+from sparsesync.engine.wire.protocol import Frame, LinkError, ProtocolError
+from sparsesync.hosts import ssh
+from sparsesync.hosts.remote import There
+from sparsesync.hosts.transfer import Settings
+from sparsesync.hosts.transfer_remote import Pull, Push
+from tests.support.filesystems import sparse_file
+from tests.support.transfers import DIGEST, Peer, against
+
+MISSING = object()
+MIB = 1 << 20
+
+# What each kind of field may not be.
+NONE = [MISSING, None]
+NUMBER = [*NONE, "1", True, 1.0, [1], {}, -1, 1 << 64]
+SIZE = [*NUMBER, 1 << 63]
+SIGNED = [*NONE, "1", True, 1.0, [1], {}, 1 << 94, -(1 << 94)]
+FLAG = [*NONE, 0, 1, "", "true", [], {}]
+NAME = [*NONE, 1, True, [], {}, "a\0b", "\ud800", "x" * 4097]
+TEXT = [*NONE, 1, True, [], {}, "x" * 8193]
+
+
+def optional(bad: list[Any]) -> list[Any]:
+    return [value for value in bad if value is not MISSING and value is not None]
+
+
+ATTRIBUTES: dict[str, Any] = {
+    "mode": 0o644, "uid": 0, "gid": 0, "atime_ns": 0, "mtime_ns": 0, "xattrs": {"user.a": "AAAA"},
+}  # fmt: skip
+BAD_ATTRIBUTES = [
+    1, [], {}, {**ATTRIBUTES, "more": 1},
+    *({**ATTRIBUTES, name: bad} for name in ("mode", "uid", "gid") for bad in NUMBER if bad is not MISSING),
+    *({**ATTRIBUTES, name: bad} for name in ("atime_ns", "mtime_ns") for bad in SIGNED if bad is not MISSING),
+    *({**ATTRIBUTES, "xattrs": bad} for bad in (
+        None, [], {"user.a": None}, {"user.a": "AAA"}, {"user.a": "A" * 87_388}, {"user.a": "!!!!"}, {"": "AAAA"},
+        {"x" * 256: "AAAA"}, {"a\0": "AAAA"}, {"\ud800": ""}, {f"user.{n}{'x' * 200}": "" for n in range(330)})),
+]  # fmt: skip
+
+FILE: dict[str, Any] = {
+    "id": 1, "name": "f", "size": 8192, "data": 4096, "mode": 0o644, "mtime_ns": 0, "parents": [], "attributes": None,
+}  # fmt: skip
+CLOSED: dict[str, Any] = {
+    "id": 1, "left": "no", "no_space": None, "data": 0, "sent": 0, "errno": None, "at_source": False,
+    "allocated": 0,
+}  # fmt: skip
+ERROR: dict[str, Any] = {"errno": 2, "strerror": "no", "filename": None, "value": False}
+ERRORS = {
+    "errno": optional([*NUMBER, 4096]), "strerror": TEXT, "filename": optional(TEXT), "value": FLAG,
+}  # fmt: skip
+
+TO_RECEIVER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    (protocol.FILE, ""): (FILE, {
+        "id": NUMBER, "name": NAME, "size": SIZE, "data": SIZE, "mode": [*NUMBER, 0o10000], "mtime_ns": SIGNED,
+        "parents": [*NONE, 1, "x", {}, [-1], [True], [0o10000], [None]], "attributes": BAD_ATTRIBUTES,
+    }),
+    (protocol.SKIP, "pull"): ({"id": 1, "reason": "no"}, {"id": [*NUMBER, 2], "reason": TEXT}),
+    (protocol.ABORT, "file"): ({"id": 1, "reason": "no"}, {"id": [*NUMBER, 2], "reason": TEXT}),
+}  # fmt: skip
+TO_SENDER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    (protocol.STATE, ""): ({"id": 1, "basis": True}, {"id": [*NUMBER, 0, 2], "basis": FLAG}),
+    (protocol.CLOSED, ""): (CLOSED, {
+        "id": [*NUMBER, 0, 2], "data": SIZE, "sent": SIZE, "left": [*NONE, *optional(TEXT)],
+        "no_space": [1, [], [1], [1, 2, 3], [-1, 1], [1, 1 << 63], [True, 1], "ab"],
+        "errno": optional([*NUMBER, 4096]), "at_source": FLAG, "allocated": SIZE,
+    }),
+    (protocol.WANT, "pull"): ({"files": [[1, "f", "f"]]}, {
+        "files": [*NONE, 1, "x", {}, [1], [[]], [[1, "f"]], [[1, "f", "f", "f"]], [[2, "f", "f"]], [[True, "f", "f"]],
+                  *([[1, bad, "f"]] for bad in NAME[2:]), *([[1, "f", bad]] for bad in NAME[2:]),
+                  [[n, "f", "f"] for n in range(1, 100)]],
+    }),
+}  # fmt: skip
+
+
+def frame(kind: int, good: dict[str, Any], field: str, bad: Any) -> bytes:
+    values = {**good, field: bad}
+    if bad is MISSING:
+        del values[field]
+    return protocol.encode_json(kind, **values)
+
+
+def cases(frames: Any) -> list[Any]:
+    return [
+        pytest.param(kind, where, good, field, values, id=f"{kind}-{where}-{field}")
+        for (kind, where), (good, fields) in frames.items()
+        for field, values in fields.items()
+    ]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    (tmp_path / "target").mkdir()
+    made = CopyPlace(str(tmp_path / "target"), "f", into=True, keep="all", inplace=False, resume=True)
+    yield made
+    made.close()
+
+
+def received(place: Place, script: Callable[[Peer], Any], wants: Any = None) -> tuple[list[Result], list[Exception]]:
+    results: list[Result] = []
+
+    def run(link: Link) -> None:
+        Receiver(link, DIGEST, place, results.append).run(None if wants is None else iter(wants))
+
+    return results, against(run, script)
+
+
+@pytest.mark.parametrize(("kind", "where", "good", "field", "values"), cases(TO_RECEIVER))
+def test_what_a_receiver_is_told(
+    tmp_path: Path, place: Place, kind: int, where: str, good: dict[str, Any], field: str, values: list[Any]
+) -> None:
+    for bad in values:
+
+        def script(peer: Peer) -> None:
+            if where == "file":
+                peer.say(protocol.FILE, **FILE)
+            peer.write(frame(kind, good, field, bad))  # noqa: B023
+            peer.all()
+
+        wants = [("/f", "f")] if where == "pull" else None
+        results, (error,) = received(place, script, wants)
+        assert isinstance(error, ProtocolError) and results == [], bad
+        assert os.listdir(tmp_path / "target") == []
+
+
+@pytest.mark.parametrize(("kind", "where", "good", "field", "values"), cases(TO_SENDER))
+def test_what_a_sender_is_told(
+    tmp_path: Path, kind: int, where: str, good: dict[str, Any], field: str, values: list[Any]
+) -> None:
+    source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
+    for bad in values:
+        results: list[Result] = []
+
+        def run(link: Link) -> None:
+            sender = Sender(link, DIGEST, results.append)  # noqa: B023
+            if where == "pull":
+                sender.send_wanted(lambda path, name: outgoing(path, name, Sources()))
+            else:
+                sender.send(iter([outgoing(str(source), "f", Sources())]))
+
+        def script(peer: Peer) -> None:
+            if where != "pull":
+                peer.json(protocol.FILE)
+            peer.write(frame(kind, good, field, bad))  # noqa: B023
+            peer.all()
+
+        (error,) = against(run, script)
+        assert isinstance(error, ProtocolError) and results == [], bad
+
+
+def test_errors_of_the_other_end() -> None:
+    assert isinstance(peer_error(ERROR), OSError)
+    for field, values in ERRORS.items():
+        for bad in values:
+            with pytest.raises(ProtocolError, match=field):
+                peer_error(json.loads(frame(protocol.FAIL, ERROR, field, bad)[protocol.HEAD.size :]))
+
+
+HELLO_OF_AGENT: dict[str, Any] = {"protocol": protocol.VERSION, "python": "3.6.0", **capabilities()}
+BAD_HELLO: dict[str, list[Any]] = {
+    "protocol": [*NUMBER, 1], "python": optional(TEXT),
+    "digests": [*NONE, 1, [], "x", {}, {"sha256": "x"}, {"sha256": True}, {"sha256": -1}, {"sha256": 1 << 64},
+                {"x" * 30: 1}, {f"{n}": 1 for n in range(30)}],
+    "compressors": [*NONE, 1, {}, "zlib", [1], [None], ["x" * 30], ["zlib"] * 30],
+    "files": [*NUMBER, 0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", BAD_HELLO)
+def test_a_hello_of_an_agent(field: str) -> None:
+    agent = ssh.Agent.__new__(ssh.Agent)
+    agent.host = "far"
+    agent.link = SimpleNamespace(timeout=None, send_json=lambda kind, **values: None)  # type: ignore[assignment]
+    agent._agree(Frame(protocol.HELLO, memoryview(json.dumps(HELLO_OF_AGENT).encode())), None)
+    for bad in BAD_HELLO[field]:
+        payload = frame(protocol.HELLO, HELLO_OF_AGENT, field, bad)[protocol.HEAD.size :]
+        with pytest.raises(ProtocolError):
+            agent._agree(Frame(protocol.HELLO, memoryview(payload)), None)
+
+
+def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
+    """At both ends, and an honest sender of names as long as can be gets through."""
+    (tmp_path / "target").mkdir()
+    place = Place(str(tmp_path / "target"))
+    told = 0
+
+    def enemy(peer: Peer) -> None:
+        nonlocal told
+        peer.ignore()
+        for number in range(1, 1000):
+            announced = frame(protocol.FILE, FILE, "name", "\udcff" * 4000).replace(b'"id":1', b'"id":%d' % number)
+            announced = protocol.encode(protocol.FILE, announced[protocol.HEAD.size :])
+            peer.write(announced)
+            told += len(announced)
+
+    _, (error,) = received(place, enemy)
+    assert isinstance(error, ProtocolError) and "announced" in str(error) and told < ANNOUNCED + MIB
+    place.close()
+
+    source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
+    under_way, most, over = {}, 0, 0
+    sources = Sources()
+
+    def files() -> Iterator[Outgoing]:
+        for number in range(300):
+            yield outgoing(str(source), f"{number}" + "\udcff" * 2000, sources)
+
+    def receiver(peer: Peer) -> None:
+        nonlocal most, over
+        for kind, payload in iter(peer.hear, None):  # type: ignore[misc]
+            if kind == protocol.FILE:
+                number = json.loads(payload)["id"]
+                under_way[number] = len(payload)
+                most = max(most, sum(under_way.values()))
+                peer.say(protocol.STATE, id=number, basis=False)
+            elif kind == protocol.FINISH:
+                number = protocol.read_tail(memoryview(payload))[0]
+                del under_way[number]
+                over += 1
+                peer.say(protocol.CLOSED, **{**CLOSED, "id": number, "left": None})
+            elif kind == protocol.END:
+                peer.say(protocol.DONE)
+
+    assert against(lambda link: Sender(link, DIGEST).send(files()), receiver) == []
+    assert over == 300 and MIB // 2 < most <= ANNOUNCED
+
+
+def test_a_receiver_that_reads_no_more_and_talks_nonsense(tmp_path: Path) -> None:
+    """Without a timeout the sender would wait to write without end."""
+    source = sparse_file(tmp_path / "f", 64 * MIB, [(0, 64 * MIB)])
+    over = threading.Event()
+
+    def receiver(peer: Peer) -> None:
+        peer.say(protocol.STATE, id=1, basis=False)
+        peer.say(protocol.STATE, id=77, basis=False)
+        peer.say(protocol.HELLO)
+        peer.write(b"\xff" * 100)
+        over.wait(60)
+
+    def send(link: Link) -> None:
+        with Sources() as sources:
+            try:
+                Sender(link, DIGEST).send(iter([outgoing(str(source), "f", sources)]))
+            finally:
+                over.set()
+
+    (error,) = against(send, receiver)
+    assert isinstance(error, ProtocolError) and over.is_set()
+
+
+def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    place = Place(str(tmp_path / "target"))
+    most = 0
+
+    def script(peer: Peer) -> None:
+        nonlocal most
+        wanted: dict[int, int] = {}
+        while True:
+            files = peer.json(protocol.WANT)["files"]
+            wanted.update({number: len(path) + len(name) for number, path, name in files})
+            most = max(most, sum(wanted.values()))
+            for number, _, _ in files:
+                peer.say(protocol.SKIP, id=number, reason="no")
+                del wanted[number]
+            if not files:
+                break
+        peer.write(protocol.encode(protocol.END))
+        peer.all()
+
+    results, errors = received(place, script, [("/" + "x" * 4000, "y" * 4000)] * 500)
+    place.close()
+    assert errors == [] and len(results) == 500 and most < 2 * MIB
+
+    def enemy(peer: Peer) -> None:
+        # Taken one by one, and this end announces none of them before it has been told what to do with the first.
+        for number in range(1, 3000):
+            peer.say(protocol.WANT, files=[[number, "x" * 4096, "y" * 4096]])
+
+    source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
+    with Sources() as sources:
+        wanted = functools.partial(outgoing, str(source), "f", sources)
+        (error,) = against(lambda link: Sender(link, DIGEST).send_wanted(lambda path, name: wanted()), enemy)
+    assert isinstance(error, LinkError)
+
+
+def test_reasons_are_kept_as_long_as_there_is_room() -> None:
+    reasons = Reasons()
+    kept = [reasons.keep(f"{number:04}" * 2048) for number in range(1000)]
+    assert kept[0] == "0000" * 2048 and sum(map(len, set(kept))) < 2 * MIB and kept[-1] is kept[-2]
+
+
+# What an agent answers
+
+
+class Liar:
+    """An agent that has one answer for everything, as call and as items."""
+
+    host = "far"
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.answers = answers
+
+    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
+        return self.answers[-1]
+
+    def items(self, op: str, on_trouble: Any = None, **arguments: Any) -> Iterator[dict[str, Any]]:
+        return iter([*self.answers, {"read": 0, "believed": 0} if op == "manifest" else {}])
+
+
+LOOKED = [[9, 1, 1, 0, False, 0, 1]]
+SCANNED: dict[str, Any] = {
+    "path": "/x", "stat": [0o100644, 1, 1, 1, 0, 0, 9, 0, 0, 0], "size": 9, "allocated": 0, "data": 0, "extents": 0,
+}  # fmt: skip
+
+
+def rows(good: list[Any], *bad: list[Any]) -> list[Any]:
+    """A row with each of its parts wrong in every way, and of another length."""
+    wrong = [[*good[:at], value, *good[at + 1 :]] for at, values in enumerate(bad) for value in optional(values)]
+    return [*wrong, good[:-1], [*good, 1], None, 1, "x", {}]
+
+
+ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, list[Any]]]] = {
+    "stat": (lambda liar: Pull(liar, Settings()).source_mode("x"), {"mode": None, "exists": False},
+             {"mode": [*optional(NUMBER), 1 << 16], "exists": FLAG}),
+    "look": (lambda liar: list(Pull(liar, Settings()).look(["x"])), {"found": LOOKED},
+             {"found": [*NONE, 1, {}, [], [None, None],
+                        *([row] for row in rows(LOOKED[0], SIZE, SIZE, SIZE, SIGNED, FLAG, SIZE, SIZE) if row)]}),
+    "measure": (lambda liar: Pull(liar, Settings()).measure("x"), {"size": 1, "data": 1}, {"size": SIZE, "data": SIZE}),
+    "space": (lambda liar: Push(liar, Settings()).space(), {"space": [[1, 2, "/"]]},
+              {"space": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
+    "states": (lambda liar: list(Push(liar, Settings()).states(["x"])), {"states": [[1, 2]]},
+               {"states": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
+    "copy_place": (lambda liar: Push(liar, Settings()).open_copy("x", "x"), {"path": "/x"}, {"path": NAME}),
+    "directory": (lambda liar: There(liar).directory(), {"path": "/x"}, {"path": NAME}),
+    "scan": (lambda liar: list(There(liar).scan("/x")), SCANNED, {
+        "path": [*NAME, "/etc/passwd"], "size": SIZE, "allocated": SIZE, "data": SIZE, "extents": SIZE,
+        "stat": rows(SCANNED["stat"], [*NUMBER, 1 << 16], *[NUMBER] * 5, SIZE, *[SIGNED] * 3)}),
+    "contents": (lambda liar: There(liar).contents([("x", 0, 1)], False), {"digests": [[9, 9, "0" * 32, 9]]},
+                 {"digests": [*NONE, 1, {}, [], *([row] for row in rows(
+                     [9, 9, "0" * 32, 9], SIZE, SIZE, [*TEXT, "0" * 31, "0" * 33, "G" * 32, "\uff10" * 32], SIZE))]}),
+    "digests": (lambda liar: list(There(liar).digests("/", 65536, [("x", 0, 9)], None)), {"digests": "0" * 32},
+                {"digests": [*TEXT, "0" * 31, "0" * 33, "G" * 32]}),
+    "manifest": (lambda liar: list(There(liar).manifest("/", False, "auto", Tally())),
+                 {"events": [["e", "", "-", 9, "", 0]]},
+                 {"events": [1, {}, "x", [1], [[]], [["x", ""]], [["d", 1]], [["d", "../x"]], [["b", 1]], [["b", "!"]],
+                             *([row] for row in rows(["e", "", "-", 9, "", 0], NUMBER, [*NAME, "x"],
+                                                     [*TEXT, "", "--", "z"], SIZE, [*NONE, 1, "x" * 4097], NUMBER))]}),
+    "preset": (lambda liar: There(liar).preset("docker", "/x"), {"places": [["/x", "/x/y", "/*", "why"]]},
+               {"places": [*NONE, 1, {}, *([row] for row in rows(
+                   ["/x", "/x/y", "/*", "why"], [*NAME, "/y"], NAME, [*TEXT, "/x\n", "A"], TEXT))]}),
+    "host": (lambda liar: There(liar).ask("host"), {"answer": ["L", "3.11", "3.2.7", True, [], "x"]},
+             {"answer": [*rows(["L", "3.11", "3.2.7", True, [], "x"], TEXT, TEXT, [1, True, "x", "3.x", "9" * 9, ""],
+                               FLAG, [*NONE, 1, {}, "x", [1], ["\ud800"]], TEXT), MISSING]}),
+    "in_use": (lambda liar: There(liar).ask("in_use"), {"answer": [[["/a", "loop", "x", 1]], 0]},
+               {"answer": [MISSING, [[], -(1 << 64)], *([[row], 0] for row in rows(
+                   ["/a", "loop", "x", 1], NAME[2:7], [*TEXT, "odd"], TEXT, NUMBER[2:6]))]}),
+    "identity": (lambda liar: There(liar).ask("identity"), {"answer": [[1, 2]]},
+                 {"answer": [[[1]], [[1, 2, 3]], [1, 2]]}),
+    "sizes": (lambda liar: There(liar).ask("sizes", paths=["a"]), {"answer": [[[1, 2]]]},
+              {"answer": [[[]], [[[1]]], [[[1, 2, 3]]], [[None, None]]]}),
+    "sparse": (lambda liar: There(liar).ask("sparse", paths=["a"]), {"answer": [[True]]},
+               {"answer": [[[]], [[1]], [[True, True]]]}),
+    "suggested": (lambda liar: There(liar).ask("suggested"), {"answer": ["docker"]},
+                  {"answer": [["podman"], [1], [None]]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ANSWERS)
+def test_what_an_agent_answers(op: str) -> None:
+    ask, good, fields = ANSWERS[op]
+    ask(Liar(good))
+    for field, values in fields.items():
+        for bad in values:
+            answer = {**good, field: bad}
+            if bad is MISSING:
+                del answer[field]
+            with pytest.raises(ProtocolError):
+                ask(Liar(answer))
+                pytest.fail(f"{field}: {bad!r:.100}")
+
+
+def test_parts_of_a_file() -> None:
+    def layers(parts: Any, size: Any = 100) -> list[Any]:
+        with There(Liar({"size": size}, {"parts": parts})).layers("/x", "auto") as (_, found):  # type: ignore[arg-type]
+            return list(found)
+
+    assert layers([[0, 9, True]]) == [(0, 9, True)]
+    wrong = [[row] for row in rows([0, 9, True], SIZE, [*SIZE, 0, 101], FLAG)]
+    for bad in (1, {}, None, [[9, 9, True], [0, 1, True]], *wrong):
+        with pytest.raises(ProtocolError):
+            layers(bad)
+    for bad in SIZE:
+        with pytest.raises(ProtocolError):
+            layers([], None if bad is MISSING else bad)
+
+
+def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found waits on a disk, so that there is a limit to it."""
+    monkeypatch.setattr("sparsesync.hosts.remote._MOST_TOLD", 100)
+    with pytest.raises(ProtocolError, match="more files"):
+        list(There(Liar(*[SCANNED] * 100)).scan("/x"))  # type: ignore[arg-type]
+
+
+# A client against the agent
+
+HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None, "files": 100}
+
+
+def served(script: Callable[[Peer], None]) -> list[Exception]:
+    def play(peer: Peer) -> None:
+        assert peer.end.recv(len(protocol.MAGIC)) == protocol.MAGIC
+        peer.json(protocol.HELLO)
+        peer.say(protocol.HELLO, **HELLO)
+        script(peer)
+        with contextlib.suppress(OSError):
+            peer.end.shutdown(1)
+        peer.all()
+
+    return against(lambda link: Agent(link).serve(), play)
+
+
+@pytest.mark.parametrize("op", ARGUMENTS)
+def test_arguments_that_no_client_sends(op: str) -> None:
+    """One clear line each, and the connection goes on; nothing is called."""
+    odd: list[Any] = [1 << 80, -1, "\ud800\0", ["\0", 3], [[]], {"a": {"b": []}}, 1.5]
+
+    def script(peer: Peer) -> None:
+        for given in ({"__class__": 1}, {"self": 1}, *({name: value} for name in ARGUMENTS[op] for value in odd)):
+            if op == "ask" and isinstance(given.get("arguments"), dict):
+                given["question"] = "sizes"
+            peer.say(protocol.CALL, op=op, arguments=given)
+            told = peer.json(protocol.FAIL)
+            assert told["value"] and "argument" in told["strerror"] and "\n" not in told["strerror"]
+        peer.say(protocol.CALL, op="stat", arguments={"path": "/"})
+        assert peer.json(protocol.DONE)["exists"] is True
+
+    (error,) = served(script)
+    assert "ended" in str(error)
+
+
+@pytest.mark.parametrize("op", ["", "__class__", "nothing", "Stat", "stat ", "_op_stat", "x" * 1000, None, 1, ["stat"]])
+def test_operations_that_there_are_not(op: Any) -> None:
+    (error,) = served(lambda peer: peer.say(protocol.CALL, op=op, arguments={}))
+    assert isinstance(error, ProtocolError) and len(str(error)) < 200
+
+
+# The command line
+
+REPORTING = """
+import sys
+from sparsesync.commands.main import main
+try:
+    status = main()
+except SystemExit as ended:
+    status = ended.code
+with open("/proc/self/status") as told, open("memory", "w") as report:
+    report.writelines(line.split()[1] for line in told if line.startswith("VmHWM:"))
+sys.exit(status)
+"""
+TOP = Path(__file__).parents[2]
+
+
+def run(tmp_path: Path, *argv: str) -> tuple[int, str, int]:
+    """Run the command; its status, what it complained of, and the memory it took in bytes."""
+    environ = {**os.environ, "PYTHONPATH": str(TOP)}
+    done = subprocess.run([sys.executable, "-c", REPORTING, *argv], cwd=tmp_path, env=environ, capture_output=True,
+                          text=True, errors="surrogateescape", timeout=60)  # fmt: skip
+    report = tmp_path / "memory"
+    if not report.exists():  # it became rsync
+        return done.returncode, done.stderr, 0
+    memory = int(report.read_text()) << 10
+    report.unlink()
+    return done.returncode, done.stderr, memory
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """The memory of an honest run."""
+    top = tmp_path_factory.mktemp("usual")
+    sparse_file(top / "f", MIB, [(0, 4096)])
+    rsh = str(top / "rsh")
+    Path(rsh).write_text('#!/bin/sh\nshift; exec sh -c "$*"\n')
+    os.chmod(rsh, 0o755)
+    status, told, memory = run(top, "sync", "-a", "-e", rsh, "far:f", "g")
+    assert (status, told) == (0, "")
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("lie", "argv", "status"),
+    [
+        ("many files", ["scan", "far:/x"], 0),
+        ("number", ["scan", "far:/x"], 1),
+        ("lists", ["verify", "src", "far:/x"], 2),
+        ("blocks", ["verify", "src/f", "far:/x"], 2),
+        ("parts", ["map", "far:/x"], 1),
+        ("million announced", ["copy", "-q", "far:{}/src/f", "dst"], 1),
+        ("attributes", ["sync", "-a", "far:{}/src/", "dst"], 12),
+        ("long reason", ["copy", "-q", "far:{}/src/f", "dst"], 1),
+        ("names", ["copy", "-q", "far:{}/src/f", "dst/f"], 0),
+        ("closed", ["copy", "-q", "src/f", "far:{}/dst"], 1),
+        ("states", ["copy", "-q", "src/f", "far:{}/dst"], 1),
+        ("busy", ["sync", "-a", "--timeout=1", "src/", "far:{}/dst"], 12),
+        ("busy for long", ["sync", "-a", "--timeout=1", "far:{}/src/", "dst"], 12),
+        ("busy sending", ["sync", "-a", "--timeout=1", "far:{}/src/", "dst"], 12),
+        ("busy receiving", ["sync", "-a", "--timeout=1", "src/", "far:{}/dst"], 12),
+        ("trickle", ["sync", "-a", "--timeout=1", "src/", "far:{}/dst"], 0),
+        ("pings", ["scan", "far:/x"], 1),
+        ("banner", ["scan", "far:/x"], 1),
+        ("echo", ["scan", "far:/x"], 1),
+    ],
+)
+def test_a_host_that_is_an_enemy(tmp_path: Path, usual: int, lie: str, argv: list[str], status: int) -> None:
+    for directory in ("src", "dst"):
+        (tmp_path / directory).mkdir()
+    sparse_file(tmp_path / "src/f", MIB, [(0, 4096)])
+    rsh = f"{sys.executable} -m tests.support.hostile '{lie}'"
+    found, told, memory = run(tmp_path, argv[0], "-e", rsh, *(word.format(tmp_path) for word in argv[1:]))
+    assert found == status, told
+    assert "Traceback" not in told and told.count("\n") == (lie not in ("many files", "names"))
+    assert memory < usual + 64 * MIB
+    assert sorted(os.listdir(tmp_path)) == ["dst", "src"]
+    assert os.listdir(tmp_path / "dst") in ([], ["f"], [".f.sparsesync-partial"])
+    if status:
+        assert not (tmp_path / "dst/f").exists()

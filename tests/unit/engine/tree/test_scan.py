@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sparsesync.engine.tree.scan import measure, scan
+from tests.conftest import OnFilesystem
+from tests.support.filesystems import command, filesystem, need, sparse_file
+
+MIB = 1 << 20
+
+
+def names(top: Path, **options: object) -> list[str]:
+    return sorted(os.path.relpath(found.path, top) for found in scan(str(top), **options))  # type: ignore[arg-type]
+
+
+def test_finds_the_sparse_files(each: Path) -> None:
+    (each / "a/b").mkdir(parents=True)
+    sparse_file(each / "a/b/img", 10 * MIB, [(MIB, MIB)])
+    sparse_file(each / "hole", MIB, [])
+    sparse_file(each / "dense", MIB, [(0, MIB)])
+    (each / "empty").write_bytes(b"")
+    (each / "tiny").write_bytes(b"x")
+    (each / "link").symlink_to("a")
+    os.mkfifo(each / "fifo")
+    odd = os.fsdecode(os.fsencode(each) + b"/\xff\n")
+    sparse_file(Path(odd), MIB, [])
+    os.sync()
+    assert names(each) == sorted(["a/b/img", "hole", os.path.basename(odd)])
+    assert names(each, min_size=2 * MIB) == ["a/b/img"]
+    assert names(each, prune={f"{each}/a"}) == sorted(["hole", os.path.basename(odd)])
+    assert "dense" in names(each, every_file=True) and "fifo" not in names(each, every_file=True)
+    (found,) = scan(f"{each}/a/b/img")
+    assert (found.size, found.allocated) == (10 * MIB, os.stat(each / "a/b/img").st_blocks * 512)
+    assert measure(found.path) == (MIB, 1)
+
+
+def test_hard_links_once_unless_all_are_wanted(tmp_path: Path) -> None:
+    sparse_file(tmp_path / "one", MIB, [])
+    os.link(tmp_path / "one", tmp_path / "two")
+    assert len(names(tmp_path)) == 1
+    assert names(tmp_path, every_link=True) == ["one", "two"]
+
+
+def test_preallocated_and_compressed_look_alikes(tmp_path: Path, on: OnFilesystem) -> None:
+    with filesystem("btrfs", tmp_path / "fs", "300M", options="compress-force=zstd") as top:
+        (top / "compressed").write_bytes(b"x" * 8 * MIB)
+        sparse_file(top / "sparse", 8 * MIB, [(0, MIB)])
+        os.sync()
+        assert names(top) == ["sparse"]
+
+
+def test_other_filesystems(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "mounting needs root")
+    sparse_file(tmp_path / "here", MIB, [])
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "proc").mkdir()
+    command("mount", "-t", "tmpfs", "tmpfs", tmp_path / "mnt")
+    command("mount", "-t", "proc", "proc", tmp_path / "proc")
+    try:
+        sparse_file(tmp_path / "mnt/there", MIB, [])
+        # /proc/kcore looks like the largest sparse file of all.
+        assert names(tmp_path) == ["here", "mnt/there"]
+        assert names(tmp_path, one_file_system=True) == ["here"]
+        assert list(scan(f"{tmp_path}/proc")) == []
+    finally:
+        command("umount", tmp_path / "mnt")
+        command("umount", tmp_path / "proc")
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    sparse_file(tmp_path / "img", MIB, [])
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told: list[OSError] = []
+    assert names(tmp_path, on_error=told.append) == ["img"]
+    assert [error.filename for error in told] == [f"{tmp_path}/locked"]
+    with pytest.raises(PermissionError):
+        list(scan(str(tmp_path)))
+    with pytest.raises(FileNotFoundError):
+        list(scan(str(tmp_path / "none"), on_error=told.append))
+
+
+def test_devtmpfs_is_no_view_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in /dev/shm hold what was written to them, also where no tmpfs of its own is mounted there."""
+    sparse_file(tmp_path / "img", MIB, [])
+    monkeypatch.setattr("sparsesync.engine.tree.scan.filesystem_type", lambda device: "devtmpfs")
+    assert names(tmp_path) == ["img"]

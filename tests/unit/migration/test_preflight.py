@@ -1,0 +1,140 @@
+"""What the preflight says of machines that are not at hand: the sentence a person reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sparsesync.engine.queries.docker import Docker
+from sparsesync.engine.queries.in_use import AllInUse, InUse
+from sparsesync.engine.queries.probe import Probe
+from sparsesync.engine.queries.survey import Survey
+from sparsesync.engine.queries.system import Host
+from sparsesync.engine.transfer.destination import Space
+from sparsesync.hosts.pool import Here
+from sparsesync.migration import preflight
+from sparsesync.migration.plan import Files, Plan
+from sparsesync.migration.preflight import STOP, WARNING, Facts, Finding
+from sparsesync.migration.request import Asked, Request
+from sparsesync.migration.sides import Side
+
+GIB = 1 << 30
+HOST = Host("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
+SURVEY = Survey(
+    "/data", "8:1 /data", "d", 1, 3, 10, 2, 100 * GIB, GIB, 100 * GIB, "/data/img", 0, 0, 0, 0, "", [], [], ["img"]
+)  # fmt: skip
+PROBE = Probe("d", True, "/new", "8:2 /new", 2, "ext4", 50 * GIB, 1000, None, False, *[True] * 7, False, True, False)
+DOCKER = Docker("/data/docker", "overlay2", ["overlay2"], [], 0)
+
+
+class Sides:
+    """Two machines that say nothing."""
+
+    def __init__(self) -> None:
+        self.source, self.destination = Side(Here(), "this host", ""), Side(Here(), "new", "new:")
+        self.both = self.source, self.destination
+
+
+def facts(*options: str, hosts: tuple[Host, Host] = (HOST, HOST), docker: Docker | None = None, probe: Probe = PROBE,
+          survey: Survey = SURVEY) -> Facts:  # fmt: skip
+    asked = Asked(Request(("/data/",), "new:/new", options))
+    dockers = [] if docker is None else [docker]
+    sides: Any = Sides()
+    return Facts(sides, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, dockers, probe, AllInUse([], 0))
+
+
+def told(level: str, found: Facts) -> list[str]:
+    return [f"{each.subject}: {each.text}" for each in preflight.findings(found) if each.level == level]
+
+
+def test_all_is_well() -> None:
+    assert told(STOP, facts()) == told(WARNING, facts()) == []
+    assert told(preflight.OK, facts()) == [
+        "this host: rsync 3.2.7, Python 3.11.2, Linux 6.1, root",
+        "new: rsync 3.2.7, Python 3.11.2, Linux 6.1, root",
+        "/data/: 1.0 GiB allocated, 100.0 GiB apparent, 10 files, preset none",
+        "new:/new: ext4, 50.0 GiB and 1000 inodes free, has holes, punching holes, clones, xattrs, ACLs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [(None, "new: rsync is not installed; install it, for instance: apt install rsync"),
+     ("3.0.9", "new: rsync 3.0.9 is too old; 3.1 or newer is needed")],
+)  # fmt: skip
+def test_rsync(version: str | None, said: str) -> None:
+    assert told(STOP, facts(hosts=(HOST, HOST._replace(rsync=version)))) == [said]
+
+
+def test_who_is_not_root_loses_what() -> None:
+    survey = SURVEY._replace(devices=2, whiteouts=1, foreign=30)
+    found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey)
+    lost = "the owners of 30 files, 3 device nodes, trusted.* attributes"
+    assert told(WARNING, found) == [f"new: you are not root: lost are {lost}"]
+    assert told(WARNING, facts("-M--fake-super", hosts=(HOST, HOST._replace(root=False)), survey=survey)) == []
+    (said,) = told(WARNING, facts(hosts=(HOST._replace(root=False), HOST)))
+    assert said.startswith("this host: you are not root: files you may not read")
+
+
+def test_docker_and_who_is_not_root() -> None:
+    survey = SURVEY._replace(whiteouts=2)
+    found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey, docker=DOCKER)
+    what = "its layers have 2 whiteouts and trusted.overlay.opaque attributes"
+    lost = "files deleted in images would come back"
+    assert told(STOP, found) == [f"/data/docker: {what}, which only root can copy: {lost}; be root on new"]
+    found = facts(survey=survey, docker=DOCKER, probe=PROBE._replace(trusted=False))
+    assert told(STOP, found) == [f"/data/docker: {what}, which new:/new cannot hold: {lost}; use another filesystem"]
+    assert told(STOP, facts(survey=survey, docker=DOCKER)) == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "lacks", "said"),
+    [("overlay2", ["overlay"], "its kernel has no overlay, which the storage driver overlay2 needs"),
+     ("devicemapper", ["loop", "device-mapper"],
+      "its kernel has no loop and no device-mapper, which the storage driver devicemapper needs"),
+     ("btrfs", ["btrfs"], "its kernel has no btrfs, which the storage driver btrfs needs"),
+     ("vfs", ["overlay"], None)],
+)  # fmt: skip
+def test_the_kernel_over_there(driver: str, lacks: list[str], said: str | None) -> None:
+    found = facts(hosts=(HOST, HOST._replace(lacks=lacks)), docker=DOCKER._replace(driver=driver, drivers=[driver]))
+    expected = [] if said is None else [f"new: {said}: Docker will not start on what is moved"]
+    assert told(WARNING, found) == expected
+
+
+def test_btrfs_subvolumes() -> None:
+    (said,) = told(WARNING, facts(docker=DOCKER._replace(subvolumes=3)))
+    assert said.startswith("/data/docker: 3 btrfs subvolumes become directories")
+
+
+def test_of_many_alike_a_few_are_told() -> None:
+    mounts = [[f"/data/{number}", "xfs"] for number in range(25)]
+    said = told(WARNING, facts(survey=SURVEY._replace(mounts=mounts)))
+    assert len(said) == 11 and said[-1] == "and: 15 more like the last"
+    used = [InUse(f"/data/{number}", "writing", "x (process 1)", 1) for number in range(12)]
+    found = [*preflight.of_use(facts(), used, 5, STOP)]
+    assert found[-1] == Finding(STOP, "and", "7 more like the last")
+    assert found[0].text == "is open for writing: x (process 1); stop that first (--before), or give --allow-live"
+
+
+def space(found: Facts, **plan: Any) -> list[Finding]:
+    return [*preflight.of_space(found, Plan(seeds=Files(1, 100 * GIB, GIB), **plan))]
+
+
+def test_space() -> None:
+    (said,) = space(facts(), space=[Space(GIB, 50 * GIB, "/new")])
+    text = "1.0 GiB are needed, 50.0 GiB are free (plain rsync would ask for 100.0 GiB)"
+    assert said == Finding("ok", "new:/new", text)
+    (said,) = space(facts(), space=[Space(60 * GIB, 50 * GIB, "/new")])
+    assert (said.level, said.text.partition(";")[0]) == (STOP, "60.0 GiB are needed, 50.0 GiB are free")
+    # Where there are no holes, the apparent size counts.
+    (said,) = space(facts(probe=PROBE._replace(holes=False)), space=[Space(GIB, 50 * GIB, "/new")])
+    assert (said.level, said.text.partition(";")[0]) == (STOP, "100.0 GiB are needed, 50.0 GiB are free")
+    # A file that is replaced is there twice for a while, unless extents can be shared.
+    tight = {"space": [Space(0, GIB, "/new")], "replaced": 2 * GIB}
+    (said,) = space(facts(probe=PROBE._replace(clone=False)), **tight)
+    assert said.level == STOP and "2.0 GiB are needed while a file is replaced, 1.0 GiB are free" in said.text
+    (said,) = space(facts(), **tight)
+    assert said.level == "ok"
+    assert space(facts(), created=1001)[0].text.startswith("1001 inodes are needed, 1000 are free")
+    assert space(facts(probe=PROBE._replace(inodes=-1)), created=1001) == []
