@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_remote_read import local_shell
-from tests.integration.test_sync import difference, run, snapshot, sync
 from tests.support.filesystems import allocated, need
+from tests.support.shells import local_shell
+from tests.support.sync import between, difference, image, run, snapshot, sync
 
 MIB = 1 << 20
 OTHER = 54321
@@ -31,31 +31,6 @@ SECRET = b"SECRET of root"
 def _needs() -> None:
     need(shutil.which("rsync") is not None, "rsync is not installed")
     need(os.geteuid() == 0, "another user needs root")
-
-
-def between(top: Path, *, asked: str = "", before: str = "", after: str = "", instead: str = "") -> dict[str, str]:
-    """An environment whose rsync runs shell commands: before and ``after`` the dry run, ``before`` the run itself."""
-    (top / "bin").mkdir()
-    real = shutil.which("rsync")
-    (top / "bin/rsync").write_text(f"""#!/bin/bash
-case " $* " in
-*" --version "*) exec {real} "$@";;
-*" --dry-run "*) {asked or ':'}; {real} "$@"; s=$?; {after or ':'}; exit $s;;
-*" --server "*) exec {real} "$@";;
-esac
-{before or ':'}
-{instead or f'exec {real} "$@"'}
-""")
-    os.chmod(top / "bin/rsync", 0o755)
-    return {**os.environ, "PATH": f"{top}/bin:{os.environ['PATH']}"}
-
-
-def image(path: Path, mode: int = 0o644, content: bytes = b"x" * 4096, mtime: int = 10**9) -> Path:
-    path.write_bytes(content)
-    os.truncate(path, 2 * MIB)
-    os.chmod(path, mode)
-    os.utime(path, (mtime, mtime))
-    return path
 
 
 def as_other(top: Path, *argv: str, **more: object) -> subprocess.CompletedProcess[bytes]:

@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from sparsesync.rsync.process import spooled
-from tests.integration.test_hostile_tree import between, image
-from tests.integration.test_remote_read import local_shell
-from tests.integration.test_sync import run, sync
 from tests.support.filesystems import allocated, filesystem, need
+from tests.support.shells import local_shell
 from tests.support.sshd import Sshd
+from tests.support.sync import between, image, run, sync
 
 LINE = "sparsesync: 1 sparse file {be} left to rsync, which {writes} {size} of holes as data: {reason}\n"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_remote_read import local_shell, old_pythons, script
 from tests.support.docker_host import APPARENT, docker_host, stopping
 from tests.support.filesystems import allocated, command, filesystem, need, need_tools, same_content, sparse_file
+from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd, sshd
 
 MIB = 1 << 20

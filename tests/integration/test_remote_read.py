@@ -24,8 +24,9 @@ from sparsesync.hosts.pool import Here, Site
 from sparsesync.hosts.remote import There
 from sparsesync.hosts.ssh import Agent, Shell, connect
 from tests.support.filesystems import command, need, need_tools, sparse_file
+from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
-from tests.unit.comparison.test_direct import ODD_NAMES, build, entries
+from tests.support.trees import ODD_NAMES, build, entries
 
 MIB = 1 << 20
 KIB = 1 << 10
@@ -35,18 +36,6 @@ KIB = 1 << 10
 def local_rsh(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A remote shell that leads to this machine and needs no login, for what is not about ssh."""
     return local_shell(tmp_path_factory.mktemp("rsh") / "rsh")
-
-
-def local_shell(path: Path, *before: str) -> str:
-    """A remote shell that leads to this machine, does something ``before`` and finds our own Python first."""
-    pythons = os.path.dirname(os.path.realpath(sys.executable))
-    return script(path, "; ".join(["shift", f"PATH={pythons}:$PATH", *before, 'exec sh -c "$*"']))
-
-
-def script(path: Path, text: str) -> str:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -690,18 +679,6 @@ def test_far_paths_arrive_as_they_are(agent: Agent, tmp_path: Path, name: str) -
     sparse_file(tmp_path / name, MIB, [(0, 4096)])
     *found, _ = agent.items("scan", path=str(tmp_path / name), measured=False, holes="auto")
     assert [item["path"] for item in found] == [str(tmp_path / name)]
-
-
-def old_pythons() -> list[str]:
-    found = []
-    for minor in (6, 7, 8):
-        places = [shutil.which(f"python3.{minor}"), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3")]
-        for place in filter(None, places):
-            asked = subprocess.run([place, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True)
-            if asked.stdout.decode() == f"(3, {minor})\n":
-                found.append(str(place))
-                break
-    return found
 
 
 @pytest.mark.parametrize("python", old_pythons() or [None])

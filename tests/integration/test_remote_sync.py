@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_remote_read import local_shell, old_pythons, script
-from tests.integration.test_sync import difference, make_destination, make_source, snapshot
 from tests.support.filesystems import allocated, filesystem, need, same_content, sparse_file
+from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
-from tests.unit.comparison.test_direct import ODD_NAMES
+from tests.support.sync import difference, make_destination, make_source, snapshot
+from tests.support.trees import ODD_NAMES
 
 KIB = 1 << 10
 MIB = 1 << 20

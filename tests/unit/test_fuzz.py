@@ -33,7 +33,7 @@ from sparsesync.rsync import command as rsync
 from sparsesync.rsync.listing import listing_argv, parse_listing, source_path
 from sparsesync.rsync.options import LETTERS, LONGS
 from sparsesync.seeding.run import split_options
-from tests.integration.test_hostile_host import ANSWERS, CLOSED, ERROR, FILE, Liar
+from tests.support.answers import ANSWERS, CLOSED, ERROR, FILE, Liar
 from tests.support.filesystems import need
 
 

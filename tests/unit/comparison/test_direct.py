@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from sparsesync.comparison.direct import Difference, verify
 from sparsesync.engine.files import syscalls as fileio
 from tests.support.filesystems import need
-
-NOBODY = 65534
-ODD_NAMES = ["-n", " ", "new\nline", "*?[]\\", "\u00e4", "\udcff\udc80", "a'b\"c"]
+from tests.support.trees import ODD_NAMES, build, entries, inside, unprivileged
 
 
 @pytest.fixture
@@ -167,7 +165,7 @@ def test_pipes_sockets_and_devices_are_not_opened(trees, opens):
     with contextlib.ExitStack() as opened:
         for root in trees:
             os.mkfifo(root / "pipe")
-            opened.enter_context(_chdir(root))
+            opened.enter_context(inside(root))
             bound = opened.enter_context(socket.socket(socket.AF_UNIX))
             bound.bind("socket")
         os.mkfifo(a / "mixed")
@@ -176,16 +174,6 @@ def test_pipes_sockets_and_devices_are_not_opened(trees, opens):
         assert found(a / "pipe", b / "pipe") == []
         assert found(a / "pipe", b / "mixed") == [("", "type", None)]
     assert not {"pipe", "socket", "mixed", str(a / "pipe"), str(b / "mixed")} & set(opens)
-
-
-@contextlib.contextmanager
-def _chdir(path):
-    before = os.getcwd()
-    os.chdir(path)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def test_device_nodes(trees, opens):
@@ -254,21 +242,6 @@ def test_holes_are_not_read_unless_asked(trees, monkeypatch):
     read.clear()
     assert found(a / "small", b / "small", full=True) == []
     assert sum(read) == 2 << 20
-
-
-@contextlib.contextmanager
-def unprivileged(folder):
-    """As somebody who is not root, with relative paths, since pytest's own directories are private."""
-    os.chmod(folder, 0o755)
-    with _chdir(folder):
-        if os.geteuid():
-            yield
-            return
-        os.seteuid(NOBODY)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
 
 
 def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(trees, tmp_path):
@@ -396,40 +369,6 @@ def test_a_walk_that_is_given_up_closes_what_it_opened(trees):
     next(walk)
     walk.close()
     assert len(os.listdir("/proc/self/fd")) == used
-
-
-entries = st.dictionaries(
-    st.lists(st.sampled_from(["a", "b", "c.d", "\udcfe"]), min_size=1, max_size=3).map("/".join),
-    st.sampled_from([("file", b"1"), ("file", b"12"), ("link", "1"), ("link", "2"), ("dir", None), ("pipe", None)]),
-    max_size=10,
-)
-
-
-def build(root, entries):
-    """Make the tree, and say what came of it: {path: (type, content)}."""
-    os.mkdir(root)
-    made = {}
-    for path, (kind, content) in sorted(entries.items()):
-        parts = path.split("/")
-        parents = ["/".join(parts[:count]) for count in range(1, len(parts))]
-        if path in made or any(made.get(parent, ("dir",))[0] != "dir" for parent in parents):
-            continue
-        for parent in parents:
-            if parent not in made:
-                os.mkdir(os.path.join(root, parent))
-                made[parent] = ("dir", None)
-        full = os.path.join(root, path)
-        if kind == "file":
-            with open(full, "wb") as file:
-                file.write(content)
-        elif kind == "link":
-            os.symlink(content, full)
-        elif kind == "dir":
-            os.mkdir(full)
-        else:
-            os.mkfifo(full)
-        made[path] = (kind, content)
-    return made
 
 
 @settings(max_examples=200, deadline=None)

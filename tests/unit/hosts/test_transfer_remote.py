@@ -10,18 +10,7 @@ from sparsesync.engine.files.syscalls import NoSpaceError
 from sparsesync.engine.wire.protocol import ProtocolError
 from sparsesync.hosts.transfer import Settings, check_space
 from sparsesync.hosts.transfer_remote import Pull, Push
-
-
-class Liar:
-    """An agent that has one answer for everything."""
-
-    host = "far"
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
-
-    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        return self.answer
+from tests.support.answers import Liar
 
 
 def push(answer: dict[str, Any]) -> Push:

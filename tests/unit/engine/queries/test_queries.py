@@ -24,9 +24,9 @@ from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.remote import There
 from sparsesync.hosts.ssh import Shell, connect
+from tests.support.answers import Liar
 from tests.support.filesystems import command, filesystem, need, need_tools, sparse_file
 from tests.support.sshd import Sshd
-from tests.unit.hosts.test_transfer_remote import Liar
 
 MIB = 1 << 20
 

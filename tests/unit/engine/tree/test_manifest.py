@@ -35,7 +35,7 @@ from sparsesync.engine.wire.capabilities import Digest
 from sparsesync.engine.wire.protocol import ProtocolError
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import need, sparse_file
-from tests.unit.comparison.test_direct import build, entries, unprivileged
+from tests.support.trees import build, entries, unprivileged
 
 SALTED = Digest("sha256", b"salt")
 
