@@ -30,7 +30,8 @@ from .console.units import iec
 from .engine.queries.presets import Place
 from .engine.text import printable
 from .engine.tree.scan import OnError, Sparse
-from .hosts.pool import Ends, PathLike, Site
+from .hosts.base import Location, PathLike
+from .hosts.pool import HostPool
 
 FORMATS = ("rsync", "tar", "borg", "restic")
 
@@ -64,11 +65,12 @@ def exclude_patterns(
     cannot be read, LinkError if there is no connection; other errors go to ``on_error`` if that is given.
     """
     quote = quoter(format, null)
-    with Ends(rsh, python) as ends:
-        sites = [ends.at(source) for source in sources]
-        places = _places(sites, preset, format)
+    with HostPool(rsh, python) as hosts:
+        locations = [hosts.locate(source) for source in sources]
+        places = _places(locations, preset, format)
         patterns = set(place_patterns(places, relative, quote))
-        for name, _ in sparse_names(sites, places, relative, format, min_size, min_ratio, one_file_system, on_error):
+        limits = (min_size, min_ratio, one_file_system)
+        for name, _ in sparse_names(locations, places, relative, format, *limits, on_error):
             patterns.add(quote(name))
     return sorted(patterns)
 
@@ -101,13 +103,13 @@ def write(
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
     patterns = Sorted()
-    with Ends(rsh, python) as ends:
-        sites = [ends.at(source) for source in sources]
-        places = _places(sites, preset, format)
+    with HostPool(rsh, python) as hosts:
+        locations = [hosts.locate(source) for source in sources]
+        places = _places(locations, preset, format)
         for pattern in place_patterns(places, relative, quote):
             patterns.add(pattern)
         limits = (min_size, min_ratio, one_file_system)
-        for name, found in sparse_names(sites, places, relative, format, *limits, on_error):
+        for name, found in sparse_names(locations, places, relative, format, *limits, on_error):
             patterns.add(quote(name))
             count += 1
             size += found.size
@@ -132,7 +134,7 @@ def write(
 
 
 def sparse_names(
-    sites: Sequence[Site],
+    locations: Sequence[Location],
     places: Sequence[Place],
     relative: bool,
     format: str = "rsync",
@@ -142,12 +144,12 @@ def sparse_names(
     on_error: OnError = None,
 ) -> Iterator[tuple[str, Sparse]]:
     """Each sparse file, with its name as the program sees it that reads the pattern."""
-    for end, source, _ in sites:
+    for host, source, _ in locations:
         # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
         prune = [place.path for place in places if place.source == source and place.wild in ("", "/*")]
-        top = end.directory() if format == "restic" else ""
+        top = host.directory() if format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
-        for found, data, _ in end.scan(
+        for found, data, _ in host.scan(
             source,
             one_file_system=one_file_system,
             every_link=True,
@@ -160,12 +162,12 @@ def sparse_names(
                 yield _seen_as(format, top, source, found.path, relative), found
 
 
-def _places(sites: Sequence[Site], preset: str | None, format: str) -> list[Place]:
+def _places(locations: Sequence[Location], preset: str | None, format: str) -> list[Place]:
     if preset is None:
         return []
     if format != "rsync":
         raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
-    return [place for end, given, _ in sites for place in end.preset(preset, given)]
+    return [place for host, given, _ in locations for place in host.preset(preset, given)]
 
 
 def place_patterns(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:

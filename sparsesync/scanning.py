@@ -8,7 +8,8 @@ from typing import Any
 
 from .engine.tree import scan as here
 from .engine.tree.scan import OnError, Sparse
-from .hosts.pool import Ends, PathLike, is_remote
+from .hosts.base import PathLike
+from .hosts.pool import HostPool, is_remote
 
 
 def scan(
@@ -55,8 +56,8 @@ def scan(
 def _scan_there(
     path: PathLike, prune: Collection[str], rsh: str | None, python: str | None, options: dict[str, Any]
 ) -> Iterator[Sparse]:
-    with Ends(rsh, python) as ends:
-        end, below, prefix = ends.at(path)
+    with HostPool(rsh, python) as hosts:
+        host, below, prefix = hosts.locate(path)
         pruned = [name[len(prefix) :] for name in prune if name.startswith(prefix)]
-        for found in end.scan(below, prune=pruned, **options):
+        for found in host.scan(below, prune=pruned, **options):
             yield found.file._replace(path=prefix + found.file.path)

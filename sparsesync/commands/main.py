@@ -266,16 +266,16 @@ class _Troubles:
 def _scan(arguments: argparse.Namespace) -> int:
     from ..console.sorting import Sorted
     from ..engine.wire.protocol import LinkError
-    from ..hosts.pool import Ends
+    from ..hosts.pool import HostPool
 
     troubles = _Troubles()
     found, count = Sorted(), 0
     known: dict[object, int] = {}
-    with Ends(arguments.rsh, arguments.python) as ends:
+    with HostPool(arguments.rsh, arguments.python) as hosts:
         for path in arguments.paths:
             try:
-                end, below, prefix = ends.at(path)
-                for scanned in end.scan(
+                host, below, prefix = hosts.locate(path)
+                for scanned in host.scan(
                     below,
                     measured=not arguments.null,
                     one_file_system=arguments.one_file_system,
@@ -287,7 +287,7 @@ def _scan(arguments: argparse.Namespace) -> int:
                 ):
                     file, count = scanned.file, count + 1
                     sizes = file.size, file.allocated, scanned.data, scanned.extents
-                    inode = known.setdefault(end, len(known)), file.st.st_dev, file.st.st_ino
+                    inode = known.setdefault(host, len(known)), file.st.st_dev, file.st.st_ino
                     found.add(*inode, count, prefix + file.path, *sizes)
             except (OSError, LinkError) as error:
                 troubles(error)
@@ -341,12 +341,12 @@ def _write_list(name: str, items: Iterable[str], more: dict[str, object]) -> Non
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from ..hosts.pool import Ends
+    from ..hosts.pool import HostPool
     from . import map as mapfile
 
-    with Ends(arguments.rsh, arguments.python) as ends:
+    with HostPool(arguments.rsh, arguments.python) as hosts:
         form = "json" if arguments.json else arguments.format
-        mapfile.show(sys.stdout, ends.at(arguments.file), form, arguments.file, arguments.holes)
+        mapfile.show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)
     return 0
 
 

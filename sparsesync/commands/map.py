@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from ..console.units import iec
 from ..engine.files.claims import SECTOR
 from ..engine.files.extents import Layer
-from ..hosts.pool import Site
+from ..hosts.base import Location
 
 if TYPE_CHECKING:
     from ..engine.tree.block_map import Run
@@ -42,17 +42,17 @@ def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
         yield end, size - end, False, False
 
 
-def show(out: TextIO, site: Site, form: str | None, name: str, holes: str = "auto") -> None:
+def show(out: TextIO, location: Location, form: str | None, name: str, holes: str = "auto") -> None:
     """Write the map of a file: ``json``, ``qemu``, ``bmap``, or for people where ``form`` is None.
 
     ``holes``: whether its filesystem is believed (:func:`engine.files.claims.believes`). Raises OSError if the file
     cannot be read, LinkError.
     """
     if form == "bmap":
-        with site.end.checksums(site.path, BMAP_BLOCK, holes) as (size, runs):
+        with location.host.checksums(location.path, BMAP_BLOCK, holes) as (size, runs):
             _write_bmap(out, size, runs, name)
         return
-    with site.end.layers(site.path, holes) as (size, layers):
+    with location.host.layers(location.path, holes) as (size, layers):
         if form == "json":
             _write_list(out, _json(size, layers), ", ")
         elif form == "qemu":

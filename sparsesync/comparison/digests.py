@@ -33,7 +33,8 @@ from typing import IO, NamedTuple
 from ..engine.content.compare import Tally
 from ..engine.transfer.limits import BLOCK
 from ..engine.tree.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
-from ..hosts.pool import Ends, PathLike, Site
+from ..hosts.base import Location, PathLike
+from ..hosts.pool import HostPool
 from .direct import Difference, OnError, Progress
 
 _STEPS = (4096, 256, 16, 1)
@@ -57,16 +58,15 @@ def verify(
     python: str | None,
 ) -> Iterator[Difference]:
     """As :func:`direct.verify`, where one path at least is ``host:path``. Everything is raised by the first step."""
-    with Ends(rsh, python) as ends:
-        here, there = ends.opposite(a, b)
+    with HostPool(rsh, python) as hosts:
         yield from differences(
-            here, there, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress
+            *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress
         )
 
 
 def differences(
-    a: Site,
-    b: Site,
+    a: Location,
+    b: Location,
     *,
     full: bool = False,
     holes: str = "auto",
@@ -96,9 +96,9 @@ class _Noted(NamedTuple):
 class _Side:
     """The manifest of one side. ``event`` is the next one, None when there are no more."""
 
-    def __init__(self, site: Site, full: bool, holes: str, tally: Tally, opened: contextlib.ExitStack) -> None:
-        self.site = site
-        self._events = site.end.manifest(site.path, full, holes, tally)
+    def __init__(self, location: Location, full: bool, holes: str, tally: Tally, opened: contextlib.ExitStack) -> None:
+        self.location = location
+        self._events = location.host.manifest(location.path, full, holes, tally)
         opened.callback(self._events.close)  # type: ignore[attr-defined]
         self.event: Event | None = None
 
@@ -249,7 +249,7 @@ class _Merge:
                     elif noted.end is not None:
                         yield Difference(noted.path, "content", noted.end)
                     else:
-                        name = self._a.site.prefix + os.path.join(self._a.site.path, noted.path)
+                        name = self._a.location.prefix + os.path.join(self._a.location.path, noted.path)
                         self._fail(OSError(errno.ESTALE, "the file changed while it was compared", name))
                 batch = closer
             for noted in batch:
@@ -258,7 +258,9 @@ class _Merge:
     def _ask(self, batch: list[_Noted], block: int) -> Iterator[tuple[_Noted, int | None]]:
         """For each file that both ends can read, the index of its first block that differs, None if there is none."""
         ranges = [noted[:3] for noted in batch]
-        answers = [side.site.end.digests(side.site.path, block, ranges, self._fail) for side in self._sides]
+        answers = [
+            side.location.host.digests(side.location.path, block, ranges, self._fail) for side in self._sides
+        ]
         # Both answers have to be read to their ends, so nothing may stop before them.
         for (ours, theirs), noted in zip(zip_longest(*answers), batch):
             if ours is not None and theirs is not None:

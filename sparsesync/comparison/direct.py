@@ -36,7 +36,8 @@ from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import HOLES
 from ..engine.files.syscalls import blame
 from ..engine.tree.node import Node, has_content
-from ..hosts.pool import PathLike, is_remote
+from ..hosts.base import PathLike
+from ..hosts.pool import is_remote
 
 OnError = Optional[Callable[[OSError], None]]
 Progress = Optional[Callable[[int], object]]

@@ -1,42 +1,36 @@
-"""The far end's main loop: operations by name, until the client goes away.
+"""The remote end's main loop: a :class:`~.host.LocalHost` served over a connection, until the client goes away.
 
 The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.hosts.ssh`). It greets, tells
-what it can do, and takes CALL frames. Each names an operation, one of the ``_op_`` methods of :class:`Agent`, and its
-arguments, which :data:`ARGUMENTS` checks; the answer is any number of ITEM and TROUBLE frames and one DONE or FAIL.
-``receive`` and ``send`` turn the connection into a transfer (:mod:`transfer.receiver`, :mod:`transfer.sender`) for as
-long as that takes.
+what it can do, and takes CALL frames. Each names an operation and its arguments. :data:`OPERATIONS` says what each
+takes, which is checked, and how the host's answer goes over the wire: any number of ITEM and TROUBLE frames, then one
+DONE or FAIL. ``receive`` and ``send`` turn the connection into a transfer (:mod:`transfer.receiver`,
+:mod:`transfer.sender`) for as long as that takes. What an operation does is the host's; there is none here.
 
 Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
 paths below a destination for leading out of it, but it is no guard against its own user.
 """
 
+import contextlib
 import os
 import sys
 import warnings
 from itertools import islice
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .content.compare import Tally
-from .content.copy_file import open_source
-from .files.beneath import Sources
-from .files.claims import HOLES, file_size
-from .files.extents import layers
-from .files.syscalls import blame
-from .queries.presets import preset_patterns
-from .queries.registry import QUESTIONS, ask, checked, home
+from .files.claims import HOLES
+from .host import LocalHost
+from .queries.registry import QUESTIONS, checked, home
 from .text import printable
-from .transfer.copy_destination import CopyPlace
-from .transfer.destination import Need, Place
-from .transfer.outgoing import Outgoing, look_at, outgoing
+from .transfer.destination import Need
+from .transfer.local import Opening, SourceSettings
+from .transfer.outgoing import Outgoing
 from .transfer.receiver import Receiver
 from .transfer.sender import Sender
-from .tree.block_map import checksums
-from .tree.manifest import batches, contents, digests, manifest
-from .tree.scan import at, measure, scan
+from .tree.manifest import batches
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files
 from .wire.fields import (
-    MODE,
     PATH,
     PERMISSIONS,
     SIZE,
@@ -58,52 +52,18 @@ from .wire.rate_limit import Pace
 _BATCH = 500
 
 _HOLES = one_of(*HOLES)
-_BLOCK = integer(512, 1 << 30)
 _WORD = text(100)
-_SCAN = {
-    "path": PATH, "measured": flag, "holes": _HOLES, "one_file_system": maybe(flag), "every_link": maybe(flag),
-    "every_file": maybe(flag), "min_size": maybe(SIZE), "prune": maybe(listed(PATH)), "follow": maybe(flag),
-}  # fmt: skip
-_PLACE = {
-    "path": PATH, "single": maybe(PATH), "make": maybe(MODE), "like": maybe(PERMISSIONS),
-    "mkpath": maybe(flag), "inplace": maybe(flag),
-    "perms": maybe(flag), "group": maybe(flag), "implied_dirs": maybe(flag), "backup": maybe(flag),
-    "fsync": maybe(flag), "partial_dir": maybe(PATH), "resume": maybe(flag), "preallocate": maybe(flag),
-}  # fmt: skip
-_SEND = {
-    "follow": flag, "listed": flag, "sparse": one_of("auto", "always"),
-    "compressor": maybe(row(one_of("zlib", "zstd"), maybe(integer(-1000, 1000)))),
-    "bwlimit": maybe(integer(1, 1 << 62)), "with_attributes": flag, "live": flag, "holes": _HOLES, "reserve": flag,
-}  # fmt: skip
-ARGUMENTS = {
-    "ask": {"question": one_of(*QUESTIONS), "arguments": anything},
-    "lock": {"path": PATH, "parents": flag},
-    "contents": {"parts": listed(row(PATH, SIZE, SIZE)), "full": flag},
-    "stat": {"path": PATH},
-    "look": {
-        "files": listed(row(PATH, PATH)), "follow": flag, "listed": flag, "holes": _HOLES, "reserved": flag,
-    },
-    "scan": _SCAN,
-    "layers": {"path": PATH, "holes": _HOLES},
-    "checksums": {"path": PATH, "block": _BLOCK, "holes": _HOLES},
-    "preset": {"preset": _WORD, "sources": listed(PATH)},
-    "directory": {},
-    "manifest": {"path": PATH, "full": flag, "holes": _HOLES},
-    "digests": {"path": PATH, "block": integer(1, 1 << 30), "ranges": listed(row(PATH, SIZE, SIZE))},
-    "place": _PLACE,
-    "copy_place": {
-        "path": PATH, "name": PATH, "into": flag, "keep": one_of("content", "mode", "all"), "inplace": flag,
-        "fsync": maybe(flag), "preallocate": maybe(flag),
-    },
-    "measure": {"path": PATH, "holes": _HOLES, "reserve": flag},
-    "expect": {"needs": listed(row(PATH, SIZE))},
-    "space": {},
-    "touch": {"names": listed(PATH)},
-    "states": {"names": listed(PATH)},
-    "receive": {},
-    "send": _SEND,
-}  # type: Dict[str, Dict[str, Any]]  # fmt: skip
-"""The operations, and what each takes."""
+_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag)
+"""A :class:`~.transfer.local.SourceSettings`."""
+_OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag)
+"""An :class:`~.transfer.local.Opening`."""
+
+
+class Operation(NamedTuple):
+    """What an operation ``takes``, and what does it: ``serve`` returns the content of the DONE frame, or None."""
+
+    takes: Dict[str, Any]
+    serve: Callable[..., Optional[Dict[str, Any]]]
 
 
 class Agent:
@@ -111,16 +71,16 @@ class Agent:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.place: Optional[Place] = None
-        self._lock = -1
+        self.host = LocalHost()
+        self.destination = self.host.destination(resume=True)
+        self.held = contextlib.ExitStack()
+        """What lasts as long as the connection."""
 
     def serve(self) -> None:
         """Greet, and answer until the connection ends. Raises ProtocolError if the client makes no sense."""
         self.link.write(protocol.MAGIC)
         ours = capabilities()
-        self.link.send_json(
-            protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours
-        )
+        self.link.send_json(protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours)
         hello = self.link.read()
         if hello.kind != protocol.HELLO:
             raise ProtocolError("the client does not say hello")
@@ -129,7 +89,7 @@ class Agent:
         if version != protocol.VERSION:
             raise ProtocolError("the client speaks version {} of the protocol".format(version))
         try:
-            self.digest = Digest(get(value, "digest", _WORD), bytes.fromhex(get(value, "salt", _WORD)))
+            self.host = LocalHost(Digest(get(value, "digest", _WORD), bytes.fromhex(get(value, "salt", _WORD))))
         except (ImportError, KeyError, ValueError):
             raise ProtocolError("the client chose a digest that is not to be had") from None
         self.link.files = choose_files(ours, value)
@@ -142,10 +102,11 @@ class Agent:
                 raise ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
             call = frame.json()
             name, given = get(call, "op", _WORD), get(call, "arguments", anything)
-            if name not in ARGUMENTS:
+            if name not in OPERATIONS:
                 raise ProtocolError("there is no operation {!r}".format(name))
+            operation = OPERATIONS[name]
             try:
-                result = getattr(self, "_op_" + name)(**arguments(given, ARGUMENTS[name]))
+                result = operation.serve(self, **_at_home(arguments(given, operation.takes)))
                 if result is not None:
                     self.link.send_json(protocol.DONE, **result)
             except LinkError:
@@ -153,171 +114,199 @@ class Agent:
             except (OSError, ValueError, OverflowError) as error:
                 self.link.fail(protocol.FAIL, error)
 
-    def _trouble(self, error: OSError) -> None:
+    def trouble(self, error: OSError) -> None:
+        """Tell of a file that is in trouble, while an operation goes on."""
         self.link.fail(protocol.TROUBLE, error)
 
-    def _op_ask(self, question: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-        """A question of :mod:`queries.registry`."""
-        given = checked(question, arguments)
-        for name in ("source", "path"):
-            if name in given:
-                given[name] = home(given[name])
-        if question == "run":
-            given["given_up"] = self.link.is_cut
-        return {"answer": ask(question, **given)}
 
-    def _op_lock(self, path: str, parents: bool) -> Dict[str, Any]:
-        """Take the lock of a destination, for as long as the connection lasts."""
-        from .queries.probe import lock
+def _at_home(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Arguments, with a leading ``~`` of their paths replaced."""
+    if "path" in given:
+        given["path"] = home(given["path"])
+    for rows in ("files", "parts"):
+        if rows in given:
+            given[rows] = [[home(path), *rest] for path, *rest in given[rows]]
+    return given
 
-        self._lock = lock(home(path), make=True, parents=parents)
+
+def _record(method: Callable[..., Any]) -> Callable[..., Dict[str, Any]]:
+    """Serve a method that has one answer."""
+
+    def serve(agent: Agent, **given: Any) -> Dict[str, Any]:
+        return {"answer": method(agent, **given)}
+
+    return serve
+
+
+def _query(agent: Agent, query: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
+    given = checked(query, arguments)
+    for name in ("source", "path"):
+        if name in given:
+            given[name] = home(given[name])
+    if query == "run":
+        given["given_up"] = agent.link.is_cut
+    return {"answer": agent.host.query(query, **given)}
+
+
+def _contents(agent: Agent, parts: List[Tuple[str, int, int]], full: bool) -> List[List[Any]]:
+    return agent.host.contents(parts, full)
+
+
+def _lock(agent: Agent, path: str, parents: bool) -> Dict[str, Any]:
+    agent.held.enter_context(agent.host.locked(path, parents))
+    return {"answer": None}
+
+
+def _look(agent: Agent, files: List[Tuple[str, str]], settings: List[Any]) -> List[Any]:
+    source = agent.host.source(SourceSettings(*settings))
+    try:
+        return list(source.look(files))
+    finally:
+        source.close()
+
+
+def _mode(agent: Agent, path: str) -> Optional[int]:
+    return agent.host.source(SourceSettings()).ask_mode(path)()
+
+
+def _measure(agent: Agent, path: str, settings: List[Any]) -> Tuple[int, int]:
+    source = agent.host.source(SourceSettings(*settings))
+    try:
+        return source.measure(path)
+    finally:
+        source.close()
+
+
+def _scan(agent: Agent, path: str, measured: bool, holes: str, **options: Any) -> Dict[str, Any]:
+    for file, data, count in agent.host.scan(path, measured=measured, holes=holes, on_error=agent.trouble, **options):
+        agent.link.send_json(
+            protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
+            data=data, extents=count,
+        )  # fmt: skip
+    return {}
+
+
+def _mapped(method: str) -> Callable[..., Dict[str, Any]]:
+    """Serve a method that gives the size of a file, and parts of it."""
+
+    def serve(agent: Agent, **given: Any) -> Dict[str, Any]:
+        with getattr(agent.host, method)(**given) as (size, parts):
+            agent.link.send_json(protocol.ITEM, size=size)
+            for batch in _batched(parts):
+                agent.link.send_json(protocol.ITEM, parts=batch)
         return {}
 
-    def _op_contents(self, parts: List[Tuple[str, int, int]], full: bool) -> Dict[str, Any]:
-        """Digests of the content of parts of files."""
-        return {"digests": [contents(home(path), offset, length, self.digest, full) for path, offset, length in parts]}
+    return serve
 
-    def _op_stat(self, path: str) -> Dict[str, Any]:
-        mode, exists = at(home(path))
-        return {"mode": mode, "exists": exists}
 
-    def _op_look(
-        self, files: List[Tuple[str, str]], follow: bool, listed: bool, holes: str, reserved: bool
-    ) -> Dict[str, Any]:
-        with Sources(follow, listed) as sources:
-            found = look_at([(home(path), name) for path, name in files], sources, holes, reserved)
-            return {"found": list(found)}
+def _batched(parts: Iterator[Any]) -> Iterator[List[Any]]:
+    batch = list(islice(parts, _BATCH))
+    while batch:
+        yield batch
+        batch = list(islice(parts, _BATCH))
 
-    def _op_scan(self, path: str, measured: bool, holes: str, **options: Any) -> Dict[str, Any]:
-        for file in scan(path, parallel=True, holes=holes, on_error=self._trouble, **options):
-            data = count = 0
-            if measured:
-                try:
-                    data, count = measure(file.path, holes)
-                except OSError as error:
-                    self._trouble(error)
-                    continue
-            self.link.send_json(
-                protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
-                data=data, extents=count,
-            )  # fmt: skip
-        return {}
 
-    def _op_layers(self, path: str, holes: str) -> Dict[str, Any]:
-        """The size of a file, its extents and what is reserved."""
-        return self._mapped(path, lambda fd, start, size: layers(fd, start, size, holes))
+def _manifest(agent: Agent, path: str, full: bool, holes: str) -> Dict[str, Any]:
+    tally = Tally()
+    for batch in batches(agent.host.manifest(path, full, holes, tally)):
+        if isinstance(batch, OSError):
+            agent.trouble(batch)
+        else:
+            agent.link.send_json(protocol.ITEM, events=batch)
+    return {"read": tally.read, "believed": tally.believed}
 
-    def _op_checksums(self, path: str, block: int, holes: str) -> Dict[str, Any]:
-        """The size of a file, and what a block map lists."""
-        return self._mapped(path, lambda fd, start, size: checksums(fd, size, block, holes))
 
-    def _mapped(self, path: str, parts: Callable[[int, int, int], Iterator[Any]]) -> Dict[str, Any]:
-        fd = open_source(path)
-        try:
-            with blame(path):
-                size = file_size(fd)
-                self.link.send_json(protocol.ITEM, size=size)
-                rest = parts(fd, 0, size)
-                batch = list(islice(rest, _BATCH))
-                while batch:
-                    self.link.send_json(protocol.ITEM, parts=batch)
-                    batch = list(islice(rest, _BATCH))
-        finally:
-            os.close(fd)
-        return {}
+def _digests(agent: Agent, path: str, block: int, ranges: List[Tuple[str, int, int]]) -> Dict[str, Any]:
+    for found in agent.host.digests(path, block, ranges, agent.trouble):
+        agent.link.send_json(protocol.ITEM, digests=None if found is None else found.hex())
+    return {}
 
-    def _op_preset(self, preset: str, sources: List[str]) -> Dict[str, Any]:
-        return {"places": list(preset_patterns(preset, sources))}
 
-    def _op_directory(self) -> Dict[str, Any]:
-        """What relative paths are relative to."""
-        return {"path": os.getcwd()}
+def _open(agent: Agent, path: str, opening: List[Any]) -> Optional[str]:
+    return agent.destination.open(path, Opening(*opening))
 
-    def _op_manifest(self, path: str, full: bool, holes: str) -> Dict[str, Any]:
-        tally = Tally()
-        for batch in batches(manifest(path, self.digest, full, holes, tally)):
-            if isinstance(batch, OSError):
-                self._trouble(batch)
-            else:
-                self.link.send_json(protocol.ITEM, events=batch)
-        return {"read": tally.read, "believed": tally.believed}
 
-    def _op_digests(self, path: str, block: int, ranges: List[Tuple[str, int, int]]) -> Dict[str, Any]:
-        """Digests of ranges of files below a root: an item for each, None for a file in trouble."""
-        for name, offset, length in ranges:
-            found = None  # type: Optional[str]
-            try:
-                found = digests(path, name, offset, length, block, self.digest).hex()
-            except OSError as error:
-                self._trouble(error)
-            self.link.send_json(protocol.ITEM, digests=found)
-        return {}
+def _find(agent: Agent, path: str, opening: List[Any]) -> Optional[str]:
+    return agent.destination.find(path, Opening(*opening))
 
-    def _op_place(self, path: str, **options: Any) -> Dict[str, Any]:
-        """Open the destination of a transfer."""
-        self._leave_place()
-        self.place = Place(home(path), **options)
-        return {}
 
-    def _leave_place(self) -> None:
-        if self.place is not None:
-            self.place.close()
-            self.place = None
+def _expect(agent: Agent, needs: List[Tuple[str, int]]) -> None:
+    agent.destination.expect(Need(name, size, None) for name, size in needs)
 
-    def _at(self) -> Place:
-        if self.place is None:
-            raise ProtocolError("there is no destination yet")
-        return self.place
 
-    def _op_copy_place(self, path: str, **options: Any) -> Dict[str, Any]:
-        """Open the destination of a copy."""
-        self._leave_place()
-        self.place = place = CopyPlace(home(path), resume=True, **options)
-        return {"path": place.file}
+def _receive(agent: Agent) -> None:
+    Receiver(agent.link, agent.host.digest, agent.destination.place, lambda result: None).run()
 
-    def _op_measure(self, path: str, holes: str, reserve: bool) -> Dict[str, Any]:
-        spec = outgoing(home(path), "", Sources(follow=True), holes=holes, reserve=reserve).spec
-        return {"size": spec.size, "data": spec.data}
 
-    def _op_expect(self, needs: List[Tuple[str, int]]) -> Dict[str, Any]:
-        self._at().expect(Need(name, size, None) for name, size in needs)
-        return {}
+def _send(
+    agent: Agent,
+    settings: List[Any],
+    sparse: str,
+    compressor: Optional[Tuple[str, Optional[int]]] = None,
+    bwlimit: Optional[int] = None,
+) -> None:
+    agent.link.pace = Pace(bwlimit) if bwlimit else None
+    squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
+    source = agent.host.source(SourceSettings(*settings))
 
-    def _op_space(self) -> Dict[str, Any]:
-        return {"space": self._at().space()}
+    def make(path: str, name: str) -> Outgoing:
+        return source.open(home(path), name)
 
-    def _op_touch(self, names: List[str]) -> Dict[str, Any]:
-        self._at().touch(names)
-        return {}
+    try:
+        reserve = source.settings.reserve
+        Sender(agent.link, agent.host.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
+    finally:
+        source.close()
 
-    def _op_states(self, names: List[str]) -> Dict[str, Any]:
-        return {"states": list(self._at().states(names))}
 
-    def _op_receive(self) -> None:
-        Receiver(self.link, self.digest, self._at(), lambda result: None).run()
-
-    def _op_send(
-        self,
-        follow: bool,
-        listed: bool,
-        sparse: str,
-        with_attributes: bool,
-        live: bool,
-        holes: str,
-        reserve: bool,
-        compressor: Optional[Tuple[str, Optional[int]]] = None,
-        bwlimit: Optional[int] = None,
-    ) -> None:
-        self.link.pace = Pace(bwlimit) if bwlimit else None
-        squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
-
-        def make(path: str, name: str) -> Outgoing:
-            return outgoing(
-                home(path), name, sources, with_attributes=with_attributes, live=live, holes=holes, reserve=reserve
-            )
-
-        with Sources(follow, listed) as sources:
-            Sender(self.link, self.digest, compressor=squeeze, sparse=sparse, reserve=reserve).send_wanted(make)
+OPERATIONS = {
+    "query": Operation({"query": one_of(*QUESTIONS), "arguments": anything}, _query),
+    "lock": Operation({"path": PATH, "parents": flag}, _lock),
+    "contents": Operation({"parts": listed(row(PATH, SIZE, SIZE)), "full": flag}, _record(_contents)),
+    "directory": Operation({}, _record(lambda agent: agent.host.directory())),
+    "preset": Operation(
+        {"preset": _WORD, "source": PATH}, _record(lambda agent, **given: agent.host.preset(**given))
+    ),
+    "scan": Operation(
+        {
+            "path": PATH, "measured": flag, "holes": _HOLES, "one_file_system": maybe(flag), "every_link": maybe(flag),
+            "every_file": maybe(flag), "min_size": maybe(SIZE), "prune": maybe(listed(PATH)), "follow": maybe(flag),
+        },
+        _scan,
+    ),
+    "layers": Operation({"path": PATH, "holes": _HOLES}, _mapped("layers")),
+    "checksums": Operation({"path": PATH, "block": integer(512, 1 << 30), "holes": _HOLES}, _mapped("checksums")),
+    "manifest": Operation({"path": PATH, "full": flag, "holes": _HOLES}, _manifest),
+    "digests": Operation(
+        {"path": PATH, "block": integer(1, 1 << 30), "ranges": listed(row(PATH, SIZE, SIZE))}, _digests
+    ),
+    "look": Operation({"files": listed(row(PATH, PATH)), "settings": _SETTINGS}, _record(_look)),
+    "mode": Operation({"path": PATH}, _record(_mode)),
+    "measure": Operation({"path": PATH, "settings": _SETTINGS}, _record(_measure)),
+    "send": Operation(
+        {
+            "settings": _SETTINGS, "sparse": one_of("auto", "always"),
+            "compressor": maybe(row(one_of("zlib", "zstd"), maybe(integer(-1000, 1000)))),
+            "bwlimit": maybe(integer(1, 1 << 62)),
+        },
+        _send,
+    ),
+    "find": Operation({"path": PATH, "opening": _OPENING}, _record(_find)),
+    "open": Operation({"path": PATH, "opening": _OPENING}, _record(_open)),
+    "open_copy": Operation(
+        {
+            "path": PATH, "name": PATH, "into": flag, "keep": one_of("content", "mode", "all"), "inplace": flag,
+            "fsync": maybe(flag), "preallocate": maybe(flag),
+        },
+        _record(lambda agent, **given: agent.destination.open_copy(**given)),
+    ),
+    "expect": Operation({"needs": listed(row(PATH, SIZE))}, _record(_expect)),
+    "space": Operation({}, _record(lambda agent: agent.destination.space())),
+    "touch": Operation({"names": listed(PATH)}, _record(lambda agent, names: agent.destination.touch(names))),
+    "states": Operation({"names": listed(PATH)}, _record(lambda agent, names: list(agent.destination.states(names)))),
+    "receive": Operation({}, _receive),
+}  # type: Dict[str, Operation]  # fmt: skip
+"""The operations."""
 
 
 def _is_timeout(value: Any) -> bool:
@@ -345,4 +334,3 @@ def main() -> int:
     except LinkError:
         return 0  # the client has gone, as it does when it is done
     return 0
-

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.content.copy import Progress, check_choices
 from ..engine.content.copy_file import Path, copy_file
 from ..engine.files.syscalls import NoSpaceError
-from .pool import Ends, remote_part
+from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
     from ..engine.transfer.destination import Result
@@ -121,13 +121,13 @@ class Copies:
     """Copies that share their connections to other hosts. A context manager."""
 
     def __init__(self, rsh: str | None = None, python: str | None = None) -> None:
-        self._ends = Ends(rsh, python)
+        self._hosts = HostPool(rsh, python)
 
     def __enter__(self) -> Copies:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._ends.__exit__(*exc_info)
+        self._hosts.__exit__(*exc_info)
 
     def copy(self, src: Path, dst: Path, keep: str, **options: Any) -> Path:
         """Copy ``src`` to ``dst``, and of its attributes ``keep``: "content", "mode" or "all". See :func:`copyfile`."""
@@ -155,42 +155,37 @@ class Copies:
         fsync: bool = False,
         progress: Progress = None,
     ) -> Path:
-        from .transfer import Planned, Settings, check_space
-        from .transfer_remote import Pull, Push
+        from ..engine.transfer.local import Planned, SourceSettings
+        from .transfer import Settings, check_space, needs, transfer
 
         check_choices(sparse, reflink, inplace, holes)
         if reflink == "always":
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", os.fspath(dst))
         if not follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
-        settings = Settings(
-            follow=True, sparse=sparse == "always", attributes=keep != "content", holes=holes, preallocate=reserve
-        )
-        transfer: Push | Pull
-        if source is not None:
-            path, target = source.path, os.fspath(dst)
-            transfer = Pull(self._ends.agent(source), settings)
-        else:
-            assert destination is not None  # one of the two is far
-            path, target = os.fspath(src), destination.path or "."
-            transfer = Push(self._ends.agent(destination), settings)
+        of, to = self._hosts.locate(src), self._hosts.locate(dst)
+        # What a path is relative to over there, its host knows better.
+        path = of.path if source is None else source.path
+        target = to.path if destination is None else destination.path or "."
         name = os.path.basename(path)
+        settings = SourceSettings(follow=True, attributes=keep != "content", holes=holes, reserve=reserve)
+        read, written = of.host.source(settings), to.host.destination(resume=True)
         results: list[Result] = []
         try:
-            size, room = transfer.measure(path)
+            size, room = read.measure(path)
             plan = Planned(name, path, size, room, room=room)
-            made = transfer.open_copy(target, name, into=keep != "content", keep=keep, inplace=inplace, fsync=fsync)
-            transfer.expect([plan])
-            check_space(transfer)
-            transfer.run(iter([plan]), results.append, progress)
+            made = written.open_copy(
+                target, name, into=keep != "content", keep=keep, inplace=inplace, fsync=fsync, preallocate=reserve
+            )
+            written.expect(needs(read, [plan]))
+            check_space(written)
+            transfer(read, written, iter([plan]), Settings(sparse == "always"), results.append, progress)
         finally:
-            transfer.close()
+            read.close()
+            written.close()
         (result,) = results
         if result.no_space is not None:
             raise NoSpaceError(*result.no_space, os.fspath(dst))
         if result.left is not None:
             raise OSError(result.errno or errno.EIO, result.left, os.fspath(src if result.at_source else dst))
-        if destination is not None:
-            given = os.fspath(dst)
-            return given[: len(given) - len(destination.path)] + made
-        return made
+        return to.prefix + made

@@ -1,7 +1,10 @@
-"""An agent on another host as an end: the operations of :class:`pool.Here`, asked over a connection.
+"""A host that is reached over a connection: the methods of a :class:`~..engine.host.LocalHost`, asked of an agent.
 
 An agent's answers are checked here for type, order and sense, before anybody builds on them. What is wrong with one
 is a ProtocolError that names the host. Nothing that an agent says is kept: what comes is checked and handed on.
+
+Source and destination are its two roles in a transfer. What they are asked in a row, the connection sends in a row
+(:meth:`~.ssh.Connection.post`), and waits once for all of it.
 """
 
 from __future__ import annotations
@@ -9,19 +12,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
+from ..engine.host import Range, Scanned
 from ..engine.queries.presets import Place
 from ..engine.queries.registry import QUESTIONS
+from ..engine.transfer.destination import Need, Space
+from ..engine.transfer.local import Opening, SourceSettings
 from ..engine.tree.manifest import DIGEST, Event, Reader
-from ..engine.tree.scan import OnError, Sparse
+from ..engine.tree.scan import Looked, OnError, Sparse
 from ..engine.wire.fields import (
     LONGEST_TEXT,
+    MODE,
     NAME,
     SIZE,
     STAT,
+    TEXT,
+    TIME,
     Check,
     digits,
     flag,
@@ -34,29 +43,50 @@ from ..engine.wire.fields import (
     row,
     text,
 )
-from ..engine.wire.protocol import ProtocolError
-from .pool import Range, Scanned
+from ..engine.wire.protocol import LARGEST, ProtocolError
 from .ssh import named
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally
     from ..engine.files.extents import Layer
     from ..engine.tree.block_map import Run
-    from .ssh import Agent
+    from ..engine.wire.capabilities import Digest
+    from .ssh import Answer, Connection
+
+_BATCH = 256 * 1024
+
+_LOOKED = row(SIZE, SIZE, SIZE, TIME, flag, SIZE, SIZE)
+_GROWTH = integer(-LARGEST, LARGEST)
+"""Bytes that are needed; fewer than none where what is replaced takes more."""
 
 
-class There:
-    """An agent on another host. The operations are those of :class:`Here`."""
+class RemoteHost:
+    """A host over there. The operations are those of :class:`~..engine.host.LocalHost`."""
 
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
+    def __init__(self, connection: Connection, user: str | None = None) -> None:
+        self.connection = connection
+        self.user = user
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.connection.host
+
+    @property
+    def digest(self) -> Digest:
+        """What content is compared by."""
+        return self.connection.digest
+
+    def _call(self, check: Check, op: str, **arguments: Any) -> Any:
+        with named(self.name):
+            return get(self.connection.call(op, **arguments), "answer", check)
 
     def scan(
         self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         told = 0
         with self._naming():
-            for item in self.agent.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
+            for item in self.connection.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
                 if not item:
                     return
                 found, stat = get(item, "path", NAME), get(item, "stat", STAT)
@@ -80,36 +110,34 @@ class There:
         yield size, self._ordered(parts, -(-size // block), _run)
 
     def preset(self, preset: str, source: str) -> list[Place]:
+        kinds = listed(row(one_of(source), NAME, text(40), text(200)))
+        places = self._call(kinds, "preset", preset=preset, source=source)
         with self._naming():
-            answer = self.agent.call("preset", preset=preset, sources=[source])
-            places = get(answer, "places", listed(row(one_of(source), NAME, text(40), text(200))))
             if not all(re.fullmatch("[a-z/*]*", place[2]) for place in places):
                 raise ProtocolError("a place that no preset has")
         return [Place(*place) for place in places]
 
     def directory(self) -> str:
-        with self._naming():
-            return str(get(self.agent.call("directory"), "path", NAME))
+        return str(self._call(NAME, "directory"))
 
-    def ask(self, question: str, **arguments: Any) -> Any:
-        room = import_module(QUESTIONS[question], "sparsesync.engine.queries")
-        kind = get_type_hints(getattr(room, question))["return"]
+    def query(self, query: str, **arguments: Any) -> Any:
+        module = import_module(QUESTIONS[query], "sparsesync.engine.queries")
+        kind = get_type_hints(getattr(module, query))["return"]
         with self._naming():
-            value = self.agent.call("ask", question=question, arguments=arguments)
+            value = self.connection.call("query", query=query, arguments=arguments)
             answer = _answer(kind, value.get("answer"))
-            if question in _SENSE and not _SENSE[question](answer, arguments):
+            if query in _SENSE and not _SENSE[query](answer, arguments):
                 raise ProtocolError("an answer that makes no sense")
             return answer
 
     @contextlib.contextmanager
     def locked(self, path: str, parents: bool) -> Iterator[None]:
-        self.agent.call("lock", path=path, parents=parents)
+        self.connection.call("lock", path=path, parents=parents)
         yield  # it ends with the agent
 
-    def contents(self, parts: list[Range], full: bool) -> list[list[Any]]:
+    def contents(self, parts: Sequence[Range], full: bool) -> list[list[Any]]:
+        found = self._call(listed(row(SIZE, SIZE, digits(DIGEST), SIZE)), "contents", parts=parts, full=full)
         with self._naming():
-            answer = self.agent.call("contents", parts=parts, full=full)
-            found = get(answer, "digests", listed(row(SIZE, SIZE, digits(DIGEST), SIZE)))
             if len(found) != len(parts):
                 raise ProtocolError("digests are missing")
         return list(found)
@@ -123,7 +151,7 @@ class There:
             troubles.append(reader.trouble(error))
 
         with self._naming():
-            for item in self.agent.items("manifest", trouble, path=root, full=full, holes=holes):
+            for item in self.connection.items("manifest", trouble, path=root, full=full, holes=holes):
                 yield from troubles
                 troubles.clear()
                 if "events" in item:
@@ -133,7 +161,7 @@ class There:
                     tally.believed += get(item, "believed", SIZE)
             reader.ended()
 
-    def digests(self, root: str, block: int, ranges: list[Range], on_error: OnError) -> Iterator[bytes | None]:
+    def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[bytes | None]:
         troubles = 0
 
         def trouble(error: OSError) -> None:
@@ -143,7 +171,7 @@ class There:
                 raise error
             on_error(error)
 
-        items = self.agent.items("digests", trouble, path=root, block=block, ranges=ranges)
+        items = self.connection.items("digests", trouble, path=root, block=block, ranges=ranges)
         with self._naming():
             for _, _, length in ranges:
                 before = troubles
@@ -155,9 +183,15 @@ class There:
             if next(items, {}):
                 raise ProtocolError("more digests than were asked for")
 
+    def source(self, settings: SourceSettings) -> RemoteSource:
+        return RemoteSource(self, settings)
+
+    def destination(self, resume: bool = True) -> RemoteDestination:
+        return RemoteDestination(self)
+
     def _mapped(self, check: Check, op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
         """The size of a file, and the parts of it that an operation lists."""
-        items = self.agent.items(op, **arguments)
+        items = self.connection.items(op, **arguments)
 
         def parts() -> Iterator[Any]:
             for item in items:
@@ -178,7 +212,111 @@ class There:
                 yield tuple(part)
 
     def _naming(self) -> contextlib.AbstractContextManager[None]:
-        return named(self.agent.host)
+        return named(self.name)
+
+
+class RemoteSource:
+    """The source of a transfer on another host. The operations are those of a LocalSource."""
+
+    def __init__(self, host: RemoteHost, settings: SourceSettings) -> None:
+        self.host = host
+        self.settings = settings
+
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+        for batch in _batches(files):
+            yield from _each(self.host, batch, maybe(_LOOKED), Looked, "look", files=batch, settings=self.settings)
+
+    def ask_mode(self, path: str) -> Callable[[], int | None]:
+        answer = self.host.connection.post("mode", path=path)
+
+        def mode() -> int | None:
+            with named(self.host.name):
+                found: int | None = get(answer.get(), "answer", maybe(MODE))
+            return found
+
+        return mode
+
+    def measure(self, path: str) -> tuple[int, int]:
+        size, data = self.host._call(row(SIZE, SIZE), "measure", path=path, settings=self.settings)
+        return size, data
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class RemoteDestination:
+    """The destination of a transfer on another host. The operations are those of a LocalDestination."""
+
+    def __init__(self, host: RemoteHost) -> None:
+        self.host = host
+        self._expected: list[Answer] = []
+        self._space: Answer | None = None
+
+    def find(self, path: str, opening: Opening) -> str | None:
+        found: str | None = self.host._call(maybe(TEXT), "find", path=path, opening=opening)
+        return found
+
+    def open(self, path: str, opening: Opening, needs: Iterable[Need] = ()) -> str | None:
+        # All that is asked of a destination before the first file, in one round trip.
+        opened = self.host.connection.post("open", path=path, opening=opening)
+        self.expect(needs)
+        self._space = self.host.connection.post("space")
+        with named(self.host.name):
+            reason: str | None = get(opened.get(), "answer", maybe(TEXT))
+        return reason
+
+    def open_copy(self, path: str, name: str, **options: Any) -> str:
+        return str(self.host._call(NAME, "open_copy", path=path, name=name, **options))
+
+    def expect(self, needs: Iterable[Need]) -> None:
+        self._space = None
+        for batch in _batches((need.name, need.data) for need in needs):
+            self._expected.append(self.host.connection.post("expect", needs=batch))
+
+    def space(self) -> list[Space]:
+        answer = self._space or self.host.connection.post("space")
+        self._space = None
+        with named(self.host.name):
+            found = get(answer.get(), "answer", listed(row(_GROWTH, SIZE, NAME)))
+            for expected in self._expected:
+                expected.get()
+        self._expected = []
+        return [Space(needed, free, f"{self.host.name}:{path}") for needed, free, path in found]
+
+    def touch(self, names: Sequence[str]) -> None:
+        for batch in _batches(names):
+            self.host.connection.call("touch", names=batch)
+
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        for batch in _batches(names):
+            yield from _each(self.host, batch, maybe(row(SIZE, TIME)), lambda *state: state, "states", names=batch)
+
+    def close(self) -> None:
+        """The agent lets go of it when it ends."""
+
+
+def _each(
+    host: RemoteHost, batch: list[Any], check: Check, make: Callable[..., Any], op: str, **arguments: Any
+) -> Iterator[Any]:
+    """What an operation says of each of a batch, None where there is nothing."""
+    found = host._call(listed(check), op, **arguments)
+    if len(found) != len(batch):
+        raise ProtocolError(f"{host.name}: answers for {len(found)} files of {len(batch)}")
+    return (None if each is None else make(*each) for each in found)
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Items by the frameful, estimated by the length of their representation."""
+    batch: list[Any] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(ascii(item))
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 _MOST_TOLD = 1 << 31

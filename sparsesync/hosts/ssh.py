@@ -28,6 +28,7 @@ import shutil
 import subprocess
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,8 +71,10 @@ _ALIVE = 15
 
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
 _OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
-_AT_ONCE = frozenset(["stat", "space", "directory", "place", "copy_place", "lock"])
+_AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"])
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
+_POSTED = 100
+"""Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
 
 _NO_PYTHON = 86
 """The exit status of our script where it finds no Python."""
@@ -143,7 +146,24 @@ def _remote_command(shell: Shell) -> str:
     return f"{shell.prefix}{' ' if shell.prefix else ''}sh -c '{script}'"
 
 
-class Agent:
+class Answer:
+    """The answer to a call, which may still be under way."""
+
+    def __init__(self, connection: Connection, op: str) -> None:
+        self.op = op
+        self.value: dict[str, Any] | Exception | None = None
+        self._connection = connection
+
+    def get(self) -> dict[str, Any]:
+        """Wait for it. Raises what the operation raised there, OSError or ValueError; LinkError."""
+        while self.value is None:
+            self._connection.take_answer()
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+class Connection:
     """An agent on a host, from this side. Use :func:`connect`.
 
     ``control`` are the arguments that make another ssh share this connection; empty if it cannot be shared.
@@ -161,6 +181,7 @@ class Agent:
         self.link.timeout = timeout
         self.digest: Digest
         self.compressors: dict[str, Any] = {}
+        self._posted: deque[Answer] = deque()
         self._busy = True
 
     def greet(self, digest: Digest | None = None) -> None:
@@ -219,6 +240,10 @@ class Agent:
 
     def start(self, op: str, **arguments: Any) -> None:
         """Call an operation that turns the connection into a transfer."""
+        self._settle()
+        self._send(op, arguments)
+
+    def _send(self, op: str, arguments: dict[str, Any]) -> None:
         self.link.send_json(protocol.CALL, op=op, arguments=arguments)
 
     def items(self, op: str, on_trouble: Any = None, **arguments: Any) -> Iterator[dict[str, Any]]:
@@ -227,9 +252,8 @@ class Agent:
         ``on_trouble`` gets the OSError of each file that is in trouble; without it that is raised. Paths in
         errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
         """
-        if self._busy:
-            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
-        self.start(op, **arguments)
+        self._settle()
+        self._send(op, arguments)
         self._busy = True
         while True:
             kind, value = self._answer()
@@ -254,12 +278,34 @@ class Agent:
             raise unexpected(frame)
 
     def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """Call an operation that has a result and no items."""
-        with self.link.at_once() if op in _AT_ONCE else contextlib.nullcontext():
-            result = next(self.items(op, **arguments))
+        """Call an operation that has a result and no items. Raises as :meth:`items`."""
+        return self.post(op, **arguments).get()
+
+    def post(self, op: str, **arguments: Any) -> Answer:
+        """Call an operation that has a result and no items, and do not wait: what is called next waits for it, too."""
+        while len(self._posted) >= _POSTED:
+            self.take_answer()
         if self._busy:
+            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
+        self._send(op, arguments)
+        self._posted.append(answer := Answer(self, op))
+        return answer
+
+    def _settle(self) -> None:
+        while self._posted:
+            self.take_answer()
+        if self._busy:
+            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
+
+    def take_answer(self) -> None:
+        """Wait for the answer to the oldest call that has none yet."""
+        answer = self._posted[0]
+        with self.link.at_once() if answer.op in _AT_ONCE else contextlib.nullcontext():
+            kind, value = self._answer()
+        if kind not in (protocol.FAIL, protocol.DONE):
             raise ProtocolError(f"{self.host}: an operation without items has some")
-        return result
+        self._posted.popleft()
+        answer.value = self._named(value) if isinstance(value, Exception) else value
 
     def _named(self, error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno is None:
@@ -271,7 +317,7 @@ class Agent:
     def close(self) -> None:
         """End the agent and the connection."""
         self.link.close()
-        if self._busy:
+        if self._busy or self._posted:
             # Nobody wants the rest, and an agent that is reading a large file would not notice for long.
             self.process.terminate()
         try:
@@ -290,12 +336,12 @@ def connect(
     timeout: float | None = None,
     share: bool = False,
     digest: Digest | None = None,
-) -> Iterator[Agent]:
+) -> Iterator[Connection]:
     """An agent on ``host``; it ends with the context. ``share``: let another ssh use the connection.
 
     ``timeout``: seconds of silence after which the connection is given up, None for never. ``digest``: one that
-    every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started,
-    FileNotFoundError if there is no such remote shell, ValueError for a Python whose name is no plain path.
+    every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started, or there
+    is no such remote shell, ValueError for a Python whose name is no plain path.
     """
     remote_command = _remote_command(shell)
     with contextlib.ExitStack() as stack:
@@ -309,12 +355,14 @@ def connect(
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=relay.sink, bufsize=0
             )
+        except FileNotFoundError:
+            raise LinkError(f"{shell.command[0]}: no such remote shell") from None
         finally:
             relay.started()
-        agent = Agent(process, host, timeout, control)
-        stack.callback(agent.close)
-        agent.greet(digest)
-        yield agent
+        connection = Connection(process, host, timeout, control)
+        stack.callback(connection.close)
+        connection.greet(digest)
+        yield connection
 
 
 def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitStack) -> list[str]:

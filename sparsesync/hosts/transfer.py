@@ -1,219 +1,171 @@
-"""The two ends of a seeding: both here, or one of them on another host.
+"""Put files in place: :func:`transfer` is the only place that knows push, pull and local.
 
-A transfer has a few operations, the same in three kinds, and :mod:`seeding.seeder` does not ask which it has::
-
-    look, source_mode        what is at the source
-    destination_mode, ...    what is at the destination
-    open, expect, space, touch, states
-    run                      put the files in place
-
-:class:`Local` copies through the kernel; the two with an agent at the far end are in :mod:`transfer_remote`.
+Between two ends on this machine the kernel copies. With an agent at one of them the connection becomes a transfer of
+the engine's (:mod:`..engine.transfer.sender`, :mod:`..engine.transfer.receiver`), of which this process is one end.
+What a broken connection leaves is a partial file, which the next run takes up.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
-from ..engine.files.beneath import Sources
 from ..engine.files.syscalls import NoSpaceError
-from ..engine.transfer.destination import Leave, Need, Place, Result, Space, reason
-from ..engine.transfer.outgoing import Outgoing, look_at, outgoing
-from ..engine.tree.scan import Looked, at
+from ..engine.transfer.destination import Leave, Need, Result
+from ..engine.transfer.local import LocalDestination, LocalSource, OnResult, Planned, failed
+from ..engine.transfer.outgoing import Outgoing
 from ..engine.wire.rate_limit import Pace
 
-OnResult = Callable[[Result], None]
+if TYPE_CHECKING:
+    from .base import Destination, Source
+    from .remote import RemoteDestination, RemoteSource
 
 
-class Planned(NamedTuple):
-    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
+class Settings(NamedTuple):
+    """How files travel, mostly rsync's options.
 
-    The fields from ``links`` on are as :class:`~.engine.tree.scan.Looked` has them.
+    ``sparse``: blocks of zeros become holes, too. ``bwlimit``: bytes per second; ``compress``: (algorithm, level).
     """
 
-    name: str
-    source: str
-    size: int
-    data: int
-    links: int = 1
-    mtime_ns: int = 0
-    recent: bool = False
-    reserved: int = 0
-    room: int = 0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a transfer obeys, mostly rsync's options.
-
-    ``follow``, ``listed``: how the files of the source are found (:class:`~.engine.files.beneath.Sources`).
-    ``bwlimit``: bytes per second; ``compress``: (algorithm, level); ``attributes``: carry over all that a file has.
-    ``live``: the source may be written to meanwhile. ``shares``: extents may be shared within a filesystem, so that
-    what goes there may take no room. ``holes``: whether the source's maps are believed
-    (:func:`~.engine.files.claims.believes`). ``preallocate``: the destination reserves what the source has reserved.
-    """
-
-    follow: bool = False
-    listed: bool = False
-    attributes: bool = False
     sparse: bool = False
-    shares: bool = True
-    live: bool = False
-    holes: str = "auto"
-    preallocate: bool = False
     bwlimit: int | None = None
     compress: tuple[str | None, int | None] | None = None
 
 
-class Transfer(Protocol):
-    """What :mod:`seeding.seeder` needs of the two ends."""
+def transfer(
+    source: Source,
+    destination: Destination,
+    files: Iterator[Planned],
+    settings: Settings,
+    on_result: OnResult,
+    progress: Advance = None,
+) -> None:
+    """Put ``files`` of ``source`` in place at ``destination``, which is open.
 
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
-        """What there is of each at the source that is a sparse file, else None; a file is its path and its name."""
-
-    def source_mode(self, path: str) -> int | None:
-        """The mode of what is at ``path``, behind symlinks; None if there is nothing."""
-
-    def destination_mode(self, path: str) -> tuple[int | None, bool]:
-        """The same at the destination, and whether there is at least a symlink."""
-
-    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
-        """Open the destination; see :class:`~.engine.transfer.destination.Place`. Raises OSError."""
-
-    def expect(self, planned: Iterable[Planned]) -> None:
-        """Count what is going to be written."""
-
-    def space(self) -> list[Space]:
-        """What all that was expected needs, by filesystem."""
-
-    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
-        """Put the files in place. Raises LinkError; what goes wrong with one file is in its result."""
-
-    def touch(self, names: Sequence[str]) -> None:
-        """Give files at the destination the time of now."""
-
-    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
-        """What each file at the destination takes, in bytes, and its modification time; None if it is there no more."""
-
-    def close(self) -> None:
-        """Let go of the destination."""
+    ``on_result`` gets a result for each, with what went wrong with it; ``progress`` the bytes of data done since it was
+    called last. Raises LinkError, ValueError if both ends are on other hosts.
+    """
+    if isinstance(source, LocalSource) and isinstance(destination, LocalDestination):
+        _local(source, destination, files, settings, on_result, progress)
+    elif isinstance(source, LocalSource):
+        _push(source, destination, files, settings, on_result, progress)  # type: ignore[arg-type]
+    elif isinstance(destination, LocalDestination):
+        _pull(source, destination, files, settings, on_result, progress)  # type: ignore[arg-type]
+    else:
+        raise ValueError("the source and the destination cannot both be on another host")
 
 
-class SourceHere:
-    """The operations of a source on this machine."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.sources = Sources(settings.follow, settings.listed)
-
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
-        return look_at(files, self.sources, self.settings.holes, self.settings.preallocate)
-
-    def source_mode(self, path: str) -> int | None:
-        return at(path)[0]
-
-    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[Outgoing]:
-        for file in planned:
-            try:
-                yield outgoing(
-                    file.source,
-                    file.name,
-                    self.sources,
-                    with_attributes=self.settings.attributes,
-                    data=file.data + file.reserved,
-                    live=self.settings.live,
-                    holes=self.settings.holes,
-                )
-            except OSError as error:
-                on_result(failed(file.name, file.size, error, True))
+def _local(
+    source: LocalSource,
+    destination: LocalDestination,
+    files: Iterator[Planned],
+    settings: Settings,
+    on_result: OnResult,
+    progress: Advance,
+) -> None:
+    paced = _paced(progress, settings.bwlimit)
+    for file in source.outgoing(files, on_result):
+        try:
+            on_result(_copy(file, destination, settings.sparse, paced))
+        except (OSError, ValueError, Leave) as error:
+            on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
+        finally:
+            file.close()
+    destination.place.settle()
 
 
-class DestinationHere:
-    """The operations of a destination on this machine."""
+def _copy(file: Outgoing, destination: LocalDestination, zeros: bool, progress: Advance) -> Result:
+    spec = file.spec
+    fd = file.open()
+    with destination.place.target(spec) as target:
+        sparse = "always" if zeros else "auto"
+        data = copy_content(fd, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path)
+        file.check(os.fstat(fd))
+        destination.place.finish(target, spec)
+    return Result(spec.name, spec.size, data, 0, allocated=target.allocated)
 
-    settings: Settings
-    place: Place | None = None
-    _resume = False
 
-    def destination_mode(self, path: str) -> tuple[int | None, bool]:
-        return at(path)
+def _push(
+    source: LocalSource,
+    destination: RemoteDestination,
+    files: Iterator[Planned],
+    settings: Settings,
+    on_result: OnResult,
+    progress: Advance,
+) -> None:
+    from ..engine.transfer.sender import Sender
+    from ..engine.wire.capabilities import Compressor
+    from .ssh import named
 
-    def open(self, path: str, single: str | None, make: int | None, **options: Any) -> None:
-        self.place = Place(
-            path, single, make=make, resume=self._resume, preallocate=self.settings.preallocate, **options
-        )
+    connection = destination.host.connection
+    squeeze = None
+    if settings.compress is not None:
+        squeeze = Compressor(connection.compressor(settings.compress[0]), settings.compress[1])
+    link = connection.link
+    link.pace = Pace(settings.bwlimit) if settings.bwlimit else None
+    connection.start("receive")
+    sender = Sender(
+        link,
+        connection.digest,
+        on_result,
+        compressor=squeeze,
+        sparse="always" if settings.sparse else "auto",
+        reserve=source.settings.reserve,
+        progress=progress,
+    )
+    with named(connection.host):
+        sender.send(source.outgoing(files, on_result))
+    link.pace = None
 
-    def _at(self) -> Place:
-        assert self.place is not None  # it is opened first
-        return self.place
 
-    def expect(self, planned: Iterable[Planned]) -> None:
-        self._at().expect(Need(file.name, file.room, self._device(file)) for file in planned)
+def _pull(
+    source: RemoteSource,
+    destination: LocalDestination,
+    files: Iterator[Planned],
+    settings: Settings,
+    on_result: OnResult,
+    progress: Advance,
+) -> None:
+    from ..engine.transfer.receiver import Receiver
+    from .ssh import named
 
-    def _device(self, file: Planned) -> int | None:
+    connection = source.host.connection
+    compress = settings.compress and (connection.compressor(settings.compress[0]), settings.compress[1])
+    connection.start(
+        "send",
+        settings=source.settings,
+        sparse="always" if settings.sparse else "auto",
+        compressor=compress,
+        bwlimit=settings.bwlimit,
+    )
+    receiver = Receiver(connection.link, connection.digest, destination.place, on_result, progress)
+    with named(connection.host):
+        receiver.run((file.source, file.name) for file in files)
+
+
+def needs(source: Source, files: Iterable[Planned], shares: bool = True) -> Iterator[Need]:
+    """What files will take at a destination.
+
+    ``shares``: extents may be shared within a filesystem, so that what stays on its own may take no room.
+    """
+    local = isinstance(source, LocalSource) and shares
+    for file in files:
+        yield Need(file.name, file.room, _device(file, source.settings.follow) if local else None)
+
+
+def _device(file: Planned, follow: bool) -> int | None:
+    try:
+        return os.stat(file.source, follow_symlinks=follow).st_dev
+    except OSError:
         return None
 
-    def space(self) -> list[Space]:
-        return self._at().space()
 
-    def touch(self, names: Sequence[str]) -> None:
-        self._at().touch(names)
-
-    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
-        return self._at().states(names)
-
-    def close(self) -> None:
-        if self.place is not None:
-            self.place.close()
-            self.place = None
-
-
-class Local(SourceHere, DestinationHere):
-    """Both ends on this machine."""
-
-    def _device(self, file: Planned) -> int | None:
-        if not self.settings.shares:
-            return None
-        try:
-            return os.stat(file.source, follow_symlinks=self.settings.follow).st_dev
-        except OSError:
-            return None
-
-    def run(self, planned: Iterator[Planned], on_result: OnResult, progress: Advance) -> None:
-        paced = _paced(progress, self.settings.bwlimit)
-        for file in self.outgoing(planned, on_result):
-            try:
-                on_result(self._copy(file, paced))
-            except (OSError, ValueError, Leave) as error:
-                on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
-            finally:
-                file.close()
-        self._at().settle()
-
-    def close(self) -> None:
-        self.sources.close()
-        super().close()
-
-    def _copy(self, file: Outgoing, progress: Advance) -> Result:
-        spec = file.spec
-        source = file.open()
-        with self._at().target(spec) as target:
-            sparse = "always" if self.settings.sparse else "auto"
-            data = copy_content(
-                source, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path
-            )
-            file.check(os.fstat(source))
-            self._at().finish(target, spec)
-        return Result(spec.name, spec.size, data, 0, allocated=target.allocated)
-
-
-def check_space(transfer: Transfer) -> None:
+def check_space(destination: Destination) -> None:
     """Raises NoSpaceError if what was expected does not fit."""
-    for needed, free, path in transfer.space():
+    for needed, free, path in destination.space():
         if needed > free:
             raise NoSpaceError(needed, free, path)
 
@@ -229,9 +181,3 @@ def _paced(progress: Advance, bwlimit: int | None) -> Advance:
             progress(count)
 
     return advance
-
-
-def failed(name: str, size: int, error: Exception, at_source: bool) -> Result:
-    """The result of a file that an error left to rsync."""
-    space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-    return Result(name, size, 0, 0, reason(error, name), space, getattr(error, "errno", None), at_source)

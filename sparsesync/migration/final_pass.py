@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING
 
 from ..console.progress import Whole
 from ..engine.wire.protocol import LinkError
-from ..hosts.pool import End
+from ..hosts.base import Host, Location
 from . import plan
 from .preflight import STOP, WARNING, Facts
 from .proof import Verified, verify
-from .sides import Side
 
 if TYPE_CHECKING:
     from .run import Migration
@@ -58,7 +57,8 @@ class FinalPass:
     def __init__(self, migration: Migration, facts: Facts) -> None:
         self.migration = migration
         self.facts = facts
-        self.sides, self.asked, self.request = migration.sides, migration.asked, migration.request
+        self.source, self.destination = migration.source, migration.destination
+        self.asked, self.request = migration.asked, migration.request
         self.report = migration.report
         self._begun = ""
         self._under_way = False
@@ -68,8 +68,8 @@ class FinalPass:
         commands = self.request.commands
         down = time.monotonic()
         try:
-            self._call("before", self.sides.source, commands.before)
-            self._call("before-dest", self.sides.destination, commands.before_dest)
+            self._call("before", self.source, commands.before)
+            self._call("before-dest", self.destination, commands.before_dest)
             self._check_sources()
             if not self.request.allow_live:
                 self._wait_until_unused()
@@ -77,9 +77,9 @@ class FinalPass:
             with whole.phase(None, "flushing"):
                 self._flush()
             with whole.phase(None, "verifying") as advance:
-                self._verified(verify(self.sides, self.asked, advance))
-            self._call("after", self.sides.source, commands.after)
-            self._call("after-dest", self.sides.destination, commands.after_dest)
+                self._verified(verify(self.source, self.destination, self.asked, advance))
+            self._call("after", self.source, commands.after)
+            self._call("after-dest", self.destination, commands.after_dest)
         except BaseException as error:
             with _undisturbed():
                 told = self._start_again()
@@ -94,13 +94,13 @@ class FinalPass:
     def _check_sources(self) -> None:
         """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
         for source, survey in self.facts.surveys.items():
-            device, inode = self.sides.source.end.ask("identity", path=source).numbers
+            device, inode = self.source.host.query("identity", path=source).numbers
             what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
             if (device, inode) != (survey.device, survey.inode):
                 raise Failed(1, f"{self.facts.at_source(source)} {what}")
             for path, _ in survey.mounts if not self.asked.command.one_file_system else ():
                 above = os.path.dirname(path)
-                here, there = (self.sides.source.end.ask("identity", path=each).numbers[0] for each in (path, above))
+                here, there = (self.source.host.query("identity", path=each).numbers[0] for each in (path, above))
                 if here == there:
                     raise Failed(1, f"{self.facts.at_source(path)} {what}")
 
@@ -122,7 +122,7 @@ class FinalPass:
         """
         started = time.monotonic()
         try:
-            flushed = self.sides.destination.end.ask("flush", path=self.asked.path).paths
+            flushed = self.destination.host.query("flush", path=self.asked.path).paths
         except OSError as error:
             advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
             what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
@@ -153,25 +153,25 @@ class FinalPass:
             advice = "remove what differs at the destination and run the same command again"
             raise Failed(1, f"{count} after the final pass; {advice}")
 
-    def _call(self, what: str, side: Side, command: str | None) -> None:
+    def _call(self, what: str, side: Location, command: str | None) -> None:
         """Run one of the commands. Raises Failed if it fails, LinkError."""
         if command is None:
             return
-        self.migration.say("command", (what, side.name, command))
+        self.migration.say("command", (what, side.host.name, command))
         self._begun = what
-        self._run_command(what, side.name, side.end, command)
+        self._run_command(what, side.host, command)
 
-    def _run_command(self, what: str, host: str, end: End, command: str) -> None:
+    def _run_command(self, what: str, host: Host, command: str) -> None:
         started = time.monotonic()
         self._under_way = True
-        status = end.ask("run", command=command).status
+        status = host.query("run", command=command).status
         self._under_way = False
         self.report.setdefault("commands", []).append(
-            {"what": what, "host": host, "command": command, "status": status,
+            {"what": what, "host": host.name, "command": command, "status": status,
              "seconds": round(time.monotonic() - started, 3)}
         )  # fmt: skip
         if status:
-            raise Failed(1, f"--{what} failed on {host} with status {status}: {command}")
+            raise Failed(1, f"--{what} failed on {host.name} with status {status}: {command}")
 
     def _start_again(self) -> str:
         """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
@@ -179,8 +179,8 @@ class FinalPass:
         told = []
         # What --after-dest may have started over there has to be stopped before services are started here.
         for what, side, command in (
-            ("on-failure-dest", self.sides.destination, commands.on_failure_dest),
-            ("on-failure", self.sides.source, commands.on_failure),
+            ("on-failure-dest", self.destination, commands.on_failure_dest),
+            ("on-failure", self.source, commands.on_failure),
         ):
             if command is None:
                 continue
@@ -188,14 +188,14 @@ class FinalPass:
                 time.sleep(_ENDS_WITHIN)
             try:
                 # Nothing is printed before it is done: standard output may be what has failed.
-                with self.sides.alive(side) as end:
-                    self._run_command(what, side.name, end, command)
-                told.append(f"--{what} was run on {side.name}")
+                with self.migration.hosts.alive(side.host) as host:
+                    self._run_command(what, host, command)
+                told.append(f"--{what} was run on {side.host.name}")
             except (Failed, LinkError, OSError, ValueError) as error:
-                told.append(f"--{what} COULD NOT BE RUN on {side.name}, run it by hand: {command} ({error})")
+                told.append(f"--{what} COULD NOT BE RUN on {side.host.name}, run it by hand: {command} ({error})")
         ran = [each["what"] for each in self.report.get("commands", ())]
         if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":
-            told.append(f"what --after-dest has started on {self.sides.destination.name} may be running there")
+            told.append(f"what --after-dest has started on {self.destination.host.name} may be running there")
         if not told and "before" in ran:
             told.append("no --on-failure was given: what --before stopped is still stopped")
         return "".join("; " + each for each in told)

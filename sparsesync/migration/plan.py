@@ -18,8 +18,9 @@ from itertools import chain, islice
 from typing import IO
 
 from ..engine.transfer.destination import Space
-from ..hosts.pool import End
-from ..hosts.transfer import Planned, Transfer
+from ..engine.transfer.local import Opening, Planned, SourceSettings
+from ..hosts.base import Host
+from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
 from ..rsync.listing import ask, listing_argv, parse_listing, source_path, unescape
 from ..seeding.seeder import Seeding, SeedOptions
@@ -73,8 +74,10 @@ class Plan:
     handoff: str | None = None
 
 
-def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, exists: bool, free: int) -> Plan:
-    """The plan for rsync's arguments ``argv``. ``destination`` is a path at ``end``, ``free`` are the bytes there.
+def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str, exists: bool, free: int) -> Plan:
+    """The plan for rsync's arguments ``argv``, from a host to a host. ``destination`` is a path at the latter.
+
+    ``shares``: extents may be shared within a filesystem there. ``free``: bytes.
 
     Raises RsyncFailed if rsync cannot say what it would do, OSError, LinkError.
     """
@@ -94,29 +97,31 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
                     count += 1
                     plan.examples += [name] * (len(plan.examples) < _EXAMPLES)
             plan.created += _CREATED.match(line) is not None
-        seeding = Seeding(command, SeedOptions(), transfer, lambda line: None)
+        read, written = of.source(SourceSettings(follow=command.links_followed)), to.destination()
+        seeding = Seeding(command, SeedOptions(), read, written, lambda line: None)
         if exists:
-            transfer.open(destination, None, None)
+            written.open(destination, Opening(many=True, one_source=False))
         try:
-            needs = []
+            sparse = []
             room = 0
             for planned in seeding.sparse(listing) if command.handoff is None else ():
                 plan.seeds.add(planned.size, planned.data)
                 room += planned.room
-                needs.append(planned)
+                sparse.append(planned)
                 directory, base = os.path.split(planned.name)
                 taken.add(os.path.join(directory, f".{base}{_PARTIAL}"))
-            for planned in seeding.others(listing, iter(needs)):
+            for planned in seeding.others(listing, iter(sparse)):
                 plan.others.add(planned.size, planned.data)
             if exists:
-                transfer.expect(needs)
-                transfer.expect(seeding.others(listing, iter(needs)))
-                plan.space = transfer.space()
+                written.expect(estimate(read, sparse, shares))
+                written.expect(estimate(read, seeding.others(listing, iter(sparse)), shares))
+                plan.space = written.space()
                 if not command.inplace:
-                    others = seeding.others(listing, iter(needs))
-                    plan.replaced = _replaced(end, destination, chain(needs, others))
+                    others = seeding.others(listing, iter(sparse))
+                    plan.replaced = _replaced(to, destination, chain(sparse, others))
         finally:
-            transfer.close()
+            read.close()
+            written.close()
     # A partial file is taken up by what it was to become; one that nothing takes up is a leftover.
     leftovers = [name for name in partial if name not in taken]
     plan.examples = [*plan.examples, *leftovers][:_EXAMPLES]
@@ -127,13 +132,13 @@ def make(argv: Sequence[str], transfer: Transfer, end: End, destination: str, ex
     return plan
 
 
-def _replaced(end: End, destination: str, planned: Iterator[Planned]) -> int:
+def _replaced(host: Host, destination: str, planned: Iterator[Planned]) -> int:
     """The most that a file takes there which is going to be replaced, in bytes."""
     most = 0
     batch = list(islice(planned, 500))
     while batch:
         paths = [os.path.join(destination, each.name) for each in batch]
-        most = max([most, *(sizes[1] for sizes in end.ask("sizes", paths=paths).found if sizes)])
+        most = max([most, *(sizes[1] for sizes in host.query("sizes", paths=paths).found if sizes)])
         batch = list(islice(planned, 500))
     return most
 

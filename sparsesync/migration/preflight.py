@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.units import iec
 from ..engine.queries.presets import Place, left_out
-from ..hosts.pool import End
+from ..hosts.base import Host as Machine
+from ..hosts.base import Location
 from .request import Asked
-from .sides import Side, Sides
 
 if TYPE_CHECKING:
     from ..engine.queries.docker import Docker
@@ -62,7 +62,8 @@ class Finding(NamedTuple):
 class Facts(NamedTuple):
     """What the two machines said. ``hosts`` are the source and the destination, ``presets`` those of each source."""
 
-    sides: Sides
+    source: Location
+    destination: Location
     asked: Asked
     hosts: tuple[Host, Host]
     presets: dict[str, str]
@@ -74,12 +75,12 @@ class Facts(NamedTuple):
 
     def at_source(self, path: str) -> str:
         """A path of the source as a person would give it."""
-        return self.sides.source.prefix + path
+        return self.source.prefix + path
 
     @property
     def name(self) -> str:
         """The destination as a person would give it."""
-        return self.sides.destination.prefix + self.asked.path
+        return self.destination.prefix + self.asked.path
 
     @property
     def keeps_attributes(self) -> bool:
@@ -87,43 +88,43 @@ class Facts(NamedTuple):
         return any("fake-super" in token for option in self.asked.command.options for token in option.tokens)
 
 
-def look(sides: Sides, asked: Asked) -> Facts:
+def look(at: Location, to: Location, asked: Asked) -> Facts:
     """Ask both machines. Raises OSError, LinkError, ValueError."""
-    source, destination, request = sides.source.end, sides.destination.end, asked.request
-    presets = {each: request.preset or source.ask("suggested", source=each).preset for each in asked.sources}
+    source, destination, request = at.host, to.host, asked.request
+    presets = {each: request.preset or source.query("suggested", source=each).preset for each in asked.sources}
     places = [place for each in asked.sources for place in _places(source, presets[each], each)]
     dockers: list[Docker] = []
     for each in asked.sources:
-        for docker in source.ask("docker", source=each).roots:
+        for docker in source.query("docker", source=each).roots:
             dockers.append(docker)
             if request.skip_docker_loop:
                 places += (Place(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
-    probe = destination.ask("probe", path=asked.path)
+    probe = destination.query("probe", path=asked.path)
     options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
-    surveys = {each: source.ask("survey", source=each, **options) for each in asked.sources}
+    surveys = {each: source.query("survey", source=each, **options) for each in asked.sources}
     largest = max(survey.largest for survey in surveys.values())
     if largest:
-        probe = destination.ask("probe", path=asked.path, largest=largest)
+        probe = destination.query("probe", path=asked.path, largest=largest)
     features = sorted({name for docker in dockers for name in _KERNEL_FEATURES.get(docker.driver, ())})
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
     programs = ["rsync", there] if asked.command.far and asked.command.far.push else [there, "rsync"]
-    hosts = source.ask("host", rsync=programs[0]), destination.ask("host", wanted=features, rsync=programs[1])
-    in_use = source.ask("in_use", sources=asked.sources, places=[*map(list, places)])
-    return Facts(sides, asked, hosts, presets, places, surveys, dockers, probe, in_use)
+    hosts = source.query("host", rsync=programs[0]), destination.query("host", wanted=features, rsync=programs[1])
+    in_use = source.query("in_use", sources=asked.sources, places=[*map(list, places)])
+    return Facts(at, to, asked, hosts, presets, places, surveys, dockers, probe, in_use)
 
 
-def _places(end: End, preset: str, source: str) -> Iterator[Place]:
+def _places(host: Machine, preset: str, source: str) -> Iterator[Place]:
     if preset == "system":
-        yield from end.preset("system", source)
+        yield from host.preset("system", source)
     if preset in ("system", "docker"):
-        yield from end.preset("docker-views", source)
+        yield from host.preset("docker-views", source)
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
-    yield from _host(facts.sides.source, facts.hosts[0])
-    if facts.sides.destination != facts.sides.source:
-        yield from _host(facts.sides.destination, facts.hosts[1])
+    yield from _host(facts.source, facts.hosts[0])
+    if facts.destination != facts.source:
+        yield from _host(facts.destination, facts.hosts[1])
     yield from _root(facts)
     for source, survey in facts.surveys.items():
         yield from _source(facts, source, survey)
@@ -133,28 +134,28 @@ def findings(facts: Facts) -> Iterator[Finding]:
         yield from _docker(facts, docker)
 
 
-def _host(side: Side, host: Host) -> Iterator[Finding]:
+def _host(side: Location, host: Host) -> Iterator[Finding]:
     if host.rsync is None:
-        yield Finding(STOP, side.name, "rsync is not installed; install it, for instance: apt install rsync")
+        yield Finding(STOP, side.host.name, "rsync is not installed; install it, for instance: apt install rsync")
     elif tuple(map(int, host.rsync.split(".")[:2])) < (3, 1):
-        yield Finding(STOP, side.name, f"rsync {host.rsync} is too old; 3.1 or newer is needed")
+        yield Finding(STOP, side.host.name, f"rsync {host.rsync} is too old; 3.1 or newer is needed")
     else:
         who = "root" if host.root else "not root"
-        yield Finding(OK, side.name, f"rsync {host.rsync}, Python {host.python}, {host.system}, {who}")
+        yield Finding(OK, side.host.name, f"rsync {host.rsync}, Python {host.python}, {host.system}, {who}")
 
 
 def _root(facts: Facts) -> Iterator[Finding]:
     source, destination = facts.hosts
     if not source.root:
         lost = "files you may not read, trusted.* attributes and others' open files are not seen"
-        yield Finding(WARNING, facts.sides.source.name, f"you are not root: {lost}")
+        yield Finding(WARNING, facts.source.host.name, f"you are not root: {lost}")
     if destination.root or facts.keeps_attributes:
         return
     surveys = facts.surveys.values()
     devices = sum(survey.devices + survey.whiteouts for survey in surveys)
     parts = [f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
     parts[1:1] = [_count(devices, "device node")] * (devices > 0)
-    yield Finding(WARNING, facts.sides.destination.name, f"you are not root: lost are {', '.join(parts)}")
+    yield Finding(WARNING, facts.destination.host.name, f"you are not root: lost are {', '.join(parts)}")
 
 
 def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
@@ -196,7 +197,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     if probe.busy:
         yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
     one, other = (host.identity for host in facts.hosts)
-    same_machine = facts.sides.source == facts.sides.destination or one == other != ""
+    same_machine = facts.source == facts.destination or one == other != ""
     for source, survey in facts.surveys.items():
         if not same_machine or not survey.place or not probe.place:
             continue
@@ -296,7 +297,8 @@ def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
     what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
     lost = "files deleted in images would come back"
     if layers and not facts.keeps_attributes:
-        not_root = [side.name for side, host in zip(facts.sides.both, facts.hosts) if not host.root]
+        both = zip((facts.source, facts.destination), facts.hosts)
+        not_root = [side.host.name for side, host in both if not host.root]
         if not_root:
             yield Finding(STOP, name, f"{what}, which only root can copy: {lost}; be root on {not_root[0]}")
         elif not facts.probe.trusted and facts.probe.refused is None:
@@ -308,7 +310,7 @@ def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
     lacks = [each for each in _KERNEL_FEATURES.get(docker.driver, ()) if each in facts.hosts[1].lacks]
     if lacks:
         text = f"its kernel has no {' and no '.join(lacks)}, which the storage driver {docker.driver} needs"
-        yield Finding(WARNING, facts.sides.destination.name, f"{text}: Docker will not start on what is moved")
+        yield Finding(WARNING, facts.destination.host.name, f"{text}: Docker will not start on what is moved")
 
 
 def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:

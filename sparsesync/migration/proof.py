@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 from ..console.progress import Advance
 from ..engine.content.compare import Tally
-from ..hosts.pool import End, Range
+from ..engine.host import Range
+from ..hosts.base import Host, Location
 from ..rsync import command as rsync
 from ..rsync.listing import Listed, parse_listing, source_path
 from .plan import answer, covered
 from .request import Asked
-from .sides import Sides
 
 _PART = 1 << 30
 _FRAME = 128 * 1024
@@ -42,7 +42,7 @@ class Verified(NamedTuple):
     believed: tuple[int, int] = (0, 0)
 
 
-def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
+def verify(source: Location, destination: Location, asked: Asked, progress: Advance) -> Verified:
     """Compare both sides. Raises RsyncFailed, LinkError."""
     argv = asked.argv()
     differences: list[tuple[str, str]] = []
@@ -59,9 +59,9 @@ def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
     with covered(argv) as listing, ThreadPoolExecutor(1) as other:
         for batch in _batches(_parts(rsync.parse(argv), parse_listing(listing), asked.path)):
             theirs = other.submit(
-                _contents, sides.destination.end, [(part.destination, part.offset, part.length) for part in batch], full
+                _contents, destination.host, [(part.destination, part.offset, part.length) for part in batch], full
             )
-            ours = _contents(sides.source.end, [(part.source, part.offset, part.length) for part in batch], full)
+            ours = _contents(source.host, [(part.source, part.offset, part.length) for part in batch], full)
             for part, a, b in zip(batch, ours, theirs.result()):
                 files += part.offset == 0
                 for tally, said in zip(tallies, (a, b)):
@@ -75,8 +75,7 @@ def verify(sides: Sides, asked: Asked, progress: Advance) -> Verified:
                     differences.append((part.name, trouble))
             if progress is not None:
                 progress(sum(int(each[1]) for each in ours if not isinstance(each, str)))
-    source, destination = tallies
-    read, believed = (source.read, destination.read), (source.believed, destination.believed)
+    read, believed = zip(*((tally.read, tally.believed) for tally in tallies))
     return Verified(files, data, differences, read, believed)
 
 
@@ -114,11 +113,11 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         yield batch
 
 
-def _contents(end: End, parts: list[Range], full: bool) -> list[list[Any] | str]:
-    """What the end says of each part; for one in trouble, what that is."""
+def _contents(host: Host, parts: list[Range], full: bool) -> list[list[Any] | str]:
+    """What the host says of each part; for one in trouble, what that is."""
     try:
-        return [*end.contents(parts, full)]
+        return [*host.contents(parts, full)]
     except (OSError, ValueError) as error:
         if len(parts) == 1:
             return [str(error)]
-        return [said for part in parts for said in _contents(end, [part], full)]
+        return [said for part in parts for said in _contents(host, [part], full)]

@@ -29,10 +29,10 @@ from ..console.messages import describe
 from ..console.progress import Whole
 from ..engine.files.syscalls import NoSpaceError
 from ..engine.queries.presets import left_out
+from ..engine.transfer.local import Planned
 from ..engine.wire.protocol import LinkError
 from ..exclude import place_patterns, quoter, sparse_names, transfer_name
-from ..hosts.pool import Site
-from ..hosts.transfer import Planned
+from ..hosts.pool import HostPool
 from ..rsync.output import Totals
 from ..seeding import run as wrapper
 from ..seeding.seeder import SeedOptions
@@ -40,7 +40,6 @@ from . import plan, preflight
 from .final_pass import Failed, FinalPass
 from .preflight import STOP, WARNING, Facts, Finding
 from .request import Asked, Request
-from .sides import Sides
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
@@ -100,8 +99,8 @@ class Migration:
                 self.report["seconds"] = round(time.time() - self.report["started"], 3)
 
     def _run(self, stack: contextlib.ExitStack) -> None:
-        self.sides = Sides(self.asked, stack)
-        facts = preflight.look(self.sides, self.asked)
+        self._locate(stack)
+        facts = preflight.look(self.source, self.destination, self.asked)
         exists = facts.probe.kind == "d"
         found = list(preflight.findings(facts))
         self.asked.fine_times = facts.probe.nanoseconds and all(
@@ -112,8 +111,8 @@ class Migration:
         if not _stops(found):
             try:
                 plan.check_options(self.asked.argv())
-                transfer, end = self.sides.transfer(facts.probe.clone), self.sides.destination.end
-                planned = plan.make(self.asked.argv(), transfer, end, self.asked.path, exists, facts.probe.free)
+                ends = self.source.host, self.destination.host, facts.probe.clone
+                planned = plan.make(self.asked.argv(), *ends, self.asked.path, exists, facts.probe.free)
             except plan.RsyncFailed as error:
                 raise Failed(error.status, str(error)) from None
             found += preflight.of_space(facts, planned)
@@ -131,7 +130,7 @@ class Migration:
             return
         assert planned is not None  # without a stop there is a plan
         try:
-            stack.enter_context(self.sides.destination.end.locked(self.asked.path, self.asked.command.mkpath))
+            stack.enter_context(self.destination.host.locked(self.asked.path, self.asked.command.mkpath))
         except OSError as error:
             raise Failed(1, f"{error.filename}: {error.strerror}; nothing was done") from None
         total = planned.seeds.data + planned.others.size
@@ -148,6 +147,23 @@ class Migration:
             except (OSError, LinkError) as error:
                 warnings.warn(f"the report lacks the list of sparse files: {describe(error)}", stacklevel=2)
 
+    def _locate(self, stack: contextlib.ExitStack) -> None:
+        """Find the two machines: one of them at least is this one, and the other is logged in to once."""
+        command, request = self.asked.command, self.request
+        far = command.far
+        self.hosts = stack.enter_context(
+            HostPool(
+                far.shell if far else None,
+                request.python,
+                prefix=far.prefix if far else "",
+                timeout=command.timeout,
+                share=True,
+            )
+        )
+        self.source, self.destination = self.hosts.locate_pair(request.sources[0], request.destination)
+        if self.hosts.control:
+            self.asked.share(self.hosts.control)
+
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""
         quote = quoter(null=True)
@@ -155,7 +171,7 @@ class Migration:
         patterns = sorted(set(place_patterns(facts.places, relative, quote)))
         self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
         files = [place.path for place in facts.places if not place.wild]
-        sizes = dict(zip(files, self.sides.source.end.ask("sizes", paths=files).found))
+        sizes = dict(zip(files, self.source.host.query("sizes", paths=files).found))
         self.report["excluded"] = [
             {"pattern": pattern, "why": place.why, "sizes": sizes.get(place.path)}
             for place in facts.places
@@ -163,10 +179,10 @@ class Migration:
         ]
         if not self.request.exclude_sparse:
             return
-        sites = [Site(self.sides.source.end, path, self.sides.source.prefix) for path in self.asked.sources]
+        locations = [self.source._replace(path=path) for path in self.asked.sources]
         names = []
         one = self.asked.command.one_file_system
-        for name, file in sparse_names(sites, facts.places, relative, one_file_system=one):
+        for name, file in sparse_names(locations, facts.places, relative, one_file_system=one):
             names.append(name.lstrip("/"))
             left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
             self.report["excluded"].append(left)
@@ -195,7 +211,7 @@ class Migration:
 
     def ask_in_use(self, facts: Facts) -> Any:
         """Which files of the sources are in use now."""
-        return self.sides.source.end.ask("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
+        return self.source.host.query("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
 
     def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
         """The files in use that the command covers."""
@@ -218,7 +234,7 @@ class Migration:
             with whole.phase(None, "rsync") as totals.advance:
                 live = None if self.request.final else self._live
                 seed = SeedOptions(python=self.request.python, live=live)
-                result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True)
+                result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
             totals.end()
         except NoSpaceError as error:
             raise Failed(_FILE_IO, f"{error.filename}: {error.strerror}") from None
@@ -250,16 +266,16 @@ class Migration:
 
     def _live(self, changing: Sequence[Planned]) -> list[str]:
         """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
-        end = self.sides.source.end
+        host = self.source.host
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
-        sparse = [path for path, is_sparse in zip(used, end.ask("sparse", paths=[*used]).found) if is_sparse]
+        sparse = [path for path, is_sparse in zip(used, host.query("sparse", paths=[*used]).found) if is_sparse]
         names = {self.name(path) for path in sparse} | {planned.name for planned in changing}
         if any(used[path] > 1 for path in sparse) or any(planned.links > 1 for planned in changing):
             # rsync would copy the file under another of its names.
             links: dict[tuple[int, int], set[str]] = {}
             for source in self.asked.sources:
                 one = self.asked.command.one_file_system
-                for file, _, _ in end.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
+                for file, _, _ in host.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
                     if file.st.st_nlink > 1:
                         links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
             for group in links.values():
@@ -276,11 +292,11 @@ class Migration:
         moved = "sent" if self.asked.command.far else "data"
         sent = {each["name"]: each[moved] for each in self.report["sync"]["seeded"]}
         found: list[dict[str, Any]] = []
-        one, end = self.asked.command.one_file_system, self.sides.source.end
+        one, host = self.asked.command.one_file_system, self.source.host
         prune = [place.path for place in facts.places if place.wild in ("", "/*")]
         skip = left_out(facts.places)
         for source in self.asked.sources if not self.request.exclude_sparse else ():
-            for scanned in end.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
+            for scanned in host.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
                 file = scanned.file
                 if skip(file.path):
                     continue
@@ -289,7 +305,7 @@ class Migration:
         for start in range(0, len(found), 500):
             part = found[start : start + 500]
             paths = [os.path.join(self.asked.path, each["name"]) for each in part]
-            for each, sizes in zip(part, self.sides.destination.end.ask("sizes", paths=paths).found):
+            for each, sizes in zip(part, self.destination.host.query("sizes", paths=paths).found):
                 each["destination"] = sizes
         self.report["sparse_files"] = found
 

@@ -41,10 +41,12 @@ from ..console.progress import Bar, data_bar
 from ..console.units import parse_size
 from ..engine.files.claims import HOLES, looks_sparse
 from ..engine.files.syscalls import NoSpaceError, blame
+from ..engine.host import LocalHost
 from ..engine.text import printable_already
+from ..engine.transfer.local import SourceSettings
 from ..engine.wire.protocol import LinkError, LoginError
 from ..hosts.address import QUOTES_ARGUMENTS, check_python, remote_shell, why_not_plain
-from ..hosts.transfer import Local, Settings, Transfer
+from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import ask, listing_argv
 from ..rsync.process import run_rsync, spooled
@@ -52,7 +54,9 @@ from . import losses
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
 
 if TYPE_CHECKING:
-    from ..hosts.ssh import Agent
+    from ..hosts.base import Destination, Source
+    from ..hosts.pool import HostPool
+    from ..hosts.remote import RemoteHost
 
 _NO_SPARSE_FILES = "there are no sparse files"
 _FILE_IO = 11
@@ -165,12 +169,14 @@ def run(
     bar: Bar = data_bar,
     output: Callable[[bytes], object] | None = None,
     strict: bool = False,
+    hosts: HostPool | None = None,
 ) -> SyncResult:
     """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
 
     With ``replace`` a run in which nothing is seeded becomes rsync (it does not return). ``bar`` shows the seeding's
     progress. ``output`` is called with what rsync and we have to tell; without it that goes to standard output.
-    ``strict``: a host that cannot be reached is a LinkError, and not left to rsync.
+    ``strict``: a host that cannot be reached is a LinkError, and not left to rsync. ``hosts``: where the other host
+    has been logged in to already, in a way that ``argv`` shares.
     """
     started = time.monotonic()
     command = rsync.parse(argv)
@@ -184,7 +190,7 @@ def run(
             with contextlib.suppress(OSError):  # rsync has the same standard output, and says what it thinks of it
                 tell(line)
 
-    state = _Run(command, seed, say, bar, strict)
+    state = _Run(command, seed, say, bar, strict, hosts)
     result = state.result
     with contextlib.ExitStack() as stack:
         try:
@@ -198,7 +204,7 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.agent is None and not (result.seeded or result.refused):
+        if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
         result.status = run_rsync(*state.shared(result.command), state.spool, output)
@@ -206,8 +212,8 @@ def run(
         state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
-        if state.agent is not None:
-            result.wire = state.agent.link.sent + state.agent.link.received
+        if state.host is not None:
+            result.wire = state.host.connection.link.sent + state.host.connection.link.received
     result.seconds = time.monotonic() - started
     return result
 
@@ -224,7 +230,13 @@ class _Run:
     """One run, until rsync takes over."""
 
     def __init__(
-        self, command: rsync.Command, seed: SeedOptions, say: Callable[[str], None], bar: Bar, strict: bool
+        self,
+        command: rsync.Command,
+        seed: SeedOptions,
+        say: Callable[[str], None],
+        bar: Bar,
+        strict: bool,
+        hosts: HostPool | None,
     ) -> None:
         self.command = command
         self.seed = seed
@@ -234,7 +246,8 @@ class _Run:
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.agent: Agent | None = None
+        self.hosts = hosts
+        self.host: RemoteHost | None = None
         self.hopeless = False
         """rsync refuses the command, and will again."""
         self.refusal = 0
@@ -249,7 +262,7 @@ class _Run:
             handoff = self._why_not()
             if handoff:
                 return handoff
-            transfer = self._transfer(stack)
+            source, destination = self._ends(stack)
         except (LoginError, FileNotFoundError):
             raise
         except (LinkError, OSError) as error:
@@ -258,7 +271,9 @@ class _Run:
             return describe(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
-        self.seeding = seeding = Seeding(self.command, self.seed, transfer, self.say, self.bar)
+        self.seeding = seeding = Seeding(
+            self.command, self.seed, source, destination, self.say, self.bar, self._settings()
+        )
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding)
         result = self.result
@@ -333,36 +348,39 @@ class _Run:
             far, _quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
         )
 
-    def _transfer(self, stack: contextlib.ExitStack) -> Transfer:
+    def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
         """The two ends. Raises LinkError if there is no getting at the other host."""
         command, far = self.command, self.command.far
-        settings = Settings(
+        settings = SourceSettings(
             follow=command.links_followed,
             listed=command.relative or command.files_from is not None,
-            sparse=command.sparse,
-            bwlimit=command.bwlimit,
-            compress=_compression(command) if command.compress else None,
             live=self.seed.live is not None,
             holes=self.seed.holes,
-            preallocate=command.preallocate,
+            reserve=command.preallocate,
         )
+        local = LocalHost()
+        source: Source
+        destination: Destination
         if far is None:
-            transfer: Transfer = Local(settings)
+            source, destination = local.source(settings), local.destination()
         else:
-            from ..hosts.ssh import Shell, connect
-            from ..hosts.transfer_remote import Pull, Push
+            from ..hosts.pool import HostPool
 
-            shell = Shell(far.shell, far.prefix, self.seed.python)
-            try:
-                agent = stack.enter_context(
-                    connect(far.host, shell, user=far.user, timeout=command.timeout, share=True)
-                )
-            except FileNotFoundError:
-                raise LinkError(f"{far.shell[0]}: no such remote shell") from None
-            self.agent = agent
-            transfer = Push(agent, settings) if far.push else Pull(agent, settings)
-        stack.callback(transfer.close)
-        return transfer
+            hosts = self.hosts or stack.enter_context(
+                HostPool(far.shell, self.seed.python, prefix=far.prefix, timeout=command.timeout, share=True)
+            )
+            self.host = host = hosts.host(far.user, far.host)
+            if far.push:
+                source, destination = local.source(settings), host.destination()
+            else:
+                source, destination = host.source(settings), local.destination(resume=True)
+        stack.callback(source.close)
+        stack.callback(destination.close)
+        return source, destination
+
+    def _settings(self) -> Settings:
+        command = self.command
+        return Settings(command.sparse, command.bwlimit, _compression(command) if command.compress else None)
 
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
         """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
@@ -400,10 +418,11 @@ class _Run:
     def shared(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
         """The command and its environment, made to share the agent's connection."""
         environ = dict(os.environ)
-        if self.agent is None or not self.agent.control:
+        control = self.host.connection.control if self.host is not None and self.hosts is None else []
+        if not control:
             return command, environ
         rsh = self.command.value("rsh")
-        through = " ".join([remote_shell(rsh), *self.agent.control])
+        through = " ".join([remote_shell(rsh), *control])
         if rsh is None:
             environ["RSYNC_RSH"] = through
             return command, environ

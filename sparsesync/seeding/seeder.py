@@ -6,9 +6,9 @@ files in it and works out where each will be at the destination::
     plan    ask the source which of the listed files are sparse; what is left of
             the listing goes through a temporary file, since it may be long
     space   does all of it fit? If not, nothing is written
-    run     a :class:`~.hosts.transfer.Transfer` puts the files in place
+    run     :func:`~.hosts.transfer.transfer` puts the files in place
 
-Where either end is, the transfer knows. How a file is put in place so that rsync could have done it, its
+How a file is put in place so that rsync could have done it, its
 destination does (:mod:`.engine.transfer.destination`).
 """
 
@@ -29,7 +29,9 @@ from ..console.progress import Bar, data_bar
 from ..console.units import iec
 from ..engine.files.syscalls import NoSpaceError
 from ..engine.transfer.destination import Result
-from ..hosts.transfer import Planned, Transfer, check_space
+from ..engine.transfer.local import Opening, Planned
+from ..hosts.base import Destination, Source
+from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from .losses import Losses
@@ -81,13 +83,17 @@ class Seeding:
         self,
         command: rsync.Command,
         options: SeedOptions,
-        transfer: Transfer,
+        source: Source,
+        destination: Destination,
         say: Callable[[str], None],
         bar: Bar = data_bar,
+        settings: Settings = Settings(),  # noqa: B008
     ) -> None:
         self.command = command
         self.options = options
-        self.transfer = transfer
+        self.source = source
+        self.destination = destination
+        self.settings = settings
         self.say = say
         self.bar = bar
         self.seeded: list[Seeded] = []
@@ -100,6 +106,7 @@ class Seeding:
         """The files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._plan: IO[str] | None = None
+        self._like: Callable[[], int | None] = lambda: None
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -113,6 +120,7 @@ class Seeding:
 
         Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
         """
+        self._like = self._ask_like()
         plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         total = count = holes = 0
         for planned in self.sparse(listing):
@@ -125,24 +133,26 @@ class Seeding:
         if not count:
             return NOTHING_SPARSE
         if self.command.dry_run:
-            reason, _, _ = self._find_destination(listing)
+            reason = self.destination.find(self._destination, self._opening(listing))
             for planned in [] if reason else _planned(plan):
                 tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
             return reason
-        reason = self._open_destination(listing)
+        # --delete may make room, and how much --sparse leaves is known only once all is read.
+        checked = self.options.space_check and not (self.command.delete or self.command.sparse)
+        coming = needs(self.source, _planned(plan)) if checked else iter(())
+        reason = self.destination.open(self._destination, self._opening(listing), coming)
         if reason:
             return reason
-        # --delete may make room, and how much --sparse leaves is known only once all is read.
-        if self.options.space_check and not (self.command.delete or self.command.sparse):
-            self.transfer.expect(_planned(plan))
+        if checked:
             try:
-                check_space(self.transfer)
+                check_space(self.destination)
             except NoSpaceError:
                 # What else rsync will write may make room: a file that becomes shorter.
-                self.transfer.expect(self.others(listing, _planned(plan)))
-                check_space(self.transfer)
+                self.destination.expect(needs(self.source, self.others(listing, _planned(plan))))
+                check_space(self.destination)
         with self.bar(total, "seeding", self.command.quiet > 0) as advance:
-            self.transfer.run(self._started(_planned(plan)), self._done, advance)
+            files = self._started(_planned(plan))
+            transfer(self.source, self.destination, files, self.settings, self._done, advance)
         if self.options.live is not None:
             self.changing += self._changing(_planned(plan))
         return None
@@ -161,7 +171,7 @@ class Seeding:
         left = {name for name, _ in self.left}
         batch = list(islice(plan, 1000))
         while batch:
-            found = self.transfer.look((planned.source, planned.name) for planned in batch)
+            found = self.source.look((planned.source, planned.name) for planned in batch)
             for planned, looked in zip(batch, found):
                 still = looked is not None and looked.mtime_ns == planned.mtime_ns and not planned.recent
                 if planned.name in left or not still:
@@ -170,7 +180,7 @@ class Seeding:
 
     def touch(self) -> None:
         """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
-        self.transfer.touch([seeded.name for seeded in self.seeded])
+        self.destination.touch([seeded.name for seeded in self.seeded])
 
     def filled(self) -> tuple[Losses, str]:
         """What was seeded, and has lost its holes since; and the name of the first.
@@ -181,10 +191,10 @@ class Seeding:
         seeded = {each.name: each for each in self.seeded}
         plan = (planned for planned in (_planned(self._plan) if self._plan else ()) if planned.name in seeded)
         for batch in iter(lambda: list(islice(plan, 1000)), []):
-            states = list(self.transfer.states([planned.name for planned in batch]))
+            states = list(self.destination.states([planned.name for planned in batch]))
             # What has another time by now is what the source was when rsync came to it; its holes may be others.
             anew = [each for each, state in zip(batch, states) if state and state[1] != each.mtime_ns]
-            looked = dict(zip(anew, self.transfer.look((each.source, each.name) for each in anew)))
+            looked = dict(zip(anew, self.source.look((each.source, each.name) for each in anew)))
             for planned, state in zip(batch, states):
                 was = seeded[planned.name]
                 now = looked.get(planned, was)
@@ -211,7 +221,7 @@ class Seeding:
         yield from self._those_sparse(candidates)
 
     def _those_sparse(self, candidates: list[tuple[str, str, int]]) -> Iterator[Planned]:
-        found = self.transfer.look((source, name) for name, source, _ in candidates)
+        found = self.source.look((source, name) for name, source, _ in candidates)
         # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
         by_name = self.command.hard_links and (self.command.backup or self.command.update)
         for (name, source, size), looked in zip(candidates, found):
@@ -238,67 +248,43 @@ class Seeding:
             else:
                 yield Planned(name, "", entry.size, entry.size, room=entry.size)
 
-    def _find_destination(self, listing: IO[bytes]) -> tuple[str | None, str, str | None]:
-        """(a reason, the root, the name of a single file): a directory to be filled, or the name of the one file?
+    def _ask_like(self) -> Callable[[], int | None]:
+        """What gives the mode that the destination is to have from the source, if it is part of the transfer."""
+        # It is if one source is all that is in another.
+        contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
+        if self.command.relative:
+            contents = [path for path in contents if path.rstrip("/").endswith("/.")]
+        if not contents or self.command.files_from is not None:
+            return lambda: None
+        return self.source.ask_mode(contents[0])
 
-        The reason says why that is not certain.
-        """
-        path = self._destination
-        mode, exists = self.transfer.destination_mode(path)
-        if mode is not None and stat.S_ISDIR(mode):
-            return None, path, None
-        # As rsync decides it: one file that is not a directory, and no slash, names the file itself.
-        listing.seek(0)
-        names = sum(1 for _ in zip(parse_listing(listing), range(2)))
-        from_directory = not self.command.relative and any(map(self._is_directory, self._sources))
-        if not exists:
-            if path.endswith("/") or names > 1 or from_directory:
-                return None, path, None
-            if self.command.relative or len(self._sources) != 1:
-                return "whether the destination will be a file or a directory is for rsync to decide", path, None
-        elif path.endswith("/") or names > 1 or from_directory or self.command.relative:
-            return f"{path} is not a directory", path, None
-        root, single = os.path.split(path)
-        return None, root or ".", single
-
-    def _is_directory(self, source: str) -> bool:
-        mode = self.transfer.source_mode(source)
-        return mode is not None and stat.S_ISDIR(mode)
-
-    def _open_destination(self, listing: IO[bytes]) -> str | None:
-        reason, root, single = self._find_destination(listing)
-        if reason:
-            return reason
+    def _opening(self, listing: IO[bytes]) -> Opening:
+        """What has to be known of the transfer to open its destination."""
         command = self.command
-        make = 0o777 if command.mkpath else None
-        like = None
-        if single is None:
-            # The directory itself is part of the transfer if one source is all that is in another.
-            contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
-            if command.relative:
-                contents = [path for path in contents if path.rstrip("/").endswith("/.")]
-            if contents and command.files_from is None:
-                like = self.transfer.source_mode(contents[0])
-            # With -p rsync knows whose the directory is to be, and opens it.
-            make = 0o777 if like is None else 0o700 if command.perms else stat.S_IMODE(like)
-        try:
-            self.transfer.open(
-                root,
-                single,
-                make,
-                like=None if like is None else stat.S_IMODE(like),
-                mkpath=command.mkpath,
-                inplace=command.inplace,
-                perms=command.perms,
-                group=command.group,
-                implied_dirs=command.implied_dirs,
-                backup=command.backup,
-                fsync=command.fsync,
-                partial_dir=command.partial_dir,
-            )
-        except OSError as error:
-            return f"{root}: {error.strerror}"
-        return None
+        listing.seek(0)
+        many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
+        like = self._like()
+        if not many and not command.relative:
+            many = like is not None and stat.S_ISDIR(like) or any(map(self._is_directory, self._sources))
+        return Opening(
+            many=many,
+            one_source=len(self._sources) == 1,
+            relative=command.relative,
+            like=None if like is None else stat.S_IMODE(like),
+            mkpath=command.mkpath,
+            inplace=command.inplace,
+            perms=command.perms,
+            group=command.group,
+            implied_dirs=command.implied_dirs,
+            backup=command.backup,
+            fsync=command.fsync,
+            partial_dir=command.partial_dir,
+            preallocate=command.preallocate,
+        )
+
+    def _is_directory(self, path: str) -> bool:
+        mode = self.source.ask_mode(path)()
+        return mode is not None and stat.S_ISDIR(mode)
 
     def _done(self, result: Result) -> None:
         holes = self._under_way.pop(result.name, 0)

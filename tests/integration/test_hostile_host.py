@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import pytest
 
-from sparsesync.engine.agent import ARGUMENTS, Agent
+from sparsesync.engine.agent import OPERATIONS, Agent
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyPlace
 from sparsesync.engine.transfer.destination import Place, Result
@@ -29,7 +29,7 @@ from sparsesync.engine.wire.capabilities import capabilities
 from sparsesync.engine.wire.link import Link, peer_error
 from sparsesync.engine.wire.protocol import Frame, LinkError, ProtocolError
 from sparsesync.hosts import ssh
-from sparsesync.hosts.remote import There
+from sparsesync.hosts.remote import RemoteHost
 from tests.support.answers import (
     ANSWERS,
     CLOSED,
@@ -85,10 +85,13 @@ TO_SENDER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] = 
         "no_space": [1, [], [1], [1, 2, 3], [-1, 1], [1, 1 << 63], [True, 1], "ab"],
         "errno": optional([*NUMBER, 4096]), "at_source": FLAG, "allocated": SIZE,
     }),
-    (protocol.WANT, "pull"): ({"files": [[1, "f", "f"]]}, {
-        "files": [*NONE, 1, "x", {}, [1], [[]], [[1, "f"]], [[1, "f", "f", "f"]], [[2, "f", "f"]], [[True, "f", "f"]],
-                  *([[1, bad, "f"]] for bad in NAME[2:]), *([[1, "f", bad]] for bad in NAME[2:]),
-                  [[n, "f", "f"] for n in range(1, 100)]],
+    (protocol.WANT, "pull"): ({"files": [[1, "f", "f", False]]}, {
+        "files": [*NONE, 1, "x", {}, [1], [[]],
+                  *([[*row, False]] for row in ([1, "f"], [1, "f", "f", "f"], [2, "f", "f"])),
+                  *([[True, "f", "f", True]], [[1, "f", "f"]]),
+                  *([[1, bad, "f", True]] for bad in NAME[2:]), *([[1, "f", bad, True]] for bad in NAME[2:]),
+                  *([[1, "f", "f", bad]] for bad in FLAG[1:]),
+                  [[n, "f", "f", False] for n in range(1, 100)]],
     }),
 }  # fmt: skip
 
@@ -188,7 +191,7 @@ BAD_HELLO: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("field", BAD_HELLO)
 def test_a_hello_of_an_agent(field: str) -> None:
-    agent = ssh.Agent.__new__(ssh.Agent)
+    agent = ssh.Connection.__new__(ssh.Connection)
     agent.host = "far"
     agent.link = SimpleNamespace(timeout=None, send_json=lambda kind, **values: None)  # type: ignore[assignment]
     agent._agree(Frame(protocol.HELLO, memoryview(json.dumps(HELLO_OF_AGENT).encode())), None)
@@ -278,9 +281,9 @@ def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:
         wanted: dict[int, int] = {}
         while True:
             files = peer.json(protocol.WANT)["files"]
-            wanted.update({number: len(path) + len(name) for number, path, name in files})
+            wanted.update({number: len(path) + len(name) for number, path, name, _ in files})
             most = max(most, sum(wanted.values()))
-            for number, _, _ in files:
+            for number, *_ in files:
                 peer.say(protocol.SKIP, id=number, reason="no")
                 del wanted[number]
             if not files:
@@ -295,7 +298,7 @@ def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:
     def enemy(peer: Peer) -> None:
         # Taken one by one, and this end announces none of them before it has been told what to do with the first.
         for number in range(1, 3000):
-            peer.say(protocol.WANT, files=[[number, "x" * 4096, "y" * 4096]])
+            peer.say(protocol.WANT, files=[[number, "x" * 4096, "y" * 4096, False]])
 
     source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
     with Sources() as sources:
@@ -329,7 +332,7 @@ def test_what_an_agent_answers(op: str) -> None:
 
 def test_parts_of_a_file() -> None:
     def layers(parts: Any, size: Any = 100) -> list[Any]:
-        with There(Liar({"size": size}, {"parts": parts})).layers("/x", "auto") as (_, found):  # type: ignore[arg-type]
+        with RemoteHost(Liar({"size": size}, {"parts": parts})).layers("/x", "auto") as (_, found):  # type: ignore[arg-type]
             return list(found)
 
     assert layers([[0, 9, True]]) == [(0, 9, True)]
@@ -346,7 +349,7 @@ def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found waits on a disk, so that there is a limit to it."""
     monkeypatch.setattr("sparsesync.hosts.remote._MOST_TOLD", 100)
     with pytest.raises(ProtocolError, match="more files"):
-        list(There(Liar(*[SCANNED] * 100)).scan("/x"))  # type: ignore[arg-type]
+        list(RemoteHost(Liar(*[SCANNED] * 100)).scan("/x"))  # type: ignore[arg-type]
 
 
 # A client against the agent
@@ -367,26 +370,28 @@ def served(script: Callable[[Peer], None]) -> list[Exception]:
     return against(lambda link: Agent(link).serve(), play)
 
 
-@pytest.mark.parametrize("op", ARGUMENTS)
+@pytest.mark.parametrize("op", OPERATIONS)
 def test_arguments_that_no_client_sends(op: str) -> None:
     """One clear line each, and the connection goes on; nothing is called."""
     odd: list[Any] = [1 << 80, -1, "\ud800\0", ["\0", 3], [[]], {"a": {"b": []}}, 1.5]
 
+    takes = OPERATIONS[op].takes
+
     def script(peer: Peer) -> None:
-        for given in ({"__class__": 1}, {"self": 1}, *({name: value} for name in ARGUMENTS[op] for value in odd)):
-            if op == "ask" and isinstance(given.get("arguments"), dict):
-                given["question"] = "sizes"
+        for given in ({"__class__": 1}, {"self": 1}, *({name: value} for name in takes for value in odd)):
+            if op == "query" and isinstance(given.get("arguments"), dict):
+                given["query"] = "sizes"
             peer.say(protocol.CALL, op=op, arguments=given)
             told = peer.json(protocol.FAIL)
             assert told["value"] and "argument" in told["strerror"] and "\n" not in told["strerror"]
-        peer.say(protocol.CALL, op="stat", arguments={"path": "/"})
-        assert peer.json(protocol.DONE)["exists"] is True
+        peer.say(protocol.CALL, op="mode", arguments={"path": "/"})
+        assert peer.json(protocol.DONE)["answer"] & 0o40000
 
     (error,) = served(script)
     assert "ended" in str(error)
 
 
-@pytest.mark.parametrize("op", ["", "__class__", "nothing", "Stat", "stat ", "_op_stat", "x" * 1000, None, 1, ["stat"]])
+@pytest.mark.parametrize("op", ["", "__class__", "nothing", "Mode", "mode ", "_mode", "x" * 1000, None, 1, ["mode"]])
 def test_operations_that_there_are_not(op: Any) -> None:
     (error,) = served(lambda peer: peer.say(protocol.CALL, op=op, arguments={}))
     assert isinstance(error, ProtocolError) and len(str(error)) < 200

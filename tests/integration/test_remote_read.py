@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.comparison import digests as compare_far
+from sparsesync.engine.host import LocalHost
 from sparsesync.hosts.address import split_shell
-from sparsesync.hosts.pool import Here, Site
-from sparsesync.hosts.remote import There
-from sparsesync.hosts.ssh import Agent, Shell, connect
+from sparsesync.hosts.base import Location
+from sparsesync.hosts.remote import RemoteHost
+from sparsesync.hosts.ssh import Connection, Shell, connect
 from tests.support.filesystems import command, need, need_tools, sparse_file
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
@@ -39,7 +40,7 @@ def local_rsh(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def agent(server: Sshd) -> Iterator[Agent]:
+def agent(server: Sshd) -> Iterator[Connection]:
     """One connection through a real sshd, for many comparisons."""
     with connect("far", Shell(split_shell(server.rsh))) as connected:
         yield connected
@@ -259,17 +260,17 @@ def test_a_preset_looks_at_the_far_host(tmp_path: Path) -> None:
 # verify
 
 
-def compared(agent: Agent, a: str, b: str, **options: Any) -> list[tuple[Any, ...]]:
+def compared(agent: Connection, a: str, b: str, **options: Any) -> list[tuple[Any, ...]]:
     """The differences between two paths, one of them at the agent's end: whichever it is, the same are found."""
-    here, there = Here(agent.digest), There(agent)
-    found = sorted(compare_far.differences(Site(here, a, ""), Site(there, b, "far:"), **options))
-    assert found == sorted(compare_far.differences(Site(there, a, "far:"), Site(here, b, ""), **options))
+    here, there = LocalHost(agent.digest), RemoteHost(agent)
+    found = sorted(compare_far.differences(Location(here, a, ""), Location(there, b, "far:"), **options))
+    assert found == sorted(compare_far.differences(Location(there, a, "far:"), Location(here, b, ""), **options))
     return [tuple(difference) for difference in found]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries, entries, st.booleans())
-def test_random_trees_differ_as_they_do_here(agent: Agent, a: Any, b: Any, related: bool) -> None:
+def test_random_trees_differ_as_they_do_here(agent: Connection, a: Any, b: Any, related: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(folder + "/a", a)
         build(folder + "/b", {**a, **b} if related else b)
@@ -298,7 +299,7 @@ def written(path: Path, size: int, parts: list[tuple[int, int, int]]) -> None:
     st.booleans(),
 )  # fmt: skip
 def test_random_files_differ_where_cmp_says(
-    agent: Agent, tmp_path: Path, size: int, parts: Any, more: int, others: Any, at: int, full: bool
+    agent: Connection, tmp_path: Path, size: int, parts: Any, more: int, others: Any, at: int, full: bool
 ) -> None:
     need_tools("cmp")
     a, b = tmp_path / "a", tmp_path / "b"
@@ -316,14 +317,14 @@ def test_random_files_differ_where_cmp_says(
 
 @pytest.mark.parametrize(("size", "more"), [(0, 1), (0, 1 << 40), (64 * KIB, 1), (64 * KIB - 1, 1), (100, 64 * KIB)])
 @pytest.mark.parametrize("byte", [0, 1])
-def test_the_end_of_the_shorter_file(agent: Agent, tmp_path: Path, size: int, more: int, byte: int) -> None:
+def test_the_end_of_the_shorter_file(agent: Connection, tmp_path: Path, size: int, more: int, byte: int) -> None:
     (tmp_path / "a").write_bytes(bytes([byte]) * size)
     shutil.copy(tmp_path / "a", tmp_path / "b")
     os.truncate(tmp_path / "b", size + more)
     assert compared(agent, str(tmp_path / "a"), str(tmp_path / "b")) == [("", "content", size)]
 
 
-def test_odd_names(agent: Agent, tmp_path: Path) -> None:
+def test_odd_names(agent: Connection, tmp_path: Path) -> None:
     for name in ODD_NAMES:
         for root in "ab":
             (tmp_path / root / name).mkdir(parents=True)
@@ -333,7 +334,7 @@ def test_odd_names(agent: Agent, tmp_path: Path) -> None:
     assert found == sorted((f"{name}/{name}", "content", 2) for name in ODD_NAMES)
 
 
-def test_kinds_and_roots(agent: Agent, local_rsh: str, tmp_path: Path) -> None:
+def test_kinds_and_roots(agent: Connection, local_rsh: str, tmp_path: Path) -> None:
     for root in "ab":
         (tmp_path / root).mkdir()
         os.mkfifo(tmp_path / root / "pipe")
@@ -355,15 +356,15 @@ def test_kinds_and_roots(agent: Agent, local_rsh: str, tmp_path: Path) -> None:
     assert compared(agent, a + "/device", b + "/device") == [("", "device", None)]
 
 
-def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Agent, tmp_path: Path) -> None:
+def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_path: Path) -> None:
     for root in "ab":
         (tmp_path / root).mkdir()
         sparse_file(tmp_path / root / "data", 1 << 40, [(1 << 39, 32 * MIB)])
         for number in range(1000):
             (tmp_path / root / f"{number}").write_bytes(b"x" * number)
-    here, there = Here(agent.digest), There(agent)
+    here, there = LocalHost(agent.digest), RemoteHost(agent)
     received, sent = agent.link.received, agent.link.sent
-    a, b = Site(here, str(tmp_path / "a"), ""), Site(there, str(tmp_path / "b"), "far:")
+    a, b = Location(here, str(tmp_path / "a"), ""), Location(there, str(tmp_path / "b"), "far:")
     told: list[int] = []
     assert list(compare_far.differences(a, b, progress=told.append)) == []
     assert agent.link.received - received < 32 * MIB // 1000 + 1000 * 100
@@ -389,7 +390,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Agent, tmp_path:
     assert frames == 1 + 4 * -(-1000 * len('["999", 0, 999, null]\n') // (64 * KIB))
 
 
-def test_a_comparison_of_much_does_not_grow(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
     monkeypatch.setattr(compare_far, "_SPOOL", 1000)
@@ -398,8 +399,8 @@ def test_a_comparison_of_much_does_not_grow(agent: Agent, tmp_path: Path, monkey
             (tmp_path / root / f"{folder}").mkdir(parents=True)
             for number in range(50):
                 (tmp_path / root / f"{folder}" / f"{number:0100}").write_bytes(root.encode())
-    a = Site(Here(agent.digest), str(tmp_path / "a"), "")
-    b = Site(There(agent), str(tmp_path / "b"), "far:")
+    a = Location(LocalHost(agent.digest), str(tmp_path / "a"), "")
+    b = Location(RemoteHost(agent), str(tmp_path / "b"), "far:")
     tracemalloc.start()
     try:
         assert sum(1 for difference in compare_far.differences(a, b) if difference.offset == 0) == 1000
@@ -517,7 +518,7 @@ def test_options_say_how_to_get_there(server: Sshd, tree: Path) -> None:
     done = run(server.rsh, "map", "--python", "/no/python", f"far:{tree}/t/dense", cwd=tree)
     assert (done.returncode, done.stderr) == (1, b"sparsesync: far: no Python 3.6 or newer was found there\n")
     done = run("no-such-shell", "verify", ".", "far:", cwd=tree)
-    assert (done.returncode, done.stderr) == (2, b"sparsesync: no-such-shell: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (2, b"sparsesync: no-such-shell: no such remote shell\n")
     done = run("'", "scan", "far:", cwd=tree)
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
     done = run(server.rsh + " -o IdentityFile=/dev/null -F /dev/null -p 1", "scan", "far:", ".", cwd=tree)
@@ -675,7 +676,7 @@ def test_a_host_that_is_none(
 
 
 @pytest.mark.parametrize("name", ["a\nb", "-x", "~x", "$(id)", "`id`", "a'b\"c\\", " ", "*", "\x9b\udcff"])
-def test_far_paths_arrive_as_they_are(agent: Agent, tmp_path: Path, name: str) -> None:
+def test_far_paths_arrive_as_they_are(agent: Connection, tmp_path: Path, name: str) -> None:
     sparse_file(tmp_path / name, MIB, [(0, 4096)])
     *found, _ = agent.items("scan", path=str(tmp_path / name), measured=False, holes="auto")
     assert [item["path"] for item in found] == [str(tmp_path / name)]

@@ -464,17 +464,17 @@ def test_a_far_end_that_falls_silent(tmp_path: Path) -> None:
     assert first.startswith(b"sparsesync: far: nothing was heard for 1 seconds; what was received is kept")
 
 
-def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
-    """Counted by a relay that delays: what is sent after something came may be an answer to it, and one trip more."""
-    names = [f"d{n % 10}/f{n}" for n in range(1000)]
-    for name in names:
-        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-        sparse_file(tmp_path / "src" / name, MIB, [(0, 8 * KIB)])
+def counting_relay(tmp_path: Path) -> Path:
+    """A remote shell that delays, and counts trips: what is sent after something came may be an answer to it.
+
+    ``trips`` is how many there were on the agent's connection, ``first`` how many when MARK came by.
+    """
     relay = tmp_path / "relay"
     relay.write_text(f"""if 1:
         import os, queue, subprocess, sys, threading, time
         far = subprocess.Popen(["sh", "-c", " ".join(sys.argv[2:])], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         trips, lock = {{1: 0, far.stdin.fileno(): 0}}, threading.Lock()
+        first = []
         agent = "sh -c" in " ".join(sys.argv[2:])
         def pass_on(source, sink, back):
             waiting = queue.Queue()
@@ -487,6 +487,8 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
                         return
                     with lock:
                         trips[sink] = max(trips[sink], trip)
+                        if b"MARK" * 3 in data:
+                            first.append(trip)
                     while data:
                         data = data[os.write(sink, data):]
             thread = threading.Thread(target=late, daemon=True)
@@ -502,7 +504,17 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
         pass_on(far.stdout.fileno(), 1, far.stdin.fileno()).join()
         if agent:
             open("{tmp_path}/trips", "w").write(str(max(trips.values())))
+            open("{tmp_path}/first", "w").write(str(min(first or [0])))
     """)
+    return relay
+
+
+def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
+    names = [f"d{n % 10}/f{n}" for n in range(1000)]
+    for name in names:
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        sparse_file(tmp_path / "src" / name, MIB, [(0, 8 * KIB)])
+    relay = counting_relay(tmp_path)
 
     def trips() -> int:
         counted = int((tmp_path / "trips").read_text())
@@ -524,6 +536,20 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     assert done.returncode == 0 and len(seeded(done)) == 300
     assert trips() < 300
     assert all(same_content(tmp_path / "src" / name, tmp_path / "pushed" / name) for name in names[290:310])
+
+
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_three_round_trips_before_the_first_byte(tmp_path: Path, direction: str) -> None:
+    (tmp_path / "src").mkdir()
+    with open(tmp_path / "src/f", "wb") as file:
+        file.write(b"MARK" * 1024)
+        file.truncate(MIB)
+    rsh = f"{sys.executable} {counting_relay(tmp_path)}"
+    paths = ["src/", f"far:{tmp_path}/dst"] if direction == "push" else [f"far:{tmp_path}/src/", "dst"]
+    done = sync(rsh, "-a", "-v", f"--seed-python={sys.executable}", *paths, cwd=tmp_path)
+    assert done.returncode == 0 and seeded(done) == ["f"]
+    # There and back is one; the first is the start of the agent.
+    assert 0 < int((tmp_path / "first").read_text()) <= 2 * 3 + (direction == "push")
 
 
 @pytest.mark.parametrize("python", old_pythons() or [None])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Callable
 
 from sparsesync.engine.content.compare import Tally
-from sparsesync.hosts.remote import There
-from sparsesync.hosts.transfer import Settings
-from sparsesync.hosts.transfer_remote import Pull, Push
+from sparsesync.engine.transfer.local import Opening, SourceSettings
+from sparsesync.hosts.remote import RemoteDestination, RemoteHost, RemoteSource
 
 MISSING = object()
 
@@ -40,12 +40,16 @@ class Liar:
     """An agent that has one answer for everything, as call and as items."""
 
     host = "far"
+    op = "any"
 
     def __init__(self, *answers: dict[str, Any]) -> None:
         self.answers = answers
 
     def call(self, op: str, **arguments: Any) -> dict[str, Any]:
         return self.answers[-1]
+
+    def post(self, op: str, **arguments: Any) -> Any:
+        return SimpleNamespace(get=lambda: self.answers[-1])
 
     def items(self, op: str, on_trouble: Any = None, **arguments: Any) -> Iterator[dict[str, Any]]:
         return iter([*self.answers, {"read": 0, "believed": 0} if op == "manifest" else {}])
@@ -63,47 +67,56 @@ def rows(good: list[Any], *bad: list[Any]) -> list[Any]:
     return [*wrong, good[:-1], [*good, 1], None, 1, "x", {}]
 
 
+def source(liar: Any) -> RemoteSource:
+    return RemoteHost(liar).source(SourceSettings())
+
+
+def destination(liar: Any) -> RemoteDestination:
+    return RemoteHost(liar).destination()
+
+
 ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, list[Any]]]] = {
-    "stat": (lambda liar: Pull(liar, Settings()).source_mode("x"), {"mode": None, "exists": False},
-             {"mode": [*optional(NUMBER), 1 << 16], "exists": FLAG}),
-    "look": (lambda liar: list(Pull(liar, Settings()).look(["x"])), {"found": LOOKED},
-             {"found": [*NONE, 1, {}, [], [None, None],
-                        *([row] for row in rows(LOOKED[0], SIZE, SIZE, SIZE, SIGNED, FLAG, SIZE, SIZE) if row)]}),
-    "measure": (lambda liar: Pull(liar, Settings()).measure("x"), {"size": 1, "data": 1}, {"size": SIZE, "data": SIZE}),
-    "space": (lambda liar: Push(liar, Settings()).space(), {"space": [[1, 2, "/"]]},
-              {"space": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
-    "states": (lambda liar: list(Push(liar, Settings()).states(["x"])), {"states": [[1, 2]]},
-               {"states": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
-    "copy_place": (lambda liar: Push(liar, Settings()).open_copy("x", "x"), {"path": "/x"}, {"path": NAME}),
-    "directory": (lambda liar: There(liar).directory(), {"path": "/x"}, {"path": NAME}),
-    "scan": (lambda liar: list(There(liar).scan("/x")), SCANNED, {
+    "mode": (lambda liar: source(liar).ask_mode("x")(), {"answer": None}, {"answer": [*optional(NUMBER), 1 << 16]}),
+    "look": (lambda liar: list(source(liar).look([("x", "x")])), {"answer": LOOKED},
+             {"answer": [*NONE, 1, {}, [], [None, None],
+                         *([row] for row in rows(LOOKED[0], SIZE, SIZE, SIZE, SIGNED, FLAG, SIZE, SIZE) if row)]}),
+    "measure": (lambda liar: source(liar).measure("x"), {"answer": [1, 1]}, {"answer": rows([1, 1], SIZE, SIZE)}),
+    "open": (lambda liar: destination(liar).open("x", Opening(True, True)), {"answer": None}, {"answer": TEXT[2:]}),
+    "find": (lambda liar: destination(liar).find("x", Opening(True, True)), {"answer": None}, {"answer": TEXT[2:]}),
+    "space": (lambda liar: destination(liar).space(), {"answer": [[1, 2, "/"]]},
+              {"answer": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
+    "states": (lambda liar: list(destination(liar).states(["x"])), {"answer": [[1, 2]]},
+               {"answer": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
+    "open_copy": (lambda liar: destination(liar).open_copy("x", "x"), {"answer": "/x"}, {"answer": NAME}),
+    "directory": (lambda liar: RemoteHost(liar).directory(), {"answer": "/x"}, {"answer": NAME}),
+    "scan": (lambda liar: list(RemoteHost(liar).scan("/x")), SCANNED, {
         "path": [*NAME, "/etc/passwd"], "size": SIZE, "allocated": SIZE, "data": SIZE, "extents": SIZE,
         "stat": rows(SCANNED["stat"], [*NUMBER, 1 << 16], *[NUMBER] * 5, SIZE, *[SIGNED] * 3)}),
-    "contents": (lambda liar: There(liar).contents([("x", 0, 1)], False), {"digests": [[9, 9, "0" * 32, 9]]},
-                 {"digests": [*NONE, 1, {}, [], *([row] for row in rows(
+    "contents": (lambda liar: RemoteHost(liar).contents([("x", 0, 1)], False), {"answer": [[9, 9, "0" * 32, 9]]},
+                 {"answer": [*NONE, 1, {}, [], *([row] for row in rows(
                      [9, 9, "0" * 32, 9], SIZE, SIZE, [*TEXT, "0" * 31, "0" * 33, "G" * 32, "\uff10" * 32], SIZE))]}),
-    "digests": (lambda liar: list(There(liar).digests("/", 65536, [("x", 0, 9)], None)), {"digests": "0" * 32},
+    "digests": (lambda liar: list(RemoteHost(liar).digests("/", 65536, [("x", 0, 9)], None)), {"digests": "0" * 32},
                 {"digests": [*TEXT, "0" * 31, "0" * 33, "G" * 32]}),
-    "manifest": (lambda liar: list(There(liar).manifest("/", False, "auto", Tally())),
+    "manifest": (lambda liar: list(RemoteHost(liar).manifest("/", False, "auto", Tally())),
                  {"events": [["e", "", "-", 9, "", 0]]},
                  {"events": [1, {}, "x", [1], [[]], [["x", ""]], [["d", 1]], [["d", "../x"]], [["b", 1]], [["b", "!"]],
                              *([row] for row in rows(["e", "", "-", 9, "", 0], NUMBER, [*NAME, "x"],
                                                      [*TEXT, "", "--", "z"], SIZE, [*NONE, 1, "x" * 4097], NUMBER))]}),
-    "preset": (lambda liar: There(liar).preset("docker", "/x"), {"places": [["/x", "/x/y", "/*", "why"]]},
-               {"places": [*NONE, 1, {}, *([row] for row in rows(
+    "preset": (lambda liar: RemoteHost(liar).preset("docker", "/x"), {"answer": [["/x", "/x/y", "/*", "why"]]},
+               {"answer": [*NONE, 1, {}, *([row] for row in rows(
                    ["/x", "/x/y", "/*", "why"], [*NAME, "/y"], NAME, [*TEXT, "/x\n", "A"], TEXT))]}),
-    "host": (lambda liar: There(liar).ask("host"), {"answer": ["L", "3.11", "3.2.7", True, [], "x"]},
+    "host": (lambda liar: RemoteHost(liar).query("host"), {"answer": ["L", "3.11", "3.2.7", True, [], "x"]},
              {"answer": [*rows(["L", "3.11", "3.2.7", True, [], "x"], TEXT, TEXT, [1, True, "x", "3.x", "9" * 9, ""],
                                FLAG, [*NONE, 1, {}, "x", [1], ["\ud800"]], TEXT), MISSING]}),
-    "in_use": (lambda liar: There(liar).ask("in_use"), {"answer": [[["/a", "loop", "x", 1]], 0]},
+    "in_use": (lambda liar: RemoteHost(liar).query("in_use"), {"answer": [[["/a", "loop", "x", 1]], 0]},
                {"answer": [MISSING, [[], -(1 << 64)], *([[row], 0] for row in rows(
                    ["/a", "loop", "x", 1], NAME[2:7], [*TEXT, "odd"], TEXT, NUMBER[2:6]))]}),
-    "identity": (lambda liar: There(liar).ask("identity"), {"answer": [[1, 2]]},
+    "identity": (lambda liar: RemoteHost(liar).query("identity"), {"answer": [[1, 2]]},
                  {"answer": [[[1]], [[1, 2, 3]], [1, 2]]}),
-    "sizes": (lambda liar: There(liar).ask("sizes", paths=["a"]), {"answer": [[[1, 2]]]},
+    "sizes": (lambda liar: RemoteHost(liar).query("sizes", paths=["a"]), {"answer": [[[1, 2]]]},
               {"answer": [[[]], [[[1]]], [[[1, 2, 3]]], [[None, None]]]}),
-    "sparse": (lambda liar: There(liar).ask("sparse", paths=["a"]), {"answer": [[True]]},
+    "sparse": (lambda liar: RemoteHost(liar).query("sparse", paths=["a"]), {"answer": [[True]]},
                {"answer": [[[]], [[1]], [[True, True]]]}),
-    "suggested": (lambda liar: There(liar).ask("suggested"), {"answer": ["docker"]},
+    "suggested": (lambda liar: RemoteHost(liar).query("suggested"), {"answer": ["docker"]},
                   {"answer": [["podman"], [1], [None]]}),
 }  # fmt: skip

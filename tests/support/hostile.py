@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Callable
 
-from sparsesync.engine.agent import Agent
+from sparsesync.engine.agent import OPERATIONS, Agent
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.link import Link
 
@@ -69,21 +69,21 @@ def _million_announced(enemy: Enemy) -> None:
 
 
 def _attributes(enemy: Enemy) -> None:
-    for number, _, _ in enemy.wanted():
+    for number, *_ in enemy.wanted():
         enemy.announce(number, attributes=_fully(enemy, [f"user.{n}" for n in range(3000)]))
 
 
 def _long_reason(enemy: Enemy) -> None:
-    for number, _, _ in enemy.wanted():
+    for number, *_ in enemy.wanted():
         enemy.link.send_json(protocol.SKIP, id=number, reason="x" * 1_000_000)
 
 
 def _names(enemy: Enemy) -> None:
-    for number, _, _ in enemy.wanted():
+    for number, *_ in enemy.wanted():
         enemy.announce(number, name="../../../outside")
         packed = protocol.pack_ranges([(0, 4)])
         enemy.link.write(protocol.data_head(number, 0, packed, 4), b"evil")
-        enemy.link.write(protocol.encode_finish(number, enemy.digest.of(packed + b"evil")))
+        enemy.link.write(protocol.encode_finish(number, enemy.host.digest.of(packed + b"evil")))
     enemy.link.write(protocol.encode(protocol.END))
     enemy.wait()
 
@@ -162,7 +162,7 @@ LIES: dict[str, tuple[str, Callable[..., Any]]] = {
     "names": ("send", lambda enemy, **options: _names(enemy)),
     "closed": ("receive", lambda enemy: _closed(enemy, data=1 << 64)),
     "states": ("receive", _states),
-    "busy": ("stat", _busy),
+    "busy": ("open", _busy),
     "busy for long": ("look", _busy),
     "busy sending": ("send", lambda enemy, **options: _busy(enemy)),
     "busy receiving": ("receive", _busy),
@@ -201,7 +201,7 @@ def main(lie: str, *command: str) -> None:
         _skip(int(found[1]))
         enemy = Enemy(Link(os.dup(0), os.dup(1)))
         where, how = LIES[lie]
-        setattr(enemy, f"_op_{where}", lambda **arguments: how(enemy, **arguments))
+        OPERATIONS[where] = OPERATIONS[where]._replace(serve=how)
         enemy.serve()
     except (OSError, protocol.LinkError):
         pass  # the other end has had enough

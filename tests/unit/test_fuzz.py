@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine.agent import ARGUMENTS
+from sparsesync.engine.agent import OPERATIONS
 from sparsesync.engine.queries.registry import QUESTIONS, checked
 from sparsesync.engine.transfer.limits import Reasons, read_result
 from sparsesync.engine.tree.manifest import Reader
@@ -28,7 +28,7 @@ from sparsesync.engine.wire.capabilities import capabilities, choose_compressor,
 from sparsesync.engine.wire.link import peer_error
 from sparsesync.engine.wire.protocol import Decoder, Frame, ProtocolError
 from sparsesync.exclude import quoter
-from sparsesync.hosts.remote import There
+from sparsesync.hosts.remote import RemoteHost
 from sparsesync.rsync import command as rsync
 from sparsesync.rsync.listing import listing_argv, parse_listing, source_path
 from sparsesync.rsync.options import LETTERS, LONGS
@@ -254,7 +254,7 @@ def test_manifests(fuzz: Any) -> None:
 
 def test_parts(fuzz: Any) -> None:
     def read(value: dict[str, Any], op: str) -> None:
-        with getattr(There(Liar({"size": 1 << 20}, value)), op[0])("/x", *op[1]) as (size, parts):
+        with getattr(RemoteHost(Liar({"size": 1 << 20}, value)), op[0])("/x", *op[1]) as (size, parts):
             end = 0
             for start, second, _ in parts:
                 assert end <= start <= second + start <= 2 * size
@@ -270,12 +270,12 @@ def test_parts(fuzz: Any) -> None:
 
 
 def test_arguments(fuzz: Any) -> None:
-    known = st.sampled_from(sorted({name for op in ARGUMENTS.values() for name in op}))
+    known = st.sampled_from(sorted({name for op in OPERATIONS.values() for name in op.takes}))
 
-    @with_(op=st.sampled_from(sorted(ARGUMENTS)), question=st.sampled_from(sorted(QUESTIONS)),
+    @with_(op=st.sampled_from(sorted(OPERATIONS)), question=st.sampled_from(sorted(QUESTIONS)),
            given=st.dictionaries(known | names, anything))  # fmt: skip
     def test(op: str, question: str, given: dict[str, Any]) -> None:
-        for check in (lambda: fields.arguments(given, ARGUMENTS[op]), lambda: checked(question, given)):
+        for check in (lambda: fields.arguments(given, OPERATIONS[op].takes), lambda: checked(question, given)):
             try:
                 check()
             except ValueError as error:

@@ -178,10 +178,10 @@ class Place:
                 found.append(Space(needed, free_space(filesystem), self._example[device]))
         return found
 
-    def has_basis(self, spec: Spec) -> bool:
+    def has_basis(self, name: str) -> bool:
         """Whether there is something to compare the source with: an earlier file, or a partial one."""
-        check_name(spec.name)
-        parent, base = os.path.split(self.single or spec.name)
+        check_name(name)
+        parent, base = os.path.split(self.single or name)
         try:
             directory = open_beneath(self._root, parent)
         except OSError:

@@ -125,7 +125,7 @@ class Receiver:
         self._buffer = memoryview(bytearray(BLOCK))
         self._known: Dict[Tuple[int, int, int], bytes] = {}
         self._more = True
-        self._wanted: Dict[int, Tuple[str, int]] = {}
+        self._wanted: Dict[int, Tuple[str, int, bool]] = {}
         self._wanted_size = 0
         self._handlers = {
             protocol.FILE: self._file,
@@ -169,14 +169,15 @@ class Receiver:
 
     def _ask_for_more(self) -> None:
         while self._wants is not None and len(self._wanted) < WANTS_AHEAD and self._wanted_size < WANTED:
-            batch: List[Tuple[int, str, str]] = []
+            batch: List[Tuple[int, str, str, bool]] = []
             size = 0
             for path, name in self._wants:
                 self._count += 1
                 length = len(path) + len(name)
-                self._wanted[self._count] = name, length
+                basis = self._has_basis(name)
+                self._wanted[self._count] = name, length, basis
                 self._wanted_size += length
-                batch.append((self._count, path, name))
+                batch.append((self._count, path, name, basis))
                 size += length
                 if len(batch) == WANTS or size > _WANT_SIZE:
                     break
@@ -184,14 +185,20 @@ class Receiver:
             if not batch:
                 self._wants = None
 
+    def _has_basis(self, name: str) -> bool:
+        try:
+            return self.place.has_basis(name)
+        except _TROUBLE:
+            return False  # whoever opens it meets the same, and tells
+
     def _file(self, frame: Frame) -> None:
         value = frame.json()
         number = get(value, "id", NUMBER)
         name = get(value, "name", NAME)
-        held = len(frame.payload)
+        held, basis = len(frame.payload), False
         if self._pull:
             # The names are ours: what the peer calls the file is not looked at.
-            name = self._take_wanted(number)
+            name, basis = self._take_wanted(number)
         spec = Spec(
             name,
             get(value, "size", SIZE),
@@ -209,25 +216,28 @@ class Receiver:
         arriving = _Arriving(number, spec, self.digest, held)
         self._files[number] = arriving
         self._held += held
+        if self._pull:
+            arriving.basis = basis  # the sender knows it since it was asked for the file
+            return
         try:
-            basis = arriving.basis = self.place.has_basis(spec)
+            arriving.basis = self.place.has_basis(name)
         except _TROUBLE as error:
             self._leave(arriving, error)
         else:
-            self.link.send_json(protocol.STATE, id=number, basis=basis)
+            self.link.send_json(protocol.STATE, id=number, basis=arriving.basis)
 
     def _skip(self, frame: Frame) -> None:
         value = frame.json()
-        name = self._take_wanted(get(value, "id", NUMBER))
+        name, _ = self._take_wanted(get(value, "id", NUMBER))
         why = self._reasons.keep(get(value, "reason", TEXT))
         self.on_result(Result(name, 0, 0, 0, why, at_source=True))
 
-    def _take_wanted(self, number: int) -> str:
+    def _take_wanted(self, number: int) -> Tuple[str, bool]:
         if number not in self._wanted:
             raise ProtocolError("a file that nobody asked for")
-        name, length = self._wanted.pop(number)
+        name, length, basis = self._wanted.pop(number)
         self._wanted_size -= length
-        return name
+        return name, basis
 
     def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
         """The frame's content and its file; None if that has been left and the sender does not know yet."""

@@ -2,7 +2,7 @@
 
 The sender decides everything; the receiver answers questions (:mod:`receiver`). For each file::
 
-    announce it                                        FILE   -> STATE: is there a basis?
+    announce it                                        FILE   -> STATE: is there a basis? (on a pull WANT says it)
     no basis:  send every extent
     a basis:   for each job, that is up to 1 MiB of extents:
                    ask for digests of its blocks       ASK    -> DIGESTS
@@ -120,7 +120,7 @@ class Sender:
         self._current: Optional[Tuple[Outgoing, Iterator[_Job]]] = None
         self._jobs: Deque[_Job] = deque()
         self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
-        self._wanted: Deque[Tuple[int, str, str]] = deque()
+        self._wanted: Deque[Tuple[int, str, str, bool]] = deque()
         self._wanted_size = 0
         self._wants = 0
         self._wants_over = False
@@ -153,14 +153,14 @@ class Sender:
             if not self._wanted:
                 yield None
                 continue
-            number, path, name = self._wanted.popleft()
+            number, path, name, basis = self._wanted.popleft()
             self._wanted_size -= len(path) + len(name)
             try:
                 file = make(path, name)
             except (OSError, ValueError, Leave) as error:
                 self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:LONGEST_TEXT])
                 continue
-            file.number = number
+            file.number, file.basis = number, basis
             yield file
 
     def _run(self) -> None:
@@ -249,16 +249,16 @@ class Sender:
             self.on_result(result)
 
     def _want(self, value: Dict[str, Any]) -> None:
-        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME), WANTS))
+        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME, flag), WANTS))
         if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
             raise ProtocolError("more files are wanted than may be")
         self._wants_over = not wanted
-        for number, path, name in wanted:
+        for number, path, name, basis in wanted:
             self._wants += 1
             self._wanted_size += len(path) + len(name)
             if number != self._wants or self._wanted_size > MOST_WANTED:
                 raise ProtocolError("a file is wanted that cannot be")
-            self._wanted.append((number, path, name))
+            self._wanted.append((number, path, name, basis))
 
     # What is to be done
 

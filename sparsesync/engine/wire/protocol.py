@@ -27,7 +27,7 @@ TROUBLE    JSON: an error of one file; the operation goes on
 DONE       JSON: the operation has ended well
 FAIL       JSON: the operation has ended with this error
 PING       a number of 8 bytes: the peer is alive, and gets on if it is another one than before
-WANT       JSON: the receiver asks for files by name (a pull); an empty list: that was all
+WANT       JSON: the receiver asks for files by name (a pull), and says which have a basis; an empty list: that was all
 FILE       JSON: the sender announces a file
 SKIP       JSON: the sender does not send a file that was wanted
 STATE      JSON: whether the receiver has a basis for it

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.commands import map as mapfile
-from sparsesync.hosts.pool import Here, Site
+from sparsesync.engine.host import LocalHost
+from sparsesync.hosts.base import Location
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import KINDS, command, need_tools, qemu_map, same_content, sparse_file
 
@@ -22,7 +23,7 @@ layouts = st.lists(st.tuples(st.integers(0, 1 << 21), st.integers(1, 1 << 19)), 
 def shown(path: Path, form: str | None, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding=encoding)
-    mapfile.show(out, Site(Here(), str(path), ""), form, path.name)
+    mapfile.show(out, Location(LocalHost(), str(path), ""), form, path.name)
     out.flush()
     return raw.getvalue().decode(encoding)
 

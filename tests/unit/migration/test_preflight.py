@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sparsesync.engine.host import LocalHost
 from sparsesync.engine.queries.docker import Docker
 from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.probe import Probe
 from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import Host
 from sparsesync.engine.transfer.destination import Space
-from sparsesync.hosts.pool import Here
+from sparsesync.hosts.base import Location
 from sparsesync.migration import preflight
 from sparsesync.migration.plan import Files, Plan
 from sparsesync.migration.preflight import STOP, WARNING, Facts, Finding
 from sparsesync.migration.request import Asked, Request
-from sparsesync.migration.sides import Side
 
 GIB = 1 << 30
 HOST = Host("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
@@ -28,20 +29,13 @@ PROBE = Probe("d", True, "/new", "8:2 /new", 2, "ext4", 50 * GIB, 1000, None, Fa
 DOCKER = Docker("/data/docker", "overlay2", ["overlay2"], [], 0)
 
 
-class Sides:
-    """Two machines that say nothing."""
-
-    def __init__(self) -> None:
-        self.source, self.destination = Side(Here(), "this host", ""), Side(Here(), "new", "new:")
-        self.both = self.source, self.destination
-
-
 def facts(*options: str, hosts: tuple[Host, Host] = (HOST, HOST), docker: Docker | None = None, probe: Probe = PROBE,
           survey: Survey = SURVEY) -> Facts:  # fmt: skip
     asked = Asked(Request(("/data/",), "new:/new", options))
     dockers = [] if docker is None else [docker]
-    sides: Any = Sides()
-    return Facts(sides, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, dockers, probe, AllInUse([], 0))
+    there = SimpleNamespace(name="new")
+    ends = Location(LocalHost(), "/data/", ""), Location(there, "/new", "new:")  # type: ignore[arg-type]
+    return Facts(*ends, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, dockers, probe, AllInUse([], 0))
 
 
 def told(level: str, found: Facts) -> list[str]:

@@ -22,7 +22,7 @@ from sparsesync.engine.queries.registry import ask
 from sparsesync.engine.wire.protocol import ProtocolError
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
-from sparsesync.hosts.remote import There
+from sparsesync.hosts.remote import RemoteHost
 from sparsesync.hosts.ssh import Shell, connect
 from tests.support.answers import Liar
 from tests.support.filesystems import command, filesystem, need, need_tools, sparse_file
@@ -300,7 +300,7 @@ def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
     sparse_file(tmp_path / "image", 10 * MIB, [(0, MIB)])
     (tmp_path / "overlay2/l").mkdir(parents=True)
     with connect("far", Shell(split_shell(server.rsh))) as agent, open(tmp_path / "log", "w") as log:
-        there = There(agent)
+        there = RemoteHost(agent)
         for question, arguments in (
             ("survey", {"source": str(tmp_path)}),
             ("suggested", {"source": str(tmp_path)}),
@@ -308,11 +308,11 @@ def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
             ("sizes", {"paths": [str(tmp_path / "image"), "/no such file"]}),
             ("run", {"command": "exit 3"}),
         ):
-            assert there.ask(question, **arguments) == ask(question, **arguments)
-        (used,) = there.ask("in_use", sources=[str(tmp_path)]).found
+            assert there.query(question, **arguments) == ask(question, **arguments)
+        (used,) = there.query("in_use", sources=[str(tmp_path)]).found
         assert used.path == log.name and f"process {os.getpid()}" in used.holder
-        assert there.ask("host", wanted=["proc", "nosuchfs"]).lacks == ["nosuchfs"]
-        assert there.ask("probe", path="~/").kind == "d"
+        assert there.query("host", wanted=["proc", "nosuchfs"]).lacks == ["nosuchfs"]
+        assert there.query("probe", path="~/").kind == "d"
         with pytest.raises(OSError):
             with there.locked("/no such directory/at all", False):
                 pass
@@ -332,14 +332,14 @@ GOOD = {"host": ["Linux", "3.11", None, True, ["btrfs"], "x"], "run": [0], "in_u
     + [("in_use", value) for value in ([[["/a", "loop", "x"]], 0], [["/a"], 0], [[], "0"], [{}, 0])],
 )  # fmt: skip
 def test_answers_that_are_none(question: str, answer: Any) -> None:
-    there = There(Liar({"answer": answer}))  # type: ignore[arg-type]
+    there = RemoteHost(Liar({"answer": answer}))  # type: ignore[arg-type]
     with pytest.raises(ProtocolError):
-        there.ask(question)
+        there.query(question)
 
 
 @pytest.mark.parametrize("question", GOOD)
 def test_answers_that_are_some(question: str) -> None:
-    told = There(Liar({"answer": GOOD[question]})).ask(question)  # type: ignore[arg-type]
+    told = RemoteHost(Liar({"answer": GOOD[question]})).query(question)  # type: ignore[arg-type]
     assert json.loads(json.dumps(told)) == GOOD[question]
 
 

@@ -615,9 +615,10 @@ def test_done_while_there_is_something_to_send(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [None, {}, 3, [3], [[1]], [["1", "f", "f"]], [[1, 2, "f"]], [[1, "f", "f", "f"]], [[0, "f", "f"]],
-     [[-1, "f", "f"]], [[2, "f", "f"]], [[1, "f", "f"], [1, "f", "f"]], [[1 << 40, "f", "f"]], [[True, "f", "f"]],
-     [[1, "x" * 5000, "f"]], [[1, "f", "f"]] * 3000],
+    [None, {}, 3, [3], [[1]], [[1, "f", "f"]], [[1, "f", "f", 1]], [[1, "f", "f", "f", True]],
+     *([[*row, True]] for row in (["1", "f", "f"], [1, 2, "f"], [0, "f", "f"], [-1, "f", "f"], [2, "f", "f"],
+                                  [1 << 40, "f", "f"], [True, "f", "f"], [1, "x" * 5000, "f"])),
+     [[1, "f", "f", True]] * 2, [[1, "f", "f", True]] * 3000],
     ids=lambda files: str(files)[:30],
 )  # fmt: skip
 def test_wants_that_make_no_sense(files: object) -> None:
@@ -635,7 +636,7 @@ def test_wants_without_end(tmp_path: Path) -> None:
     def script(peer: Peer) -> None:
         peer.ignore()
         for batch in range(1000):
-            peer.say(protocol.WANT, files=[(batch * 64 + n, "x" * 4000, "f") for n in range(1, 65)])
+            peer.say(protocol.WANT, files=[(batch * 64 + n, "x" * 4000, "f", False) for n in range(1, 65)])
 
     tracemalloc.start()
     try:

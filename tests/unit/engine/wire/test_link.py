@@ -215,8 +215,8 @@ def test_a_hello_that_makes_no_sense(fields: dict[str, Any]) -> None:
 def test_hello(timeout: float | None) -> None:
     def script(peer: Peer) -> None:
         peer.say(protocol.HELLO, **{**HELLO, "timeout": timeout})
-        peer.say(protocol.CALL, op="stat", arguments={"path": "/"})
-        assert peer.json(protocol.DONE)["exists"] is True
+        peer.say(protocol.CALL, op="mode", arguments={"path": "/"})
+        assert peer.json(protocol.DONE)["answer"] & 0o40000
         peer.end.shutdown(1)
 
     (error,) = served(script)
@@ -225,9 +225,9 @@ def test_hello(timeout: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("op", "arguments"),
-    [("stat", {"path": 3}), ("stat", {}), ("stat", {"path": "/", "x" * 1_000_000: 1}), ("place", {"path": []}),
-     ("place", {"path": "\0"}), ("place", {"path": "/none/none"}), ("look", {"paths": [3], "follow": False}),
-     ("send", {"follow": False, "sparse": "auto", "compressor": [3, "x"], "bwlimit": None}),
+    [("mode", {"path": 3}), ("mode", {}), ("mode", {"path": "/", "x" * 1_000_000: 1}), ("open", {"path": []}),
+     ("open", {"path": "\0", "opening": []}), ("open", {"path": "/", "opening": [3]}), ("look", {"files": [3]}),
+     ("send", {"settings": [], "sparse": "auto", "compressor": [3, "x"], "bwlimit": None}),
      ("digests", {"path": "/", "block": 0, "ranges": [["x", -1, 1]]}), ("layers", {"path": "/none", "holes": "auto"})],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
@@ -240,8 +240,8 @@ def test_arguments_that_make_no_sense_fail(op: str, arguments: dict[str, Any]) -
             heard.append(peer.hear())
         assert heard[-1] is not None and heard[-1][0] in (protocol.FAIL, protocol.DONE)
         # The connection goes on.
-        peer.say(protocol.CALL, op="stat", arguments={"path": "/"})
-        assert peer.json(protocol.DONE)["exists"] is True
+        peer.say(protocol.CALL, op="mode", arguments={"path": "/"})
+        assert peer.json(protocol.DONE)["answer"] & 0o40000
         peer.end.shutdown(1)
 
     (error,) = served(script)
@@ -250,7 +250,7 @@ def test_arguments_that_make_no_sense_fail(op: str, arguments: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     "call",
-    [{"op": "nothing", "arguments": {}}, {"op": 3, "arguments": {}}, {"arguments": {}}, {"op": "stat"},
+    [{"op": "nothing", "arguments": {}}, {"op": 3, "arguments": {}}, {"arguments": {}}, {"op": "mode"},
      {"op": "receive", "arguments": {}}, {"op": "touch", "arguments": {"names": []}}],
     ids=str,
 )  # fmt: skip

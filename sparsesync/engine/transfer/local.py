@@ -1,0 +1,241 @@
+"""Source and destination of a transfer on this machine: the two roles of a :class:`~..host.LocalHost`.
+
+A source is asked which of some files are sparse, and then gives them one by one (:meth:`LocalSource.outgoing`). A
+destination is opened once, told what is going to come, asked whether there is room for it, and given to what writes
+the files. Who copies, and over what, is not known here: sparsesync.hosts.transfer knows it at the one end, and
+:mod:`..agent` at the other.
+"""
+
+import os
+import stat
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from ..files.beneath import Sources
+from ..files.syscalls import NoSpaceError
+from ..tree.scan import Looked, at
+from ..wire.protocol import ProtocolError
+from .copy_destination import CopyPlace
+from .destination import Need, Place, Result, Space, reason
+from .outgoing import Outgoing, look_at, outgoing
+
+OnResult = Callable[[Result], None]
+
+
+class Planned(NamedTuple):
+    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
+
+    The fields from ``links`` on are as :class:`~..tree.scan.Looked` has them.
+    """
+
+    name: str
+    source: str
+    size: int
+    data: int
+    links: int = 1
+    mtime_ns: int = 0
+    recent: bool = False
+    reserved: int = 0
+    room: int = 0
+
+
+class SourceSettings(NamedTuple):
+    """How a source is read.
+
+    ``follow``, ``listed``: how its files are found (:class:`~..files.beneath.Sources`). ``attributes``: carry over all
+    that a file has. ``live``: it may be written to meanwhile. ``holes``: whether its maps are believed
+    (:func:`~..files.claims.believes`). ``reserve``: tell what is reserved, too.
+    """
+
+    follow: bool = False
+    listed: bool = False
+    attributes: bool = False
+    live: bool = False
+    holes: str = "auto"
+    reserve: bool = False
+
+
+class Opening(NamedTuple):
+    """What rsync's rule for the path of a destination depends on (rsync(1), USAGE), and its options.
+
+    ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
+    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer. The others
+    are rsync's options of the same name.
+    """
+
+    many: bool
+    one_source: bool
+    relative: bool = False
+    like: Optional[int] = None
+    mkpath: bool = False
+    inplace: bool = False
+    perms: bool = True
+    group: bool = True
+    implied_dirs: bool = True
+    backup: bool = False
+    fsync: bool = False
+    partial_dir: Optional[str] = None
+    preallocate: bool = False
+
+
+class LocalSource:
+    """The files of a transfer, on this machine. ``settings``: a :class:`SourceSettings`."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self.settings = settings
+        self._sources = Sources(settings.follow, settings.listed)
+
+    def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[Looked]]:
+        """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
+        return look_at(files, self._sources, self.settings.holes, self.settings.reserve)
+
+    def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
+        """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing."""
+        return lambda: at(path)[0]
+
+    def measure(self, path: str) -> Tuple[int, int]:
+        """Return the size of a file, and what it will take; bytes. Raises OSError."""
+        spec = outgoing(path, "", self._sources, holes=self.settings.holes, reserve=self.settings.reserve).spec
+        return spec.size, spec.data
+
+    def open(self, path: str, name: str, data: Optional[int] = None) -> Outgoing:
+        """Return a file, ready to be sent. ``data``: what it will take, if that is known. Raises OSError."""
+        settings = self.settings
+        return outgoing(
+            path,
+            name,
+            self._sources,
+            with_attributes=settings.attributes,
+            data=data,
+            live=settings.live,
+            holes=settings.holes,
+            reserve=settings.reserve,
+        )
+
+    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[Outgoing]:
+        """Yield the files, ready to be sent. ``on_result`` gets those that cannot be."""
+        for file in planned:
+            try:
+                yield self.open(file.source, file.name, file.data + file.reserved)
+            except OSError as error:
+                on_result(failed(file.name, file.size, error, True))
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._sources.close()
+
+
+class LocalDestination:
+    """Where the files of a transfer go, on this machine. ``place`` is there once it is opened.
+
+    ``resume``: keep partial files of what breaks off, and go on from those of an earlier run.
+    """
+
+    def __init__(self, resume: bool = False) -> None:
+        self._resume = resume
+        self._place: Optional[Place] = None
+
+    @property
+    def place(self) -> Place:
+        """The opened destination. Raises ProtocolError if it is not open: no client of ours asks for that."""
+        if self._place is None:
+            raise ProtocolError("there is no destination yet")
+        return self._place
+
+    def find(self, path: str, opening: Opening) -> Optional[str]:
+        """Return why it is left to rsync to open the root, or None. Nothing is opened."""
+        return self._find(path, opening)[0]
+
+    def _find(self, path: str, opening: Opening) -> Tuple[Optional[str], str, Optional[str]]:
+        """Return (a reason, the root, the name of a single file): is it a directory to be filled, or the one file?
+
+        The reason says why that is not certain, or None.
+        """
+        mode, exists = at(path)
+        if mode is not None and stat.S_ISDIR(mode):
+            return None, path, None
+        # As rsync decides it: one file that is not a directory, and no slash, names the file itself.
+        if not exists:
+            if path.endswith("/") or opening.many:
+                return None, path, None
+            if opening.relative or not opening.one_source:
+                return "whether the destination will be a file or a directory is for rsync to decide", path, None
+        elif path.endswith("/") or opening.many or opening.relative:
+            return "{} is not a directory".format(path), path, None
+        root, single = os.path.split(path)
+        return None, root or ".", single
+
+    def open(self, path: str, opening: Opening, needs: Iterable[Need] = ()) -> Optional[str]:
+        """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
+        reason, root, single = self._find(path, opening)
+        if reason:
+            return reason
+        make = 0o777 if opening.mkpath else None
+        like = None
+        if single is None:
+            like = opening.like
+            # With -p rsync knows whose the directory is to be, and opens it.
+            make = 0o777 if like is None else 0o700 if opening.perms else like
+        try:
+            self._open(
+                Place(
+                    root,
+                    single,
+                    make=make,
+                    like=like,
+                    mkpath=opening.mkpath,
+                    inplace=opening.inplace,
+                    perms=opening.perms,
+                    group=opening.group,
+                    implied_dirs=opening.implied_dirs,
+                    backup=opening.backup,
+                    fsync=opening.fsync,
+                    partial_dir=opening.partial_dir,
+                    resume=self._resume,
+                    preallocate=opening.preallocate,
+                )
+            )
+        except OSError as error:
+            return "{}: {}".format(root, error.strerror)
+        self.expect(needs)
+        return None
+
+    def open_copy(self, path: str, name: str, **options: Any) -> str:
+        """Open the destination of a copy; the options are :class:`~.copy_destination.CopyPlace`'s.
+
+        Returns the path of the file it will be. Raises OSError.
+        """
+        place = CopyPlace(path, name, resume=self._resume, **options)
+        self._open(place)
+        return place.file
+
+    def _open(self, place: Place) -> None:
+        self.close()
+        self._place = place
+
+    def expect(self, needs: Iterable[Need]) -> None:
+        """Count what is going to be written."""
+        self.place.expect(needs)
+
+    def space(self) -> List[Space]:
+        """Return what all that was expected needs, by filesystem."""
+        return self.place.space()
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Give files the time of now."""
+        self.place.touch(names)
+
+    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
+        """Yield what each file takes, in bytes, and its modification time; None if it is there no more."""
+        return self.place.states(names)
+
+    def close(self) -> None:
+        """Let go of the destination."""
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+
+def failed(name: str, size: int, error: Exception, at_source: bool) -> Result:
+    """Return the result of a file that an error left to rsync."""
+    space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
+    return Result(name, size, 0, 0, reason(error, name), space, getattr(error, "errno", None), at_source)
