@@ -346,8 +346,14 @@ def connect(
     remote_command = _remote_command(shell)
     with contextlib.ExitStack() as stack:
         login = [*(["-l", user] if user else []), host]
-        control = _control(shell.command, login, stack) if share else []
-        master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *control] if control else []
+        settings = _settings(shell.command, login)
+        # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh
+        # makes of BatchMode, for a quarter of an hour.
+        asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
+        alive = ["-o", f"ServerAliveInterval={_ALIVE}"] if asked_too_late else []
+        control = _control(settings, stack) if share else []
+        control += alive if control else []
+        master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *control] if control else alive
         command = [*shell.command, *master, *login, remote_command]
         relay = StderrRelay()
         stack.callback(relay.close)
@@ -365,15 +371,19 @@ def connect(
         yield connection
 
 
-def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitStack) -> list[str]:
-    """The arguments by which another ssh finds our connection; empty where sharing is not for us to decide."""
+def _settings(command: Sequence[str], login: list[str]) -> dict[str, str]:
+    """What ssh makes of its configuration for a host, as ssh -G tells it; empty for another remote shell."""
     if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
-        return []
+        return {}
     asked = subprocess.run(
         [*command, "-G", *login], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    settings = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
-    if asked.returncode or settings.get("controlmaster") != "false" or settings.get("controlpath", "none") != "none":
+    return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+
+
+def _control(settings: dict[str, str], stack: contextlib.ExitStack) -> list[str]:
+    """The arguments by which another ssh finds our connection; empty where sharing is not for us to decide."""
+    if settings.get("controlmaster") != "false" or settings.get("controlpath", "none") != "none":
         return []
     # A socket's name is short: unix(7) allows 107 bytes, and ssh adds some of its own while it makes it.
     try:
@@ -381,9 +391,4 @@ def _control(command: Sequence[str], login: list[str], stack: contextlib.ExitSta
     except OSError:
         return []  # two logins, then
     stack.callback(folder.cleanup)
-    control = ["-o", f"ControlPath={folder.name}/s"]
-    if settings.get("serveraliveinterval") in ("0", "300"):
-        # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh
-        # makes of BatchMode, for a quarter of an hour.
-        control += ["-o", f"ServerAliveInterval={_ALIVE}"]
-    return control
+    return ["-o", f"ControlPath={folder.name}/s"]

@@ -512,6 +512,23 @@ def test_a_local_file_with_a_colon_and_a_daemon(local_rsh: str, tmp_path: Path) 
         assert done.stderr.decode() == told
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [["scan", "far:{}"], ["verify", "{}", "far:{}"], ["copy", "-q", "far:{}/f", "{}/g"], ["exclude", "far:{}"],
+     ["map", "far:{}/f"], ["sync", "-a", "far:{}/f", "{}/h"]],
+    ids=lambda argv: argv[0],
+)  # fmt: skip
+def test_no_command_waits_for_a_dead_connection_without_end(server: Sshd, tmp_path: Path, argv: list[str]) -> None:
+    sparse_file(tmp_path / "f", MIB, [(0, 4 * KIB)])
+    log = tmp_path / "log"
+    real = shutil.which("ssh")
+    rsh = script(tmp_path / "ssh", f'echo "$*" >>{log}; exec {real} "$@"') + server.rsh[len("ssh") :]
+    done = run(rsh, argv[0], *(word.format(tmp_path) for word in argv[1:]), cwd=tmp_path)
+    assert done.returncode == 0, done
+    started = [line for line in log.read_text().splitlines() if "sh -c" in line and "python3" in line]
+    assert len(started) == 1 and "ServerAliveInterval=15" in started[0], started
+
+
 def test_options_say_how_to_get_there(server: Sshd, tree: Path) -> None:
     done = run("false", "map", "-e", server.rsh, "--python", sys.executable, f"far:{tree}/t/dense", cwd=tree)
     assert done.returncode == 0
