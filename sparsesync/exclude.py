@@ -22,13 +22,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import BinaryIO, Callable
+from typing import Callable
 
-from .console.sorting import Sorted
-from .console.units import iec
 from .engine.queries.presets import Place
-from .engine.text import printable
 from .engine.tree.scan import OnError, Sparse
 from .hosts.base import Location, PathLike
 from .hosts.pool import HostPool
@@ -67,70 +63,12 @@ def exclude_patterns(
     quote = quoter(format, null)
     with HostPool(rsh, python) as hosts:
         locations = [hosts.locate(source) for source in sources]
-        places = _places(locations, preset, format)
+        places = preset_places(locations, preset, format)
         patterns = set(place_patterns(places, relative, quote))
         limits = (min_size, min_ratio, one_file_system)
         for name, _ in sparse_names(locations, places, relative, format, *limits, on_error):
             patterns.add(quote(name))
     return sorted(patterns)
-
-
-def write(
-    out: BinaryIO,
-    sources: Sequence[str],
-    *,
-    relative: bool = False,
-    min_size: int = 0,
-    min_ratio: float = 0.0,
-    one_file_system: bool = False,
-    preset: str | None = None,
-    format: str = "rsync",
-    null: bool = False,
-    on_error: OnError = None,
-    command: str = "sparsesync",
-    rsh: str | None = None,
-    python: str | None = None,
-) -> None:
-    """Write an exclude file: a head of comments that says what was found and how, and the patterns.
-
-    ``null`` ends every line with a NUL, for ``rsync --from0``. The other parameters are those of
-    :func:`exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
-    because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
-    """
-    if null and format != "rsync":
-        raise ValueError("-0 is for rsync's --from0; the other formats are lines of text")
-    quote = quoter(format, null)
-    end = b"\0" if null else b"\n"
-    count = size = allocated = 0
-    patterns = Sorted()
-    with HostPool(rsh, python) as hosts:
-        locations = [hosts.locate(source) for source in sources]
-        places = _places(locations, preset, format)
-        for pattern in place_patterns(places, relative, quote):
-            patterns.add(pattern)
-        limits = (min_size, min_ratio, one_file_system)
-        for name, found in sparse_names(locations, places, relative, format, *limits, on_error):
-            patterns.add(quote(name))
-            count += 1
-            size += found.size
-            allocated += found.allocated
-    if format != "tar":
-        usage = {
-            "rsync": "rsync --from0 --exclude-from=FILE" if null else "rsync --exclude-from=FILE",
-            "borg": "borg create --exclude-from FILE",
-            "restic": "restic backup --exclude-file FILE",
-        }[format]
-        given = " ".join(map(printable, sources))
-        options = " --relative" * relative + f" --preset {preset}" * bool(preset)
-        options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
-        for line in (
-            f"# {count} sparse files: {iec(size)} apparent, {iec(allocated)} allocated",
-            f"# made by {command} exclude{options} {given}",
-            f"# use: {usage}",
-        ):
-            out.write(os.fsencode(line) + end)
-    for (pattern,), _ in groupby(patterns):
-        out.write(os.fsencode(pattern) + end)
 
 
 def sparse_names(
@@ -162,7 +100,8 @@ def sparse_names(
                 yield _seen_as(format, top, source, found.path, relative), found
 
 
-def _places(locations: Sequence[Location], preset: str | None, format: str) -> list[Place]:
+def preset_places(locations: Sequence[Location], preset: str | None, format: str) -> list[Place]:
+    """What a preset leaves out at the sites. Raises ValueError for a format that cannot carry it."""
     if preset is None:
         return []
     if format != "rsync":
@@ -284,4 +223,4 @@ def _quote_borg(name: str) -> str:
     return f"re:^{quoted}\\Z"
 
 
-__all__ = ["FORMATS", "exclude_patterns", "transfer_name", "write"]
+__all__ = ["FORMATS", "exclude_patterns", "transfer_name"]

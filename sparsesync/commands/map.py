@@ -1,4 +1,4 @@
-"""The map of a file, in the forms ``sparsesync map`` prints.
+"""``sparsesync map``: the map of a file, in its forms.
 
 All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order; :func:`segments`
 makes it data and hole in turn, covering the file without a gap. A bmap file is made from runs of blocks with their
@@ -7,7 +7,9 @@ checksums instead, and waits in a temporary file, because its head counts what i
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, TextIO
@@ -16,6 +18,8 @@ from ..console.units import iec
 from ..engine.files.claims import SECTOR
 from ..engine.files.extents import Layer
 from ..hosts.base import Location
+from ..hosts.pool import HostPool
+from .options import add_far_end, add_holes
 
 if TYPE_CHECKING:
     from ..engine.tree.block_map import Run
@@ -28,6 +32,25 @@ Segment = tuple[int, int, bool, bool]
 
 _LISTED = 40
 _BATCH = 1000
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Give the command's parser its arguments."""
+    command.add_argument("file", metavar="FILE")
+    add_holes(command)
+    add_far_end(command)
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a list of {offset, length, data, reserved}, in bytes")
+    form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    with HostPool(arguments.rsh, arguments.python) as hosts:
+        form = "json" if arguments.json else arguments.format
+        show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)
+    return 0
 
 
 def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 from typing import BinaryIO, Callable
 
+from .. import __version__
 from ..console import streams
 from ..console.messages import complain, describe, tell
+from ..migration import text as telling
+from ..migration.final_pass import Failed
+from ..migration.request import Commands, Request
+from ..migration.run import Migration
+from .options import add_far_end
 
 
-def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(command: argparse.ArgumentParser) -> None:
     """Give the command's parser its arguments."""
     command.usage = "sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]"
     command.description = "rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory."
@@ -48,14 +55,6 @@ def add(command: argparse.ArgumentParser, add_far_end: Callable[[argparse.Argume
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
-    import json
-
-    from .. import __version__
-    from ..migration import text as telling
-    from ..migration.final_pass import Failed
-    from ..migration.request import Commands, Request
-    from ..migration.run import Migration
-
     given = vars(arguments)
     *sources, destination = arguments.paths
     request = Request(

@@ -402,7 +402,7 @@ def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: 
 def test_a_signal_within_a_destructor_is_not_lost(number: int, status: int) -> None:
     script = f"""
         import os, sys, time
-        from sparsesync.commands import main as cli
+        from sparsesync.commands import main as cli, sync as command
         class Dying:
             def __del__(self):
                 os.kill(os.getpid(), {number})
@@ -410,7 +410,7 @@ def test_a_signal_within_a_destructor_is_not_lost(number: int, status: int) -> N
         def sync(argv):
             Dying()
             time.sleep(60)
-        cli._sync = sync
+        command.run = sync
         sys.exit(cli.main(["sync"]))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=50)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
-from sparsesync import exclude
+from sparsesync.commands import exclude
 from tests.support.filesystems import need_tools
 
 NAMES = st.text(st.sampled_from(" *?[]\\#;-+!'\"$ab\n\r\t\udcff\u00e9."), min_size=1, max_size=6).filter(

@@ -1,0 +1,122 @@
+"""``sparsesync exclude``: an exclude file for rsync, tar, borg or restic.
+
+What is in it comes from :mod:`exclude`. Here it gets a head of comments, and its lines their ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from typing import BinaryIO
+
+from .. import __version__
+from ..console import streams
+from ..console.sorting import Sorted
+from ..console.units import iec
+from ..engine.text import printable
+from ..engine.tree.scan import OnError
+from ..exclude import FORMATS, place_patterns, preset_places, quoter, sparse_names
+from ..hosts.pool import HostPool
+from .options import Troubles, add_far_end, add_one_file_system, byte_size
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Give the command's parser its arguments."""
+    command.add_argument("sources", nargs="+", metavar="SRC", help="as given to rsync: 'dir' and 'dir/' differ")
+    command.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
+    command.add_argument("-R", "--relative", action="store_true", help="as rsync's")
+    command.add_argument("-0", "--null", action="store_true", help="for rsync --from0: any file name can be carried")
+    command.add_argument("--min-size", type=byte_size, default=0, metavar="SIZE", help="smallest apparent size")
+    command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
+    command.add_argument("--preset", choices=["docker", "system"], help="add what such a tree is not copied with")
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="rsync",
+        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE",
+    )
+    add_one_file_system(command)
+    add_far_end(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; returns the exit status."""
+    troubles = Troubles()
+    with streams.output(arguments.output) as out:
+        write(
+            out,
+            arguments.sources,
+            relative=arguments.relative,
+            min_size=arguments.min_size,
+            min_ratio=arguments.min_ratio,
+            one_file_system=arguments.one_file_system,
+            preset=arguments.preset,
+            format=arguments.format,
+            null=arguments.null,
+            on_error=troubles,
+            command=f"sparsesync {__version__}",
+            rsh=arguments.rsh,
+            python=arguments.python,
+        )
+    return troubles.status
+
+
+def write(
+    out: BinaryIO,
+    sources: Sequence[str],
+    *,
+    relative: bool = False,
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    preset: str | None = None,
+    format: str = "rsync",
+    null: bool = False,
+    on_error: OnError = None,
+    command: str = "sparsesync",
+    rsh: str | None = None,
+    python: str | None = None,
+) -> None:
+    """Write an exclude file: a head of comments that says what was found and how, and the patterns.
+
+    ``null`` ends every line with a NUL, for ``rsync --from0``. The other parameters are those of
+    :func:`exclude.exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
+    because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
+    """
+    if null and format != "rsync":
+        raise ValueError("-0 is for rsync's --from0; the other formats are lines of text")
+    quote = quoter(format, null)
+    end = b"\0" if null else b"\n"
+    count = size = allocated = 0
+    patterns = Sorted()
+    with HostPool(rsh, python) as hosts:
+        locations = [hosts.locate(source) for source in sources]
+        places = preset_places(locations, preset, format)
+        for pattern in place_patterns(places, relative, quote):
+            patterns.add(pattern)
+        limits = (min_size, min_ratio, one_file_system)
+        for name, found in sparse_names(locations, places, relative, format, *limits, on_error):
+            patterns.add(quote(name))
+            count += 1
+            size += found.size
+            allocated += found.allocated
+    if format != "tar":
+        usage = {
+            "rsync": "rsync --from0 --exclude-from=FILE" if null else "rsync --exclude-from=FILE",
+            "borg": "borg create --exclude-from FILE",
+            "restic": "restic backup --exclude-file FILE",
+        }[format]
+        given = " ".join(map(printable, sources))
+        options = " --relative" * relative + f" --preset {preset}" * bool(preset)
+        options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
+        for line in (
+            f"# {count} sparse files: {iec(size)} apparent, {iec(allocated)} allocated",
+            f"# made by {command} exclude{options} {given}",
+            f"# use: {usage}",
+        ):
+            out.write(os.fsencode(line) + end)
+    for (pattern,), _ in groupby(patterns):
+        out.write(os.fsencode(pattern) + end)

@@ -1,0 +1,73 @@
+"""What several commands share: their options, their troubles, and lists in JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import NoReturn
+
+from ..console.messages import complain
+from ..engine.text import printable
+from . import TROUBLE
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints, which quote the arguments, are for a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def add_one_file_system(command: argparse.ArgumentParser) -> None:
+    """Add what keeps a walk on one filesystem."""
+    command.add_argument("-x", "--one-file-system", action="store_true", help="do not enter other filesystems")
+
+
+def add_holes(command: argparse.ArgumentParser) -> None:
+    """Add whether a hole is believed."""
+    command.add_argument(
+        "--holes",
+        choices=["auto", "trust", "check", "read"],
+        default="auto",
+        help="whether a filesystem's map of a file is believed (auto: by what filesystem it is); else it is read",
+    )
+
+
+def add_far_end(command: argparse.ArgumentParser) -> None:
+    """Add how to reach ``host:path``."""
+    far = command.add_argument_group("to reach host:path")
+    far.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
+    far.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
+
+
+def byte_size(text: str) -> int:
+    """Return the bytes that a size means, such as 100M; for argparse."""
+    from ..console.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class Troubles:
+    """Complains of each error and remembers that there was one."""
+
+    status = 0
+
+    def __call__(self, error: Exception) -> None:
+        complain(error)
+        self.status = TROUBLE
+
+
+def write_list(name: str, items: Iterable[str], more: dict[str, object]) -> None:
+    """Print a JSON object of a list, whose items are JSON already, and of what else there is."""
+    import json
+
+    sys.stdout.write(f'{{"{name}": [')
+    separator = ""
+    for item in items:
+        sys.stdout.write(separator + item)
+        separator = ", "
+    print("], " + json.dumps(more)[1:])

@@ -1,0 +1,53 @@
+"""``sparsesync sync``: what its failures end with. The work is done by :mod:`seeding.run`.
+
+Its arguments do not go through argparse: they are rsync's, and rsync is to be the one who reads them.
+"""
+
+from __future__ import annotations
+
+from ..console.messages import complain, describe
+from ..engine.files.syscalls import NoSpaceError
+from ..engine.wire.protocol import LinkError, LoginError
+from ..seeding import run as seeding
+from ..seeding.run import RsyncTooOldError, split_options
+from . import TROUBLE
+
+_FILE_IO = 11
+_SIGNAL = 20
+"""rsync's own statuses, rsync(1) EXIT VALUES, for when it fails before rsync runs."""
+_PROTOCOL = 12
+_SYNTAX = 1
+_LOGIN = 255
+_NOT_FOUND = 127
+"""A command that is not there, as a shell says it."""
+
+
+def run(argv: list[str]) -> int:
+    """Run it with the arguments that follow ``sync``; returns the exit status."""
+    try:
+        seed, rest = split_options(argv)
+    except ValueError as error:
+        complain(error)
+        return _SYNTAX
+    try:
+        return seeding.run(rest, seed, replace=True).status
+    except NoSpaceError as error:
+        complain(f"{describe(error)}; nothing was written (--seed-no-space-check to try all the same)")
+        return _FILE_IO
+    except LoginError as error:
+        complain(error)
+        return _LOGIN
+    except LinkError as error:
+        # rsync over the same broken connection would not get far, and over a new one would send every hole.
+        complain(f"{error}; what was received is kept, run the same command again to go on from there")
+        return _PROTOCOL
+    except RsyncTooOldError as error:
+        complain(error)
+        return TROUBLE
+    except FileNotFoundError as error:
+        if error.filename != "rsync":
+            raise
+        complain("rsync is not installed; install it, for instance: apt install rsync")
+        return _NOT_FOUND
+    except SystemExit as ended:
+        return _SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE
