@@ -13,7 +13,7 @@ used, so that ``import sparsesync`` and the start of the program cost nearly not
     sync, SyncResult           seed, then run rsync              seeding/run.py
     NoSpaceError               engine/files/syscalls.py
     TruncatedError             engine/content/compare.py
-    RsyncTooOldError           seeding/run.py
+    RsyncTooOldError           rsync/process.py
     LinkError                  engine/wire/protocol.py
 """
 
@@ -38,7 +38,7 @@ _ROOMS = {
     "exclude_patterns": "exclude",
     "sync": "seeding.run",
     "SyncResult": "seeding.run",
-    "RsyncTooOldError": "seeding.run",
+    "RsyncTooOldError": "rsync.process",
 }
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from .engine.wire.protocol import LinkError
     from .exclude import exclude_patterns
     from .hosts.copies import copy, copy2, copyfile
+    from .rsync.process import RsyncTooOldError
     from .scanning import scan
-    from .seeding.run import RsyncTooOldError, SyncResult, sync
+    from .seeding.run import SyncResult, sync
 
 __all__ = [
     "Difference",

@@ -3,7 +3,7 @@
 A pattern has to name a file as the program sees it that reads the pattern. For rsync that is
 the name in the transfer: ``/var/lib/docker/`` puts its contents at the top, so a file below it is
 ``/devicemapper/...``; ``/var/lib/docker`` puts the directory itself there, ``/docker/...``; with
-``--relative`` all of the path counts (:func:`transfer_name`). A leading slash anchors the pattern
+``--relative`` all of the path counts (:func:`~.rsync.paths.transfer_name`). A leading slash anchors the pattern
 there, so it matches one file and no other.
 
 Each program quotes in its own way, and each has names that a line of text cannot carry. rsync takes a
@@ -28,6 +28,7 @@ from .engine.queries.presets import Place
 from .engine.tree.scan import OnError, Sparse
 from .hosts.base import Location, PathLike
 from .hosts.pool import HostPool
+from .rsync.paths import transfer_name
 
 FORMATS = ("rsync", "tar", "borg", "restic")
 
@@ -119,38 +120,6 @@ def place_patterns(places: Sequence[Place], relative: bool, quote: Callable[[str
             yield _quote_wild(anchored) + wild if wild else quoted
 
 
-def transfer_name(source: str, path: str, relative: bool) -> str | None:
-    """The name in rsync's transfer of ``path``, which is ``source`` or below it; None if it is neither.
-
-    As rsync(1) tells of a trailing slash and of ``--relative``; "." and ".." at the end of a source mean
-    its contents. The name of what has none, a directory whose contents are copied, is "".
-    """
-    if relative:
-        head, cut, tail = source.partition("/./")
-        top, shown = _clean(source), _clean(tail if cut else source).lstrip("/")
-    else:
-        top = _clean(source)
-        last = os.path.basename(source)
-        shown = "" if last in ("", ".", "..") else last
-    path = _clean(path)
-    if path == top:
-        return "" if shown == "." else shown
-    prefix = top if top.endswith("/") else top + "/"
-    if top == ".":
-        below = path
-    elif path.startswith(prefix):
-        below = path[len(prefix) :]
-    else:
-        return None
-    return below if shown in ("", ".") else f"{shown}/{below}"
-
-
-def _clean(path: str) -> str:
-    """Without empty and "." components; ".." stays, because behind a symlink it is not what it seems."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
-
-
 def _seen_as(format: str, top: str, source: str, path: str, relative: bool) -> str:
     if format == "rsync":
         name = transfer_name(source, path, relative)
@@ -223,4 +192,4 @@ def _quote_borg(name: str) -> str:
     return f"re:^{quoted}\\Z"
 
 
-__all__ = ["FORMATS", "exclude_patterns", "transfer_name"]
+__all__ = ["FORMATS", "exclude_patterns"]

@@ -33,9 +33,6 @@ _COMMANDS = {
 }
 """Each command, which is the module of that name, and what it does."""
 
-_RSYNC_SIGNAL = 20
-"""rsync's own status, rsync(1) EXIT VALUES, for ``sync`` when it fails before rsync runs."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
@@ -66,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        return _RSYNC_SIGNAL if argv[:1] == ["sync"] else 130
+        if argv[:1] == ["sync"]:
+            from ..rsync.process import Status
+
+            return Status.SIGNAL
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has gone (| head)
         streams.give_up_output()
         return 128 + signal.SIGPIPE

@@ -8,16 +8,11 @@ from __future__ import annotations
 from ..console.messages import complain, describe
 from ..engine.files.syscalls import NoSpaceError
 from ..engine.wire.protocol import LinkError, LoginError
+from ..rsync.process import RsyncTooOldError, Status
 from ..seeding import run as seeding
-from ..seeding.run import RsyncTooOldError, split_options
+from ..seeding.run import split_options
 from . import TROUBLE
 
-_FILE_IO = 11
-_SIGNAL = 20
-"""rsync's own statuses, rsync(1) EXIT VALUES, for when it fails before rsync runs."""
-_PROTOCOL = 12
-_SYNTAX = 1
-_LOGIN = 255
 _NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
 
@@ -28,19 +23,19 @@ def run(argv: list[str]) -> int:
         seed, rest = split_options(argv)
     except ValueError as error:
         complain(error)
-        return _SYNTAX
+        return Status.SYNTAX
     try:
         return seeding.run(rest, seed, replace=True).status
     except NoSpaceError as error:
         complain(f"{describe(error)}; nothing was written (--seed-no-space-check to try all the same)")
-        return _FILE_IO
+        return Status.FILE_IO
     except LoginError as error:
         complain(error)
-        return _LOGIN
+        return Status.SSH
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
         complain(f"{error}; what was received is kept, run the same command again to go on from there")
-        return _PROTOCOL
+        return Status.PROTOCOL
     except RsyncTooOldError as error:
         complain(error)
         return TROUBLE
@@ -50,4 +45,4 @@ def run(argv: list[str]) -> int:
         complain("rsync is not installed; install it, for instance: apt install rsync")
         return _NOT_FOUND
     except SystemExit as ended:
-        return _SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE
+        return Status.SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from ..console.progress import Whole
 from ..engine.wire.protocol import LinkError
 from ..hosts.base import Host, Location
+from ..rsync.process import Status
 from . import plan
 from .preflight import STOP, WARNING, Facts
 from .proof import Verified, verify
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 _ENDS_WITHIN = 3
 """Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
-_FILE_IO = 11
-_PROTOCOL = 12
-_SIGNAL = 20
-"""rsync(1), EXIT VALUES."""
 
 
 class Failed(Exception):
@@ -86,7 +83,7 @@ class FinalPass:
             status = _status(error)
             if status is None:
                 raise
-            message = "interrupted" if status == _SIGNAL and not isinstance(error, Exception) else str(error)
+            message = "interrupted" if status == Status.SIGNAL and not isinstance(error, Exception) else str(error)
             raise Failed(status, f"{message}{told}") from None
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
@@ -126,7 +123,7 @@ class FinalPass:
         except OSError as error:
             advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
             what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
-            raise Failed(_FILE_IO, f"{what}; {advice}") from None
+            raise Failed(Status.FILE_IO, f"{what}; {advice}") from None
         self.report["flushed"] = {"paths": flushed, "seconds": round(time.monotonic() - started, 3)}
 
     def _verified(self, verified: Verified) -> None:
@@ -206,9 +203,9 @@ def _status(error: BaseException) -> int | None:
     if isinstance(error, (Failed, plan.RsyncFailed)):
         return error.status
     if isinstance(error, LinkError):
-        return _PROTOCOL
+        return Status.PROTOCOL
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return _SIGNAL
+        return Status.SIGNAL
     return 1 if isinstance(error, (OSError, ValueError)) else None
 
 

@@ -22,7 +22,8 @@ from ..engine.transfer.local import Opening, Planned, SourceSettings
 from ..hosts.base import Host
 from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
-from ..rsync.listing import ask, listing_argv, parse_listing, source_path, unescape
+from ..rsync.listing import dry_run, parse_listing, source_path, unescape
+from ..rsync.process import LISTED, Status
 from ..seeding.seeder import Seeding, SeedOptions
 
 _PARTIAL = ".sparsesync-partial"
@@ -150,14 +151,12 @@ def answer(
     """What rsync says it would do; ``delete``: with ``--delete``. Raises RsyncFailed, if ``strict`` at any trouble."""
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(tempfile.TemporaryFile())
-        asked = listing_argv(rsync.parse(argv))
+        nowhere = None
         if not exists:
-            asked[-1] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
-        if delete and exists:
-            asked.insert(asked.index("--"), "--delete")
-        status, said = ask(["rsync", *asked], listing)
-        # 23 to 25 are partial transfers (rsync(1), EXIT VALUES): what was listed still holds.
-        if status not in ((0,) if strict else (0, 23, 24, 25)):
+            nowhere = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
+        options = ["--delete"] if delete and exists else []
+        status, said = dry_run(rsync.parse(argv), listing, options=options, destination=nowhere)
+        if status not in ([Status.OK] if strict else LISTED):
             raise RsyncFailed(status, f"rsync cannot say what it would do: {_said(status, said)}")
         yield listing
 

@@ -12,7 +12,6 @@ any more::
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +19,8 @@ from ..console.units import iec
 from ..engine.queries.presets import Place, left_out
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
+from ..rsync.paths import means_contents
+from ..rsync.process import OLDEST
 from .request import Asked
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
 def _host(side: Location, host: Host) -> Iterator[Finding]:
     if host.rsync is None:
         yield Finding(STOP, side.host.name, "rsync is not installed; install it, for instance: apt install rsync")
-    elif tuple(map(int, host.rsync.split(".")[:2])) < (3, 1):
+    elif tuple(map(int, host.rsync.split(".")[:2])) < OLDEST[:2]:
         yield Finding(STOP, side.host.name, f"rsync {host.rsync} is too old; 3.1 or newer is needed")
     else:
         who = "root" if host.root else "not root"
@@ -203,7 +204,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
             continue
         shown = source
         last = os.path.basename(source)
-        contents = last in ("", ".", "..") or facts.asked.command.relative
+        contents = means_contents(source) or facts.asked.command.relative
         if survey.kind == "d" and not contents and survey.place == f"{probe.place.rstrip('/')}/{last}":
             yield Finding(STOP, name, f"is where the source {shown} lies, which would be copied onto itself; name "
                           "another place")  # fmt: skip
@@ -270,9 +271,8 @@ def _clashes(facts: Facts) -> Iterator[Finding]:
         return
     tops: dict[str, str] = {}
     for source, survey in facts.surveys.items():
-        last = posixpath.basename(source)
-        contents = survey.kind == "d" and last in ("", ".", "..")
-        for top in survey.names if contents else [last]:
+        contents = survey.kind == "d" and means_contents(source)
+        for top in survey.names if contents else [os.path.basename(source)]:
             other = tops.setdefault(top, source)
             if other != source:
                 yield Finding(WARNING, name, f"{other} and {source} both bring {top}; "

@@ -7,11 +7,11 @@ patterns, which come once the sources have been looked at, and the way to share 
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 
-from ..hosts.address import remote_shell, why_not_plain
+from ..hosts.address import remote_shell
 from ..rsync import command as rsync
+from ..rsync.paths import means_contents, why_not_plain
 
 BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
 
@@ -105,7 +105,7 @@ class Asked:
             raise ValueError(f"{unclear}; name the path itself")
         if any(option.value == "-" for option in command.options if option.name.endswith("-from")):
             raise ValueError("standard input can be read once, and this has to be read several times: name a file")
-        contents = [path for path in request.sources if os.path.basename(path) in ("", ".", "..")]
+        contents = [path for path in request.sources if means_contents(path)]
         if request.verify and far and not far.push and len(request.sources) > 1 and contents:
             raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
         if request.verify and not request.final:

@@ -31,9 +31,11 @@ from ..engine.files.syscalls import NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.transfer.local import Planned
 from ..engine.wire.protocol import LinkError
-from ..exclude import place_patterns, quoter, sparse_names, transfer_name
+from ..exclude import place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.output import Totals
+from ..rsync.paths import transfer_name
+from ..rsync.process import Status
 from ..seeding import run as wrapper
 from ..seeding.seeder import SeedOptions
 from . import plan, preflight
@@ -43,11 +45,6 @@ from .request import Asked, Request
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
-_VANISHED = 24
-"""rsync(1), EXIT VALUES: some files vanished before they could be transferred."""
-_FILE_IO = 11
-_PROTOCOL = 12
-_SIGNAL = 20
 
 
 class Migration:
@@ -92,7 +89,7 @@ class Migration:
                 raise
             except BaseException as error:
                 ended = isinstance(error, (KeyboardInterrupt, SystemExit))
-                self.report["status"] = _SIGNAL if ended else 1
+                self.report["status"] = Status.SIGNAL if ended else 1
                 self.report["failure"] = describe(error) if isinstance(error, Exception) else "interrupted"
                 raise
             finally:
@@ -237,10 +234,10 @@ class Migration:
                 result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
             totals.end()
         except NoSpaceError as error:
-            raise Failed(_FILE_IO, f"{error.filename}: {error.strerror}") from None
+            raise Failed(Status.FILE_IO, f"{error.filename}: {error.strerror}") from None
         except LinkError as error:
             kept = "what was received is kept, the same command goes on from there"
-            raise Failed(_PROTOCOL, f"{error}; {kept}") from None
+            raise Failed(Status.PROTOCOL, f"{error}; {kept}") from None
         moved = sum(seeded.sent if self.asked.command.far else seeded.data for seeded in result.seeded)
         by_rsync = totals.wire if self.asked.command.far else totals.literal
         self.report["sync"] = {
@@ -256,10 +253,10 @@ class Migration:
             "sent_by_rsync": by_rsync,
             "saved": sum(seeded.size for seeded in result.seeded) - moved,
         }
-        if result.status == _VANISHED and (not self.request.final or self.request.allow_live):
+        if result.status == Status.VANISHED and (not self.request.final or self.request.allow_live):
             if not self.request.final:
-                raise Failed(_VANISHED, "some files vanished while they were copied, as they do while services run; "
-                             "the final pass, or this one again, brings the rest")  # fmt: skip
+                text = "some files vanished while they were copied, as they do while services run"
+                raise Failed(Status.VANISHED, f"{text}; the final pass, or this one again, brings the rest")
             return
         if result.status:
             raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")

@@ -3,32 +3,22 @@
 ``parse`` reads a command line the way rsync does (with popt: bundles such as ``-avzP``, values attached or in the next
 argument, options between and after the paths, ``--``) and gives a ``Command``: the paths, the options in their order,
 and the state they leave behind, later ones winning. The options themselves are data, in :mod:`options`; what names
-another host is for :mod:`hosts.address`. Seeding is an optimisation, so whatever is not understood for certain, or is
+another host is for :mod:`paths`. Seeding is an optimisation, so whatever is not understood for certain, or is
 known to need all of rsync, is no error: it becomes ``Command.handoff``, one reason in words, and the whole run is left
-to rsync.
+to rsync (:mod:`handoff`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from sparsesync.hosts.address import Far, NotForUs, far_end
-from sparsesync.rsync.options import LETTERS, LONGS
-
-
-class Option(NamedTuple):
-    """One option as it was given. ``name`` is the long name, ``no-`` in front when it turns something off."""
-
-    name: str
-    value: str | None
-    tokens: tuple[str, ...]
+from . import handoff, process
+from .options import LETTERS, LONGS, Option
+from .paths import QUOTES_ARGUMENTS, Far, NotForUs, far_end, is_remote
 
 
 @dataclass(frozen=True)
@@ -48,17 +38,11 @@ class Command:
     literal_excludes: tuple[str, ...]
     """Excluded paths (/literal or /literal/*) that a scan may leave out, to be faster and for nothing else."""
 
-    recursive: bool
     relative: bool
     implied_dirs: bool
     times: bool
     perms: bool
-    acls: bool
-    xattrs: bool
-    owner: bool
     group: bool
-    atimes: bool
-    open_noatime: bool
     inplace: bool
     sparse: bool
     preallocate: bool
@@ -66,22 +50,16 @@ class Command:
     hard_links: bool
     one_file_system: bool
     links_followed: bool
-    keep_dirlinks: bool
-    checksum: bool
-    size_only: bool
     dry_run: bool
     backup: bool
     delete: bool
-    remove_source_files: bool
     update: bool
     mkpath: bool
-    partial: bool
     verbose: int
     quiet: int
     itemize: bool
     progress: bool
     stats: bool
-    chmod: str | None
     files_from: str | None
     compress: bool
     bwlimit: int | None
@@ -100,19 +78,6 @@ class _NotUnderstood(Exception):
 
 
 _LITERAL = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/*?\[\\]+)+(?:/\*?)?", re.DOTALL)
-
-# Without -p the mode of a new file comes from more than the source and the umask; a file that exists keeps its own.
-_BASIS = "a new file gets the mode of the one it is made from"
-_WITHOUT_PERMS = {
-    "chmod": "it would change new files only",
-    "acls": "the modes of new files come from both",
-    "xattrs": "a file of equal size and time gets its source's mode along with its attributes",
-    "executability": "it changes the mode of a file that exists, and not of a new one",
-    "fuzzy": _BASIS,
-    "compare-dest": _BASIS,
-    "copy-dest": _BASIS,
-    "link-dest": _BASIS,
-}
 
 _FILTERS = frozenset("cvs-exclude F filter include exclude-from include-from".split())
 _IMPLIED = {
@@ -133,25 +98,21 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
 
     explicit = [option.name for option in options if option.name in ("relative", "no-relative")]
     files_from = values.get("files-from")
-    # -R comes with --files-from unless it is refused, and the -r in -a does not.
+    # -R comes with --files-from unless it is refused.
     relative = explicit[-1] == "relative" if explicit else files_from is not None
-    recursive = state["recursive"] > (1 if files_from is not None else 0)
     partial_dir = values.get("partial-dir")
     if partial_dir is None and state["partial"] and not state["inplace"]:
         partial_dir = environ.get("RSYNC_PARTIAL_DIR")
     stdin_readers = [o for o in options if o.name in ("files-from", "exclude-from", "include-from") and o.value == "-"]
 
-    why_not += _why_not_options(options)
-    if not state["perms"]:
-        why_not += (f"--{name} is given without --perms: {why}" for name, why in _WITHOUT_PERMS.items() if state[name])
-        if partial_dir:
-            why_not.append(f"--partial-dir is used without --perms: {_BASIS}")
+    why_not += handoff.of_options(options)
+    why_not += handoff.of_modes(state, partial_dir)
     if state["update"] and values.get("modify-window", "0").strip("+0"):
         why_not.append("--update is given with --modify-window: rsync passes over files of nearly equal time")
     if len(stdin_readers) > 1:
         why_not.append("more than one option reads standard input")
-    why_not += _why_not_files(options)
-    why_not += _why_not_environment(argv, environ)
+    why_not += handoff.of_files(options)
+    why_not += handoff.of_environment(argv, environ)
     if len(paths) < 2:
         why_not.append("there is no destination: rsync only lists files")
     if "" in paths:
@@ -172,17 +133,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         far=far,
         spool_stdin=bool(stdin_readers),
         literal_excludes=_literal_excludes(options),
-        recursive=recursive,
         relative=relative,
         implied_dirs=[o.name for o in options if o.name.endswith("implied-dirs")][-1:] != ["no-implied-dirs"],
         times=state["times"] > 0,
         perms=state["perms"] > 0,
-        acls=state["acls"] > 0,
-        xattrs=state["xattrs"] > 0,
-        owner=state["owner"] > 0,
         group=state["group"] > 0,
-        atimes=state["atimes"] > 0,
-        open_noatime=state["open-noatime"] > 0,
         inplace=state["inplace"] > 0,
         sparse=state["sparse"] > 0,
         preallocate=state["preallocate"] > 0,
@@ -190,22 +145,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         hard_links=state["hard-links"] > 0,
         one_file_system=state["one-file-system"] > 0,
         links_followed=any(state[name] for name in ("copy-links", "copy-unsafe-links", "copy-dirlinks")),
-        keep_dirlinks=state["keep-dirlinks"] > 0,
-        checksum=state["checksum"] > 0,
-        size_only=state["size-only"] > 0,
         dry_run=state["dry-run"] > 0,
         backup=state["backup"] > 0 or "backup-dir" in values,
         delete=any(option.name.startswith("delete") for option in options),
-        remove_source_files=any(option.name in ("remove-source-files", "remove-sent-files") for option in options),
         update=state["update"] > 0,
         mkpath=state["mkpath"] > 0,
-        partial=state["partial"] > 0 or bool(partial_dir),
         verbose=state["verbose"],
         quiet=state["quiet"],
         itemize=state["itemize-changes"] > 0 or "out-format" in values,
         progress=state["progress"] > 0,
         stats=state["stats"] > 0,
-        chmod=values.get("chmod"),
         files_from=files_from,
         compress=_compresses(state, values),
         bwlimit=parse_bwlimit(values.get("bwlimit")),
@@ -307,16 +256,8 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
             values[name] = value
         for implied in _IMPLIED.get(name, ()):
             state[implied] = max(1, state[implied])
-        if name == "recursive":
-            state[name] = 2
-        elif name == "archive":
-            state["recursive"] = max(1, state["recursive"])
-        elif name == "atimes" and state[name] > 1:
-            state["open-noatime"] = 1
-        elif name == "chown" and value is not None:
-            user, _, group = value.partition(":")
-            state["owner"] = max(state["owner"], int(bool(user)))
-            state["group"] = max(state["group"], int(bool(group)))
+        if name == "chown" and value is not None and value.partition(":")[2]:
+            state["group"] = max(1, state["group"])
     return state, values
 
 
@@ -340,82 +281,6 @@ def parse_bwlimit(text: str | None) -> int | None:
     return max(int(limit), 512) if limit else None
 
 
-def is_remote(path: str) -> bool:
-    """Whether rsync takes a path for one on another host."""
-    return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
-
-
-def _why_not_options(options: Sequence[Option]) -> Iterator[str]:
-    for name, _, tokens in options:
-        # An option that forbids seeding forbids it even where a later one takes it back: that is rare, and safe.
-        spec = LETTERS[name] if name in LETTERS else LONGS[name][0] if name in LONGS else None
-        if spec and spec.why_not and name == spec.name:
-            yield f"{tokens[0].partition('=')[0]} is given: {spec.why_not}"
-
-
-def _why_not_files(options: Sequence[Option]) -> Iterator[str]:
-    """Filters are read by both runs, so each must be a file that says the same twice."""
-    for name, value, _ in options:
-        if value is None:
-            continue
-        if name == "files-from" and is_remote(value):
-            yield "--files-from names a file on another host"
-        elif name in ("files-from", "exclude-from", "include-from") and value != "-" and not _readable_twice(value):
-            yield f"--{name} names something that can be read only once"
-        elif name == "filter" and value.startswith((".", "merge")):
-            rule = re.fullmatch(r"(?:\.|merge(?=[ _,])),?([^\s_]*)[ _](.+)", value, re.DOTALL)
-            if rule is None or "w" in rule[1] or not _merge_is_plain(rule[2]):
-                yield "--filter reads rules from something other than one plain file"
-        elif name == "filter" and value.startswith((":", "dir-merge")) and re.search("/dev/|/proc/", value):
-            yield "--filter names something that can be read only once"
-
-
-def _readable_twice(path: str) -> bool:
-    try:
-        if os.path.abspath(path).startswith(("/dev/", "/proc/")):
-            return False
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return True  # the dry run fails on it as the run itself will
-    except (OSError, ValueError):
-        return False
-
-
-def _merge_is_plain(path: str) -> bool:
-    """Is it a file of rules none of which reads yet another file?"""
-    try:
-        if path == "-" or not _readable_twice(path):
-            return False
-        with open(path, "rb") as rules:
-            return not any(re.search(rb"(?:^|[\0\r])\s*(?:\.|merge)", rule) for rule in rules)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _why_not_environment(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
-    if "POSIXLY_CORRECT" in environ:
-        yield "POSIXLY_CORRECT is set: options after the first path mean something else"
-    if environ.get("RSYNC_ICONV"):
-        yield "RSYNC_ICONV is set: names are to be converted"
-    if any("!#:+" in argument for argument in argv):
-        yield "an argument holds '!#:+', which has a meaning of its own in option values"
-    files = ["/etc/popt", os.path.join(environ.get("HOME") or "/", ".popt")]
-    try:
-        files += (entry.path for entry in os.scandir("/etc/popt.d"))
-    except OSError:
-        pass  # not there, or not for us and so not for our rsync either
-    for path in files:
-        try:
-            with open(path, "rb") as lines:
-                # The first word is the program; newer versions of popt let it be a pattern.
-                if any(re.match(rb"\s*(?:rsync|[^\s#]*[*?\[])", line) for line in lines):
-                    yield f"{path} redefines options of rsync"
-        except (OSError, ValueError):
-            continue
-
-
 def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
     patterns = [option.value for option in options if option.name == "exclude" and option.value is not None]
     # An --exclude may be an include in disguise ('+ PATTERN'), or may clear all before it ('!').
@@ -434,16 +299,10 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
         return True
     tilde_or_dots = command.far is not None and any("~" in path or ".." in path for path in command.far.paths)
     # Only then does it matter, and to ask takes a moment.
-    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", _said_of_itself("rsync")) is not None
+    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", process.about()) is not None
 
 
-def _said_of_itself(program: str) -> bytes:
-    return subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False).stdout
-
-
-def version(program: str = "rsync") -> tuple[int, int, int]:
-    """The version of the installed rsync. FileNotFoundError if there is none, ValueError if it is something else."""
-    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", _said_of_itself(program))
-    if match is None:
-        raise ValueError(f"{program} is not an rsync that sparsesync knows; run without seeding by --seed-off")
-    return int(match[1]), int(match[2]), int(match[3] or 0)
+def quotes(command: Command, version: tuple[int, int, int]) -> bool:
+    """Return whether an rsync of a version hands far paths on as they are."""
+    old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
+    return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ

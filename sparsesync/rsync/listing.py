@@ -1,6 +1,6 @@
 """What rsync says it would transfer, and which files those are.
 
-Nobody knows but rsync, with its filters and its quick check. So it is asked: a dry run
+Nobody knows but rsync, with its filters and its quick check. So it is asked (:func:`dry_run`): a dry run
 of the user's own options, rebuilt one by one without those that change what is printed, plus a format of our own::
 
     >f+++++++++ 107374182400 docker/data//var/lib/docker/data
@@ -14,7 +14,7 @@ pass 5000 bytes rsync gives up, with status 13: then it is asked again without %
 **Which file is that?** %f is the source argument and the path beneath it, less a leading ``/``: ``etc/x`` may be /etc/x
 or ./etc/x. ``source_path`` finds the source argument it begins with, and says None where two kinds of them fit. With
 --files-from, %f is relative to the one source directory. From another host, or without %f, the name of the transfer has
-to say it (:func:`~.hosts.address.pulled_from`).
+to say it (:func:`~.paths.pulled_from`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from ..hosts.address import pulled_from
 from .command import Command
+from .paths import pulled_from
+from .process import LISTED, Status
 
 
 class Listed(NamedTuple):
@@ -45,10 +46,6 @@ class Listed(NamedTuple):
 # What the dry run is asked with; parse_listing() reads it.
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
-_PARTIAL_TRANSFERS = (23, 24, 25)
-_SIGNALLED = 20
-"""rsync(1), EXIT VALUES."""
-
 _PIECE = 1 << 20
 _LONGEST_SAID = 8192
 _LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
@@ -78,28 +75,60 @@ def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
     return asked if command.destination is None else [*asked, command.destination]
 
 
-def ask(
-    command: list[str], listing: IO[bytes], stdin: IO[bytes] | None = None, environ: dict[str, str] | None = None
+def dry_run(
+    command: Command,
+    listing: IO[bytes],
+    *,
+    options: Sequence[str] = (),
+    destination: str | None = None,
+    stdin: IO[bytes] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Run rsync, its output into ``listing``; returns its exit status, and the beginning of what it says of troubles.
+    """Have rsync list, into ``listing``, what it would transfer; return its exit status and what it says of troubles.
+
+    ``options`` are more of rsync's, ``destination`` another than the command's. ``stdin`` is read from its start. An
+    rsync that is killed is asked once more. A negative status is the signal that killed it, as subprocess has it.
 
     Raises OSError if the listing cannot be written: rsync itself, on a full disk, writes what fits and ends well.
     """
+    status, said = 0, b""
+    for _ in range(2):
+        for with_sources in (True, False):
+            argv = with_options(listing_argv(command, with_sources), options)
+            if destination is not None:
+                argv[-1] = destination
+            status, said = _ask(argv, listing, stdin, environ)
+            if status != Status.DIAGNOSTICS:
+                break
+        if status >= 0 and status != Status.SIGNAL:
+            break
+    return status, said
+
+
+def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return a command line of rsync with more options, which win over the earlier ones: options end at ``--``."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [*argv[:end], *options, *argv[end:]]
+
+
+def _ask(
+    argv: list[str], listing: IO[bytes], stdin: IO[bytes] | None, environ: Mapping[str, str] | None
+) -> tuple[int, bytes]:
     listing.seek(0)
     listing.truncate()
     if stdin is not None:
         stdin.seek(0)
     with tempfile.TemporaryFile() as said:
         reads = stdin if stdin is not None else subprocess.DEVNULL
-        process = subprocess.Popen(command, env=environ, stdin=reads, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(["rsync", *argv], env=environ, stdin=reads, stdout=subprocess.PIPE, stderr=said)
         assert process.stdout is not None
         try:
             with process.stdout:
                 shutil.copyfileobj(process.stdout, listing, _PIECE)
             listing.flush()
             status = process.wait()
-            if status in (0, *_PARTIAL_TRANSFERS) and _is_cut(listing):
-                status = _SIGNALLED
+            if status in LISTED and _is_cut(listing):
+                status = Status.SIGNAL
         except BaseException:
             process.kill()
             process.wait()

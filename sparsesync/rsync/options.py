@@ -191,6 +191,14 @@ _TABLE = """
 # (Not without --perms: see command.py.)
 
 
+class Option(NamedTuple):
+    """One option as it was given. ``name`` is the long name, ``no-`` in front when it turns something off."""
+
+    name: str
+    value: str | None
+    tokens: tuple[str, ...]
+
+
 class Spec(NamedTuple):
     """One option as rsync knows it."""
 

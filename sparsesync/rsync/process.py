@@ -1,4 +1,4 @@
-"""rsync as a process of ours: what it reads and prints, and how the two end together.
+"""rsync as a process of ours: its version, what it reads and prints, what its exit statuses mean, how the two end.
 
 A signal that reaches us is handed on, and rsync ends as it does by itself, tidily; we wait for it. If we
 are killed, rsync gets SIGTERM from the kernel.
@@ -9,15 +9,96 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import IO, Callable
 
 from ..engine.files.syscalls import write_all
+
+
+class Status(IntEnum):
+    """The exit statuses of rsync that mean something here: rsync(1), EXIT VALUES."""
+
+    OK = 0
+    SYNTAX = 1
+    PROTOCOL_VERSION = 2
+    SELECTION = 3
+    UNSUPPORTED = 4
+    START = 5
+    SOCKET = 10
+    FILE_IO = 11
+    PROTOCOL = 12
+    DIAGNOSTICS = 13
+    """Also what a line of the output is too long for."""
+    SIGNAL = 20
+    PARTIAL = 23
+    VANISHED = 24
+    MAX_DELETE = 25
+    TIMEOUT = 30
+    CONNECTION_TIMEOUT = 35
+    REMOTE_FAILED = 124
+    REMOTE_KILLED = 125
+    REMOTE_NOT_RUN = 126
+    REMOTE_NOT_FOUND = 127
+    SSH = 255
+    """ssh(1), EXIT STATUS: it could not log in, or lost the connection."""
+
+
+LISTED = frozenset([Status.OK, Status.PARTIAL, Status.VANISHED, Status.MAX_DELETE])
+"""What a dry run may end with: some files could not be transferred, and what was listed still holds."""
+
+REFUSED = frozenset(
+    [Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START]
+)
+"""rsync does not even begin with such a command, and will not the next time."""
+
+NO_CONNECTION = frozenset(
+    [
+        Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.REMOTE_FAILED,
+        Status.REMOTE_KILLED, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND, Status.SSH,
+    ]
+)  # fmt: skip
+"""The other host is not there, or no longer."""
+
+OLDEST = (3, 1, 0)
+"""The first rsync with the --info and --out-format behaviour that the listing relies on."""
+
+
+class RsyncTooOldError(RuntimeError):
+    """The rsync on this machine is older than what seeding needs."""
+
+
+def about(program: str = "rsync") -> bytes:
+    """Return what rsync says of itself. Raises FileNotFoundError if there is none."""
+    return subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False).stdout
+
+
+def version(program: str = "rsync") -> tuple[int, int, int]:
+    """Return the version of the installed rsync.
+
+    Raises FileNotFoundError if there is none, ValueError if it is something else.
+    """
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about(program))
+    if match is None:
+        raise ValueError(f"{program} is not an rsync that sparsesync knows; run without seeding by --seed-off")
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
+def check_version() -> tuple[int, int, int]:
+    """Return the version of the installed rsync. Raises as :func:`version`, and RsyncTooOldError below 3.1."""
+    found = version()
+    if found < OLDEST:
+        shown = ".".join(map(str, found))
+        raise RsyncTooOldError(
+            f"rsync {shown} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -45,11 +126,6 @@ def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 def _memory() -> IO[bytes]:
     return open(os.memfd_create("sparsesync"), "r+b", buffering=0)
-
-
-_SSH_FAILED = 255
-_SIGNALLED = 20
-"""rsync(1), EXIT VALUES."""
 
 
 def _ends_with_us() -> Callable[[], object]:
@@ -98,8 +174,8 @@ def run_rsync(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if reached and status == _SSH_FAILED:
-        return _SIGNALLED  # the signal reached ssh, too, and rsync says what that one said
+    if reached and status == Status.SSH:
+        return Status.SIGNAL  # the signal reached ssh, too, and rsync says what that one said
     return status if status >= 0 else 128 - status
 
 

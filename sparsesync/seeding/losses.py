@@ -22,6 +22,7 @@ from ..console.units import iec
 from ..engine.files.claims import looks_sparse
 from ..engine.tree.scan import Sparse, scan
 from ..rsync import command as rsync
+from ..rsync.paths import is_remote
 
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
 
@@ -53,7 +54,7 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:
         return Losses(0)
-    if command.files_from or command.links_followed or any(map(rsync.is_remote, command.sources)):
+    if command.files_from or command.links_followed or any(map(is_remote, command.sources)):
         return Losses()
     files = lost = 0
     for found in below(command, holes):

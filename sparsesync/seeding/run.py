@@ -45,11 +45,12 @@ from ..engine.host import LocalHost
 from ..engine.text import printable_already
 from ..engine.transfer.local import SourceSettings
 from ..engine.wire.protocol import LinkError, LoginError
-from ..hosts.address import QUOTES_ARGUMENTS, check_python, remote_shell, why_not_plain
+from ..hosts.address import check_python, remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
-from ..rsync.listing import ask, listing_argv
-from ..rsync.process import run_rsync, spooled
+from ..rsync.listing import dry_run, with_options
+from ..rsync.paths import why_not_plain
+from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from . import losses
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
 
@@ -59,22 +60,6 @@ if TYPE_CHECKING:
     from ..hosts.remote import RemoteHost
 
 _NO_SPARSE_FILES = "there are no sparse files"
-_FILE_IO = 11
-_PARTIAL = 23
-_LISTED = frozenset([0, 23, 24, 25])
-_REFUSED = frozenset([1, 2, 3, 4, 5])
-_TOO_LONG = 13
-_SIGNALLED = 20
-_NO_CONNECTION = frozenset([10, 12, 30, 35, 124, 125, 126, 127, 255])
-_REQUIRED = 4
-"""rsync(1), EXIT VALUES. With 23 to 25 some files could not be transferred, and what was listed still holds."""
-
-OLDEST_RSYNC = (3, 1, 0)
-"""The first with the --info and --out-format behaviour that the listing relies on."""
-
-
-class RsyncTooOldError(RuntimeError):
-    """The rsync on this machine is older than what seeding needs."""
 
 
 @dataclass
@@ -200,15 +185,16 @@ def run(
             state.tell_losses()
         except _EndedError as ended:
             complain(ended)
-            result.status = ended.status
+            result.status = int(ended.status)
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
             with blame("rsync", instead=True):
                 os.execvp("rsync", result.command)
-        result.status = run_rsync(*state.shared(result.command), state.spool, output)
-        result.status = result.status or state.refusal
+        options, environ = state.shared()
+        result.status = run_rsync(with_options(result.command, options), environ, state.spool, output)
+        result.status = int(result.status or state.refusal)
         state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
@@ -292,7 +278,7 @@ class _Run:
         for name, (code, reason) in refused.items():
             complain(f"{name}: {reason}")
             full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            self.refusal = _FILE_IO if full or self.refusal == _FILE_IO else _PARTIAL
+            self.refusal = Status.FILE_IO if full or self.refusal == Status.FILE_IO else Status.PARTIAL
         self.result.refused = list(refused)
         self.result.command[1:1] = excluding(self.result.refused, stack)
 
@@ -315,7 +301,7 @@ class _Run:
         self.result.holes = lost.holes
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
-            raise _EndedError(_REQUIRED, f"--seed-required is given, and {line}")
+            raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         complain(line)
 
     def tell_filled(self) -> None:
@@ -341,11 +327,11 @@ class _Run:
         handoff = handoff or _no_temporary_directory()
         if handoff:
             return handoff
-        version = _check_version()
+        version = check_version()
         if far is None:
             return None
         return why_not_plain(
-            far, _quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
+            far, rsync.quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
         )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
@@ -387,8 +373,8 @@ class _Run:
         try:
             with tempfile.TemporaryFile() as listing:
                 status = self._ask(listing)
-                self.hopeless = status in _REFUSED
-                if status not in _LISTED:
+                self.hopeless = status in REFUSED
+                if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 return seeding.run(listing)
         except NoSpaceError:
@@ -398,37 +384,30 @@ class _Run:
 
     def _ask(self, listing: IO[bytes]) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
-        command, environ = self.shared(["rsync", *listing_argv(self.command)])
-        status = 0
-        for _ in range(2):
-            # What it says of troubles is said again by the real run, which meets the same.
-            status, said = ask(command, listing, self.spool, environ)
-            if status == _TOO_LONG:
-                short, _ = self.shared(["rsync", *listing_argv(self.command, with_sources=False)])
-                status, said = ask(short, listing, self.spool, environ)
-            if self.command.far is not None and status in _NO_CONNECTION:
-                shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
-                print(*shown, sep="\n", file=sys.stderr)
-                raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
-            if status >= 0 and status != _SIGNALLED:
-                return status
+        options, environ = self.shared()
+        status, said = dry_run(self.command, listing, options=options, stdin=self.spool, environ=environ)
+        # What it says of troubles is said again by the real run, which meets the same.
+        if self.command.far is not None and status in NO_CONNECTION:
+            shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
+            print(*shown, sep="\n", file=sys.stderr)
+            raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
+        if status >= 0 and status != Status.SIGNAL:
+            return status
         status = status if status > 0 else 128 - status
         raise _EndedError(status, f"rsync was killed twice when asked what it would transfer (status {status})")
 
-    def shared(self, command: list[str]) -> tuple[list[str], dict[str, str]]:
-        """The command and its environment, made to share the agent's connection."""
+    def shared(self) -> tuple[list[str], dict[str, str]]:
+        """The options and the environment by which rsync shares the agent's connection."""
         environ = dict(os.environ)
         control = self.host.connection.control if self.host is not None and self.hosts is None else []
         if not control:
-            return command, environ
+            return [], environ
         rsh = self.command.value("rsh")
         through = " ".join([remote_shell(rsh), *control])
         if rsh is None:
             environ["RSYNC_RSH"] = through
-            return command, environ
-        # Later options win, and options end at "--".
-        end = command.index("--") if "--" in command else len(command)
-        return [*command[:end], f"--rsh={through}", *command[end:]], environ
+            return [], environ
+        return [f"--rsh={through}"], environ
 
 
 def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
@@ -454,28 +433,12 @@ def _no_temporary_directory() -> str | None:
     return None
 
 
-def _quotes(command: rsync.Command, version: tuple[int, int, int]) -> bool:
-    """Does rsync hand far paths on as they are?"""
-    old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
-    return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
-
-
 def _compression(command: rsync.Command) -> tuple[str | None, int | None]:
     """(algorithm, level) as rsync was told them."""
     choice, level = command.value("compress-choice"), command.value("compress-level")
     known = {"zlib": "zlib", "zlibx": "zlib", "zstd": "zstd"}
     number = int(level) if level is not None and level.lstrip("+-").isdecimal() else None
     return (known.get(choice) if choice else None), number
-
-
-def _check_version() -> tuple[int, int, int]:
-    version = rsync.version()
-    if version < OLDEST_RSYNC:
-        found = ".".join(map(str, version))
-        raise RsyncTooOldError(
-            f"rsync {found} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
-        )
-    return version
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:

@@ -34,6 +34,7 @@ from ..hosts.base import Destination, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
+from ..rsync.paths import means_contents
 from .losses import Losses
 
 NOTHING_SPARSE = "it would transfer no sparse file"
@@ -251,7 +252,7 @@ class Seeding:
     def _ask_like(self) -> Callable[[], int | None]:
         """What gives the mode that the destination is to have from the source, if it is part of the transfer."""
         # It is if one source is all that is in another.
-        contents = [path for path in self._sources if os.path.basename(path) in ("", ".", "..")]
+        contents = [path for path in self._sources if means_contents(path)]
         if self.command.relative:
             contents = [path for path in contents if path.rstrip("/").endswith("/.")]
         if not contents or self.command.files_from is not None:

@@ -1,0 +1,173 @@
+"""What the paths of an rsync command line mean: names of the transfer, and paths on another host.
+
+The names of the transfer are made from the source arguments by the rules of the trailing slash
+(:func:`means_contents`) and of ``--relative`` (:func:`transfer_name`). On a pull rsync lists names without saying
+which source they came from; :func:`pulled_from` finds out, where that is certain.
+
+rsync hands the far paths to the far login shell, and what arrives there depends on its version and on options. So only
+paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer put a backslash before
+what a shell would see in them, but not before wildcards and a tilde, and a line break disappears with it; an
+older one, or ``--old-args``, quotes nothing; with ``--secluded-args`` no shell sees the paths, nor does anybody
+replace a tilde. Wildcards are never for us.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+QUOTES_ARGUMENTS = (3, 2, 4)
+"""The first rsync that quotes the far paths; rsync(1), --old-args."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
+
+
+def means_contents(source: str) -> bool:
+    """Return whether a source argument means what is in a directory, and not the directory: rsync(1), USAGE.
+
+    "/", "." and ".." at its end say so, unless ``--relative`` is given.
+    """
+    return os.path.basename(source) in ("", ".", "..")
+
+
+def transfer_name(source: str, path: str, relative: bool) -> str | None:
+    """The name in rsync's transfer of ``path``, which is ``source`` or below it; None if it is neither.
+
+    As rsync(1) tells of a trailing slash and of ``--relative``; "." and ".." at the end of a source mean
+    its contents. The name of what has none, a directory whose contents are copied, is "".
+    """
+    if relative:
+        head, cut, tail = source.partition("/./")
+        top, shown = _clean(source), _clean(tail if cut else source).lstrip("/")
+    else:
+        top = _clean(source)
+        shown = "" if means_contents(source) else os.path.basename(source)
+    path = _clean(path)
+    if path == top:
+        return "" if shown == "." else shown
+    prefix = top if top.endswith("/") else top + "/"
+    if top == ".":
+        below = path
+    elif path.startswith(prefix):
+        below = path[len(prefix) :]
+    else:
+        return None
+    return below if shown in ("", ".") else f"{shown}/{below}"
+
+
+def _clean(path: str) -> str:
+    """Without empty and "." components; ".." stays, because behind a symlink it is not what it seems."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
+
+
+def pulled_from(sources: Sequence[str], name: str, *, relative: bool, files_from: bool) -> str | None:
+    """The far path of a listed name; None if it is not certain which of the sources it came from."""
+    if files_from:
+        return os.path.join(sources[0], name) if len(sources) == 1 else None
+    found = [path for path in (_below(source, name, relative) for source in sources) if path is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _below(source: str, name: str, relative: bool) -> str | None:
+    """``name``'s path if it can come from ``source``."""
+    if not relative:
+        if means_contents(source):
+            return os.path.join(source, name)
+        parent, last = os.path.split(source)
+        return os.path.join(parent, name) if _is_at_or_below(name, last) else None
+    head, cut, tail = source.partition("/./")
+    shown = "/".join(part for part in (tail if cut else source).split("/") if part not in ("", "."))
+    if shown and not _is_at_or_below(name, shown):
+        return None
+    return os.path.join(head or "/", name) if cut else ("/" if source.startswith("/") else "") + name
+
+
+def _is_at_or_below(name: str, top: str) -> bool:
+    return name == top or name.startswith(top + "/")
+
+
+def is_remote(path: str) -> bool:
+    """Whether rsync takes a path for one on another host."""
+    return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
+
+
+class Far(NamedTuple):
+    """The other host: of the destination on a push, else of the sources; and the paths there."""
+
+    user: str | None
+    host: str
+    push: bool
+    paths: tuple[str, ...]
+    shell: tuple[str, ...]
+    """The remote shell and its arguments."""
+    prefix: str
+    """What ``--rsync-path`` puts before rsync."""
+
+
+class NotForUs(Exception):
+    """The run is left to rsync; the message says why."""
+
+
+def far_end(
+    paths: Sequence[str],
+    rsh: str | None,
+    rsync_path: str | None,
+    family: str | None,
+    environ: Mapping[str, str] = os.environ,
+) -> Far:
+    """The other host of a command line that names one. ``family`` is "-4" or "-6". Raises NotForUs."""
+    # Hardly any command line needs it.
+    from ..hosts.address import Remote, remote_shell, split_remote, split_shell
+
+    try:
+        destination = split_remote(paths[-1])
+        # A source may be written ":path": it is on the same host as the one before.
+        sources = [Remote(None, "", path[1:]) if _same_host(path) else split_remote(path) for path in paths[:-1]]
+        shell = split_shell(remote_shell(rsh, environ))
+    except ValueError as error:
+        raise NotForUs(str(error)) from None
+    if destination is not None and not any(sources):
+        ends = [destination]
+    elif destination is None and all(sources) and sources:
+        ends = [source for source in sources if source is not None]
+    else:
+        raise NotForUs("which host is the other one is for rsync to say")
+    user, host = ends[0].user, ends[0].host
+    if not host or any(end.host not in ("", host) or end.host and end.user != user for end in ends):
+        raise NotForUs("more than one other host is named")
+    prefix = ""
+    if rsync_path is not None:
+        match = re.fullmatch(r"(.*?)\s*(?<!\S)(?:[\w./-]*/)?rsync\s*", rsync_path, re.DOTALL)
+        if match is None:
+            raise NotForUs("--rsync-path runs something other than rsync")
+        prefix = match[1]
+    if family and os.path.basename(shell[0]) == "ssh":
+        shell.insert(1, family)
+    return Far(user, host, destination is not None, tuple(end.path or "." for end in ends), tuple(shell), prefix)
+
+
+def _same_host(path: str) -> bool:
+    return path.startswith(":") and not path.startswith("::")
+
+
+def why_not_plain(far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False) -> str | None:
+    """Why a far path may arrive as something else; None if it does not.
+
+    ``quoted``: rsync quotes them; ``secluded``: the far rsync reads them itself; ``relative``: with ``--relative``.
+    """
+    for path in far.paths:
+        if re.search(r"[*?\[\]]", path):
+            return f"{path}: wildcards are for the far shell"
+        if path.startswith("~") and (secluded or relative or not path.startswith("~/")):
+            return f"{path}: whether that is a home, and whose, is for the far shell and the version of rsync to say"
+        # Some shells have control characters of their own; zsh replaces a leading "=".
+        if re.search(r"[\0-\x1f\x7f]", path) or path.endswith("\\") or path.startswith("="):
+            return f"{path}: what arrives of it depends on the far shell"
+        if secluded and ".." in path.split("/"):
+            return f"{path}: rsync leaves out '..' and what is before it, which behind a symlink is another place"
+        if not quoted and (path.startswith("-") or not _PLAIN.fullmatch(path.replace("~", "", 1))):
+            return f"{path}: what the far shell makes of it depends on the version of rsync"
+    return None

@@ -1,0 +1,51 @@
+"""The dry run: what rsync is asked with, and what it is asked again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sparsesync.rsync.command import parse
+from sparsesync.rsync.listing import dry_run, parse_listing
+from tests.support.filesystems import need_tools
+
+
+def test_names_that_are_too_long_for_a_line_are_asked_for_without_their_sources(tmp_path: Path) -> None:
+    need_tools("rsync")
+    below = "/".join(["d" * 200] * 13)
+    os.makedirs(tmp_path / "src" / below)
+    (tmp_path / "src" / below / "f").write_bytes(b"x")
+    with tempfile.TemporaryFile() as listing:
+        status, _ = dry_run(parse(["-a", f"{tmp_path}/src/", f"{tmp_path}/dst/"]), listing)
+        (found,) = parse_listing(listing)
+    assert (status, os.fsdecode(found.name), found.source) == (0, f"{below}/f", b"")
+
+
+@pytest.mark.parametrize(("kills", "status"), [(1, 0), (2, 20)])
+def test_an_rsync_that_is_killed_is_asked_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, status: int
+) -> None:
+    fake = tmp_path / "rsync"
+    fake.write_text(f"#!/bin/sh\necho >>{tmp_path}/runs; [ $(wc -l <{tmp_path}/runs) -gt {kills} ] || exit 20\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with tempfile.TemporaryFile() as listing:
+        assert dry_run(parse(["a", "b"]), listing)[0] == status
+    assert len((tmp_path / "runs").read_text()) == 2
+
+
+def test_more_options_and_another_destination(tmp_path: Path) -> None:
+    need_tools("rsync")
+    for name in ("src", "dst", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dst/gone").touch()
+    (tmp_path / "other/too").touch()
+    command = parse(["-a", f"{tmp_path}/src/", f"{tmp_path}/dst/"])
+    with tempfile.TemporaryFile() as listing:
+        dry_run(command, listing, options=["--delete"])
+        assert b"gone" in listing.read()
+        dry_run(command, listing, options=["--delete"], destination=f"{tmp_path}/other/")
+        assert b"too" in listing.read()
