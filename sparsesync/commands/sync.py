@@ -10,7 +10,7 @@ from ..engine.files.syscalls import NoSpaceError
 from ..engine.wire.protocol import LinkError, LoginError
 from ..rsync.process import RsyncTooOldError, Status
 from ..seeding import run as seeding
-from ..seeding.run import split_options
+from ..seeding.options import split_options
 from . import TROUBLE
 
 _NOT_FOUND = 127

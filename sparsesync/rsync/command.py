@@ -306,3 +306,11 @@ def quotes(command: Command, version: tuple[int, int, int]) -> bool:
     """Return whether an rsync of a version hands far paths on as they are."""
     old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
     return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
+
+
+def compression(command: Command) -> tuple[str | None, int | None]:
+    """Return the algorithm and the level as rsync was told them; None for each that it chooses itself."""
+    choice, level = command.value("compress-choice"), command.value("compress-level")
+    known = {"zlib": "zlib", "zlibx": "zlib", "zstd": "zstd"}
+    number = int(level) if level is not None and level.lstrip("+-").isdecimal() else None
+    return (known.get(choice) if choice else None), number

@@ -33,25 +33,24 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable
 
 from ..console.messages import as_bytes, complain, describe, tell
 from ..console.progress import Bar, data_bar
-from ..console.units import parse_size
-from ..engine.files.claims import HOLES, looks_sparse
+from ..engine.files.claims import looks_sparse
 from ..engine.files.syscalls import NoSpaceError, blame
 from ..engine.host import LocalHost
 from ..engine.text import printable_already
 from ..engine.transfer.local import SourceSettings
 from ..engine.wire.protocol import LinkError, LoginError
-from ..hosts.address import check_python, remote_shell
+from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from . import losses
+from .options import split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
 
 if TYPE_CHECKING:
@@ -83,47 +82,6 @@ class SyncResult:
     """What the seeding of files sent and received over the network."""
     seconds: float = 0.0
     command: list[str] = field(default_factory=list)
-
-
-def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
-    """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if word == "--":
-            rest += [word, *words]
-        elif not word.startswith("--seed-"):
-            rest.append(word)
-            if rsync.takes_next(word):
-                rest += islice(words, 1)
-        elif word == "--seed-off":
-            off = True
-        elif word == "--seed-no-space-check":
-            space_check = False
-        elif word == "--seed-required":
-            required = True
-        elif name == "--seed-min-hole":
-            if not equals:
-                value = next(words, "")
-            try:
-                min_hole = max(1, parse_size(value))
-            except ValueError as error:
-                raise ValueError(f"--seed-min-hole: {error}") from None
-        elif name == "--seed-python":
-            python = value if equals else next(words, "")
-            check_python(python)
-        elif name == "--seed-holes":
-            holes = value if equals else next(words, "")
-            if holes not in HOLES:
-                raise ValueError(f"--seed-holes: {holes!r} is none of {', '.join(HOLES)}")
-        else:
-            known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
-            raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")
-    if off and required:
-        raise ValueError("--seed-off and --seed-required exclude each other")
-    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required), rest
 
 
 def sync(
@@ -366,7 +324,7 @@ class _Run:
 
     def _settings(self) -> Settings:
         command = self.command
-        return Settings(command.sparse, command.bwlimit, _compression(command) if command.compress else None)
+        return Settings(command.sparse, command.bwlimit, rsync.compression(command) if command.compress else None)
 
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
         """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
@@ -431,14 +389,6 @@ def _no_temporary_directory() -> str | None:
     except FileNotFoundError as error:
         return str(error.strerror)
     return None
-
-
-def _compression(command: rsync.Command) -> tuple[str | None, int | None]:
-    """(algorithm, level) as rsync was told them."""
-    choice, level = command.value("compress-choice"), command.value("compress-level")
-    known = {"zlib": "zlib", "zlibx": "zlib", "zstd": "zstd"}
-    number = int(level) if level is not None and level.lstrip("+-").isdecimal() else None
-    return (known.get(choice) if choice else None), number
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:

@@ -1,0 +1,53 @@
+"""The options of ``sync`` that are ours: ``--seed-...``, among rsync's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from ..console.units import parse_size
+from ..engine.files.claims import HOLES
+from ..hosts.address import check_python
+from ..rsync.command import takes_next
+from .seeder import SeedOptions
+
+
+def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
+    """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
+    off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif not word.startswith("--seed-"):
+            rest.append(word)
+            if takes_next(word):
+                rest += islice(words, 1)
+        elif word == "--seed-off":
+            off = True
+        elif word == "--seed-no-space-check":
+            space_check = False
+        elif word == "--seed-required":
+            required = True
+        elif name == "--seed-min-hole":
+            if not equals:
+                value = next(words, "")
+            try:
+                min_hole = max(1, parse_size(value))
+            except ValueError as error:
+                raise ValueError(f"--seed-min-hole: {error}") from None
+        elif name == "--seed-python":
+            python = value if equals else next(words, "")
+            check_python(python)
+        elif name == "--seed-holes":
+            holes = value if equals else next(words, "")
+            if holes not in HOLES:
+                raise ValueError(f"--seed-holes: {holes!r} is none of {', '.join(HOLES)}")
+        else:
+            known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
+            raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")
+    if off and required:
+        raise ValueError("--seed-off and --seed-required exclude each other")
+    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required), rest
