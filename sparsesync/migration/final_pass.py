@@ -30,7 +30,8 @@ from ..engine.wire.protocol import LinkError
 from ..hosts.base import Host, Location
 from ..rsync.process import Status
 from . import plan
-from .preflight import STOP, WARNING, Facts
+from .findings import STOP, WARNING
+from .preflight import Facts
 from .proof import Verified, verify
 
 if TYPE_CHECKING:

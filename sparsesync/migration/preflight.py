@@ -1,39 +1,27 @@
-"""Before a host is migrated: what stands in the way, in the words a person reads.
+"""Before a host is migrated: what both machines say of themselves.
 
-First both machines are asked (:func:`look`): what they are, what there is to be moved, what the destination's
-filesystem holds, what is in use. All that is kept in :class:`Facts`. Then :func:`findings` judges it, which asks nobody
-any more::
-
-    ok        as it should be
-    warning   it will go, and something will be different or lost; the line says what
-    stop      it will not go, or what came of it would be wrong; the line says what to do
+They are asked (:func:`look`) what they are, what there is to be moved, what the destination's filesystem holds, and
+what is in use. All that is kept in :class:`Facts`; what is made of it is for :mod:`findings`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..console.units import iec
-from ..engine.queries.presets import Place, left_out
+from ..engine.queries.presets import Place
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
-from ..rsync.paths import means_contents
-from ..rsync.process import OLDEST
 from .request import Asked
 
 if TYPE_CHECKING:
     from ..engine.queries.docker import Docker
-    from ..engine.queries.in_use import AllInUse, InUse
+    from ..engine.queries.in_use import AllInUse
     from ..engine.queries.probe import Probe
     from ..engine.queries.survey import Survey
     from ..engine.queries.system import Host
-    from .plan import Plan
 
-OK, WARNING, STOP = "ok", "warning", "stop"
-
-_KERNEL_FEATURES = {
+KERNEL_FEATURES = {
     "overlay2": ("overlay",),
     "overlay": ("overlay",),
     "btrfs": ("btrfs",),
@@ -42,22 +30,6 @@ _KERNEL_FEATURES = {
     "devicemapper": ("loop", "device-mapper"),
 }
 """What a storage driver asks of a kernel."""
-
-_HOW = {
-    "loop": "is behind a loop device that writes: {}",
-    "swap": "is {} in use",
-    "writing": "is open for writing: {}",
-    "overlay": "is the upper layer of {}",
-}
-_MANY = 10
-
-
-class Finding(NamedTuple):
-    """A line of the preflight."""
-
-    level: str
-    subject: str
-    text: str
 
 
 class Facts(NamedTuple):
@@ -106,7 +78,7 @@ def look(at: Location, to: Location, asked: Asked) -> Facts:
     largest = max(survey.largest for survey in surveys.values())
     if largest:
         probe = destination.query("probe", path=asked.path, largest=largest)
-    features = sorted({name for docker in dockers for name in _KERNEL_FEATURES.get(docker.driver, ())})
+    features = sorted({name for docker in dockers for name in KERNEL_FEATURES.get(docker.driver, ())})
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
     programs = ["rsync", there] if asked.command.far and asked.command.far.push else [there, "rsync"]
     hosts = source.query("host", rsync=programs[0]), destination.query("host", wanted=features, rsync=programs[1])
@@ -119,261 +91,3 @@ def _places(host: Machine, preset: str, source: str) -> Iterator[Place]:
         yield from host.preset("system", source)
     if preset in ("system", "docker"):
         yield from host.preset("docker-views", source)
-
-
-def findings(facts: Facts) -> Iterator[Finding]:
-    """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
-    yield from _host(facts.source, facts.hosts[0])
-    if facts.destination != facts.source:
-        yield from _host(facts.destination, facts.hosts[1])
-    yield from _root(facts)
-    for source, survey in facts.surveys.items():
-        yield from _source(facts, source, survey)
-    yield from _destination(facts)
-    yield from _clashes(facts)
-    for docker in facts.dockers:
-        yield from _docker(facts, docker)
-
-
-def _host(side: Location, host: Host) -> Iterator[Finding]:
-    if host.rsync is None:
-        yield Finding(STOP, side.host.name, "rsync is not installed; install it, for instance: apt install rsync")
-    elif tuple(map(int, host.rsync.split(".")[:2])) < OLDEST[:2]:
-        yield Finding(STOP, side.host.name, f"rsync {host.rsync} is too old; 3.1 or newer is needed")
-    else:
-        who = "root" if host.root else "not root"
-        yield Finding(OK, side.host.name, f"rsync {host.rsync}, Python {host.python}, {host.system}, {who}")
-
-
-def _root(facts: Facts) -> Iterator[Finding]:
-    source, destination = facts.hosts
-    if not source.root:
-        lost = "files you may not read, trusted.* attributes and others' open files are not seen"
-        yield Finding(WARNING, facts.source.host.name, f"you are not root: {lost}")
-    if destination.root or facts.keeps_attributes:
-        return
-    surveys = facts.surveys.values()
-    devices = sum(survey.devices + survey.whiteouts for survey in surveys)
-    parts = [f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
-    parts[1:1] = [_count(devices, "device node")] * (devices > 0)
-    yield Finding(WARNING, facts.destination.host.name, f"you are not root: lost are {', '.join(parts)}")
-
-
-def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
-    name = facts.at_source(source)
-    if not survey.kind:
-        yield Finding(STOP, name, "there is no such file or directory; correct the path")
-        return
-    if survey.kind == "l":
-        yield Finding(WARNING, name, f"is a symlink, and only the link is copied; for what it leads to write {name}/")
-    preset = facts.presets[source]
-    if preset == "none" and survey.real == "/":
-        what = "the kernel's own files, sockets and scratch space of this system would go along"
-        yield Finding(STOP, name, f"{what}; leave --preset out, or give --preset system")
-    shown = f"{iec(survey.allocated)} allocated, {iec(survey.size)} apparent, {_count(survey.files, 'file')}"
-    yield Finding(OK, name, f"{shown}, preset {preset}")
-    if survey.unreadable:
-        example = survey.example
-        yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
-    skip = left_out(facts.places)
-    yield from _few(
-        Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
-                "empty directory goes along; migrate it by itself if it is to")
-        for path, kind in survey.mounts
-        if facts.asked.command.one_file_system and not skip(os.path.join(path, "what is in it"))
-    )  # fmt: skip
-
-
-def _destination(facts: Facts) -> Iterator[Finding]:
-    probe, name = facts.probe, facts.name
-    if probe.kind == "-":
-        yield Finding(STOP, name, "is not a directory; move it away, or name another destination")
-        return
-    if not probe.kind and not probe.parent and not facts.asked.command.mkpath:
-        yield Finding(STOP, name, "its parent directory is not there; make it, or correct the path")
-    if probe.refused is not None:
-        advice = "make room" if probe.full else "mount it writable, or be root"
-        yield Finding(STOP, name, f"nothing can be written there ({probe.refused}); {advice}")
-        return
-    if probe.busy:
-        yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
-    one, other = (host.identity for host in facts.hosts)
-    same_machine = facts.source == facts.destination or one == other != ""
-    for source, survey in facts.surveys.items():
-        if not same_machine or not survey.place or not probe.place:
-            continue
-        shown = source
-        last = os.path.basename(source)
-        contents = means_contents(source) or facts.asked.command.relative
-        if survey.kind == "d" and not contents and survey.place == f"{probe.place.rstrip('/')}/{last}":
-            yield Finding(STOP, name, f"is where the source {shown} lies, which would be copied onto itself; name "
-                          "another place")  # fmt: skip
-        elif survey.kind == "d" and survey.place == probe.place:
-            yield Finding(STOP, name, f"is the source {shown} itself; name another place")
-        elif survey.kind == "d" and _is_inside(facts, source, survey):
-            text = f"is inside the source {shown} and would be copied into itself; name another place"
-            yield Finding(STOP, name, text)
-        elif facts.asked.command.delete and _is_below(survey.place, probe.place):
-            yield Finding(STOP, name, f"holds the source {shown}, which --delete would remove; name another place")
-    able = [
-        word
-        for word, has in [
-            ("holes", probe.holes), ("punching holes", probe.punch), ("clones", probe.clone), ("xattrs", probe.xattrs),
-            ("ACLs", probe.acls),
-        ]
-        if has
-    ]  # fmt: skip
-    inodes = "" if probe.inodes < 0 else f" and {probe.inodes} inodes"
-    yield Finding(OK, name, f"{probe.type}, {iec(probe.free)}{inodes} free, has {', '.join(able) or 'nothing special'}")
-    if not probe.nanoseconds:
-        text = "times there are whole seconds: a change within the second of an earlier pass is seen by --verify only"
-        yield Finding(WARNING, name, text)
-    if not probe.holes:
-        yield Finding(WARNING, name, "its filesystem has no holes: every sparse file takes its apparent size there")
-    lacks = [word for word, has in [("extended attributes", probe.xattrs), ("ACLs", probe.acls)] if not has]
-    if lacks:
-        text = f"its filesystem has no {' and no '.join(lacks)}: they are lost, and rsync fails on files that have some"
-        yield Finding(WARNING, name, text)
-    large = max(facts.surveys.values(), key=lambda survey: survey.largest)
-    if not probe.largest:
-        path = facts.at_source(large.largest_path)
-        level = WARNING if facts.asked.filters or facts.asked.request.exclude_sparse else STOP
-        yield Finding(level, name, f"its filesystem cannot hold a file as large as {path} ({iec(large.largest)}); "
-                      "use another one, such as XFS")  # fmt: skip
-
-
-def _is_inside(facts: Facts, source: str, survey: Survey) -> bool:
-    """Whether the walk of a source would come to the destination."""
-    if not _is_below(facts.probe.place, survey.place):
-        return False
-    if facts.asked.command.one_file_system and facts.probe.device != survey.device:
-        return False
-    spelled = os.path.join(source, facts.probe.place[len(survey.place) :].lstrip("/"))
-    skip = left_out(facts.places)
-    parts = spelled.split("/")
-    return not any(skip("/".join(parts[:count])) for count in range(1, len(parts) + 1))
-
-
-def _is_below(place: str, top: str) -> bool:
-    return place.startswith(top.rstrip("/") + "/")
-
-
-def _clashes(facts: Facts) -> Iterator[Finding]:
-    name = facts.name
-    for survey in facts.surveys.values():
-        yield from _few(
-            # What filters leave out is not known here.
-            Finding(WARNING if facts.asked.filters else STOP, name, f"takes {a} and {b} for one "
-                    "name; rename one, or use a filesystem that tells upper from lower case")
-            for a, b in survey.clashes
-        )  # fmt: skip
-    if facts.asked.command.relative:
-        return
-    tops: dict[str, str] = {}
-    for source, survey in facts.surveys.items():
-        contents = survey.kind == "d" and means_contents(source)
-        for top in survey.names if contents else [os.path.basename(source)]:
-            other = tops.setdefault(top, source)
-            if other != source:
-                yield Finding(WARNING, name, f"{other} and {source} both bring {top}; "
-                              "of two files of one name rsync takes the first")  # fmt: skip
-
-
-def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
-    name = facts.at_source(docker.root)
-    found = f" (there is also {', '.join(each for each in docker.drivers if each != docker.driver)})"
-    rest = found if set(docker.drivers) - {docker.driver} else ""
-    yield Finding(OK, name, f"is a Docker data root, storage driver {docker.driver or 'unknown'}{rest}")
-    for path, size, allocated in docker.loop_files:
-        shown = f"{iec(allocated)} allocated, {iec(size)} apparent"
-        yield Finding(OK, facts.at_source(path), f"is a devicemapper loop file: {shown}")
-    whiteouts = sum(survey.whiteouts for survey in facts.surveys.values())
-    layers = {"overlay2", "overlay", "aufs", "fuse-overlayfs"} & set(docker.drivers)
-    skip = left_out([place for place in facts.places if place.path != docker.root])
-    parents = docker.root.split("/")
-    if any(skip("/".join(parents[:count])) for count in range(1, len(parents) + 1)):
-        text = "the preset leaves it out, with all images and containers; migrate it by itself, or give --preset none"
-        yield Finding(WARNING, name, text)
-    what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
-    lost = "files deleted in images would come back"
-    if layers and not facts.keeps_attributes:
-        both = zip((facts.source, facts.destination), facts.hosts)
-        not_root = [side.host.name for side, host in both if not host.root]
-        if not_root:
-            yield Finding(STOP, name, f"{what}, which only root can copy: {lost}; be root on {not_root[0]}")
-        elif not facts.probe.trusted and facts.probe.refused is None:
-            yield Finding(STOP, name, f"{what}, which {facts.name} cannot hold: {lost}; use another filesystem")
-    if docker.subvolumes:
-        count = _count(docker.subvolumes, "btrfs subvolume")
-        yield Finding(WARNING, name, f"{count} become directories, which Docker's btrfs driver cannot use: move images "
-                      "by docker save, or send the subvolumes by btrfs send")  # fmt: skip
-    lacks = [each for each in _KERNEL_FEATURES.get(docker.driver, ()) if each in facts.hosts[1].lacks]
-    if lacks:
-        text = f"its kernel has no {' and no '.join(lacks)}, which the storage driver {docker.driver} needs"
-        yield Finding(WARNING, facts.destination.host.name, f"{text}: Docker will not start on what is moved")
-
-
-def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:
-    """A line for each file in use, or for a few of them; ``level`` is what they are in this pass."""
-    advice = {
-        WARNING: "",
-        STOP: "; stop that first (--before), or give --allow-live",
-    }[level]
-
-    def finding(each: InUse) -> Finding:
-        text = _HOW.get(each.how, "is in use: {}").format(each.holder) + advice
-        return Finding(level, facts.at_source(each.path), text)
-
-    yield from _few(map(finding, used), more)
-
-
-def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
-    """Whether what is going to be written fits."""
-    name = facts.name
-    holes = facts.probe.holes
-    apparent = plan.seeds.size + plan.others.size
-    for needed, free, path in plan.space:
-        needed = needed if holes else max(needed, apparent)
-        shown = name if path == facts.asked.path or len(plan.space) == 1 else path
-        plain = f"plain rsync would ask for {iec(apparent)}" if plan.seeds.count else ""
-        if needed > free:
-            text = f"{iec(needed)} are needed, {iec(free)} are free; make room, or exclude something"
-            yield Finding(STOP, shown, f"{text} ({plain})" if plain else text)
-        elif not facts.probe.clone and needed + plan.replaced > free:
-            text = f"{iec(needed + plan.replaced)} are needed while a file is replaced, {iec(free)} are free"
-            yield Finding(STOP, shown, f"{text}; make room, or update in place by --inplace after --")
-        else:
-            text = f"{iec(max(needed, 0))} are needed, {iec(free)} are free"
-            yield Finding(OK, shown, f"{text} ({plain})" if plain else text)
-    if 0 <= facts.probe.inodes < plan.created:
-        text = f"{plan.created} inodes are needed, {facts.probe.inodes} are free; make the filesystem with more"
-        yield Finding(STOP, name, text)
-    if plan.handoff:
-        yield Finding(WARNING, name, f"rsync does all of it and reads every hole: {plan.handoff}")
-    if plan.deleted:
-        shown = ", ".join(plan.examples)
-        yield Finding(WARNING, name, f"--delete removes {_count(plan.deleted, 'name')}, such as {shown}")
-    if facts.asked.request.skip_docker_loop and not any(docker.loop_files for docker in facts.dockers):
-        yield Finding(WARNING, name, "--skip-docker-loop: no devicemapper loop file was found at the source")
-    if plan.extra:
-        shown = ", ".join(plan.examples)
-        text = f"not at the source, and kept: {_count(plan.extra, 'name')}, such as {shown}"
-        yield Finding(WARNING, name, f"{text}; to remove that give --delete after --")
-
-
-def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
-    """The first of some findings that are alike, and how many more there are."""
-    last = None
-    for count, finding in enumerate(found):
-        if count < _MANY:
-            yield finding
-        else:
-            more += 1
-            last = finding
-    if more:
-        level = last.level if last else WARNING
-        yield Finding(level, "and", f"{_count(more, 'more')} like the last" if last else f"{more} more files in use")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 or what == 'more' else 's'}"

@@ -3,7 +3,8 @@
 A migration is rsync with ``-aHAX --numeric-ids --one-file-system``, wrapped as by ``sync``, and what a careful person
 does around it::
 
-    preflight   both machines are asked, and what they say is judged        preflight.py
+    preflight   both machines are asked                                     preflight.py
+    findings    what they say is judged                                     findings.py
     plan        what goes by extents, what by rsync, what is left out        plan.py
     first pass  sync, while services run
     final pass  the same between --before and --after, with a proof          final_pass.py
@@ -38,9 +39,10 @@ from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as wrapper
 from ..seeding.seeder import SeedOptions
-from . import plan, preflight
+from . import findings, plan, preflight
 from .final_pass import Failed, FinalPass
-from .preflight import STOP, WARNING, Facts, Finding
+from .findings import STOP, WARNING, Finding
+from .preflight import Facts
 from .request import Asked, Request
 
 _FINE_TIMES = [3, 1, 3]
@@ -99,7 +101,7 @@ class Migration:
         self._locate(stack)
         facts = preflight.look(self.source, self.destination, self.asked)
         exists = facts.probe.kind == "d"
-        found = list(preflight.findings(facts))
+        found = list(findings.findings(facts))
         self.asked.fine_times = facts.probe.nanoseconds and all(
             host.rsync and [*map(int, host.rsync.split(".")[:3])] >= _FINE_TIMES for host in facts.hosts
         )
@@ -112,7 +114,7 @@ class Migration:
                 planned = plan.make(self.asked.argv(), *ends, self.asked.path, exists, facts.probe.free)
             except plan.RsyncFailed as error:
                 raise Failed(error.status, str(error)) from None
-            found += preflight.of_space(facts, planned)
+            found += findings.of_space(facts, planned)
         commands = self.request.commands
         # What --before stops is still running now.
         stopping = self.request.final and not (commands.before or commands.before_dest or self.request.allow_live)
@@ -218,7 +220,7 @@ class Migration:
             # Of several links one may be covered, whatever it is called.
             found = [each for each in found if each.links > 1 or each.path in covered]
         self.report["in_use"] = [each._asdict() for each in found]
-        return list(preflight.of_use(facts, found, used.more, level))
+        return list(findings.of_use(facts, found, used.more, level))
 
     # The passes.
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..console.messages import tell
 from ..console.units import iec
+from .findings import Finding
 from .plan import Plan
-from .preflight import Finding
 
 _MANY = 20
 

@@ -15,9 +15,10 @@ from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import Host
 from sparsesync.engine.transfer.destination import Space
 from sparsesync.hosts.base import Location
-from sparsesync.migration import preflight
+from sparsesync.migration import findings
+from sparsesync.migration.findings import STOP, WARNING, Finding
 from sparsesync.migration.plan import Files, Plan
-from sparsesync.migration.preflight import STOP, WARNING, Facts, Finding
+from sparsesync.migration.preflight import Facts
 from sparsesync.migration.request import Asked, Request
 
 GIB = 1 << 30
@@ -39,12 +40,12 @@ def facts(*options: str, hosts: tuple[Host, Host] = (HOST, HOST), docker: Docker
 
 
 def told(level: str, found: Facts) -> list[str]:
-    return [f"{each.subject}: {each.text}" for each in preflight.findings(found) if each.level == level]
+    return [f"{each.subject}: {each.text}" for each in findings.findings(found) if each.level == level]
 
 
 def test_all_is_well() -> None:
     assert told(STOP, facts()) == told(WARNING, facts()) == []
-    assert told(preflight.OK, facts()) == [
+    assert told(findings.OK, facts()) == [
         "this host: rsync 3.2.7, Python 3.11.2, Linux 6.1, root",
         "new: rsync 3.2.7, Python 3.11.2, Linux 6.1, root",
         "/data/: 1.0 GiB allocated, 100.0 GiB apparent, 10 files, preset none",
@@ -106,13 +107,13 @@ def test_of_many_alike_a_few_are_told() -> None:
     said = told(WARNING, facts(survey=SURVEY._replace(mounts=mounts)))
     assert len(said) == 11 and said[-1] == "and: 15 more like the last"
     used = [InUse(f"/data/{number}", "writing", "x (process 1)", 1) for number in range(12)]
-    found = [*preflight.of_use(facts(), used, 5, STOP)]
+    found = [*findings.of_use(facts(), used, 5, STOP)]
     assert found[-1] == Finding(STOP, "and", "7 more like the last")
     assert found[0].text == "is open for writing: x (process 1); stop that first (--before), or give --allow-live"
 
 
 def space(found: Facts, **plan: Any) -> list[Finding]:
-    return [*preflight.of_space(found, Plan(seeds=Files(1, 100 * GIB, GIB), **plan))]
+    return [*findings.of_space(found, Plan(seeds=Files(1, 100 * GIB, GIB), **plan))]
 
 
 def test_space() -> None:
