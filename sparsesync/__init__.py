@@ -1,20 +1,7 @@
 """sparsesync: sparse files cost what their data costs.
 
-The public API. Everything here is defined in a room below and imported when it is first
-used, so that ``import sparsesync`` and the start of the program cost nearly nothing::
-
-    copyfile, copy, copy2      shutil's functions, with holes    hosts/copies.py
-    scan                       find sparse files                 scanning.py
-    Sparse                     a file that was found             engine/tree/scan.py
-    extents                    where the data of a file is       engine/files/extents.py
-    verify, Difference         compare files and trees           comparison/direct.py
-    Tally                      what was read for that            engine/content/compare.py
-    exclude_patterns           exclude files for rsync           exclude.py
-    sync, SyncResult           seed, then run rsync              seeding/run.py
-    NoSpaceError               engine/files/syscalls.py
-    TruncatedError             engine/content/compare.py
-    RsyncTooOldError           rsync/process.py
-    LinkError                  engine/wire/protocol.py
+The public API. The functions are in :mod:`api`, the classes where they are made. All are imported when they are first
+used, so that ``import sparsesync`` and the start of the program cost nearly nothing.
 """
 
 __version__ = "0.1.0"
@@ -22,37 +9,35 @@ __version__ = "0.1.0"
 # Known to type checkers by its name. To import it from typing takes as long as to start Python.
 TYPE_CHECKING = False
 
-_ROOMS = {
-    "copyfile": "hosts.copies",
-    "copy": "hosts.copies",
-    "copy2": "hosts.copies",
-    "TruncatedError": "engine.content.compare",
-    "NoSpaceError": "engine.files.syscalls",
-    "LinkError": "engine.wire.protocol",
-    "extents": "engine.files.extents",
-    "scan": "scanning",
-    "Sparse": "engine.tree.scan",
-    "verify": "comparison.direct",
+_PUBLIC = {
+    "copyfile": "api",
+    "copy": "api",
+    "copy2": "api",
+    "exclude_patterns": "api",
+    "extents": "api",
+    "scan": "api",
+    "sync": "api",
+    "verify": "api",
     "Difference": "comparison.direct",
-    "Tally": "engine.content.compare",
-    "exclude_patterns": "exclude",
-    "sync": "seeding.run",
-    "SyncResult": "seeding.run",
+    "LinkError": "engine.wire.protocol",
+    "NoSpaceError": "engine.files.syscalls",
     "RsyncTooOldError": "rsync.process",
+    "Sparse": "engine.tree.scan",
+    "SyncResult": "seeding.run",
+    "Tally": "engine.content.compare",
+    "TruncatedError": "engine.content.compare",
 }
+"""Each public name, and the module it is in."""
 
 if TYPE_CHECKING:
-    from .comparison.direct import Difference, verify
+    from .api import copy, copy2, copyfile, exclude_patterns, extents, scan, sync, verify
+    from .comparison.direct import Difference
     from .engine.content.compare import Tally, TruncatedError
-    from .engine.files.extents import extents
     from .engine.files.syscalls import NoSpaceError
     from .engine.tree.scan import Sparse
     from .engine.wire.protocol import LinkError
-    from .exclude import exclude_patterns
-    from .hosts.copies import copy, copy2, copyfile
     from .rsync.process import RsyncTooOldError
-    from .scanning import scan
-    from .seeding.run import SyncResult, sync
+    from .seeding.run import SyncResult
 
 __all__ = [
     "Difference",
@@ -76,10 +61,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _ROOMS:
+    if name in _PUBLIC:
         from importlib import import_module
 
-        value = getattr(import_module("." + _ROOMS[name], __name__), name)
+        value = getattr(import_module("." + _PUBLIC[name], __name__), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

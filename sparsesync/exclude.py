@@ -47,20 +47,7 @@ def exclude_patterns(
     rsh: str | None = None,
     python: str | None = None,
 ) -> list[str]:
-    """The patterns that exclude the sparse files below ``sources``, one rule each.
-
-    ``sources`` are given as to rsync, and ``relative`` is rsync's ``--relative``. ``min_size`` is the smallest
-    apparent size in bytes; ``min_ratio`` the smallest share of the file, 0 to 1, that is no data. ``preset`` is
-    "docker" or "system"; ``format`` "rsync", "tar", "borg" or "restic". Undecodable bytes in names are surrogate
-    escapes (os.fsencode). With ``null`` false, names that need ``rsync --from0`` are refused. A ``str`` may be
-    ``host:path``; ``rsh`` is the remote shell's command (by default RSYNC_RSH, else ssh), and ``python`` the Python to
-    use there (by default one is looked for).
-
-    Where two sources have a file of the same name in the transfer, a pattern cannot tell them apart.
-
-    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
-    cannot be read, LinkError if there is no connection; other errors go to ``on_error`` if that is given.
-    """
+    """Return the patterns, as :func:`sparsesync.api.exclude_patterns`."""
     quote = quoter(format, null)
     with HostPool(rsh, python) as hosts:
         locations = [hosts.locate(source) for source in sources]

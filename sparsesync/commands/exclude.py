@@ -83,7 +83,7 @@ def write(
     """Write an exclude file: a head of comments that says what was found and how, and the patterns.
 
     ``null`` ends every line with a NUL, for ``rsync --from0``. The other parameters are those of
-    :func:`exclude.exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
+    :func:`~.api.exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
     because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
     """
     if null and format != "rsync":

@@ -69,23 +69,7 @@ def verify(
     rsh: Optional[str] = None,
     python: Optional[str] = None,
 ) -> Iterator[Difference]:
-    """Yield each difference between two files or two trees; nothing if they are equal.
-
-    A ``str`` may be ``host:path``: then digests are exchanged instead of data, ``rsh`` is the remote shell's command
-    (by default RSYNC_RSH, else ssh), and ``python`` the Python to use there (by default one is looked for).
-
-    ``full`` reads the holes too. Else ``holes`` is whether a filesystem's map of a file is believed: "auto" (local
-    filesystems that are known, others after a check or not at all), "trust", "check" or "read"; where it is not, all of
-    the file is read. ``tallies``, of ``a`` and of ``b``, get the bytes that were read, and that were believed to be
-    holes.
-
-    ``on_error`` gets the OSError, with its ``filename``, of each
-    file or directory that cannot be compared, and the walk goes on; without it the error
-    is raised. ``progress`` is called with the bytes compared since the last call.
-
-    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist. If one of them is on another host, the
-    first step raises it, or LinkError if there is no connection.
-    """
+    """Yield each difference between two files or two trees, as :func:`sparsesync.api.verify`."""
     if is_remote(a) or is_remote(b):
         from . import digests as compare_far
 

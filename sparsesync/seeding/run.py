@@ -89,15 +89,7 @@ def sync(
     destination: str | os.PathLike[str],
     options: Sequence[str] = (),
 ) -> SyncResult:
-    """Copy ``sources`` to ``destination`` as ``rsync OPTIONS SOURCES DESTINATION`` would, holes staying holes.
-
-    ``options`` are rsync's, and the ``--seed-`` options of the command line. rsync's output goes where the
-    caller's goes. rsync's failures are not raised: see the result's ``status``.
-
-    Raises FileNotFoundError if there is no rsync, RsyncTooOldError, ValueError for a wrong ``--seed-``
-    option, NoSpaceError before anything is written, LinkError if there is no logging in to the other host, or
-    the connection breaks: then rsync has not run, and partial files are kept for the next run.
-    """
+    """Seed, and run rsync, as :func:`sparsesync.api.sync`."""
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
     seed, rest = split_options(options)

@@ -364,7 +364,7 @@ def test_the_public_names() -> None:
 
 
 def test_start_up_imports_only_what_is_used() -> None:
-    script = "import sys, sparsesync; sparsesync.copyfile; print(*sys.modules)"
+    script = "import sys, sparsesync, sparsesync.hosts.copies; sparsesync.copyfile; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
                              env={"PYTHONPATH": str(Path(__file__).parents[2])}).stdout.split()  # fmt: skip
     assert "sparsesync.engine.content.copy_file" in modules

@@ -506,7 +506,8 @@ def test_without_write_permission(tmp_path: Path) -> None:
     os.chown(tmp_path / "own", 65534, 65534)
     (tmp_path / "own/theirs").write_bytes(b"old")
     script = (
-        "import os, shutil, sys, sparsesync; sparsesync.copy2; os.setegid(65534); os.seteuid(65534)\n"
+        "import os, shutil, sys, sparsesync, sparsesync.hosts.copies; sparsesync.copy2\n"
+        "os.setegid(65534); os.seteuid(65534)\n"
         "for dst in sys.argv[2:]:\n"
         "    try: sparsesync.copy2(sys.argv[1], dst)\n"
         "    except PermissionError as error: print('refused', error.filename)\n"

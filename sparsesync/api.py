@@ -1,0 +1,285 @@
+"""The public functions: their signatures, and what each of them promises.
+
+Each body imports what does the work, so that whoever uses one of them does not pay for another. Paths are ``str`` or
+``os.PathLike``; sizes, offsets and lengths are bytes. Where a function takes ``rsh`` and ``python``, a ``str`` may be
+``host:path``, by rsync's rule: a colon before the first slash. An ``os.PathLike`` is always local. ``rsh`` is the
+remote shell's command (by default RSYNC_RSH, else ssh), ``python`` the Python to use there (by default one is looked
+for).
+
+``holes`` is whether the map that a filesystem has of a file is believed: "auto" believes local filesystems that are
+known, and others after a check or not at all; "trust", "check" and "read" are for all. What is not believed is read,
+and its blocks of zeros are holes. What is preallocated and unwritten is a hole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from typing import Any, Optional, Union
+
+    from .comparison.direct import Difference
+    from .engine.content.compare import Tally
+    from .engine.tree.scan import Sparse
+    from .seeding.run import SyncResult
+
+    PathLike = Union[str, os.PathLike[str]]
+    OnError = Optional[Callable[[OSError], None]]
+    Progress = Optional[Callable[[int], object]]
+
+
+def copyfile(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: Progress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
+
+    One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file of the kernel's
+    (proc, sysfs) is read to its end; ``dst`` may be a device: it is written to and keeps its attributes, and holes read
+    as zeros in a block device.
+
+    ``follow_symlinks``: False copies a symlink as one, on one machine only.
+    ``inplace``: write only the blocks that differ into ``dst``, and punch what became a hole. Otherwise ``dst`` is
+    replaced atomically.
+    ``reflink``: "auto" shares extents where the filesystem can; "always"; "never".
+    ``sparse``: "auto" makes the source's holes, "always" also holes of blocks of zeros.
+    ``holes``: "auto", "trust", "check" or "read": see the module.
+    ``reserve``: reserve in ``dst`` what is preallocated in ``src``.
+    ``fsync``: have the content on the disk before ``dst`` is replaced, and the name before the function returns. A
+    power cut leaves the old or the new file (with ``inplace`` also a mixture), and after that the new one.
+    ``progress``: called with the bytes done since the last call.
+    ``rsh``, ``python``: see the module.
+
+    Warns with a RuntimeWarning if ``src`` is written to meanwhile, on one machine; to or from another that is an
+    OSError.
+
+    Raises NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, LinkError if the
+    other host cannot be reached or is lost, ValueError for an unknown choice, shutil.SameFileError,
+    shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. Nothing is changed then,
+    unless ``inplace`` or in a device, and nothing left behind but the partial file of a lost connection.
+    """
+    return _copy(
+        "content", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
+    )  # fmt: skip
+
+
+def copy(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: Progress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy content and mode of ``src`` to ``dst``, a file or a directory; return the file made, as shutil.copy.
+
+    Takes and raises what :func:`copyfile` does.
+    """
+    return _copy(
+        "mode", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
+    )  # fmt: skip
+
+
+def copy2(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: Progress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy as :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted.
+
+    Takes and raises what :func:`copyfile` does.
+    """
+    return _copy(
+        "all", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
+        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
+    )  # fmt: skip
+
+
+def _copy(keep: str, src: PathLike, dst: PathLike, rsh: str | None, python: str | None, **options: Any) -> PathLike:
+    from .hosts.copies import Copies
+
+    with Copies(rsh, python) as copies:
+        return copies.copy(src, dst, keep, **options)
+
+
+def scan(
+    path: PathLike,
+    *,
+    one_file_system: bool = False,
+    every_link: bool = False,
+    every_file: bool = False,
+    min_size: int = 0,
+    prune: Collection[str] = (),
+    follow: bool = False,
+    holes: str = "auto",
+    on_error: OnError = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> Iterator[Sparse]:
+    """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
+
+    ``path`` may be ``host:path``. The paths of what is found begin with it as it was given.
+
+    ``one_file_system``: stay on the filesystem ``path`` is on.
+    ``every_link``: yield a file with several hard links once for each, not only once.
+    ``every_file``: yield files without holes too.
+    ``min_size``: the smallest apparent size, in bytes.
+    ``prune``: paths that are not entered, spelled as they would be yielded.
+    ``follow``: take a ``path`` that is a symlink for the directory it leads to.
+    ``holes``: "auto", "trust", "check" or "read": see the module. Files whose map is not believed are read only if
+    their ``st_blocks`` say that they have a hole. Files of less than 1 MiB that look dense are not asked for what is
+    preallocated.
+    ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
+    the error is raised.
+    ``rsh``, ``python``: see the module.
+
+    Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an
+    unknown ``holes``.
+    """
+    from . import scanning
+
+    return scanning.scan(
+        path, one_file_system=one_file_system, every_link=every_link, every_file=every_file, min_size=min_size,
+        prune=prune, follow=follow, holes=holes, on_error=on_error, rsh=rsh, python=python,
+    )  # fmt: skip
+
+
+def extents(fd: int, start: int = 0, end: int | None = None, holes: str = "auto") -> Iterator[tuple[int, int]]:
+    """Return the data extents of an open file between two offsets, ascending, each (offset, length) in bytes.
+
+    Extents are cut to [``start``, ``end``). The end of the file is taken once: what is appended meanwhile is not
+    mapped, and of a file that shrinks meanwhile the extents that are left are mapped. What is preallocated and
+    unwritten is no data. The file offset of ``fd`` is moved.
+
+    ``holes``: "auto", "trust", "check" or "read": see the module.
+
+    Raises ValueError for an unknown ``holes``, and OSError if the file cannot be read where that is needed.
+    """
+    from .engine.files import extents as module
+
+    return module.extents(fd, start, end, holes)
+
+
+def verify(
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    holes: str = "auto",
+    tallies: tuple[Tally, Tally] | None = None,
+    on_error: OnError = None,
+    progress: Progress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> Iterator[Difference]:
+    """Yield each difference between two files or two trees, by content; nothing if they are equal.
+
+    Each of the two may be ``host:path``; then digests are exchanged instead of data. Modes, owners and times are no
+    content.
+
+    ``full``: read the holes too.
+    ``holes``: "auto", "trust", "check" or "read": see the module. All of a file is read where its map is not believed.
+    ``tallies``: of ``a`` and of ``b``; they get the bytes that were read, and those that were believed to be holes.
+    ``on_error``: called with the OSError, with its ``filename``, of each file or directory that cannot be compared,
+    and the walk goes on. Without it the error is raised.
+    ``progress``: called with the bytes compared since the last call.
+    ``rsh``, ``python``: see the module.
+
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist, and ValueError for an unknown ``holes``. If one
+    of the two is on another host, the first step raises it, or LinkError if there is no connection.
+    """
+    from .comparison import direct
+
+    return direct.verify(
+        a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python
+    )
+
+
+def exclude_patterns(
+    sources: Sequence[PathLike],
+    *,
+    relative: bool = False,
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    preset: str | None = None,
+    format: str = "rsync",
+    null: bool = True,
+    on_error: OnError = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> list[str]:
+    """Return the patterns that exclude the sparse files below ``sources``, one rule each.
+
+    ``sources`` are given as to rsync: "dir" and "dir/" differ. Each may be ``host:path``. Where two sources have a file
+    of the same name in the transfer, a pattern cannot tell them apart. Undecodable bytes in names are surrogate
+    escapes (os.fsencode).
+
+    ``relative``: as rsync's ``--relative``.
+    ``min_size``: the smallest apparent size, in bytes.
+    ``min_ratio``: the smallest share of a file, 0 to 1, that is no data.
+    ``one_file_system``: stay on the filesystem of each source.
+    ``preset``: add what a tree is not copied with: "docker" or "system".
+    ``format``: whose patterns: "rsync", "tar", "borg" or "restic".
+    ``null``: False refuses names that need ``rsync --from0``.
+    ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.
+    ``rsh``, ``python``: see the module.
+
+    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
+    cannot be read, LinkError if there is no connection.
+    """
+    from . import exclude
+
+    return exclude.exclude_patterns(
+        sources, relative=relative, min_size=min_size, min_ratio=min_ratio, one_file_system=one_file_system,
+        preset=preset, format=format, null=null, on_error=on_error, rsh=rsh, python=python,
+    )  # fmt: skip
+
+
+def sync(sources: PathLike | Sequence[PathLike], destination: PathLike, options: Sequence[str] = ()) -> SyncResult:
+    """Copy ``sources`` to ``destination`` as ``rsync OPTIONS SOURCES DESTINATION`` would, holes staying holes.
+
+    rsync's output goes where the caller's goes. rsync's failures are not raised: see the result's ``status``.
+
+    ``sources``: a path or several; either they or ``destination`` may be ``host:path``.
+    ``options``: rsync's, and the ``--seed-`` options of the command line.
+
+    Raises FileNotFoundError if there is no rsync, RsyncTooOldError if it is older than 3.1, ValueError for a wrong
+    ``--seed-`` option, NoSpaceError before anything is written, LinkError if there is no logging in to the other host,
+    or the connection breaks: then rsync has not run, and partial files are kept for the next run.
+    """
+    from .seeding import run
+
+    return run.sync(sources, destination, options)
