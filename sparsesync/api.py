@@ -56,12 +56,12 @@ def copyfile(
     replaced atomically.
     ``reflink``: "auto" shares extents where the filesystem can; "always"; "never".
     ``sparse``: "auto" makes the source's holes, "always" also holes of blocks of zeros.
-    ``holes``: "auto", "trust", "check" or "read": see the module.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`.
     ``reserve``: reserve in ``dst`` what is preallocated in ``src``.
     ``fsync``: have the content on the disk before ``dst`` is replaced, and the name before the function returns. A
     power cut leaves the old or the new file (with ``inplace`` also a mixture), and after that the new one.
     ``progress``: called with the bytes done since the last call.
-    ``rsh``, ``python``: see the module.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     Warns with a RuntimeWarning if ``src`` is written to meanwhile, on one machine; to or from another that is an
     OSError.
@@ -158,12 +158,12 @@ def scan(
     ``min_size``: the smallest apparent size, in bytes.
     ``prune``: paths that are not entered, spelled as they would be yielded.
     ``follow``: take a ``path`` that is a symlink for the directory it leads to.
-    ``holes``: "auto", "trust", "check" or "read": see the module. Files whose map is not believed are read only if
-    their ``st_blocks`` say that they have a hole. Files of less than 1 MiB that look dense are not asked for what is
-    preallocated.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. Files whose map is not believed are read
+    only if their ``st_blocks`` say that they have a hole. Files of less than 1 MiB that look dense are not asked for
+    what is preallocated.
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
-    ``rsh``, ``python``: see the module.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an
     unknown ``holes``.
@@ -183,7 +183,7 @@ def extents(fd: int, start: int = 0, end: int | None = None, holes: str = "auto"
     mapped, and of a file that shrinks meanwhile the extents that are left are mapped. What is preallocated and
     unwritten is no data. The file offset of ``fd`` is moved.
 
-    ``holes``: "auto", "trust", "check" or "read": see the module.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`.
 
     Raises ValueError for an unknown ``holes``, and OSError if the file cannot be read where that is needed.
     """
@@ -210,12 +210,13 @@ def verify(
     content.
 
     ``full``: read the holes too.
-    ``holes``: "auto", "trust", "check" or "read": see the module. All of a file is read where its map is not believed.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. All of a file is read where its map is not
+    believed.
     ``tallies``: of ``a`` and of ``b``; they get the bytes that were read, and those that were believed to be holes.
     ``on_error``: called with the OSError, with its ``filename``, of each file or directory that cannot be compared,
     and the walk goes on. Without it the error is raised.
     ``progress``: called with the bytes compared since the last call.
-    ``rsh``, ``python``: see the module.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist, and ValueError for an unknown ``holes``. If one
     of the two is on another host, the first step raises it, or LinkError if there is no connection.
@@ -255,7 +256,7 @@ def exclude_patterns(
     ``format``: whose patterns: "rsync", "tar", "borg" or "restic".
     ``null``: False refuses names that need ``rsync --from0``.
     ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.
-    ``rsh``, ``python``: see the module.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
     cannot be read, LinkError if there is no connection.
