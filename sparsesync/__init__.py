@@ -11,10 +11,10 @@ used, so that ``import sparsesync`` and the start of the program cost nearly not
     Tally                      what was read for that            engine/content/compare.py
     exclude_patterns           exclude files for rsync           exclude.py
     sync, SyncResult           seed, then run rsync              seeding/run.py
-    NoSpaceError               engine/files/syscalls.py
-    TruncatedError             engine/content/compare.py
+    NoSpaceError               engine/errors.py
+    TruncatedError             engine/errors.py
     RsyncTooOldError           seeding/run.py
-    LinkError                  engine/wire/protocol.py
+    LinkError                  engine/errors.py
 """
 
 __version__ = "0.1.0"
@@ -26,9 +26,9 @@ _ROOMS = {
     "copyfile": "hosts.copies",
     "copy": "hosts.copies",
     "copy2": "hosts.copies",
-    "TruncatedError": "engine.content.compare",
-    "NoSpaceError": "engine.files.syscalls",
-    "LinkError": "engine.wire.protocol",
+    "TruncatedError": "engine.errors",
+    "NoSpaceError": "engine.errors",
+    "LinkError": "engine.errors",
     "extents": "engine.files.extents",
     "scan": "scanning",
     "Sparse": "engine.tree.scan",
@@ -43,11 +43,10 @@ _ROOMS = {
 
 if TYPE_CHECKING:
     from .comparison.direct import Difference, verify
-    from .engine.content.compare import Tally, TruncatedError
+    from .engine.content.compare import Tally
+    from .engine.errors import LinkError, NoSpaceError, TruncatedError
     from .engine.files.extents import extents
-    from .engine.files.syscalls import NoSpaceError
     from .engine.tree.scan import Sparse
-    from .engine.wire.protocol import LinkError
     from .exclude import exclude_patterns
     from .hosts.copies import copy, copy2, copyfile
     from .scanning import scan

@@ -27,9 +27,10 @@ from typing import BinaryIO, Callable
 
 from .console.sorting import Sorted
 from .console.units import iec
+from .engine.errors import OnError
 from .engine.queries.presets import Place
 from .engine.text import printable
-from .engine.tree.scan import OnError, Sparse
+from .engine.tree.scan import Sparse
 from .hosts.pool import Ends, PathLike, Site
 
 FORMATS = ("rsync", "tar", "borg", "restic")

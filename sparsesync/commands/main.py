@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_trouble(error: Exception) -> bool:
     """Whether an error is one of those that tell a person what is wrong, and not a mistake of ours."""
-    from ..engine.wire.protocol import LinkError
+    from ..engine.errors import LinkError
 
     return isinstance(error, (OSError, ValueError, LinkError))
 
@@ -265,7 +265,7 @@ class _Troubles:
 
 def _scan(arguments: argparse.Namespace) -> int:
     from ..console.sorting import Sorted
-    from ..engine.wire.protocol import LinkError
+    from ..engine.errors import LinkError
     from ..hosts.pool import Ends
 
     troubles = _Troubles()
@@ -474,8 +474,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _sync(argv: list[str]) -> int:
-    from ..engine.files.syscalls import NoSpaceError
-    from ..engine.wire.protocol import LinkError, LoginError
+    from ..engine.errors import LinkError, LoginError, NoSpaceError
     from ..seeding.run import RsyncTooOldError, run, split_options
 
     try:

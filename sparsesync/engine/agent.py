@@ -18,10 +18,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .content.compare import Tally
 from .content.copy_file import open_source
+from .errors import LinkError, ProtocolError, blame
 from .files.beneath import Sources
 from .files.claims import HOLES, file_size
 from .files.extents import layers
-from .files.syscalls import blame
 from .queries.presets import preset_patterns
 from .queries.registry import QUESTIONS, ask, checked, home
 from .text import printable
@@ -52,7 +52,6 @@ from .wire.fields import (
     text,
 )
 from .wire.link import Link
-from .wire.protocol import LinkError, ProtocolError
 from .wire.rate_limit import Pace
 
 _BATCH = 500

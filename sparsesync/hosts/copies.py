@@ -11,9 +11,10 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..engine.content.copy import Progress, check_choices
+from ..engine.content.copy import check_choices
 from ..engine.content.copy_file import Path, copy_file
-from ..engine.files.syscalls import NoSpaceError
+from ..engine.errors import NoSpaceError
+from ..engine.errors import OnProgress as Progress
 from .pool import Ends, remote_part
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from ..engine.files.syscalls import blame
-from ..engine.tree.scan import OnError, Sparse, measure, scan
+from ..engine.errors import OnError, blame
+from ..engine.tree.scan import Sparse, measure, scan
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally

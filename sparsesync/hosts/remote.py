@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
+from ..engine.errors import OnError, ProtocolError
 from ..engine.queries.presets import Place
 from ..engine.queries.registry import QUESTIONS
 from ..engine.tree.manifest import DIGEST, Event, Reader
-from ..engine.tree.scan import OnError, Sparse
+from ..engine.tree.scan import Sparse
 from ..engine.wire.fields import (
     LONGEST_TEXT,
     NAME,
@@ -34,7 +35,6 @@ from ..engine.wire.fields import (
     row,
     text,
 )
-from ..engine.wire.protocol import ProtocolError
 from .pool import Range, Scanned
 from .ssh import named
 

@@ -19,9 +19,9 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
+from ..engine.errors import Leave, NoSpaceError
 from ..engine.files.beneath import Sources
-from ..engine.files.syscalls import NoSpaceError
-from ..engine.transfer.destination import Leave, Need, Place, Result, Space, reason
+from ..engine.transfer.destination import Need, Place, Result, Space, reason
 from ..engine.transfer.outgoing import Outgoing, look_at, outgoing
 from ..engine.tree.scan import Looked, at
 from ..engine.wire.rate_limit import Pace

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..console.progress import Advance
+from ..engine.errors import ProtocolError
 from ..engine.transfer.copy_destination import CopyPlace
 from ..engine.transfer.destination import Space
 from ..engine.transfer.outgoing import outgoing
@@ -19,7 +20,7 @@ from ..engine.transfer.sender import Sender
 from ..engine.tree.scan import Looked
 from ..engine.wire.capabilities import Compressor
 from ..engine.wire.fields import MODE, NAME, SIZE, TIME, flag, get, integer, listed, maybe, row
-from ..engine.wire.protocol import LARGEST, ProtocolError
+from ..engine.wire.protocol import LARGEST
 from ..engine.wire.rate_limit import Pace
 from .ssh import Agent, named
 from .transfer import DestinationHere, OnResult, Planned, Settings, SourceHere

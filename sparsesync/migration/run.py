@@ -27,9 +27,8 @@ from typing import Any, Callable
 
 from ..console.messages import describe
 from ..console.progress import Whole
-from ..engine.files.syscalls import NoSpaceError
+from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
-from ..engine.wire.protocol import LinkError
 from ..exclude import place_patterns, quoter, sparse_names, transfer_name
 from ..hosts.pool import Site
 from ..hosts.transfer import Planned

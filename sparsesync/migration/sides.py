@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..engine.errors import LinkError
 from ..engine.wire.capabilities import Digest, capabilities, choose_digest
-from ..engine.wire.protocol import LinkError
 from ..hosts.address import split_remote
 from ..hosts.pool import End, Here
 from ..hosts.transfer import Local, Settings, Transfer

@@ -39,10 +39,9 @@ from typing import IO, TYPE_CHECKING, Callable
 from ..console.messages import as_bytes, complain, describe, tell
 from ..console.progress import Bar, data_bar
 from ..console.units import parse_size
+from ..engine.errors import LinkError, LoginError, NoSpaceError, blame
 from ..engine.files.claims import HOLES, looks_sparse
-from ..engine.files.syscalls import NoSpaceError, blame
 from ..engine.text import printable_already
-from ..engine.wire.protocol import LinkError, LoginError
 from ..hosts.address import QUOTES_ARGUMENTS, check_python, remote_shell, why_not_plain
 from ..hosts.transfer import Local, Settings, Transfer
 from ..rsync import command as rsync

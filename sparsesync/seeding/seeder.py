@@ -27,7 +27,7 @@ from typing import IO, Callable, NamedTuple
 from ..console.messages import tell
 from ..console.progress import Bar, data_bar
 from ..console.units import iec
-from ..engine.files.syscalls import NoSpaceError
+from ..engine.errors import NoSpaceError
 from ..engine.transfer.destination import Result
 from ..hosts.transfer import Planned, Transfer, check_space
 from ..rsync import command as rsync

@@ -17,6 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from sparsesync.engine.agent import ARGUMENTS, Agent
+from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyPlace
 from sparsesync.engine.transfer.destination import Place, Result
@@ -27,7 +28,7 @@ from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import capabilities
 from sparsesync.engine.wire.link import Link, peer_error
-from sparsesync.engine.wire.protocol import Frame, LinkError, ProtocolError
+from sparsesync.engine.wire.protocol import Frame
 from sparsesync.hosts import ssh
 from sparsesync.hosts.remote import There
 from tests.support.answers import (

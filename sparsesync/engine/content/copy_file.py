@@ -16,11 +16,12 @@ import stat
 import warnings
 from typing import Callable, Iterator, Optional, Union
 
+from ..errors import OnProgress, blame
 from ..files import attributes
 from ..files.claims import is_view
-from ..files.syscalls import Target, blame, flush_directory, was_written
+from ..files.syscalls import Target, flush_directory, was_written
 from ..tree.scan import open_quietly
-from .copy import Progress, check_choices, copy_content
+from .copy import check_choices, copy_content
 
 Path = Union[str, "os.PathLike[str]"]
 Finish = Callable[[int, attributes.Attributes], None]
@@ -39,7 +40,7 @@ def copy_file(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: Progress = None
+    progress: OnProgress = None
 ) -> Path:
     """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
 

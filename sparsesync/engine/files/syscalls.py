@@ -21,8 +21,9 @@ import signal
 import stat
 import struct
 import warnings
-from typing import Any, Callable, Iterator, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Optional, Set, Tuple, TypeVar
 
+from ..errors import NoSpaceError, blame
 from .claims import allocated, file_size, filesystem_of, knows_holes
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
@@ -54,28 +55,6 @@ _refused: Set[Tuple[str, int, str, int, str]] = set()
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class NoSpaceError(OSError):
-    """The destination cannot hold the file. ``needed`` and ``free`` are bytes."""
-
-    def __init__(self, needed: int, free: int, path: str) -> None:
-        super().__init__(
-            errno.ENOSPC, "No space left on device: {} bytes are needed, {} are free".format(needed, free), path
-        )
-        self.needed = needed
-        self.free = free
-
-
-@contextlib.contextmanager
-def blame(path: str, instead: bool = False) -> Iterator[None]:
-    """Name ``path`` in any OSError raised inside that names no path yet; ``instead``: whatever it names."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None or instead:
-            error.filename, error.filename2 = path, None
-        raise
 
 
 def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:

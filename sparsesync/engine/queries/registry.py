@@ -129,7 +129,8 @@ def flush(path: str) -> Flushed:
 
     Raises OSError, with the path, if something could not be written.
     """
-    from ..files.syscalls import blame, flush_filesystem
+    from ..errors import blame
+    from ..files.syscalls import flush_filesystem
     from .mounts import is_below, mounts
 
     top = os.path.realpath(home(path))

@@ -24,6 +24,7 @@ import os
 import stat
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from ..errors import Leave
 from ..files.attributes import umask
 from ..files.beneath import open_beneath, open_trusted
 from ..files.claims import allocated
@@ -35,10 +36,6 @@ PARTIAL = ".sparsesync-partial"
 _PRIVATE = 0o600
 _UNFINISHED = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
-
-
-class Leave(Exception):
-    """This file is left to rsync; the message says why."""
 
 
 class Need(NamedTuple):

@@ -7,9 +7,10 @@ that each end knows what the other may send without being asked again; and what 
 
 from typing import Any, Dict, Iterator, List
 
+from ..errors import ProtocolError
 from ..files.extents import Extent
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
-from ..wire.protocol import CONTROL, ProtocolError
+from ..wire.protocol import CONTROL
 from .destination import Result
 
 BLOCK = 64 * 1024

@@ -12,12 +12,13 @@ import os
 import stat
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
+from ..errors import Leave, blame
 from ..files import attributes
 from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
-from ..files.syscalls import blame, was_written
+from ..files.syscalls import was_written
 from ..tree.scan import Looked, cannot_tell, is_recent, look, open_quietly
-from .destination import Leave, Spec
+from .destination import Spec
 
 _EARLIER = 10**9
 

@@ -29,15 +29,15 @@ import os
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..content.compare import TruncatedError
+from ..errors import Leave, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.extents import has_data, own_extents
-from ..files.syscalls import NoSpaceError, Target, read_full, write_all
+from ..files.syscalls import Target, read_full, write_all
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
-from ..wire.protocol import Frame, ProtocolError
-from .destination import Leave, Place, Placed, Result, Spec, reason
+from ..wire.protocol import Frame
+from .destination import Place, Placed, Result, Spec, reason
 from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
 
 _WANT_SIZE = 64 * 1024
@@ -47,8 +47,6 @@ _KNOWN = 4096
 
 _TROUBLE = (OSError, ValueError, OverflowError, Leave)
 """What may go wrong with one file, with the peer's numbers too."""
-
-Progress = Optional[Callable[[int], object]]
 
 
 class _Arriving:
@@ -111,7 +109,7 @@ class Receiver:
         digest: Digest,
         place: Place,
         on_result: Callable[[Result], None],
-        progress: Progress = None,
+        progress: OnProgress = None,
     ) -> None:
         self.link = link
         self.digest = digest

@@ -35,15 +35,16 @@ import time
 from base64 import b64decode, b64encode
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from ..content.compare import Tally, TruncatedError
+from ..content.compare import Tally
+from ..errors import ProtocolError, TruncatedError, blame
 from ..files.beneath import open_beneath
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import extents
-from ..files.syscalls import blame, read_full
+from ..files.syscalls import read_full
 from ..transfer.limits import BLOCK
 from ..wire.capabilities import Digest
 from ..wire.fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
-from ..wire.protocol import CONTROL, LARGEST, ProtocolError
+from ..wire.protocol import CONTROL, LARGEST
 from .node import Node, has_content
 
 DIGEST = 16

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from ..files.syscalls import blame
+from ..errors import blame
 from .scan import open_quietly
 
 

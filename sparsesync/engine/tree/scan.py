@@ -20,8 +20,9 @@ import os
 import stat
 import time
 from functools import partial
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from ..errors import OnError
 from ..files.claims import (
     ASKED_FROM,
     SECTOR,
@@ -52,8 +53,6 @@ _RECENT = 2 * 10**9
 
 _MANY = 32
 """Directories that wait when the tree is taken for a large one."""
-
-OnError = Optional[Callable[[OSError], None]]
 
 
 class Sparse(NamedTuple):

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparsesync.engine.files.syscalls import NoSpaceError
-from sparsesync.engine.wire.protocol import ProtocolError
+from sparsesync.engine.errors import NoSpaceError, ProtocolError
 from sparsesync.hosts.transfer import Settings, check_space
 from sparsesync.hosts.transfer_remote import Pull, Push
 from tests.support.answers import Liar

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine.content.compare import TruncatedError
+from sparsesync.engine.errors import ProtocolError, TruncatedError
 from sparsesync.engine.files import syscalls as fileio
 from sparsesync.engine.tree.manifest import (
     BLOCK,
@@ -32,7 +32,6 @@ from sparsesync.engine.tree.manifest import (
     manifest,
 )
 from sparsesync.engine.wire.capabilities import Digest
-from sparsesync.engine.wire.protocol import ProtocolError
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import need, sparse_file
 from tests.support.trees import build, entries, unprivileged
