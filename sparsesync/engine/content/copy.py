@@ -36,7 +36,8 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, blame
 from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import Target, clone, copy_range, free_space, read_into, write_all
+from ..files.syscalls import clone, copy_range, free_space, read_into, write_all
+from ..files.target import Target
 from .compare import BUFFER, LONGEST, differing
 
 PIECE = 256 * 1024

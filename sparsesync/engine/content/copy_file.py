@@ -1,6 +1,6 @@
 """One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
-:func:`copy_file` opens the source, makes a :class:`~.files.syscalls.Target` for the destination (:func:`replacing`),
+:func:`copy_file` opens the source, makes a :class:`~.files.target.Target` for the destination (:func:`replacing`),
 has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
 and commits. So an existing destination is replaced whole or not at all; what shutil would
 have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
@@ -19,7 +19,8 @@ from typing import Callable, Iterator, Optional, Union
 from ..errors import OnProgress, blame
 from ..files import attributes
 from ..files.claims import is_view
-from ..files.syscalls import Target, flush_directory, was_written
+from ..files.syscalls import flush_directory, was_written
+from ..files.target import Target
 from ..tree.scan import open_quietly
 from .copy import check_choices, copy_content
 

@@ -11,7 +11,7 @@ What rsync does after the seeding must come out as if it had made the files itse
 * whatever is not plain is left alone: a symlink in the way, a device, a directory, an
   earlier partial file of rsync's, a backup that rsync would have to make.
 
-:meth:`Place.target` gives the :class:`~.files.syscalls.Target` of one name, or raises :class:`Leave` with the reason
+:meth:`Place.target` gives the :class:`~.files.target.Target` of one name, or raises :class:`Leave` with the reason
 why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
 ``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
 
@@ -28,7 +28,8 @@ from ..errors import Leave
 from ..files.attributes import umask
 from ..files.beneath import open_beneath, open_trusted
 from ..files.claims import allocated
-from ..files.syscalls import Target, flush_directory, free_space, hidden_name, is_ours_alone
+from ..files.syscalls import flush_directory, free_space, is_ours_alone
+from ..files.target import Target, hidden_name
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""

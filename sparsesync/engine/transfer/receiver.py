@@ -31,7 +31,8 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import Leave, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.extents import has_data, own_extents
-from ..files.syscalls import Target, read_full, write_all
+from ..files.syscalls import read_full, write_all
+from ..files.target import Target
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
