@@ -22,6 +22,7 @@ from .errors import LinkError, ProtocolError, blame
 from .files.beneath import Sources
 from .files.claims import HOLES, file_size
 from .files.extents import layers
+from .files.status import at, measure
 from .queries.presets import preset_patterns
 from .queries.registry import QUESTIONS, ask, checked, home
 from .text import printable
@@ -32,7 +33,7 @@ from .transfer.receiver import Receiver
 from .transfer.sender import Sender
 from .tree.block_map import checksums
 from .tree.manifest import batches, contents, digests, manifest
-from .tree.scan import at, measure, scan
+from .tree.scan import scan
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files
 from .wire.fields import (

@@ -25,7 +25,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from ..engine.errors import OnError, blame
-from ..engine.tree.scan import Sparse, measure, scan
+from ..engine.files.status import measure
+from ..engine.tree.scan import Sparse, scan
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally

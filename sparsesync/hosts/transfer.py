@@ -21,9 +21,9 @@ from ..console.progress import Advance
 from ..engine.content.copy import copy_content
 from ..engine.errors import Leave, NoSpaceError
 from ..engine.files.beneath import Sources
+from ..engine.files.status import Looked, at
 from ..engine.transfer.destination import Need, Place, Result, Space, reason
 from ..engine.transfer.outgoing import Outgoing, look_at, outgoing
-from ..engine.tree.scan import Looked, at
 from ..engine.wire.rate_limit import Pace
 
 OnResult = Callable[[Result], None]
@@ -32,7 +32,7 @@ OnResult = Callable[[Result], None]
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
 
-    The fields from ``links`` on are as :class:`~.engine.tree.scan.Looked` has them.
+    The fields from ``links`` on are as :class:`~.engine.files.status.Looked` has them.
     """
 
     name: str

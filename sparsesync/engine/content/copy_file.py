@@ -19,9 +19,9 @@ from typing import Callable, Iterator, Optional, Union
 from ..errors import OnProgress, blame
 from ..files import attributes
 from ..files.claims import is_view
+from ..files.status import open_quietly
 from ..files.syscalls import flush_directory, was_written
 from ..files.target import Target
-from ..tree.scan import open_quietly
 from .copy import check_choices, copy_content
 
 Path = Union[str, "os.PathLike[str]"]

@@ -16,8 +16,8 @@ from ..errors import Leave, blame
 from ..files import attributes
 from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
+from ..files.status import Looked, cannot_tell, is_recent, look, open_quietly
 from ..files.syscalls import was_written
-from ..tree.scan import Looked, cannot_tell, is_recent, look, open_quietly
 from .destination import Spec
 
 _EARLIER = 10**9
@@ -140,7 +140,7 @@ def outgoing(
 def look_at(
     files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
 ) -> Iterator[Optional[Looked]]:
-    """What a copy of each file, given by its path and its name, will have to hold (:func:`tree.scan.look`)."""
+    """What a copy of each file, given by its path and its name, will have to hold (:func:`files.status.look`)."""
     for path, name in files:
         try:
             found = sources.find(path, name)

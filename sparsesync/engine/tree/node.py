@@ -11,7 +11,7 @@ import stat
 from typing import NamedTuple, Optional
 
 from ..errors import blame
-from .scan import open_quietly
+from ..files.status import open_quietly
 
 
 class Node(NamedTuple):
