@@ -27,9 +27,10 @@ from .queries.presets import preset_patterns
 from .queries.registry import QUESTIONS, ask, checked, home
 from .text import printable
 from .transfer.copy_destination import CopyPlace
-from .transfer.destination import Need, Place
+from .transfer.destination import Place
 from .transfer.outgoing import Outgoing, look_at, outgoing
 from .transfer.receiver import Receiver
+from .transfer.records import Need
 from .transfer.sender import Sender
 from .tree.block_map import checksums
 from .tree.manifest import batches, contents, digests, manifest

@@ -18,7 +18,7 @@ from ..engine.errors import OnProgress as Progress
 from .pool import Ends, remote_part
 
 if TYPE_CHECKING:
-    from ..engine.transfer.destination import Result
+    from ..engine.transfer.records import Result
     from .address import Remote
 
 

@@ -22,8 +22,9 @@ from ..engine.content.copy import copy_content
 from ..engine.errors import Leave, NoSpaceError
 from ..engine.files.beneath import Sources
 from ..engine.files.status import Looked, at
-from ..engine.transfer.destination import Need, Place, Result, Space, reason
+from ..engine.transfer.destination import Place
 from ..engine.transfer.outgoing import Outgoing, look_at, outgoing
+from ..engine.transfer.records import Need, Result, Space, reason
 from ..engine.wire.rate_limit import Pace
 
 OnResult = Callable[[Result], None]

@@ -14,9 +14,9 @@ from ..console.progress import Advance
 from ..engine.errors import ProtocolError
 from ..engine.files.status import Looked
 from ..engine.transfer.copy_destination import CopyPlace
-from ..engine.transfer.destination import Space
 from ..engine.transfer.outgoing import outgoing
 from ..engine.transfer.receiver import Receiver
+from ..engine.transfer.records import Space
 from ..engine.transfer.sender import Sender
 from ..engine.wire.capabilities import Compressor
 from ..engine.wire.fields import MODE, NAME, SIZE, TIME, flag, get, integer, listed, maybe, row

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO
 
-from ..engine.transfer.destination import Space
+from ..engine.transfer.records import Space
 from ..hosts.pool import End
 from ..hosts.transfer import Planned, Transfer
 from ..rsync import command as rsync

@@ -28,7 +28,7 @@ from ..console.messages import tell
 from ..console.progress import Bar, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
-from ..engine.transfer.destination import Result
+from ..engine.transfer.records import Result
 from ..hosts.transfer import Planned, Transfer, check_space
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path

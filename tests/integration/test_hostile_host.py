@@ -20,10 +20,11 @@ from sparsesync.engine.agent import ARGUMENTS, Agent
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyPlace
-from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.destination import Place
 from sparsesync.engine.transfer.limits import ANNOUNCED, Reasons
 from sparsesync.engine.transfer.outgoing import Outgoing, outgoing
 from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.records import Result
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import capabilities

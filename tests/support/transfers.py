@@ -21,9 +21,10 @@ from typing import Any, Callable
 
 from sparsesync.engine.errors import LinkError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.destination import Place
 from sparsesync.engine.transfer.outgoing import outgoing
 from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.records import Result
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Compressor, Digest

@@ -13,6 +13,7 @@ replaced by a symlink while this goes on leads nowhere. There are three rules fo
 of one follow each other.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -98,6 +99,24 @@ def open_trusted(path: str, flags: int = _DIRECTORY) -> int:
         raise
     finally:
         os.close(fd)
+
+
+def make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
+    """Make the directory of a path that somebody typed; with ``parents`` those above it, with the mode of the umask.
+
+    With ``fsync`` its name is on the disk then. Raises OSError as mkdir(2).
+    """
+    above = os.path.dirname(path.rstrip("/")) or "."
+    if parents and not os.path.isdir(above):
+        with contextlib.suppress(FileExistsError):  # made meanwhile
+            make_directory(above, 0o777, True, fsync)
+    os.mkdir(path, mode)
+    if fsync:
+        holder = open_trusted(above)
+        try:
+            flush_directory(holder, path)
+        finally:
+            os.close(holder)
 
 
 class Found(NamedTuple):

@@ -11,7 +11,7 @@ from ..errors import ProtocolError
 from ..files.extents import Extent
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
 from ..wire.protocol import CONTROL
-from .destination import Result
+from .records import Result
 
 BLOCK = 64 * 1024
 """The block that digests are compared by first, and that the guard is made of."""

@@ -18,7 +18,7 @@ from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
 from ..files.status import Looked, cannot_tell, is_recent, look, open_quietly
 from ..files.syscalls import was_written
-from .destination import Spec
+from .records import Spec
 
 _EARLIER = 10**9
 

@@ -38,8 +38,9 @@ from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import Frame
-from .destination import Place, Placed, Result, Spec, reason
+from .destination import Place, Placed
 from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
+from .records import Result, Spec, reason
 
 _WANT_SIZE = 64 * 1024
 

@@ -38,7 +38,6 @@ from ..wire.capabilities import NONE, Compressor, Digest
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
 from ..wire.protocol import CONTROL, PAYLOAD
-from .destination import Result, reason
 from .limits import (
     ANNOUNCED,
     BLOCK,
@@ -55,6 +54,7 @@ from .limits import (
     without,
 )
 from .outgoing import Outgoing
+from .records import Result, reason
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""

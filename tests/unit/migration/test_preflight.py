@@ -11,7 +11,7 @@ from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.probe import Probe
 from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import Host
-from sparsesync.engine.transfer.destination import Space
+from sparsesync.engine.transfer.records import Space
 from sparsesync.hosts.pool import Here
 from sparsesync.migration import preflight
 from sparsesync.migration.plan import Files, Plan
