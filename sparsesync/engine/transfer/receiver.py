@@ -39,7 +39,8 @@ from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, T
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import Frame
 from .destination import Place, Placed
-from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
+from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
+from .ranges import blocks
 from .records import Result, Spec, reason
 
 _WANT_SIZE = 64 * 1024

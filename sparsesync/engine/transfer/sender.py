@@ -47,13 +47,11 @@ from .limits import (
     WANTS,
     WANTS_AHEAD,
     Reasons,
-    blocks,
     digest_size,
-    merged,
     read_result,
-    without,
 )
 from .outgoing import Outgoing
+from .ranges import blocks, merged, without
 from .records import Result, reason
 
 JOB = 1 << 20
