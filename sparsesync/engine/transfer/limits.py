@@ -1,7 +1,7 @@
 """What the two ends of a transfer have agreed on before they meet.
 
-How large the blocks are whose digests are compared, and how much of a digest is sent; how much may be under way, so
-that each end knows what the other may send without being asked again; and what became of a file. The sender
+How small the blocks are whose digests are compared at last, and how much of a digest is sent; how much may be under
+way, so that each end knows what the other may send without being asked again; and what became of a file. The sender
 (:mod:`sender`) and the receiver (:mod:`receiver`) both hold the other to it.
 """
 
@@ -9,11 +9,8 @@ from typing import Any, Dict
 
 from ..errors import ProtocolError
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
-from ..wire.protocol import CONTROL
+from ..wire.protocol import BLOCK, CONTROL
 from .records import Result
-
-BLOCK = 64 * 1024
-"""The block that digests are compared by first, and that the guard is made of."""
 
 FINE = 4096
 """The block that is compared where a BLOCK differs: the filesystems' own."""

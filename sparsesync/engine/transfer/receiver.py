@@ -17,8 +17,9 @@ does not matter, since its digest decides. Where the filesystem can clone, the
 target begins as a clone of the old file.
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`~.limits.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here; a
-block that is in the target already was read when its digest was asked for, and is not read and hashed once more.
+DATA, the digest of each :data:`~.wire.protocol.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read
+here; a block that is in the target already was read when its digest was asked for, and is not read and hashed once
+more.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -37,9 +38,9 @@ from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
-from ..wire.protocol import Frame
+from ..wire.protocol import BLOCK, Frame
 from .destination import Place, Placed
-from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
+from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
 from .ranges import blocks
 from .records import Result, Spec, reason
 

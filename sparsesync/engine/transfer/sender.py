@@ -37,19 +37,8 @@ from ..wire import protocol
 from ..wire.capabilities import NONE, Compressor, Digest
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
-from ..wire.protocol import CONTROL, PAYLOAD
-from .limits import (
-    ANNOUNCED,
-    BLOCK,
-    FILES_AHEAD,
-    FINE,
-    MOST_WANTED,
-    WANTS,
-    WANTS_AHEAD,
-    Reasons,
-    digest_size,
-    read_result,
-)
+from ..wire.protocol import BLOCK, CONTROL, PAYLOAD
+from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
 from .outgoing import Outgoing
 from .ranges import blocks, merged, without
 from .records import Result, reason

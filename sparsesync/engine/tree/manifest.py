@@ -17,7 +17,7 @@ In order means by the bytes of the names, component by component (:func:`key`). 
 before it, the file or the directory that could not be looked at; the walk goes on behind it. What is held is
 the names of one directory, and the directories still to enter beside the way down to it.
 
-A block is :data:`~.transfer.limits.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
+A block is :data:`~.wire.protocol.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
 zeros is left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros.
 Digests are salted (:class:`wire.capabilities.Digest`) and cut to :data:`DIGEST` bytes. Where a block differs,
 :func:`digests` looks closer.
@@ -41,10 +41,9 @@ from ..files.beneath import open_beneath
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import extents
 from ..files.syscalls import read_full
-from ..transfer.limits import BLOCK
 from ..wire.capabilities import Digest
 from ..wire.fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
-from ..wire.protocol import CONTROL, LARGEST
+from ..wire.protocol import BLOCK, CONTROL, LARGEST
 from .node import Node, has_content
 
 DIGEST = 16

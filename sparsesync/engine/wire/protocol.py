@@ -78,6 +78,9 @@ PAYLOAD = 256 * 1024
 RANGES = 4096
 """The most ranges that one frame carries."""
 
+BLOCK = 64 * 1024
+"""The block that digests are compared by first, and that the guard is made of."""
+
 DIGEST_BYTES = 64 * 1024
 """The most bytes of digests in one answer."""
 
