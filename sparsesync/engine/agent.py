@@ -33,7 +33,8 @@ from .transfer.receiver import Receiver
 from .transfer.records import Need
 from .transfer.sender import Sender
 from .tree.block_map import checksums
-from .tree.manifest import batches, contents, digests, manifest
+from .tree.manifest import contents, digests, manifest
+from .tree.manifest_wire import batches
 from .tree.scan import scan
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files

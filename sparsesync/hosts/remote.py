@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_
 from ..engine.errors import OnError, ProtocolError
 from ..engine.queries.presets import Place
 from ..engine.queries.registry import QUESTIONS
-from ..engine.tree.manifest import DIGEST, Event, Reader
+from ..engine.tree.manifest import DIGEST, Event
+from ..engine.tree.manifest_wire import Reader
 from ..engine.tree.scan import Sparse
 from ..engine.wire.fields import (
     LONGEST_TEXT,

@@ -23,7 +23,7 @@ from sparsesync.engine.agent import ARGUMENTS
 from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.queries.registry import QUESTIONS, checked
 from sparsesync.engine.transfer.limits import Reasons, read_result
-from sparsesync.engine.tree.manifest import Reader
+from sparsesync.engine.tree.manifest_wire import Reader
 from sparsesync.engine.wire import fields, protocol
 from sparsesync.engine.wire.capabilities import capabilities, choose_compressor, choose_digest
 from sparsesync.engine.wire.link import peer_error
