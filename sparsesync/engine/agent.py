@@ -19,16 +19,16 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from .content.compare import Tally
 from .content.copy_file import open_source
 from .errors import LinkError, ProtocolError, blame
-from .files.beneath import Sources
+from .files.beneath import Sources, look_at
 from .files.claims import HOLES, file_size
 from .files.extents import layers
-from .files.status import at, measure
+from .files.status import at, home, measure
 from .queries.presets import preset_patterns
-from .queries.registry import QUESTIONS, ask, checked, home
+from .queries.registry import QUESTIONS, ask, checked
 from .text import printable
 from .transfer.copy_destination import CopyPlace
 from .transfer.destination import Place
-from .transfer.outgoing import Outgoing, look_at, outgoing
+from .transfer.outgoing import Outgoing, outgoing
 from .transfer.receiver import Receiver
 from .transfer.records import Need
 from .transfer.sender import Sender

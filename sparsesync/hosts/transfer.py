@@ -20,10 +20,10 @@ from typing import Any, Callable, NamedTuple, Protocol
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
 from ..engine.errors import Leave, NoSpaceError
-from ..engine.files.beneath import Sources
+from ..engine.files.beneath import Sources, look_at
 from ..engine.files.status import Looked, at
 from ..engine.transfer.destination import Place
-from ..engine.transfer.outgoing import Outgoing, look_at, outgoing
+from ..engine.transfer.outgoing import Outgoing, outgoing
 from ..engine.transfer.records import Need, Result, Space, reason
 from ..engine.wire.rate_limit import Pace
 

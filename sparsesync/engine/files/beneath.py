@@ -10,15 +10,16 @@ replaced by a symlink while this goes on leads nowhere. There are three rules fo
 * a source itself is followed wherever it leads, as rsync does it.
 
 :class:`Sources` finds the files of a transfer by these rules. It keeps the directory it opened last, since the files
-of one follow each other.
+of one follow each other. :func:`look_at` says what a copy of each will have to hold.
 """
 
 import contextlib
 import errno
 import os
 import stat
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from .status import Looked, cannot_tell, look
 from .syscalls import flush_directory
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -204,3 +205,16 @@ class Sources:
 
 def _mode(st: os.stat_result) -> int:
     return stat.S_IMODE(st.st_mode)
+
+
+def look_at(
+    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
+) -> Iterator[Optional[Looked]]:
+    """What a copy of each file, given by its path and its name, will have to hold (:func:`files.status.look`)."""
+    for path, name in files:
+        try:
+            found = sources.find(path, name)
+        except OSError as error:
+            yield cannot_tell(error)
+            continue
+        yield look(found.name, sources.follow, holes, reserved, found.directory)

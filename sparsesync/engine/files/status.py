@@ -133,3 +133,8 @@ def look(
     data = min(data, allocated(st))
     room = data + kept if believed else st.st_size
     return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
+
+
+def home(path: str) -> str:
+    """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
