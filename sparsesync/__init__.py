@@ -19,23 +19,22 @@ _PUBLIC = {
     "sync": "api",
     "verify": "api",
     "Difference": "comparison.direct",
-    "LinkError": "engine.wire.protocol",
-    "NoSpaceError": "engine.files.syscalls",
+    "LinkError": "engine.errors",
+    "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.process",
     "Sparse": "engine.tree.scan",
     "SyncResult": "seeding.run",
     "Tally": "engine.content.compare",
-    "TruncatedError": "engine.content.compare",
+    "TruncatedError": "engine.errors",
 }
 """Each public name, and the module it is in."""
 
 if TYPE_CHECKING:
     from .api import copy, copy2, copyfile, exclude_patterns, extents, scan, sync, verify
     from .comparison.direct import Difference
-    from .engine.content.compare import Tally, TruncatedError
-    from .engine.files.syscalls import NoSpaceError
+    from .engine.content.compare import Tally
+    from .engine.errors import LinkError, NoSpaceError, TruncatedError
     from .engine.tree.scan import Sparse
-    from .engine.wire.protocol import LinkError
     from .rsync.process import RsyncTooOldError
     from .seeding.run import SyncResult
 

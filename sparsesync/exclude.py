@@ -24,8 +24,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from .engine.errors import OnError
 from .engine.queries.presets import Place
-from .engine.tree.scan import OnError, Sparse
+from .engine.tree.scan import Sparse
 from .hosts.base import Location, PathLike
 from .hosts.pool import HostPool
 from .rsync.paths import transfer_name

@@ -6,8 +6,9 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from .engine.errors import OnError
 from .engine.tree import scan as here
-from .engine.tree.scan import OnError, Sparse
+from .engine.tree.scan import Sparse
 from .hosts.base import PathLike
 from .hosts.pool import HostPool, is_remote
 

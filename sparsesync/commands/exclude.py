@@ -15,8 +15,8 @@ from .. import __version__
 from ..console import streams
 from ..console.sorting import Sorted
 from ..console.units import iec
+from ..engine.errors import OnError
 from ..engine.text import printable
-from ..engine.tree.scan import OnError
 from ..exclude import FORMATS, place_patterns, preset_places, quoter, sparse_names
 from ..hosts.pool import HostPool
 from .options import Troubles, add_far_end, add_one_file_system, byte_size

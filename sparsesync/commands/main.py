@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_trouble(error: Exception) -> bool:
     """Whether an error is one of those that tell a person what is wrong, and not a mistake of ours."""
-    from ..engine.wire.protocol import LinkError
+    from ..engine.errors import LinkError
 
     return isinstance(error, (OSError, ValueError, LinkError))
 

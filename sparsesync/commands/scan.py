@@ -10,7 +10,7 @@ import sys
 from ..console.messages import tell
 from ..console.sorting import Sorted
 from ..console.units import iec
-from ..engine.wire.protocol import LinkError
+from ..engine.errors import LinkError
 from ..hosts.pool import HostPool
 from .options import Troubles, add_far_end, add_holes, add_one_file_system, byte_size, write_list
 

@@ -6,8 +6,7 @@ Its arguments do not go through argparse: they are rsync's, and rsync is to be t
 from __future__ import annotations
 
 from ..console.messages import complain, describe
-from ..engine.files.syscalls import NoSpaceError
-from ..engine.wire.protocol import LinkError, LoginError
+from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..rsync.process import RsyncTooOldError, Status
 from ..seeding import run as seeding
 from ..seeding.options import split_options

@@ -31,8 +31,8 @@ from itertools import zip_longest
 from typing import IO, NamedTuple
 
 from ..engine.content.compare import Tally
-from ..engine.transfer.limits import BLOCK
 from ..engine.tree.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
+from ..engine.wire.protocol import BLOCK
 from ..hosts.base import Location, PathLike
 from ..hosts.pool import HostPool
 from .direct import Difference, OnError, Progress

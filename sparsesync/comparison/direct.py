@@ -32,9 +32,9 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 from ..engine.content.compare import Tally, first_difference
+from ..engine.errors import blame
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import HOLES
-from ..engine.files.syscalls import blame
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike
 from ..hosts.pool import is_remote

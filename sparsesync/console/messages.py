@@ -43,7 +43,7 @@ def complain(what: Exception | str) -> None:
 
 def describe(error: Exception) -> str:
     """Return an error as text for people: the path, what happened, what to do. It is not escaped yet."""
-    from ..engine.files.syscalls import NoSpaceError
+    from ..engine.errors import NoSpaceError
     from .units import iec
 
     if not isinstance(error, OSError) or error.strerror is None:

@@ -25,7 +25,7 @@ class _StandardOutput(io.FileIO):
     """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
 
     def write(self, data: Any) -> int:
-        from ..engine.files.syscalls import blame
+        from ..engine.errors import blame
 
         with blame(STDOUT):
             return super().write(data)
@@ -71,7 +71,7 @@ def give_up_output() -> None:
 def output(path: str | None) -> Iterator[BinaryIO]:
     """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
     from ..engine.content.copy_file import existing, replacing
-    from ..engine.files.syscalls import blame
+    from ..engine.errors import blame
 
     if path is None:
         yield sys.stdout.buffer

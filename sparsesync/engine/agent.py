@@ -18,16 +18,18 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .content.compare import Tally
+from .errors import LinkError, ProtocolError
 from .files.claims import HOLES
+from .files.status import home
 from .host import LocalHost
-from .queries.registry import QUESTIONS, checked, home
+from .queries.registry import QUESTIONS, checked
 from .text import printable
-from .transfer.destination import Need
 from .transfer.local import Opening, SourceSettings
 from .transfer.outgoing import Outgoing
 from .transfer.receiver import Receiver
+from .transfer.records import Need
 from .transfer.sender import Sender
-from .tree.manifest import batches
+from .tree.manifest_wire import batches
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files
 from .wire.fields import (
@@ -46,7 +48,6 @@ from .wire.fields import (
     text,
 )
 from .wire.link import Link
-from .wire.protocol import LinkError, ProtocolError
 from .wire.rate_limit import Pace
 
 _BATCH = 500

@@ -12,8 +12,9 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .files.syscalls import blame
-from .tree.scan import OnError, Sparse, measure, scan
+from .errors import OnError, blame
+from .files.status import measure
+from .tree.scan import Sparse, scan
 
 if TYPE_CHECKING:
     from .content.compare import Tally

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally
+    from ..engine.errors import OnError
     from ..engine.files.extents import Layer
+    from ..engine.files.status import Looked
     from ..engine.host import Range, Scanned
     from ..engine.queries.presets import Place
-    from ..engine.transfer.destination import Need, Space
     from ..engine.transfer.local import Opening, SourceSettings
+    from ..engine.transfer.records import Need, Space
     from ..engine.tree.block_map import Run
     from ..engine.tree.manifest import Event
-    from ..engine.tree.scan import Looked, OnError
 
 PathLike = Union[str, "os.PathLike[str]"]
 

@@ -11,13 +11,13 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..engine.content.copy import Progress, check_choices
+from ..engine.content.copy import check_choices
 from ..engine.content.copy_file import Path, copy_file
-from ..engine.files.syscalls import NoSpaceError
+from ..engine.errors import NoSpaceError, OnProgress
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
-    from ..engine.transfer.destination import Result
+    from ..engine.transfer.records import Result
     from .address import Remote
 
 
@@ -57,7 +57,7 @@ class Copies:
         holes: str = "auto",
         reserve: bool = False,
         fsync: bool = False,
-        progress: Progress = None,
+        progress: OnProgress = None,
     ) -> Path:
         from ..engine.transfer.local import Planned, SourceSettings
         from .transfer import Settings, check_space, needs, transfer

@@ -114,7 +114,7 @@ class HostPool:
     @contextlib.contextmanager
     def alive(self, host: Host) -> Iterator[Host]:
         """The host, over a new connection if the old one is lost. Raises LinkError."""
-        from ..engine.wire.protocol import LinkError
+        from ..engine.errors import LinkError
         from .remote import RemoteHost
 
         if isinstance(host, LocalHost) or not self._is_lost(host, LinkError):

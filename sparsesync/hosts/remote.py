@@ -16,13 +16,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
+from ..engine.errors import OnError, ProtocolError
+from ..engine.files.status import Looked
 from ..engine.host import Range, Scanned
 from ..engine.queries.presets import Place
 from ..engine.queries.registry import QUESTIONS
-from ..engine.transfer.destination import Need, Space
 from ..engine.transfer.local import Opening, SourceSettings
-from ..engine.tree.manifest import DIGEST, Event, Reader
-from ..engine.tree.scan import Looked, OnError, Sparse
+from ..engine.transfer.records import Need, Space
+from ..engine.tree.manifest import DIGEST, Event
+from ..engine.tree.manifest_wire import Reader
+from ..engine.tree.scan import Sparse
 from ..engine.wire.fields import (
     LONGEST_TEXT,
     MODE,
@@ -43,7 +46,7 @@ from ..engine.wire.fields import (
     row,
     text,
 )
-from ..engine.wire.protocol import LARGEST, ProtocolError
+from ..engine.wire.protocol import LARGEST
 from .ssh import named
 
 if TYPE_CHECKING:

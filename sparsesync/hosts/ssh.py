@@ -32,11 +32,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.wire import protocol
 from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
 from ..engine.wire.fields import get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
-from ..engine.wire.protocol import Frame, LinkError, LoginError, ProtocolError
+from ..engine.wire.protocol import Frame
 from .address import check_python
 from .stderr_relay import StderrRelay
 

@@ -15,8 +15,8 @@ import select
 import sys
 import threading
 
+from ..engine.errors import LinkError
 from ..engine.text import printable_already
-from ..engine.wire.protocol import LinkError
 
 _PART_BYTES = 8192
 _PIPE_BYTES = 1 << 16

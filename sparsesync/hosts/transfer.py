@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
-from ..engine.files.syscalls import NoSpaceError
-from ..engine.transfer.destination import Leave, Need, Result
+from ..engine.errors import Leave, NoSpaceError
 from ..engine.transfer.local import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import Outgoing
+from ..engine.transfer.records import Need, Result
 from ..engine.wire.rate_limit import Pace
 
 if TYPE_CHECKING:

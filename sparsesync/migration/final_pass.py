@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..console.progress import Whole
-from ..engine.wire.protocol import LinkError
+from ..engine.errors import LinkError
 from ..hosts.base import Host, Location
 from ..rsync.process import Status
 from . import plan

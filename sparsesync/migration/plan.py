@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO
 
-from ..engine.transfer.destination import Space
 from ..engine.transfer.local import Opening, Planned, SourceSettings
+from ..engine.transfer.records import Space
 from ..hosts.base import Host
 from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync

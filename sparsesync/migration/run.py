@@ -28,10 +28,9 @@ from typing import Any, Callable
 
 from ..console.messages import describe
 from ..console.progress import Whole
-from ..engine.files.syscalls import NoSpaceError
+from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.transfer.local import Planned
-from ..engine.wire.protocol import LinkError
 from ..exclude import place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.output import Totals

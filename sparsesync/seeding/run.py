@@ -37,12 +37,11 @@ from typing import IO, TYPE_CHECKING, Callable
 
 from ..console.messages import as_bytes, complain, describe, tell
 from ..console.progress import Bar, data_bar
+from ..engine.errors import LinkError, LoginError, NoSpaceError, blame
 from ..engine.files.claims import looks_sparse
-from ..engine.files.syscalls import NoSpaceError, blame
 from ..engine.host import LocalHost
 from ..engine.text import printable_already
 from ..engine.transfer.local import SourceSettings
-from ..engine.wire.protocol import LinkError, LoginError
 from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync

@@ -27,9 +27,9 @@ from typing import IO, Callable, NamedTuple
 from ..console.messages import tell
 from ..console.progress import Bar, data_bar
 from ..console.units import iec
-from ..engine.files.syscalls import NoSpaceError
-from ..engine.transfer.destination import Result
+from ..engine.errors import NoSpaceError
 from ..engine.transfer.local import Opening, Planned
+from ..engine.transfer.records import Result
 from ..hosts.base import Destination, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync

@@ -33,8 +33,9 @@ from sparsesync.engine.files import claims
 from sparsesync.engine.files import syscalls as fileio
 from sparsesync.engine.files.claims import believes
 from sparsesync.engine.files.extents import extents, is_sparse, layers
+from sparsesync.engine.files.status import look
 from sparsesync.engine.transfer.destination import Place
-from sparsesync.engine.tree.scan import look, scan
+from sparsesync.engine.tree.scan import scan
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import (
     allocated,

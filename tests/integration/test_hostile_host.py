@@ -17,17 +17,19 @@ from typing import Any, Callable
 import pytest
 
 from sparsesync.engine.agent import OPERATIONS, Agent
+from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyPlace
-from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.destination import Place
 from sparsesync.engine.transfer.limits import ANNOUNCED, Reasons
 from sparsesync.engine.transfer.outgoing import Outgoing, outgoing
 from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.records import Result
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import capabilities
 from sparsesync.engine.wire.link import Link, peer_error
-from sparsesync.engine.wire.protocol import Frame, LinkError, ProtocolError
+from sparsesync.engine.wire.protocol import Frame
 from sparsesync.hosts import ssh
 from sparsesync.hosts.remote import RemoteHost
 from tests.support.answers import (

@@ -13,6 +13,7 @@ import time
 from typing import Any, Callable
 
 from sparsesync.engine.agent import OPERATIONS, Agent
+from sparsesync.engine.errors import LinkError
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.link import Link
 
@@ -203,7 +204,7 @@ def main(lie: str, *command: str) -> None:
         where, how = LIES[lie]
         OPERATIONS[where] = OPERATIONS[where]._replace(serve=how)
         enemy.serve()
-    except (OSError, protocol.LinkError):
+    except (OSError, LinkError):
         pass  # the other end has had enough
 
 

@@ -19,15 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+from sparsesync.engine.errors import LinkError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.destination import Place
 from sparsesync.engine.transfer.outgoing import outgoing
 from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.records import Result
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Compressor, Digest
 from sparsesync.engine.wire.link import Link
-from sparsesync.engine.wire.protocol import Decoder, Frame, LinkError
+from sparsesync.engine.wire.protocol import Decoder, Frame
 
 HANG = 20
 DIGEST = Digest("sha256", b"salt")

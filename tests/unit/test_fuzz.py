@@ -20,13 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine.agent import OPERATIONS
+from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.queries.registry import QUESTIONS, checked
 from sparsesync.engine.transfer.limits import Reasons, read_result
-from sparsesync.engine.tree.manifest import Reader
+from sparsesync.engine.tree.manifest_wire import Reader
 from sparsesync.engine.wire import fields, protocol
 from sparsesync.engine.wire.capabilities import capabilities, choose_compressor, choose_digest
 from sparsesync.engine.wire.link import peer_error
-from sparsesync.engine.wire.protocol import Decoder, Frame, ProtocolError
+from sparsesync.engine.wire.protocol import Decoder, Frame
 from sparsesync.exclude import quoter
 from sparsesync.hosts.remote import RemoteHost
 from sparsesync.rsync import command as rsync

@@ -24,9 +24,9 @@ CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times sl
 and slices of bytes or bytearrays are copies.
 """
 
-import errno
 from typing import Callable, Iterable, Iterator, Optional, Tuple
 
+from ..errors import TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
@@ -49,13 +49,6 @@ class Tally:
     def __init__(self, read: int = 0, believed: int = 0) -> None:
         self.read = read
         self.believed = believed
-
-
-class TruncatedError(OSError):
-    """A file became shorter while it was read."""
-
-    def __init__(self, path: Optional[str] = None) -> None:
-        super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
 
 
 def differing(

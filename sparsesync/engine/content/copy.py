@@ -32,13 +32,13 @@ from collections import deque
 from functools import partial
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
+from ..errors import NoSpaceError, OnProgress, TruncatedError, blame
 from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import NoSpaceError, Target, blame, clone, copy_range, free_space, read_into, write_all
-from .compare import BUFFER, LONGEST, TruncatedError, differing
-
-Progress = Optional[Callable[[int], object]]
+from ..files.syscalls import clone, copy_range, free_space, read_into, write_all
+from ..files.target import Target
+from .compare import BUFFER, LONGEST, differing
 
 PIECE = 256 * 1024
 """How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""
@@ -70,7 +70,7 @@ def copy_content(
     sparse: str = "auto",
     reflink: str = "auto",
     holes: str = "auto",
-    progress: Progress = None,
+    progress: OnProgress = None,
     source_path: str = "source"
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
@@ -126,7 +126,7 @@ def copy_content(
     return data
 
 
-def _copy_view(source: int, target: Target, size: int, progress: Progress, source_path: str) -> int:
+def _copy_view(source: int, target: Target, size: int, progress: OnProgress, source_path: str) -> int:
     # Whoever claims terabytes is refused here, and not when the disk is full.
     target.reserve(size, size)
     end = 0
@@ -162,7 +162,7 @@ def check_choices(sparse: str, reflink: str, inplace: bool, holes: str) -> None:
         raise ValueError("reflink='always' shares whole files; it cannot be combined with inplace or sparse='always'")
 
 
-def _tell(progress: Progress, count: int) -> None:
+def _tell(progress: OnProgress, count: int) -> None:
     if progress is not None and count:
         progress(count)
 
@@ -317,7 +317,7 @@ class _Writer:
     """
 
     def __init__(
-        self, source: int, target: int, kernel: bool, zero_block: int, progress: Progress, source_path: str
+        self, source: int, target: int, kernel: bool, zero_block: int, progress: OnProgress, source_path: str
     ) -> None:
         self.source = source
         self.target = target

@@ -1,6 +1,6 @@
 """One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
-:func:`copy_file` opens the source, makes a :class:`~.files.syscalls.Target` for the destination (:func:`replacing`),
+:func:`copy_file` opens the source, makes a :class:`~.files.target.Target` for the destination (:func:`replacing`),
 has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
 and commits. So an existing destination is replaced whole or not at all; what shutil would
 have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
@@ -16,11 +16,13 @@ import stat
 import warnings
 from typing import Callable, Iterator, Optional, Union
 
+from ..errors import OnProgress, blame
 from ..files import attributes
 from ..files.claims import is_view
-from ..files.syscalls import Target, blame, flush_directory, was_written
-from ..tree.scan import open_quietly
-from .copy import Progress, check_choices, copy_content
+from ..files.status import open_quietly
+from ..files.syscalls import flush_directory, was_written
+from ..files.target import Target
+from .copy import check_choices, copy_content
 
 Path = Union[str, "os.PathLike[str]"]
 Finish = Callable[[int, attributes.Attributes], None]
@@ -39,7 +41,7 @@ def copy_file(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: Progress = None
+    progress: OnProgress = None
 ) -> Path:
     """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
 

@@ -18,11 +18,11 @@ import os
 import stat
 from typing import Iterable, Iterator, Tuple
 
+from ..errors import NoSpaceError, OnProgress, TruncatedError, blame
 from ..files.claims import ZERO_BLOCK, believes, file_size, is_view
 from ..files.extents import Extent
-from ..files.syscalls import NoSpaceError, blame, punch, read_into, write_all
-from .compare import TruncatedError
-from .copy import PIECE, Progress, data_ranges, read_on
+from ..files.syscalls import punch, read_into, write_all
+from .copy import PIECE, data_ranges, read_on
 
 _ZEROS = memoryview(bytes(PIECE))
 
@@ -35,7 +35,7 @@ def write_device(
     reflink: str = "auto",
     holes: str = "auto",
     fsync: bool = False,
-    progress: Progress = None,
+    progress: OnProgress = None,
     source_path: str = "source"
 ) -> int:
     """Write what the open file ``source`` holds to the device at ``path``; returns the bytes of data written.

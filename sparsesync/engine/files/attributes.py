@@ -112,3 +112,13 @@ def _if_held(call: Callable[[], None]) -> None:
             if isinstance(error.filename, int):  # a descriptor says nothing to whoever reads of it
                 error.filename = None
             raise
+
+
+def has_default_acl(directory: int) -> bool:
+    """Whether an open directory has an ACL that what is made in it inherits: acl(5). Raises OSError."""
+    try:
+        return bool(os.getxattr(directory, "system.posix_acl_default"))
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise

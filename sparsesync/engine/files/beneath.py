@@ -10,14 +10,16 @@ replaced by a symlink while this goes on leads nowhere. There are three rules fo
 * a source itself is followed wherever it leads, as rsync does it.
 
 :class:`Sources` finds the files of a transfer by these rules. It keeps the directory it opened last, since the files
-of one follow each other.
+of one follow each other. :func:`look_at` says what a copy of each will have to hold.
 """
 
+import contextlib
 import errno
 import os
 import stat
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from .status import Looked, cannot_tell, look
 from .syscalls import flush_directory
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -98,6 +100,24 @@ def open_trusted(path: str, flags: int = _DIRECTORY) -> int:
         raise
     finally:
         os.close(fd)
+
+
+def make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
+    """Make the directory of a path that somebody typed; with ``parents`` those above it, with the mode of the umask.
+
+    With ``fsync`` its name is on the disk then. Raises OSError as mkdir(2).
+    """
+    above = os.path.dirname(path.rstrip("/")) or "."
+    if parents and not os.path.isdir(above):
+        with contextlib.suppress(FileExistsError):  # made meanwhile
+            make_directory(above, 0o777, True, fsync)
+    os.mkdir(path, mode)
+    if fsync:
+        holder = open_trusted(above)
+        try:
+            flush_directory(holder, path)
+        finally:
+            os.close(holder)
 
 
 class Found(NamedTuple):
@@ -185,3 +205,16 @@ class Sources:
 
 def _mode(st: os.stat_result) -> int:
     return stat.S_IMODE(st.st_mode)
+
+
+def look_at(
+    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
+) -> Iterator[Optional[Looked]]:
+    """What a copy of each file, given by its path and its name, will have to hold (:func:`files.status.look`)."""
+    for path, name in files:
+        try:
+            found = sources.find(path, name)
+        except OSError as error:
+            yield cannot_tell(error)
+            continue
+        yield look(found.name, sources.follow, holes, reserved, found.directory)

@@ -10,7 +10,8 @@ import os
 from typing import Optional
 
 from ..files import attributes
-from .destination import Place, Placed, Spec
+from .destination import Place, Placed
+from .records import Spec
 
 
 class CopyPlace(Place):

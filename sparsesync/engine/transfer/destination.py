@@ -11,7 +11,7 @@ What rsync does after the seeding must come out as if it had made the files itse
 * whatever is not plain is left alone: a symlink in the way, a device, a directory, an
   earlier partial file of rsync's, a backup that rsync would have to make.
 
-:meth:`Place.target` gives the :class:`~.files.syscalls.Target` of one name, or raises :class:`Leave` with the reason
+:meth:`Place.target` gives the :class:`~.files.target.Target` of one name, or raises :class:`Leave` with the reason
 why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
 ``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
 
@@ -22,12 +22,15 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from ..files.attributes import umask
-from ..files.beneath import open_beneath, open_trusted
+from ..errors import Leave
+from ..files.attributes import has_default_acl, umask
+from ..files.beneath import make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
-from ..files.syscalls import Target, flush_directory, free_space, hidden_name, is_ours_alone
+from ..files.syscalls import free_space, is_ours_alone
+from ..files.target import Target, hidden_name
+from .records import Need, Space, Spec, check_name
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -35,60 +38,6 @@ PARTIAL = ".sparsesync-partial"
 _PRIVATE = 0o600
 _UNFINISHED = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
-
-
-class Leave(Exception):
-    """This file is left to rsync; the message says why."""
-
-
-class Need(NamedTuple):
-    """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
-
-    name: str
-    data: int
-    device: Optional[int]
-
-
-class Space(NamedTuple):
-    """Bytes that are going to be taken of a filesystem, and that are free on it; ``path`` is a directory of it."""
-
-    needed: int
-    free: int
-    path: str
-
-
-class Spec(NamedTuple):
-    """A file that is to be put in place.
-
-    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
-    ``attributes`` are what a copy carries over (:mod:`files.attributes`), where that is what was asked for.
-    """
-
-    name: str
-    size: int
-    data: int
-    mode: int
-    mtime_ns: int
-    parents: Sequence[int] = ()
-    attributes: Optional[Dict[str, Any]] = None
-
-
-class Result(NamedTuple):
-    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
-
-    ``allocated`` is what it took when it got its name, in bytes.
-    ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
-    """
-
-    name: str
-    size: int
-    data: int
-    sent: int
-    left: Optional[str] = None
-    no_space: Optional[Tuple[int, int]] = None
-    errno: Optional[int] = None
-    at_source: bool = False
-    allocated: int = 0
 
 
 class Place:
@@ -144,7 +93,7 @@ class Place:
             # rsync makes the last component only, so a missing parent is an error it has to report.
             if make is None:
                 raise
-            _make_directory(path, make & 0o777, mkpath, fsync)
+            make_directory(path, make & 0o777, mkpath, fsync)
             self._root = open_trusted(path)
 
     def close(self) -> None:
@@ -202,7 +151,7 @@ class Place:
             self._check_setgid(os.fstat(directory).st_mode, spec)
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
-            if not self.perms and _has_default_acl(directory):
+            if not self.perms and has_default_acl(directory):
                 raise Leave("the directory's default ACL decides its mode")
             mode = None if inplace else self._mode(spec.mode, old)
             partial = None
@@ -434,42 +383,3 @@ class Placed(Target):
             # Whatever ends the copying is what is to be told, not that this failed too.
             with contextlib.suppress(OSError):
                 os.utime(self.fd, ns=(st.st_atime_ns, self.unfinished_ns))
-
-
-def _make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
-    above = os.path.dirname(path.rstrip("/")) or "."
-    if parents and not os.path.isdir(above):
-        with contextlib.suppress(FileExistsError):  # made meanwhile
-            _make_directory(above, 0o777, True, fsync)
-    os.mkdir(path, mode)
-    if fsync:
-        holder = open_trusted(above)
-        try:
-            flush_directory(holder, path)
-        finally:
-            os.close(holder)
-
-
-def reason(error: Exception, name: str) -> str:
-    """Why a file is left alone, for people who are told its name already."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    if error.filename in (None, name):
-        return error.strerror
-    return "{}: {}".format(error.filename, error.strerror)
-
-
-def check_name(name: str) -> None:
-    """Raises ValueError for a name that could lead out of the root, or is none."""
-    parts = name.split("/")
-    if name.startswith("/") or "\0" in name or ".." in parts or parts[-1] in ("", "."):
-        raise ValueError("{!r} is not a name below the destination".format(name))
-
-
-def _has_default_acl(directory: int) -> bool:
-    try:
-        return bool(os.getxattr(directory, "system.posix_acl_default"))
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return False
-        raise

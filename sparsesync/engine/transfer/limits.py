@@ -1,19 +1,16 @@
 """What the two ends of a transfer have agreed on before they meet.
 
-How large the blocks are whose digests are compared, and how much of a digest is sent; how much may be under way, so
-that each end knows what the other may send without being asked again; and what became of a file. The sender
+How small the blocks are whose digests are compared at last, and how much of a digest is sent; how much may be under
+way, so that each end knows what the other may send without being asked again; and what became of a file. The sender
 (:mod:`sender`) and the receiver (:mod:`receiver`) both hold the other to it.
 """
 
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict
 
-from ..files.extents import Extent
+from ..errors import ProtocolError
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
-from ..wire.protocol import CONTROL, ProtocolError
-from .destination import Result
-
-BLOCK = 64 * 1024
-"""The block that digests are compared by first, and that the guard is made of."""
+from ..wire.protocol import BLOCK, CONTROL
+from .records import Result
 
 FINE = 4096
 """The block that is compared where a BLOCK differs: the filesystems' own."""
@@ -46,44 +43,6 @@ def digest_size(block: int) -> int:
     if block not in _DIGEST_SIZE:
         raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
     return _DIGEST_SIZE[block]
-
-
-def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
-    """Ranges cut at every multiple of ``block``."""
-    for offset, length in ranges:
-        end = offset + length
-        while offset < end:
-            count = min(block - offset % block, end - offset)
-            yield offset, count
-            offset += count
-
-
-def merged(ranges: List[Extent]) -> List[Extent]:
-    """Ascending ranges, neighbours as one."""
-    merged: List[Extent] = []
-    for offset, length in ranges:
-        if merged and merged[-1][0] + merged[-1][1] == offset:
-            merged[-1] = (merged[-1][0], merged[-1][1] + length)
-        else:
-            merged.append((offset, length))
-    return merged
-
-
-def without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
-    """Merged ranges less merged ones, each of which lies inside one of them."""
-    left: List[Extent] = []
-    cuts = iter(same)
-    cut = next(cuts, None)
-    for offset, length in ranges:
-        end = offset + length
-        while cut is not None and cut[0] < end:
-            if cut[0] > offset:
-                left.append((offset, cut[0] - offset))
-            offset = cut[0] + cut[1]
-            cut = next(cuts, None)
-        if offset < end:
-            left.append((offset, end - offset))
-    return left
 
 
 class Reasons:

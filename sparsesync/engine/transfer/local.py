@@ -10,13 +10,13 @@ import os
 import stat
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ..files.beneath import Sources
-from ..files.syscalls import NoSpaceError
-from ..tree.scan import Looked, at
-from ..wire.protocol import ProtocolError
+from ..errors import NoSpaceError, ProtocolError
+from ..files.beneath import Sources, look_at
+from ..files.status import Looked, at
 from .copy_destination import CopyPlace
-from .destination import Need, Place, Result, Space, reason
-from .outgoing import Outgoing, look_at, outgoing
+from .destination import Place
+from .outgoing import Outgoing, outgoing
+from .records import Need, Result, Space, reason
 
 OnResult = Callable[[Result], None]
 

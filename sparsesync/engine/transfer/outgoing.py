@@ -10,14 +10,15 @@ time that the file had before, or an earlier one if that is recent, so that it i
 import errno
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Dict, Optional
 
+from ..errors import Leave, blame
 from ..files import attributes
 from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
-from ..files.syscalls import blame, was_written
-from ..tree.scan import Looked, cannot_tell, is_recent, look, open_quietly
-from .destination import Leave, Spec
+from ..files.status import is_recent, look, open_quietly
+from ..files.syscalls import was_written
+from .records import Spec
 
 _EARLIER = 10**9
 
@@ -134,19 +135,6 @@ def outgoing(
     if live and is_recent(mtime_ns):
         mtime_ns -= _EARLIER
     return Outgoing(path, Spec(name, size, data, mode, mtime_ns, found.modes, carried), st, sources, live, holes)
-
-
-def look_at(
-    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
-) -> Iterator[Optional[Looked]]:
-    """What a copy of each file, given by its path and its name, will have to hold (:func:`tree.scan.look`)."""
-    for path, name in files:
-        try:
-            found = sources.find(path, name)
-        except OSError as error:
-            yield cannot_tell(error)
-            continue
-        yield look(found.name, sources.follow, holes, reserved, found.directory)
 
 
 def _device_size(fd: int) -> int:

@@ -17,8 +17,9 @@ does not matter, since its digest decides. Where the filesystem can clone, the
 target begins as a clone of the old file.
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`~.limits.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read here; a
-block that is in the target already was read when its digest was asked for, and is not read and hashed once more.
+DATA, the digest of each :data:`~.wire.protocol.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read
+here; a block that is in the target already was read when its digest was asked for, and is not read and hashed once
+more.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -29,16 +30,19 @@ import os
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..content.compare import TruncatedError
+from ..errors import Leave, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.extents import has_data, own_extents
-from ..files.syscalls import NoSpaceError, Target, read_full, write_all
+from ..files.syscalls import read_full, write_all
+from ..files.target import Target
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
-from ..wire.protocol import Frame, ProtocolError
-from .destination import Leave, Place, Placed, Result, Spec, reason
-from .limits import ANNOUNCED, BLOCK, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, blocks, digest_size
+from ..wire.protocol import BLOCK, Frame
+from .destination import Place, Placed
+from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
+from .ranges import blocks
+from .records import Result, Spec, reason
 
 _WANT_SIZE = 64 * 1024
 
@@ -47,8 +51,6 @@ _KNOWN = 4096
 
 _TROUBLE = (OSError, ValueError, OverflowError, Leave)
 """What may go wrong with one file, with the peer's numbers too."""
-
-Progress = Optional[Callable[[int], object]]
 
 
 class _Arriving:
@@ -111,7 +113,7 @@ class Receiver:
         digest: Digest,
         place: Place,
         on_result: Callable[[Result], None],
-        progress: Progress = None,
+        progress: OnProgress = None,
     ) -> None:
         self.link = link
         self.digest = digest

@@ -29,32 +29,19 @@ from collections import deque
 from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
-from ..content.compare import TruncatedError
 from ..content.copy import data_ranges, reserved_ranges
+from ..errors import Leave, ProtocolError, TruncatedError
 from ..files.extents import Extent
 from ..files.syscalls import read_full
 from ..wire import protocol
 from ..wire.capabilities import NONE, Compressor, Digest
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
-from ..wire.protocol import CONTROL, PAYLOAD, ProtocolError
-from .destination import Leave, Result, reason
-from .limits import (
-    ANNOUNCED,
-    BLOCK,
-    FILES_AHEAD,
-    FINE,
-    MOST_WANTED,
-    WANTS,
-    WANTS_AHEAD,
-    Reasons,
-    blocks,
-    digest_size,
-    merged,
-    read_result,
-    without,
-)
+from ..wire.protocol import BLOCK, CONTROL, PAYLOAD
+from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
 from .outgoing import Outgoing
+from .ranges import blocks, merged, without
+from .records import Result, reason
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""

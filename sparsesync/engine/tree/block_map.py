@@ -8,7 +8,7 @@ import hashlib
 import os
 from typing import Iterator, Tuple
 
-from ..content.compare import TruncatedError
+from ..errors import TruncatedError
 from ..files.extents import extents
 
 Run = Tuple[int, int, str]

@@ -17,33 +17,28 @@ In order means by the bytes of the names, component by component (:func:`key`). 
 before it, the file or the directory that could not be looked at; the walk goes on behind it. What is held is
 the names of one directory, and the directories still to enter beside the way down to it.
 
-A block is :data:`~.transfer.limits.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
+A block is :data:`~.wire.protocol.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
 zeros is left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros.
 Digests are salted (:class:`wire.capabilities.Digest`) and cut to :data:`DIGEST` bytes. Where a block differs,
 :func:`digests` looks closer.
 
-On the wire an event is a list (:func:`pack`), a batch of them an ITEM frame (:func:`batches`). What comes in
-is taken apart by :class:`Reader`, which believes nothing: neither types nor order nor names.
+How the events travel is in :mod:`manifest_wire`.
 """
 
-import binascii
 import errno
 import os
 import stat
 import struct
-import time
-from base64 import b64decode, b64encode
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from ..content.compare import Tally, TruncatedError
+from ..content.compare import Tally
+from ..errors import TruncatedError, blame
 from ..files.beneath import open_beneath
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import extents
-from ..files.syscalls import blame, read_full
-from ..transfer.limits import BLOCK
+from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
-from ..wire.fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
-from ..wire.protocol import CONTROL, LARGEST, ProtocolError
+from ..wire.protocol import BLOCK, LARGEST
 from .node import Node, has_content
 
 DIGEST = 16
@@ -52,10 +47,10 @@ DIGEST = 16
 UNKNOWN = "?"
 """The kind of an entry that could not be examined."""
 
-_PACKED = struct.Struct(">Q{}s".format(DIGEST))
+PAIR = struct.Struct(">Q{}s".format(DIGEST))
+"""The offset of a block and its digest, as they are packed."""
+
 _BLOCKS = 128
-_BATCH = 128 * 1024
-_LATEST = 0.05
 
 
 class Entry(NamedTuple):
@@ -81,7 +76,7 @@ class Blocks(NamedTuple):
     packed: bytes
 
     def pairs(self) -> Iterator[Tuple[int, bytes]]:
-        return _PACKED.iter_unpack(self.packed)
+        return PAIR.iter_unpack(self.packed)
 
 
 class Trouble(NamedTuple):
@@ -91,15 +86,6 @@ class Trouble(NamedTuple):
 
 
 Event = Union[Entry, Directory, Blocks, Trouble]
-
-_NOTHING = Blocks(b"")
-
-_KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
-"""The letters of stat.filemode()."""
-
-_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(LONGEST_NAME), UNSIGNED)
-_DIRECTORY = row(one_of("d"), text(CONTROL))
-_DIGESTS = row(one_of("b"), text(CONTROL))
 
 
 def key(path: str) -> List[bytes]:
@@ -246,7 +232,7 @@ def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Ite
             count = min(BLOCK, size - offset)
             _read(fd, view[:count], offset)
             if not buffer.startswith(zeros[:count]):
-                packed.append(_PACKED.pack(offset, digest.of(view[:count])[:DIGEST]))
+                packed.append(PAIR.pack(offset, digest.of(view[:count])[:DIGEST]))
             offset += count
             read += 1
             tally.read += count
@@ -281,7 +267,7 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
             reading = Reading(digest, full, "auto", Tally())
             for packed in _digested(fd, offset, max(offset, min(size, offset + length)), size, reading):
                 whole.update(packed)
-                blocks += len(packed) // _PACKED.size
+                blocks += len(packed) // PAIR.size
             data = max(0, min(blocks * BLOCK, length, size - offset))
             return [size, data, whole.digest().hex()[: 2 * DIGEST], reading.tally.read]
     finally:
@@ -310,116 +296,3 @@ def digests(root: str, path: str, offset: int, length: int, block: int, digest: 
             if directory is not None:
                 os.close(directory)
     return b"".join([digest.of(content[at : at + block])[:DIGEST] for at in range(0, length, block)])
-
-
-def pack(event: Event) -> List[Any]:
-    """An event as it travels. A Trouble has a frame of its own."""
-    if isinstance(event, Entry):
-        return ["e", event.name, event.kind, event.size, event.target, event.device]
-    if isinstance(event, Directory):
-        return ["d", event.path]
-    assert isinstance(event, Blocks)
-    return ["b", b64encode(event.packed).decode("ascii")]
-
-
-def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
-    """Packed events by the frame, and the errors of Troubles between them.
-
-    A batch does not wait for long, even if it is empty: the other end compares what it has while this one
-    reads on, and this one learns it if the other has gone.
-    """
-    batch = []  # type: List[Any]
-    size = 0
-    since = time.monotonic()
-    for event in events:
-        if isinstance(event, Trouble):
-            if batch:
-                yield batch
-            yield event.error
-            batch, size, since = [], 0, time.monotonic()
-            continue
-        if event != _NOTHING:
-            batch.append(pack(event))
-        size += 50 + sum([len(part) for part in event if isinstance(part, (str, bytes))])
-        if size >= _BATCH or time.monotonic() - since > _LATEST:
-            yield batch
-            batch, size, since = [], 0, time.monotonic()
-    yield batch
-
-
-class Reader:
-    """Takes a peer's events apart. Raises ProtocolError for what no manifest holds."""
-
-    def __init__(self) -> None:
-        self._last: Optional[Event] = None
-        self._tree = False
-        self._directory: Optional[List[bytes]] = None
-        self._name = b""
-        self._size = -1
-        self._end = 0
-
-    def item(self, value: Dict[str, Any]) -> Iterator[Event]:
-        """The events of an ITEM frame."""
-        for packed in get(value, "events", listed(lambda packed: type(packed) is list)):
-            event = self._event(packed)
-            self._last = event
-            yield event
-
-    def trouble(self, error: OSError) -> Trouble:
-        """The event of a TROUBLE frame."""
-        if self._last is None or isinstance(self._last, Trouble):
-            raise ProtocolError("a trouble that belongs to nothing")
-        self._last = Trouble(error)
-        return self._last
-
-    def ended(self) -> None:
-        """There is no more. Raises ProtocolError if that is too soon."""
-        if self._last is None or (self._tree and self._directory is None):
-            raise ProtocolError("a tree that is not told to its end")
-
-    def _event(self, packed: Any) -> Event:
-        if _ENTRY(packed):
-            return self._entry(Entry(*packed[1:]))
-        if _DIRECTORY(packed):
-            return self._begin(Directory(packed[1]))
-        if _DIGESTS(packed):
-            return self._blocks(packed[1])
-        raise ProtocolError("an event that is none")
-
-    def _entry(self, entry: Entry) -> Entry:
-        root = self._last is None
-        name = entry.name
-        if root != (not name) or not root and len(components(name)) > 1:
-            raise ProtocolError("an entry that is none")
-        if root:
-            self._tree = entry.kind == "d"
-        else:
-            encoded = os.fsencode(name)
-            if self._directory is None or encoded <= self._name:
-                raise ProtocolError("entries that are not in order")
-            self._name = encoded
-        self._size = entry.size if entry.kind == "-" or (root and entry.kind == "b") else -1
-        self._end = 0
-        return entry
-
-    def _begin(self, directory: Directory) -> Directory:
-        if directory.path:
-            components(directory.path)
-        order = key(directory.path)
-        if not self._tree or (order <= self._directory if self._directory is not None else order):
-            raise ProtocolError("directories that are not in order")
-        self._directory, self._name, self._size = order, b"", -1
-        return directory
-
-    def _blocks(self, text: str) -> Blocks:
-        try:
-            blocks = Blocks(b64decode(text, validate=True))
-        except (ValueError, binascii.Error):
-            raise ProtocolError("digests that are none") from None
-        if len(blocks.packed) % _PACKED.size or isinstance(self._last, Trouble):
-            raise ProtocolError("digests that are none")
-        for offset, _ in blocks.pairs():
-            if offset < self._end or offset % BLOCK or offset >= self._size:
-                raise ProtocolError("digests of blocks that are not there")
-            self._end = offset + BLOCK
-        return blocks

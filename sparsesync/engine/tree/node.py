@@ -10,8 +10,8 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from ..files.syscalls import blame
-from .scan import open_quietly
+from ..errors import blame
+from ..files.status import open_quietly
 
 
 class Node(NamedTuple):

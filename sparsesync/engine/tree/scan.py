@@ -15,24 +15,15 @@ names the directory behind the link, as everywhere.
 """
 
 import contextlib
-import errno
 import os
 import stat
-import time
 from functools import partial
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ..files.claims import (
-    ASKED_FROM,
-    SECTOR,
-    allocated,
-    believes,
-    filesystem_type,
-    is_view,
-    looks_sparse,
-    may_be_sparse,
-)
-from ..files.extents import extents, is_sparse, layers
+from ..errors import OnError
+from ..files.claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, looks_sparse, may_be_sparse
+from ..files.extents import is_sparse
+from ..files.status import open_quietly
 from .scan_helper import Found, Helper, possible
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
@@ -45,15 +36,8 @@ _KERNEL_VIEWS = frozenset(
     ]
 )  # fmt: skip
 
-_NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
-
-_RECENT = 2 * 10**9
-"""For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
-
 _MANY = 32
 """Directories that wait when the tree is taken for a large one."""
-
-OnError = Optional[Callable[[OSError], None]]
 
 
 class Sparse(NamedTuple):
@@ -63,118 +47,6 @@ class Sparse(NamedTuple):
     size: int
     allocated: int
     st: os.stat_result
-
-
-def measure(path: str, holes: str = "auto") -> Tuple[int, int]:
-    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2).
-
-    ``holes``: whether its map is believed (:func:`files.claims.believes`).
-    """
-    fd = open_quietly(path)
-    try:
-        data = count = 0
-        for _, length in extents(fd, holes=holes):
-            data += length
-            count += 1
-        return data, count
-    finally:
-        os.close(fd)
-
-
-def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> int:
-    """Open for reading without waiting on a pipe and, where permitted, without touching the access time.
-
-    ``path`` is relative to ``directory``, a descriptor, if that is given.
-    """
-    flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        return os.open(path, flags | os.O_NOATIME, dir_fd=directory)
-    except PermissionError:  # O_NOATIME is for the owner and root: open(2)
-        return os.open(path, flags, dir_fd=directory)
-
-
-def at(path: str) -> Tuple[Optional[int], bool]:
-    """The mode of what is at a path, behind symlinks, None if that is nothing; and whether there is at least a link."""
-    try:
-        return os.stat(path).st_mode, True
-    except (FileNotFoundError, NotADirectoryError):
-        return None, os.path.lexists(path)
-
-
-class Looked(NamedTuple):
-    """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
-
-    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for. ``room`` are the bytes that
-    a copy may take: data and what is reserved; all of the size if the file's map is not believed.
-    ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
-    """
-
-    size: int
-    data: int
-    links: int
-    mtime_ns: int
-    recent: bool
-    reserved: int = 0
-    room: int = 0
-
-
-def cannot_tell(error: OSError) -> Optional[Looked]:
-    """What there is to say of a file that could not be looked at; None where it is not there, or is no file."""
-    return None if error.errno in _NOT_THERE else Looked(0, 0, 1, 0, False)
-
-
-def is_recent(mtime_ns: int) -> bool:
-    """Whether a file with this modification time may be written to again without its time showing it."""
-    return mtime_ns > time.time() * 10**9 - _RECENT
-
-
-def look(
-    path: str, follow: bool, holes: str = "auto", reserved: bool = False, directory: Optional[int] = None
-) -> Optional[Looked]:
-    """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
-
-    What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
-
-    ``path`` is relative to ``directory``, a descriptor, if that is given. ``holes``: whether its map is believed
-    (:func:`files.claims.believes`). Where it is not, ``st_blocks`` are taken for the data: to know better all of it
-    would have to be read. So it is where something goes wrong, since whoever copies the file will meet it and tell.
-    ``reserved``: that is counted as well.
-    """
-    data = kept = 0
-    believed = True
-    try:
-        st = os.stat(path, dir_fd=directory, follow_symlinks=follow)
-    except ValueError:
-        return None
-    except OSError as error:
-        return cannot_tell(error)
-    if not may_be_sparse(st):
-        return None
-    try:
-        fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
-        try:
-            if not os.path.samestat(os.fstat(fd), st) or is_view(fd):
-                return None
-            believed = believes(fd, holes)
-            if not believed:
-                data = min(allocated(st), st.st_size)
-            elif reserved:
-                for _, length, is_data in layers(fd, holes="trust"):
-                    data, kept = (data + length, kept) if is_data else (data, kept + length)
-            else:
-                data = sum(length for _, length in extents(fd, holes="trust"))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if cannot_tell(error) is None:
-            return None
-        data, kept, believed = min(allocated(st), st.st_size), 0, False
-    if data >= st.st_size:
-        return None
-    # What is compressed takes less than it holds, and perhaps at the destination too.
-    data = min(data, allocated(st))
-    room = data + kept if believed else st.st_size
-    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
 
 
 @contextlib.contextmanager

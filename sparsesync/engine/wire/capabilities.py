@@ -16,8 +16,9 @@ import time
 import zlib
 from typing import Any, Dict, Optional
 
+from ..errors import ProtocolError
 from .fields import SIZE, get, integer, listed, table, text
-from .protocol import PAYLOAD, ProtocolError
+from .protocol import PAYLOAD
 
 _DESCRIPTORS = 4
 """What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""

@@ -14,7 +14,8 @@ import re
 from base64 import b64decode
 from typing import Any, Callable, Dict, List
 
-from .protocol import CONTAINERS, CONTROL, LARGEST, ProtocolError
+from ..errors import ProtocolError
+from .protocol import CONTAINERS, CONTROL, LARGEST
 
 Check = Callable[[Any], bool]
 

@@ -18,9 +18,10 @@ import threading
 import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Union
 
+from ..errors import LinkError, ProtocolError
 from . import protocol
 from .fields import ERRNO, LONGEST_TEXT, TEXT, flag, get, maybe
-from .protocol import Decoder, Frame, LinkError, ProtocolError
+from .protocol import Decoder, Frame
 from .rate_limit import Pace
 
 Part = Union[bytes, memoryview]
@@ -246,7 +247,7 @@ class Link:
                     count, used = count + 1, now
                 try:
                     self.write(protocol.encode(protocol.PING, _COUNT.pack(count)))
-                except (protocol.LinkError, OSError):
+                except (LinkError, OSError):
                     return  # whoever reads or writes next meets the same and tells
 
         threading.Thread(target=run, daemon=True).start()

@@ -55,6 +55,8 @@ import sys
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from ..errors import ProtocolError
+
 VERSION = 3
 
 MAGIC = b"\0sparsesync agent\n"
@@ -75,6 +77,9 @@ PAYLOAD = 256 * 1024
 
 RANGES = 4096
 """The most ranges that one frame carries."""
+
+BLOCK = 64 * 1024
+"""The block that digests are compared by first, and that the guard is made of."""
 
 DIGEST_BYTES = 64 * 1024
 """The most bytes of digests in one answer."""
@@ -104,18 +109,6 @@ LARGEST = (1 << 63) - 1
 _LIKE_THE_WIRE = sys.getfilesystemencoding().lower() == "utf-8"
 
 Range = Tuple[int, int]
-
-
-class LinkError(RuntimeError):
-    """The other end cannot be reached, is gone or silent. The message says which, in one line."""
-
-
-class LoginError(LinkError):
-    """The remote shell could not log in, and has said why."""
-
-
-class ProtocolError(LinkError):
-    """The peer sent something that no engine sends. The message says what, in one line."""
 
 
 class Frame(NamedTuple):

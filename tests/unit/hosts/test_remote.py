@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparsesync.engine.files.syscalls import NoSpaceError
+from sparsesync.engine.errors import NoSpaceError
 from sparsesync.hosts.transfer import check_space
 from tests.support.answers import Liar, destination
 

@@ -13,7 +13,7 @@ from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.probe import Probe
 from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import Host
-from sparsesync.engine.transfer.destination import Space
+from sparsesync.engine.transfer.records import Space
 from sparsesync.hosts.base import Location
 from sparsesync.migration import findings
 from sparsesync.migration.findings import STOP, WARNING, Finding

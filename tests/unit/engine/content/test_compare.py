@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine.content import compare as delta
-from sparsesync.engine.content.compare import TruncatedError, differing, first_difference
+from sparsesync.engine.content.compare import differing, first_difference
+from sparsesync.engine.errors import TruncatedError
 from sparsesync.engine.files import syscalls as fileio
 from sparsesync.engine.files.extents import extents
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.queries import presets
 from sparsesync.engine.queries.in_use import InUse
 from sparsesync.engine.queries.presets import Place, left_out
 from sparsesync.engine.queries.registry import ask
-from sparsesync.engine.wire.protocol import ProtocolError
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.remote import RemoteHost

@@ -22,15 +22,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Place, Result
+from sparsesync.engine.transfer.destination import Place
 from sparsesync.engine.transfer.outgoing import outgoing
 from sparsesync.engine.transfer.receiver import Receiver
+from sparsesync.engine.transfer.records import Result
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Digest, capabilities
 from sparsesync.engine.wire.link import Link
-from sparsesync.engine.wire.protocol import LinkError, ProtocolError
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import KINDS, allocated, command, data_bytes, filesystem, need, need_tools, same_content
 from tests.support.transfers import DIGEST, Layout, Middle, Outcome, Peer, against, transfer, write

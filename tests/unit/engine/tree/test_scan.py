@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.tree.scan import measure, scan
+from sparsesync.engine.files.status import measure
+from sparsesync.engine.tree.scan import scan
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import command, filesystem, need, sparse_file
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from sparsesync.engine.agent import Agent
+from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire import rate_limit as pace_module
 from sparsesync.engine.wire.link import Link, peer_error
-from sparsesync.engine.wire.protocol import Frame, LinkError, ProtocolError
+from sparsesync.engine.wire.protocol import Frame
 from sparsesync.engine.wire.rate_limit import Pace
 from tests.support.transfers import Peer, against
 

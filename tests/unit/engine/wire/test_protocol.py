@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.wire import fields, protocol
 from sparsesync.engine.wire.capabilities import (
     NONE,
@@ -25,7 +26,7 @@ from sparsesync.engine.wire.capabilities import (
     choose_digest,
     decompress,
 )
-from sparsesync.engine.wire.protocol import Decoder, Frame, ProtocolError
+from sparsesync.engine.wire.protocol import Decoder, Frame
 
 CONTROL_KINDS = (
     protocol.HELLO, protocol.CALL, protocol.ITEM, protocol.TROUBLE, protocol.DONE, protocol.FAIL, protocol.WANT,

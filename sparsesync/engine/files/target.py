@@ -1,0 +1,339 @@
+"""The file a copy writes to, and how it takes the place of the old one.
+
+:class:`Target` mostly is a temporary beside the file, created with O_EXCL and mode 0600, that is renamed over it when
+:meth:`Target.commit` is called, so whoever looks sees the old file or the new one::
+
+    with Target(directory, name, path) as target:
+        target.reserve(size, needed)     the size, once it is sure that the data fits
+        write to target.fd               what is not written is a hole
+        target.commit(mtime_ns=...)      over the old file; else nothing has changed
+
+In place it is the file itself; and it may be the partial file of an earlier run, which is taken up again. Then there is
+something below what is written (:attr:`Target.overlay`), and what is to be a hole has to be punched.
+
+Either way it is reached through the descriptor of its directory, which :func:`~.beneath.open_beneath` opens without
+following a symlink below a root. Sizes and offsets are bytes. Failures are OSError, with the path that is to blame.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+import warnings
+from typing import Optional, Tuple, TypeVar
+
+from ..errors import NoSpaceError, blame
+from .claims import allocated, knows_holes
+from .extents import has_data, own_extents
+from .fiemap import is_reserved, records, reserved
+from .syscalls import (
+    UNSUPPORTED,
+    clone,
+    copy_on_write_by_block,
+    flush_directory,
+    free_space,
+    is_ours_alone,
+    preallocate,
+    punch,
+)
+
+_SETSIG = 10
+"""F_SETSIG: fcntl(2), linux/fcntl.h."""
+
+_ATTEMPTS = 16
+_FEW = 32
+_NAME_MAX = 255
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_Target = TypeVar("_Target", bound="Target")
+
+
+def _is_only_ours(fd: int, directory: int) -> bool:
+    """Whether nobody but us can have a private file of ours open, in a directory that may be somebody else's.
+
+    He could have opened another file, one that everybody may read, before he gave it this name. The kernel grants a
+    lease to write only if nobody else has the file open: fcntl(2), F_SETLEASE. Where there are no leases, it has to be
+    a directory in which only we can give names.
+    """
+    try:
+        # Whoever opens it before the lease is given back makes a signal. It must be none that ends us.
+        fcntl.fcntl(fd, _SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return False  # somebody has
+    except OSError:
+        return is_ours_alone(os.fstat(directory))
+    return True
+
+
+def hidden_name(name: str, suffix: str) -> str:
+    """``.NAMEsuffix``, the name cut where it would be too long."""
+    return os.fsdecode(os.fsencode("." + name)[: _NAME_MAX - len(suffix)]) + suffix
+
+
+class Target:
+    """A file being written: a temporary beside ``name``, or ``name`` itself (``inplace``).
+
+    A context manager: left without :meth:`commit`, the temporary is removed and nothing has
+    changed. ``directory`` is a descriptor that stays the caller's, open for reading if the name is to be flushed
+    (:meth:`commit`); ``path`` is what messages call the file.
+
+    ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
+    run that broke off left there is taken up again (``resumed``: it has content already), and is left there once
+    more if :attr:`keep` is set. No two runs write the same one: it is locked. One that somebody else can have open, or
+    linked, gives way to a new one.
+
+    With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
+    """
+
+    def __init__(
+        self, directory: int, name: str, path: str, *, inplace: bool = False, partial: Optional[Tuple[int, str]] = None
+    ) -> None:
+        self.directory = directory
+        self.name = name
+        self.path = path
+        self.inplace = inplace
+        self.resumed = False
+        self.keep = False
+        self.reserving = False
+        self.committed = False
+        self.allocated = 0
+        self.fd = -1
+        self._partial = partial
+        self._temporary: Optional[str] = None
+        self._temporary_directory = directory
+        self._closed = False
+
+    def open(self) -> None:
+        """Open the file, or make the temporary. Whatever interrupts this, a signal too, nothing is left of it."""
+        try:
+            with blame(self.path, instead=True):
+                if self.inplace:
+                    self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
+                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                        raise OSError(errno.EINVAL, "not a regular file", self.path)
+                elif self._partial is not None:
+                    self._take_up(*self._partial)
+                else:
+                    self._create()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def overlay(self) -> bool:
+        """Whether there is something below what is written, so that holes have to be punched."""
+        return self.inplace or self.resumed
+
+    def clone(self, old: int) -> bool:
+        """Begin with what the open file ``old`` holds, sharing its extents. False: not possible here."""
+        if not clone(old, self.fd):
+            return False
+        self.resumed = True
+        self.release()
+        copy_on_write_by_block(self.fd, True)
+        return True
+
+    def release(self) -> None:
+        """Make holes of what a clone has reserved, since btrfs clones reservations too.
+
+        If the clone looks sparse, and none of its first extents is reserved, the others are not looked at: to ask btrfs
+        for all of them would take a fifth of the time of the clone. What is left shares the source's reservation.
+        """
+        st = os.fstat(self.fd)
+        if not allocated(st) or not knows_holes(self.fd):
+            return
+        try:
+            if allocated(st) < st.st_size:
+                first = records(self.fd, 0, st.st_size, _FEW)[0]
+                if not any(is_reserved(flags) for _, _, flags in first):
+                    return
+            for offset, length in reserved(self.fd, 0, st.st_size):
+                if not has_data(self.fd, offset, length):  # a hole is one for both
+                    punch(self.fd, offset, length)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:  # no FIEMAP, and so no reservations that can be seen
+                raise
+
+    def _create(self) -> None:
+        while True:
+            # As rsync names its temporaries, so that its users recognise them and their excludes match.
+            suffix = "." + os.urandom(4).hex()
+            self._temporary = hidden_name(self.name, suffix)
+            try:
+                self.fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self.directory)
+                return
+            except FileExistsError:
+                self._temporary = None
+
+    def _take_up(self, directory: int, name: str) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
+            except FileExistsError:
+                fd, resumed = self._open_partial(directory, name), True
+            if fd < 0:
+                continue
+            try:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise OSError(errno.EBUSY, "another run is writing it") from None
+                with contextlib.suppress(FileNotFoundError):
+                    st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if os.path.samestat(st, os.fstat(fd)):
+                        if resumed and not _is_only_ours(fd, directory):
+                            os.unlink(name, dir_fd=directory)
+                            os.close(fd)
+                            continue
+                        self.fd, self.resumed = fd, resumed
+                        self._temporary_directory, self._temporary = directory, name
+                        return
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # the run that had it has just finished
+        raise OSError(errno.EBUSY, "somebody else keeps making its partial file")
+
+    def _open_partial(self, directory: int, name: str) -> int:
+        """The file that has the name of the partial file; -1 if it was none of ours, and is gone now."""
+        try:
+            fd = os.open(name, _UPDATE, dir_fd=directory)
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            # Whatever else is wrong, a lack of descriptors for one, says nothing of whose file it is.
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES, errno.EPERM):
+                raise
+            fd = -1
+        if fd >= 0:
+            st = os.fstat(fd)
+            private = st.st_uid == os.geteuid() and st.st_mode & ~stat.S_IFMT(st.st_mode) & ~0o600 == 0
+            if stat.S_ISREG(st.st_mode) and st.st_nlink == 1 and private:
+                return fd
+            os.close(fd)
+        try:
+            os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            raise OSError(errno.EEXIST, "something else has the name of its partial file") from None
+        return -1
+
+    def __enter__(self: "_Target") -> "_Target":
+        self.open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; of a temporary that was not committed nothing stays, unless ``keep`` is set."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._temporary is not None and not (self.keep and allocated(os.fstat(self.fd))):
+                # A signal may come between a system call and the note that it is done.
+                with contextlib.suppress(FileNotFoundError if self.fd >= 0 else OSError):
+                    os.unlink(self._temporary, dir_fd=self._temporary_directory)
+        finally:
+            if self.fd >= 0:
+                os.close(self.fd)
+
+    def reserve(self, size: int, needed: int) -> bool:
+        """Give the new, empty file its size, once it is sure that ``needed`` bytes of data fit.
+
+        Returns whether the filesystem keeps holes; where it does not, all of ``size`` must fit.
+        Raises NoSpaceError before anything is written.
+        """
+        holes = needed >= size or self._probe_holes(size)
+        filesystem = os.fstatvfs(self.fd)
+        free = free_space(filesystem)
+        if not holes:
+            warnings.warn(
+                "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            needed = size
+        # Some filesystems in memory or on a server say 0 of 0; then the writes themselves will tell.
+        if needed > free and filesystem.f_blocks:
+            raise NoSpaceError(needed, free, self.path)
+        os.ftruncate(self.fd, size)
+        return holes
+
+    def _probe_holes(self, size: int) -> bool:
+        # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
+        # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
+        gap = min(size, 1 << 20)
+        os.ftruncate(self.fd, gap)
+        return allocated(os.fstat(self.fd)) < gap
+
+    def punch(self, offset: int, length: int) -> None:
+        """Make a range a hole. In a temporary all that is not written is one already."""
+        if self.overlay and length > 0 and (self.reserving or has_data(self.fd, offset, length)):
+            punch(self.fd, offset, length)
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve a range that is a hole: it goes on to read as zeros. A warning tells if the filesystem cannot.
+
+        Raises OSError as fallocate(2): ENOSPC if there is no room.
+        """
+        if not preallocate(self.fd, offset, length):
+            warnings.warn(
+                "{}: its filesystem cannot reserve space (fallocate): there are holes instead".format(self.path),
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def trim(self, at_most: int) -> None:
+        """Give back what is preallocated, if more than ``at_most`` bytes, in whole blocks, are allocated.
+
+        Nothing is punched where there is no data, so what is preallocated there is left; st_blocks shows it.
+        """
+        st = os.fstat(self.fd)
+        # Not without need: what is cut in a shared block, XFS copies first, and more beside it.
+        if self.reserving or allocated(st) <= -(-at_most // st.st_blksize) * st.st_blksize:
+            return
+        end = 0
+        for offset, length in own_extents(self.fd, 0, st.st_size, exactly=True):
+            punch(self.fd, end, offset - end)
+            end = offset + length
+        self.cut(end, st.st_size)
+
+    def cut(self, end: int, size: int) -> None:
+        """Make all from ``end`` to ``size`` a hole by truncating: a last block that the file only begins goes too."""
+        os.ftruncate(self.fd, end)
+        os.ftruncate(self.fd, size)
+
+    def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
+        """Set mode and modification time, if given, and let the new content take the name.
+
+        With ``fsync`` the content is on the disk before the name is given, and the name when this returns. If the
+        content cannot be flushed, nothing has the name.
+        """
+        with blame(self.path, instead=True):
+            if self._partial is not None:
+                copy_on_write_by_block(self.fd, False)
+            if mode is not None:
+                os.fchmod(self.fd, mode)
+            if mtime_ns is not None:
+                st = os.fstat(self.fd)
+                self.allocated = allocated(st)
+                os.utime(self.fd, ns=(st.st_atime_ns, mtime_ns))
+            if fsync:
+                os.fsync(self.fd)
+            if self._temporary is not None:
+                os.rename(
+                    self._temporary, self.name, src_dir_fd=self._temporary_directory, dst_dir_fd=self.directory
+                )
+                self._temporary = None
+                if fsync:
+                    flush_directory(self.directory, self.path)
+            self.committed = True

@@ -1,0 +1,85 @@
+"""Short questions about files by their paths: how large, whether sparse, which, and to have them on the disk.
+
+A path may begin with ``~``. What is not there is no error but an answer, except where something is to be done
+(:func:`flush`).
+"""
+
+import os
+from typing import List, NamedTuple, Optional, Sequence
+
+from ..errors import blame
+from ..files.beneath import Sources, look_at
+from ..files.claims import allocated
+from ..files.status import home
+from ..files.syscalls import flush_filesystem
+from .mounts import is_below, mounts
+
+
+class Sizes(NamedTuple):
+    """Apparent and allocated size of each of some files, in bytes; None where there is none."""
+
+    found: List[Optional[List[int]]]
+
+
+def sizes(paths: Sequence[str]) -> Sizes:
+    """The sizes of files, symlinks not followed."""
+    found: List[Optional[List[int]]] = []
+    for path in paths:
+        try:
+            st = os.lstat(home(path))
+            found.append([st.st_size, allocated(st)])
+        except OSError:
+            found.append(None)
+    return Sizes(found)
+
+
+class AreSparse(NamedTuple):
+    """Whether each of some files has a hole, or reserved ranges."""
+
+    found: List[bool]
+
+
+def sparse(paths: Sequence[str]) -> AreSparse:
+    """Which files are sparse, symlinks not followed. Nothing is read."""
+    with Sources(listed=True) as sources:
+        files = [(home(path), os.path.basename(path)) for path in paths]
+        return AreSparse([looked is not None for looked in look_at(files, sources, "auto", False)])
+
+
+class Identity(NamedTuple):
+    """[device, inode] of a file, zeros if there is none."""
+
+    numbers: List[int]
+
+
+def identity(path: str) -> Identity:
+    """What a path leads to; the link itself if it is one, and has no slash behind it."""
+    try:
+        st = os.stat(path) if path.endswith("/") or os.path.basename(path) in (".", "..") else os.lstat(path)
+    except OSError:
+        return Identity([0, 0])
+    return Identity([st.st_dev, st.st_ino])
+
+
+class Flushed(NamedTuple):
+    """The mount points, or the directory, whose filesystems were flushed."""
+
+    paths: List[str]
+
+
+def flush(path: str) -> Flushed:
+    """Have all that was written below a directory on its disk, on filesystems that are mounted there too.
+
+    Raises OSError, with the path, if something could not be written.
+    """
+    top = os.path.realpath(home(path))
+    below = {mount.point for mount in mounts().values() if mount.point != top and is_below(mount.point, top)}
+    paths = [top, *sorted(below)]
+    for each in paths:
+        with blame(each, instead=True):
+            fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                flush_filesystem(fd)
+            finally:
+                os.close(fd)
+    return Flushed(paths)

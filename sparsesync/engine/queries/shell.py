@@ -1,0 +1,57 @@
+"""A command that is run for a migration: to stop what uses the files, and to start it again.
+
+It runs in a session of its own, so that it can be ended with all that it has started: when the program here is
+interrupted, or when whoever asked for it from another machine has gone. First it is asked to end (SIGTERM), and only
+after some seconds killed.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+from typing import Callable, NamedTuple
+
+_GLANCE = 0.2
+"""Seconds after which it is looked whether anybody still wants the command."""
+
+_PATIENCE = 10
+"""Seconds that a command has to end by itself when it is interrupted."""
+
+_SHORT = 2
+"""The same where nobody can see how long it takes."""
+
+
+class Ran(NamedTuple):
+    """The exit status of a command; negative: the signal that ended it."""
+
+    status: int
+
+
+def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
+    """Run a command with ``sh -c``. Its output goes to standard error: what is asked is not what it prints.
+
+    It ends, with all that it has started, when this is interrupted by an exception, or when ``given_up`` says so.
+    """
+    process = subprocess.Popen(
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+    )
+    try:
+        while True:
+            try:
+                return Ran(process.wait(_GLANCE))
+            except subprocess.TimeoutExpired:
+                if given_up():
+                    raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
+    except BaseException as error:
+        # A second interruption must not leave it running either: it could undo what is done next.
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SHORT if isinstance(error, ConnectionError) else _PATIENCE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise

@@ -1,0 +1,78 @@
+"""What the parts of a transfer tell each other of a file, on one machine and between two.
+
+::
+
+    Need      what it will take, asked for all files before the first is written; Space is the answer
+    Spec      what it is: announced by the sender, made by the destination
+    Result    what became of it; a CLOSED frame carries it (:func:`limits.read_result`)
+
+A file has a name below the root of its transfer (:func:`check_name`). Sizes are bytes.
+"""
+
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+
+
+class Need(NamedTuple):
+    """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
+
+    name: str
+    data: int
+    device: Optional[int]
+
+
+class Space(NamedTuple):
+    """Bytes that are going to be taken of a filesystem, and that are free on it; ``path`` is a directory of it."""
+
+    needed: int
+    free: int
+    path: str
+
+
+class Spec(NamedTuple):
+    """A file that is to be put in place.
+
+    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
+    ``attributes`` are what a copy carries over (:mod:`files.attributes`), where that is what was asked for.
+    """
+
+    name: str
+    size: int
+    data: int
+    mode: int
+    mtime_ns: int
+    parents: Sequence[int] = ()
+    attributes: Optional[Dict[str, Any]] = None
+
+
+class Result(NamedTuple):
+    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
+
+    ``allocated`` is what it took when it got its name, in bytes.
+    ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
+    """
+
+    name: str
+    size: int
+    data: int
+    sent: int
+    left: Optional[str] = None
+    no_space: Optional[Tuple[int, int]] = None
+    errno: Optional[int] = None
+    at_source: bool = False
+    allocated: int = 0
+
+
+def reason(error: Exception, name: str) -> str:
+    """Why a file is left alone, for people who are told its name already."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename in (None, name):
+        return error.strerror
+    return "{}: {}".format(error.filename, error.strerror)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that could lead out of the root, or is none."""
+    parts = name.split("/")
+    if name.startswith("/") or "\0" in name or ".." in parts or parts[-1] in ("", "."):
+        raise ValueError("{!r} is not a name below the destination".format(name))
