@@ -6,5 +6,5 @@ nothing from the packages above it. Read the packages in this order:
 :mod:`files` (one open file), :mod:`content` (bring a target to a source's content), :mod:`tree` (find the sparse files
 of a tree, and tell what is in one); then what two machines need: :mod:`wire` (the bytes between them), :mod:`transfer`
 (files on their way), :mod:`queries` (what a machine is asked for a migration). Beside them are :mod:`errors` (the
-exceptions of them all), :mod:`text` (what a terminal may get to see) and :mod:`agent` (the far end's main loop).
+exceptions of them all), :mod:`text` (what a terminal may get to see) and :mod:`agent` (the remote end's main loop).
 """

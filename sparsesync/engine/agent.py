@@ -104,7 +104,7 @@ class Agent:
             call = frame.json()
             name, given = get(call, "op", _WORD), get(call, "arguments", anything)
             if name not in OPERATIONS:
-                raise ProtocolError("there is no operation {!r}".format(name))
+                raise ProtocolError("unknown operation {!r}".format(name))
             operation = OPERATIONS[name]
             try:
                 result = operation.serve(self, **_at_home(arguments(given, operation.takes)))

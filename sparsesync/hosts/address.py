@@ -56,7 +56,7 @@ def check_python(name: str) -> None:
     """Raise ValueError for the name of a Python on another host that a shell might take for more than a path."""
     if not _PYTHON.fullmatch(name):
         allowed = "letters, digits, spaces and _@%+=:,./-, and does not begin with - or a space"
-        raise ValueError(f"{name or repr('')}: is no path of a Python on the other host; it has {allowed}")
+        raise ValueError(f"{name or repr('')}: is not the path of a Python on the other host; it has {allowed}")
 
 
 def split_shell(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 """What ``copyfile``, ``copy`` and ``copy2`` do: copies by the engine, and the same to and from another host.
 
-A ``str`` with a colon before its first slash is ``host:path``, by rsync's rule. Then an agent of ours is at the far
+A ``str`` with a colon before its first slash is ``host:path``, by rsync's rule. Then an agent of ours is at the remote
 end, and no rsync; only what differs from the file that is there travels, and a copy that broke off goes
 on where it was. Several copies share a connection within a :class:`Copies`.
 """

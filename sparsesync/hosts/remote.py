@@ -361,7 +361,7 @@ def _answer(kind: Any, value: Any) -> Any:
     if type(None) in inner:
         return None if value is None else _answer(inner[0], value)
     if kind not in _ANSWERED or not _ANSWERED[kind](value):
-        raise ProtocolError("an answer that is none")
+        raise ProtocolError("an invalid answer to a query")
     return value
 
 

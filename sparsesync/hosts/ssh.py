@@ -2,7 +2,8 @@
 
 ``ssh host sh -c '...'`` looks for a Python of 3.6 or newer and has it read a program from its standard
 input: first a loader of a few lines, then the sources of the ``engine`` package and of all packages in it, which it
-imports from memory. Nothing is written to the far host's disk. What then speaks on the other side of the connection is
+imports from memory. Nothing is written to the remote host's disk. What then speaks on the other side of the connection
+is
 :mod:`sparsesync.engine.agent`.
 
 The remote shell is the one rsync would use: ``-e``, else RSYNC_RSH, else ssh. If it is ssh, and neither the command
@@ -10,13 +11,13 @@ nor the user's configuration has ideas of its own about sharing connections, the
 master (ControlMaster, ssh_config(5)) with its socket in a private directory, and rsync's goes through it: one
 login for the whole run. It ends with the agent.
 
-Passwords and questions are between ssh and the terminal; ssh's messages, and what the far host says on its standard
+Passwords and questions are between ssh and the terminal; ssh's messages, and what the remote host says on its standard
 error, go to ours by way of :mod:`stderr_relay`.
 
 What becomes part of a command over there is ours, or was looked at: paths and all that is asked go through the
 connection, to the agent. Of the user's own words there are the Python's name, which has to be a plain path
-(:func:`address.check_python`), and what ``--rsync-path`` puts before rsync, which is text for the far shell by rsync's
-own definition: ``sudo``, or ``cd there &&``.
+(:func:`address.check_python`), and what ``--rsync-path`` puts before rsync, which is text for the remote host's shell
+by rsync's own definition: ``sudo``, or ``cd there &&``.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ _STAGE_ONE = (
 
 # Stage two reads on, and imports the engine from memory: ``sources`` has for each module's name whether it is a
 # package, and its text.
-# An interrupt that reaches the far end too is the client's to act on: the agent ends with the connection.
+# An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
 _STAGE_TWO = """
 import signal, sys, zlib, json, importlib.abc, importlib.machinery
 signal.signal(signal.SIGINT, lambda number, frame: None)
@@ -110,7 +111,7 @@ sys.exit(main())
 
 
 def _program() -> bytes:
-    """What is sent to the far Python: the length of stage two, that, and the sources."""
+    """What is sent to the remote Python: the length of stage two, that, and the sources."""
     import json
     from importlib.resources import files
 
@@ -135,7 +136,7 @@ def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[boo
 
 
 def _remote_command(shell: Shell) -> str:
-    """The command line for the far login shell, which need not be a Bourne shell: one word in single quotes."""
+    """The command line for the remote login shell, which need not be a Bourne shell: one word in single quotes."""
     if shell.python is not None:
         check_python(shell.python)
     pythons = _PYTHONS if shell.python is None else [shell.python]
@@ -342,7 +343,7 @@ def connect(
 
     ``timeout``: seconds of silence after which the connection is given up, None for never. ``digest``: one that
     every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started, or there
-    is no such remote shell, ValueError for a Python whose name is no plain path.
+    is no such remote shell, ValueError for a Python whose name is not a plain path.
     """
     remote_command = _remote_command(shell)
     with contextlib.ExitStack() as stack:

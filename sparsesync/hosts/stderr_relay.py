@@ -1,6 +1,6 @@
 """What another host says on its standard error, on its way to ours: escaped, since a terminal may be at its end.
 
-A remote shell writes its own messages and those of the far host into a pipe. A thread reads that, a part at a time
+A remote shell writes its own messages and those of the remote host into a pipe. A thread reads that, a part at a time
 whatever its lines are like, and writes it on; so nothing is collected, and a flood waits in the pipe as it would wait
 for the terminal. Our agent has escaped what names it prints, so ``\\#ooo`` stays as it is.
 Passwords and questions are not in it: ssh asks those on the terminal itself, ssh(1).

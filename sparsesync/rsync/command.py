@@ -290,7 +290,7 @@ def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
 
 
 def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the far paths go past the far shell: rsync(1), --secluded-args. One may be built to do it always."""
+    """Return whether no shell sees the remote paths: rsync(1), --secluded-args. An rsync may be built to do so."""
     names = ("secluded-args", "protect-args", "no-secluded-args", "no-protect-args", "no-s")
     given = [option.name for option in command.options if option.name in names]
     if given:
@@ -303,7 +303,7 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def quotes(command: Command, version: tuple[int, int, int]) -> bool:
-    """Return whether an rsync of a version hands far paths on as they are."""
+    """Return whether an rsync of a version hands remote paths on as they are."""
     old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
     return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
 

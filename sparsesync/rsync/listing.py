@@ -163,7 +163,7 @@ def unescape(name: bytes) -> bytes:
 
 
 def source_path(command: Command, listed: Listed) -> str | None:
-    """Where the listed file is: absolute, or relative to the current directory, on a pull to the far home.
+    """Where the listed file is: absolute, or relative to the current directory, on a pull to the remote home.
 
     None if that is not certain.
     """

@@ -4,11 +4,11 @@ The names of the transfer are made from the source arguments by the rules of the
 (:func:`means_contents`) and of ``--relative`` (:func:`transfer_name`). On a pull rsync lists names without saying
 which source they came from; :func:`pulled_from` finds out, where that is certain.
 
-rsync hands the far paths to the far login shell, and what arrives there depends on its version and on options. So only
-paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer put a backslash before
-what a shell would see in them, but not before wildcards and a tilde, and a line break disappears with it; an
-older one, or ``--old-args``, quotes nothing; with ``--secluded-args`` no shell sees the paths, nor does anybody
-replace a tilde. Wildcards are never for us.
+rsync hands the remote paths to the remote login shell, and what arrives there depends on its version and on options. So
+only paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer put a backslash
+before what a shell would see in them, but not before wildcards and a tilde, and a line break disappears with it; an
+older one, or ``--old-args``, quotes nothing; with ``--secluded-args`` no shell sees the paths, nor does anybody replace
+a tilde. Wildcards are never for us.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 QUOTES_ARGUMENTS = (3, 2, 4)
-"""The first rsync that quotes the far paths; rsync(1), --old-args."""
+"""The first rsync that quotes the remote paths; rsync(1), --old-args."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
 
@@ -64,7 +64,7 @@ def _clean(path: str) -> str:
 
 
 def pulled_from(sources: Sequence[str], name: str, *, relative: bool, files_from: bool) -> str | None:
-    """The far path of a listed name; None if it is not certain which of the sources it came from."""
+    """The remote path of a listed name; None if it is not certain which of the sources it came from."""
     if files_from:
         return os.path.join(sources[0], name) if len(sources) == 1 else None
     found = [path for path in (_below(source, name, relative) for source in sources) if path is not None]
@@ -154,20 +154,20 @@ def _same_host(path: str) -> bool:
 
 
 def why_not_plain(far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False) -> str | None:
-    """Why a far path may arrive as something else; None if it does not.
+    """Why a remote path may arrive as something else; None if it does not.
 
-    ``quoted``: rsync quotes them; ``secluded``: the far rsync reads them itself; ``relative``: with ``--relative``.
+    ``quoted``: rsync quotes them; ``secluded``: the remote rsync reads them itself; ``relative``: with ``--relative``.
     """
     for path in far.paths:
         if re.search(r"[*?\[\]]", path):
-            return f"{path}: wildcards are for the far shell"
+            return f"{path}: wildcards are for the remote host's shell"
         if path.startswith("~") and (secluded or relative or not path.startswith("~/")):
-            return f"{path}: whether that is a home, and whose, is for the far shell and the version of rsync to say"
+            return f"{path}: whose home that is depends on the remote host's shell and on the version of rsync"
         # Some shells have control characters of their own; zsh replaces a leading "=".
         if re.search(r"[\0-\x1f\x7f]", path) or path.endswith("\\") or path.startswith("="):
-            return f"{path}: what arrives of it depends on the far shell"
+            return f"{path}: what arrives of it depends on the remote host's shell"
         if secluded and ".." in path.split("/"):
             return f"{path}: rsync leaves out '..' and what is before it, which behind a symlink is another place"
         if not quoted and (path.startswith("-") or not _PLAIN.fullmatch(path.replace("~", "", 1))):
-            return f"{path}: what the far shell makes of it depends on the version of rsync"
+            return f"{path}: what the remote host's shell makes of it depends on the version of rsync"
     return None

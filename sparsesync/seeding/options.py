@@ -44,7 +44,7 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
         elif name == "--seed-holes":
             holes = value if equals else next(words, "")
             if holes not in HOLES:
-                raise ValueError(f"--seed-holes: {holes!r} is none of {', '.join(HOLES)}")
+                raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
         else:
             known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
             raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")

@@ -362,7 +362,7 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         with pytest.raises(ValueError, match="holes must be"):
             call(path, tmp_path / "g", holes="maybe")  # type: ignore[operator]
     assert main(["sync", "--seed-holes=maybe", str(path), str(tmp_path / "g")]) == 1
-    assert "--seed-holes: 'maybe' is none of auto, trust, check, read" in capsys.readouterr().err
+    assert "--seed-holes: 'maybe' is not one of auto, trust, check, read" in capsys.readouterr().err
 
 
 # What is reserved

@@ -797,7 +797,7 @@ def test_services_over_there_are_stopped_first(tree: Path) -> None:
     ("arguments", "said"),
     [
         (["--verify", "--final", "far:/a/", "far:/b/", "{}/dst"], "pull one source at a time"),
-        (["{}/src/", "far:/a*/"], "far:/a*/: wildcards are for the far shell; name the path itself"),
+        (["{}/src/", "far:/a*/"], "far:/a*/: wildcards are for the remote host's shell; name the path itself"),
         (["--exclude-from", "-", "{}/src/", "{}/dst"], "standard input can be read once"),
         (["{}/src/", "far:/line\nbreak"], "a path on another host with a line break"),
     ],

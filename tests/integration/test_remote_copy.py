@@ -133,7 +133,7 @@ def test_only_str_is_ever_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def home(tmp_path: Path) -> tuple[Path, str]:
-    """A far home, and a remote shell that leads there: on this machine, with a login shell that csh stands for."""
+    """A remote home, and a remote shell that leads there: on this machine, with a login shell that csh stands for."""
     (tmp_path / "home").mkdir()
     rsh = tmp_path / "rsh"
     # csh ends a quoted word at the end of the line; so does this, by passing on the first line only.

@@ -455,7 +455,7 @@ def test_what_cannot_be_read_there_is_reported_and_the_rest_goes_on(tmp_path: Pa
     (tmp_path / "b/closed").chmod(0)
     (tmp_path / "b/file").chmod(0)
     (tmp_path / "b/only there").touch(0)
-    # As nobody at the far end, whose Python must be one that nobody can reach.
+    # As nobody at the remote end, whose Python must be one that nobody can reach.
     rsh = script(tmp_path / "rsh", 'shift; exec setpriv --reuid 65534 --clear-groups sh -c "$*"')
     python = next((path for path in ("/usr/bin/python3", "/usr/libexec/platform-python") if os.path.exists(path)), None)
     need(python is not None, "there is no Python that everybody may use")
@@ -668,7 +668,7 @@ def test_a_python_that_is_none(
     option = "--seed-python" if argv[0] == "sync" else "--python"
     assert main([argv[0], f"{option}={python}", *argv[1:]]) == (2 if argv[0] == "verify" else 1)
     told = capfd.readouterr().err
-    assert told.count("\n") == 1 and "is no path of a Python" in told
+    assert told.count("\n") == 1 and "is not the path of a Python" in told
     assert sorted(os.listdir(tmp_path)) == ["f", "rsh"]
 
 

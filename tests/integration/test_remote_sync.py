@@ -321,7 +321,7 @@ def test_a_connection_that_breaks(tmp_path: Path, direction: str) -> None:
     options = ("-a", f"--seed-python={sys.executable}")
     done = sync(rsh, *options, *paths, cwd=tmp_path)
     assert done.returncode != 0, done
-    # What the far end has to say of it comes through as well.
+    # What the remote end has to say of it comes through as well.
     told = [line for line in done.stderr.splitlines() if not line.startswith(b"sparsesync agent: ")]
     assert len(told) == 1 and told[0].startswith(b"sparsesync: far: the connection "), done.stderr
     assert wait_for(lambda: os.listdir(tmp_path / "dst") == [".img.sparsesync-partial"])
@@ -333,7 +333,7 @@ def test_a_connection_that_breaks(tmp_path: Path, direction: str) -> None:
 
 
 def wait_for(condition: Any) -> bool:
-    """The far end may notice a little later than this one."""
+    """The remote end may notice a little later than this one."""
     for _ in range(400):
         if condition():
             return True
@@ -417,7 +417,7 @@ def test_v_says_what_is_done_and_why_not(local_rsh: str, tmp_path: Path) -> None
         said = sync(local_rsh, "-av", *options, "src/", f"far:{tmp_path}/dst3/", cwd=tmp_path).stdout.decode("latin-1")
         assert f"sparsesync: everything is left to rsync: {reason}" in said
     said = sync(local_rsh, "-av", f"far:{tmp_path}/s*/", "dst4/", cwd=tmp_path).stdout.decode("latin-1")
-    assert "wildcards are for the far shell" in said
+    assert "wildcards are for the remote host's shell" in said
     said = sync(local_rsh, "-av", f"other:{tmp_path}/src/", f"far:{tmp_path}/src/", "d/", cwd=tmp_path).stdout.decode()
     assert "more than one other host is named" in said
 

@@ -1,7 +1,7 @@
 """A remote shell that leads to an enemy: ``python -m tests.support.hostile LIE HOST COMMAND``.
 
-It is the real agent, which does one thing that no agent does (:data:`LIES`); rsync at the far end is the real one. Most
-lies are told in one operation, so that what comes before it is as it should be.
+It is the real agent, which does one thing that no agent does (:data:`LIES`); rsync at the remote end is the real one.
+Most lies are told in one operation, so that what comes before it is as it should be.
 """
 
 from __future__ import annotations

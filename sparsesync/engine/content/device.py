@@ -102,7 +102,7 @@ class _Device:
                 data = data[os.write(self.fd, data) :]
 
     def flush(self) -> None:
-        """Have all that was written on the disk; a device that is none has nothing to flush."""
+        """Have all that was written on the disk; what is not a device has nothing to flush."""
         with blame(self.path):
             try:
                 os.fsync(self.fd)

@@ -42,7 +42,7 @@ _ARGUMENTS = {
 def ask(question: str, **given: Any) -> Any:
     """The answer of this machine. Raises ValueError for an unknown question, and what the function raises."""
     if question not in QUESTIONS:
-        raise ValueError("there is no question {!r}".format(question))
+        raise ValueError("unknown query {!r}".format(question))
     return getattr(import_module(QUESTIONS[question], __package__), question)(**given)
 
 

@@ -104,13 +104,13 @@ class Reader:
             return self._begin(Directory(packed[1]))
         if _DIGESTS(packed):
             return self._blocks(packed[1])
-        raise ProtocolError("an event that is none")
+        raise ProtocolError("an invalid event in a manifest")
 
     def _entry(self, entry: Entry) -> Entry:
         root = self._last is None
         name = entry.name
         if root != (not name) or not root and len(components(name)) > 1:
-            raise ProtocolError("an entry that is none")
+            raise ProtocolError("an invalid entry in a manifest")
         if root:
             self._tree = entry.kind == "d"
         else:
@@ -135,9 +135,9 @@ class Reader:
         try:
             blocks = Blocks(b64decode(text, validate=True))
         except (ValueError, binascii.Error):
-            raise ProtocolError("digests that are none") from None
+            raise ProtocolError("invalid digests in a manifest") from None
         if len(blocks.packed) % PAIR.size or isinstance(self._last, Trouble):
-            raise ProtocolError("digests that are none")
+            raise ProtocolError("invalid digests in a manifest")
         for offset, _ in blocks.pairs():
             if offset < self._end or offset % BLOCK or offset >= self._size:
                 raise ProtocolError("digests of blocks that are not there")

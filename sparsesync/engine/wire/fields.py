@@ -132,7 +132,7 @@ def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]
     """The arguments of a call but those that are None, which count as missing. Raises ValueError for any other."""
     for field in given:
         if field not in checks:
-            raise ValueError("there is no argument {!r}".format(field[:100]))
+            raise ValueError("unknown argument {!r}".format(field[:100]))
     for field, check in checks.items():
         if not check(given.get(field)):
             raise ValueError("the argument {!r} is {}".format(field, "not proper" if field in given else "missing"))

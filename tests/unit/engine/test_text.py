@@ -128,7 +128,7 @@ def test_a_line_without_an_end_is_not_collected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rest", ["sleep 60", "yes"])
 def test_one_who_goes_on_is_not_waited_for(tmp_path: Path, rest: str) -> None:
-    """A command that the far shell leaves behind holds its standard error, and may go on to write."""
+    """A command that the remote host's shell leaves behind holds its standard error, and may go on to write."""
     with open(tmp_path / "shown", "wb") as out:
         process = relayed(f"echo first >&2; (exec {rest} >&2) & echo $!", out.fileno())
     assert process.stdout is not None

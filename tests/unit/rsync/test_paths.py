@@ -144,11 +144,11 @@ def test_what_is_plain_arrives_as_it_is(tmp_path: Path, mode: str, path: str, re
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("a\nb", "depends on the far shell"),
-        ("a\x07b", "depends on the far shell"),
-        ("a\\", "depends on the far shell"),
-        ("=ls", "depends on the far shell"),
-        ("~", "whether that is a home"),
+        ("a\nb", "depends on the remote host's shell"),
+        ("a\x07b", "depends on the remote host's shell"),
+        ("a\\", "depends on the remote host's shell"),
+        ("=ls", "depends on the remote host's shell"),
+        ("~", "whose home that is"),
     ],
 )
 def test_what_even_a_rsync_that_quotes_does_not_carry(path: str, why: str) -> None:
