@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from .engine.errors import OnError
-from .engine.queries.presets import Place
+from .engine.queries.presets import ExcludedPath
 from .engine.tree.scan import Sparse
 from .hosts.base import Location, PathLike
 from .hosts.pool import HostPool
@@ -62,7 +62,7 @@ def exclude_patterns(
 
 def sparse_names(
     locations: Sequence[Location],
-    places: Sequence[Place],
+    places: Sequence[ExcludedPath],
     relative: bool,
     format: str = "rsync",
     min_size: int = 0,
@@ -89,7 +89,7 @@ def sparse_names(
                 yield _seen_as(format, top, source, found.path, relative), found
 
 
-def preset_places(locations: Sequence[Location], preset: str | None, format: str) -> list[Place]:
+def preset_places(locations: Sequence[Location], preset: str | None, format: str) -> list[ExcludedPath]:
     """What a preset leaves out at the sites. Raises ValueError for a format that cannot carry it."""
     if preset is None:
         return []
@@ -98,7 +98,7 @@ def preset_places(locations: Sequence[Location], preset: str | None, format: str
     return [place for host, given, _ in locations for place in host.preset(preset, given)]
 
 
-def place_patterns(places: Sequence[Place], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
+def place_patterns(places: Sequence[ExcludedPath], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
     """The patterns of places, anchored where the names of the transfer begin."""
     for source, path, wild, _ in places:
         name = transfer_name(source, path, relative)

@@ -16,7 +16,7 @@ from ..console import streams
 from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.errors import OnError
-from ..engine.text import printable
+from ..engine.text import escape_name
 from ..exclude import FORMATS, place_patterns, preset_places, quoter, sparse_names
 from ..hosts.pool import HostPool
 from .options import Troubles, add_far_end, add_one_file_system, byte_size
@@ -109,7 +109,7 @@ def write(
             "borg": "borg create --exclude-from FILE",
             "restic": "restic backup --exclude-file FILE",
         }[format]
-        given = " ".join(map(printable, sources))
+        given = " ".join(map(escape_name, sources))
         options = " --relative" * relative + f" --preset {preset}" * bool(preset)
         options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
         for line in (

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..console import streams
-from ..console.messages import complain
+from ..console.messages import print_error
 from . import TROUBLE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         if not _is_trouble(error):
             raise
-        complain(error)
+        print_error(error)
         if isinstance(error, OSError) and error.filename == streams.STDOUT:
             streams.give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
@@ -106,7 +106,7 @@ def _raise_again(swallowed: sys.UnraisableHookArgs) -> None:
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
-    complain(str(message))
+    print_error(str(message))
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

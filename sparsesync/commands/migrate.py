@@ -14,7 +14,7 @@ from typing import BinaryIO, Callable
 
 from .. import __version__
 from ..console import streams
-from ..console.messages import complain, describe, tell
+from ..console.messages import format_error, print_error, print_line
 from ..migration import text as telling
 from ..migration.final_pass import Failed
 from ..migration.request import Commands, Request
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         )},
         verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip
-    say = (lambda kind, value: None) if arguments.json else telling.say
+    say = (lambda kind, value: None) if arguments.json else telling.print_event
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
     every_file = bool(arguments.report or arguments.json)
     try:
@@ -78,14 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
         migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
     except (OSError, ValueError) as error:
         if arguments.json:
-            print(json.dumps({"status": 1, "failure": describe(error)}))
+            print(json.dumps({"status": 1, "failure": format_error(error)}))
         raise
     migration.report["versions"] = {"sparsesync": __version__}
     try:
         migration.run()
         return 0
     except Failed as failed:
-        complain(str(failed))
+        print_error(str(failed))
         return failed.status
     finally:
         report = migration.report
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(report))
         elif "sync" in report or "downtime" in report:
             for line in telling.summary(report):
-                tell(line)
+                print_line(line)
 
 
 def _check_report(path: str) -> None:

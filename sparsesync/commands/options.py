@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-from ..console.messages import complain
-from ..engine.text import printable
+from ..console.messages import print_error
+from ..engine.text import escape_name
 from . import TROUBLE
 
 
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints, which quote the arguments, are for a terminal."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        super().error(escape_name(message))
 
 
 def add_one_file_system(command: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ class Troubles:
     status = 0
 
     def __call__(self, error: Exception) -> None:
-        complain(error)
+        print_error(error)
         self.status = TROUBLE
 
 

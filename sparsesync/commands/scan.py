@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from ..console.messages import tell
+from ..console.messages import print_line
 from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.errors import LinkError
@@ -81,9 +81,9 @@ def _show(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) ->
         write_list("files", (json.dumps(dict(zip(names, row[1:]))) for row in rows), {"total": total})
         return
     if total["files"]:
-        tell(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
+        print_line(f"{'apparent':>10} {'allocated':>10} {'data':>10} {'extents':>8}  path")
     for _, path, size, allocated, data, count in rows:
         sizes = f"{iec(size):>10} {iec(allocated):>10} {iec(data):>10}"
-        tell(f"{sizes} {count:>8}  {path}")
+        print_line(f"{sizes} {count:>8}  {path}")
     kind = f"{'file' if arguments.all else 'sparse file'}{'' if total['files'] == 1 else 's'}"
-    tell(f"{total['files']} {kind}: {iec(total['size'])} apparent, {iec(total['allocated'])} allocated")
+    print_line(f"{total['files']} {kind}: {iec(total['size'])} apparent, {iec(total['allocated'])} allocated")

@@ -5,7 +5,7 @@ Its arguments do not go through argparse: they are rsync's, and rsync is to be t
 
 from __future__ import annotations
 
-from ..console.messages import complain, describe
+from ..console.messages import format_error, print_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..rsync.process import RsyncTooOldError, Status
 from ..seeding import run as seeding
@@ -21,27 +21,27 @@ def run(argv: list[str]) -> int:
     try:
         seed, rest = split_options(argv)
     except ValueError as error:
-        complain(error)
+        print_error(error)
         return Status.SYNTAX
     try:
         return seeding.run(rest, seed, replace=True).status
     except NoSpaceError as error:
-        complain(f"{describe(error)}; nothing was written (--seed-no-space-check to try all the same)")
+        print_error(f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)")
         return Status.FILE_IO
     except LoginError as error:
-        complain(error)
+        print_error(error)
         return Status.SSH
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
-        complain(f"{error}; what was received is kept, run the same command again to go on from there")
+        print_error(f"{error}; what was received is kept, run the same command again to go on from there")
         return Status.PROTOCOL
     except RsyncTooOldError as error:
-        complain(error)
+        print_error(error)
         return TROUBLE
     except FileNotFoundError as error:
         if error.filename != "rsync":
             raise
-        complain("rsync is not installed; install it, for instance: apt install rsync")
+        print_error("rsync is not installed; install it, for instance: apt install rsync")
         return _NOT_FOUND
     except SystemExit as ended:
         return Status.SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from ..comparison.direct import verify
-from ..console.messages import tell
+from ..console.messages import print_line
 from ..console.progress import data_bar
 from ..engine.content.compare import Tally
 from .options import Troubles, add_far_end, add_holes, write_list
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
                 listed.write(json.dumps(difference._asdict()) + "\n")
                 continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
-            tell(f"{difference.path or arguments.a}: {what}")
+            print_line(f"{difference.path or arguments.a}: {what}")
         if arguments.json:
             listed.seek(0)
             a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)

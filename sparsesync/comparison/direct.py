@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 from ..engine.content.compare import Tally, first_difference
-from ..engine.errors import blame
+from ..engine.errors import error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import HOLES
 from ..engine.tree.node import Node, has_content
@@ -118,7 +118,7 @@ class _Comparison:
         with contextlib.ExitStack() as opened:
             roots: list[tuple[int, str]] = []
             for root in (a, b):
-                with self._reporting(), blame(root, instead=True):
+                with self._reporting(), error_path(root, instead=True):
                     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     opened.callback(os.close, fd)
                     roots.append((fd, root))
@@ -136,7 +136,7 @@ class _Comparison:
             listings: list[tuple[int, str, set[str]]] = []
             for root, root_path in roots:
                 here = os.path.join(root_path, path) if path else root_path
-                with self._reporting(), blame(here, instead=True):
+                with self._reporting(), error_path(here, instead=True):
                     fd = open_beneath(root, path)
                     opened.callback(os.close, fd)
                     listings.append((fd, here, set(os.listdir(fd))))

@@ -1,6 +1,6 @@
 """Lines for people: what is printed on standard output and standard error, and how an error reads.
 
-A name, an error, a host, a peer may have said any of it. So :func:`tell` and :func:`complain` escape the
+A name, an error, a host, a peer may have said any of it. So :func:`print_line` and :func:`print_error` escape the
 line, whatever it is made of (:mod:`engine.text`); whoever makes a line for them does not.
 """
 
@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 
-from ..engine.text import printable
+from ..engine.text import escape_name
 
 _HINTS = {
     errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
@@ -20,9 +20,9 @@ _HINTS = {
 }
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line on standard output, whatever that is; in a library it is the caller's."""
-    line = printable(line)
+    line = escape_name(line)
     try:
         print(line)
     except UnicodeEncodeError:
@@ -31,17 +31,17 @@ def tell(line: str) -> None:
 
 def as_bytes(line: str) -> bytes:
     """Return a line for people as what is written where rsync's own output goes."""
-    return f"{printable(line)}\n".encode(sys.getfilesystemencoding(), "backslashreplace")
+    return f"{escape_name(line)}\n".encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
-def complain(what: Exception | str) -> None:
+def print_error(what: Exception | str) -> None:
     """Print an error, or what there is to say of it, on standard error."""
-    text = what if isinstance(what, str) else describe(what)
+    text = what if isinstance(what, str) else format_error(what)
     with contextlib.suppress(OSError):  # there is nobody to hear it, and what is being done goes on
-        print(f"sparsesync: {printable(text)}", file=sys.stderr)
+        print(f"sparsesync: {escape_name(text)}", file=sys.stderr)
 
 
-def describe(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Return an error as text for people: the path, what happened, what to do. It is not escaped yet."""
     from ..engine.errors import NoSpaceError
     from .units import iec

@@ -12,17 +12,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
-from ..engine.text import printable
+from ..engine.text import escape_name
 
 Advance = Optional[Callable[[int], object]]
-Bar = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
-"""What makes a bar: :func:`data_bar`, or a :class:`Whole`'s ``phase``."""
+BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
+"""What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
 
 
 @contextlib.contextmanager
 def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
     """A bar of ``total`` data bytes (None: not known); yields the function to call with bytes done, or None."""
-    with Whole(total, quiet) as whole, whole.phase(total, what) as advance:
+    with ProgressBar(total, quiet) as whole, whole.phase(total, what) as advance:
         yield advance
 
 
@@ -30,7 +30,7 @@ _DELAY = 0.5
 """Seconds until there is a bar."""
 
 
-class Whole:
+class ProgressBar:
     """One bar for a run of several phases, of ``total`` data bytes in all; a context manager."""
 
     def __init__(self, total: int | None, quiet: bool = False) -> None:
@@ -42,7 +42,7 @@ class Whole:
                 total=total, unit="B", unit_scale=True, unit_divisor=1024, delay=_DELAY, leave=False, dynamic_ncols=True
             )
 
-    def __enter__(self) -> Whole:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -61,7 +61,7 @@ class Whole:
             yield None
             return
         before = self._bar.desc.rstrip(": ")
-        shown = printable(what)
+        shown = escape_name(what)
         # A short phase would have no other chance to be seen.
         self._bar.set_description(shown, refresh=self._bar.format_dict["elapsed"] > _DELAY)
         yield self._advance

@@ -25,9 +25,9 @@ class _StandardOutput(io.FileIO):
     """Descriptor 1; what goes wrong there is not taken for a trouble with a file that is being read."""
 
     def write(self, data: Any) -> int:
-        from ..engine.errors import blame
+        from ..engine.errors import error_path
 
-        with blame(STDOUT):
+        with error_path(STDOUT):
             return super().write(data)
 
 
@@ -71,13 +71,13 @@ def give_up_output() -> None:
 def output(path: str | None) -> Iterator[BinaryIO]:
     """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
     from ..engine.content.copy_file import existing, replacing
-    from ..engine.errors import blame
+    from ..engine.errors import error_path
 
     if path is None:
         yield sys.stdout.buffer
         return
     old = existing(path)
-    with blame(path):
+    with error_path(path):
         # What is standard output already (/dev/stdout) has to stay the file that it is.
         if old is None or (stat.S_ISREG(old.st_mode) and not os.path.samestat(old, os.fstat(1))):
             with replacing(path, old) as target, open(target.fd, "wb", closefd=False) as out:

@@ -22,12 +22,12 @@ from .errors import LinkError, ProtocolError
 from .files.claims import HOLES
 from .files.status import home
 from .host import LocalHost
-from .queries.registry import QUESTIONS, checked
-from .text import printable
+from .queries.registry import QUERIES, checked
+from .text import escape_name
 from .transfer.local import Opening, SourceSettings
-from .transfer.outgoing import Outgoing
+from .transfer.outgoing import OutgoingFile
 from .transfer.receiver import Receiver
-from .transfer.records import Need
+from .transfer.records import SpaceNeed
 from .transfer.sender import Sender
 from .tree.manifest_wire import batches
 from .wire import protocol
@@ -48,7 +48,7 @@ from .wire.fields import (
     text,
 )
 from .wire.link import Link
-from .wire.rate_limit import Pace
+from .wire.rate_limit import RateLimit
 
 _BATCH = 500
 
@@ -232,7 +232,7 @@ def _find(agent: Agent, path: str, opening: List[Any]) -> Optional[str]:
 
 
 def _expect(agent: Agent, needs: List[Tuple[str, int]]) -> None:
-    agent.destination.expect(Need(name, size, None) for name, size in needs)
+    agent.destination.expect(SpaceNeed(name, size, None) for name, size in needs)
 
 
 def _receive(agent: Agent) -> None:
@@ -246,11 +246,11 @@ def _send(
     compressor: Optional[Tuple[str, Optional[int]]] = None,
     bwlimit: Optional[int] = None,
 ) -> None:
-    agent.link.pace = Pace(bwlimit) if bwlimit else None
+    agent.link.pace = RateLimit(bwlimit) if bwlimit else None
     squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
     source = agent.host.source(SourceSettings(*settings))
 
-    def make(path: str, name: str) -> Outgoing:
+    def make(path: str, name: str) -> OutgoingFile:
         return source.open(home(path), name)
 
     try:
@@ -261,7 +261,7 @@ def _send(
 
 
 OPERATIONS = {
-    "query": Operation({"query": one_of(*QUESTIONS), "arguments": anything}, _query),
+    "query": Operation({"query": one_of(*QUERIES), "arguments": anything}, _query),
     "lock": Operation({"path": PATH, "parents": flag}, _lock),
     "contents": Operation({"parts": listed(row(PATH, SIZE, SIZE)), "full": flag}, _record(_contents)),
     "directory": Operation({}, _record(lambda agent: agent.host.directory())),
@@ -315,7 +315,7 @@ def _is_timeout(value: Any) -> bool:
 
 
 def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
-    sys.stderr.write("sparsesync: {}\n".format(printable(str(message))))
+    sys.stderr.write("sparsesync: {}\n".format(escape_name(str(message))))
 
 
 def main() -> int:
@@ -330,7 +330,7 @@ def main() -> int:
     try:
         Agent(link).serve()
     except ProtocolError as error:
-        sys.stderr.write("sparsesync agent: {}\n".format(printable(str(error))))
+        sys.stderr.write("sparsesync agent: {}\n".format(escape_name(str(error))))
         return 1
     except LinkError:
         return 0  # the client has gone, as it does when it is done

@@ -1,7 +1,7 @@
 """What can go wrong, by name, and the two callbacks by which a caller hears of an operation before it ends.
 
-An error of the system stays an OSError, with the path that is to blame (:func:`blame`). The exceptions here are what
-the system has no number for, or what a caller has to tell from the rest::
+An error of the system stays an OSError, with the path that is to blame (:func:`error_path`). The exceptions here are
+what the system has no number for, or what a caller has to tell from the rest::
 
     NoSpaceError    OSError    the data cannot fit, and nothing has been written
     TruncatedError  OSError    a source became shorter while it was read
@@ -54,12 +54,12 @@ class ProtocolError(LinkError):
     """The peer sent something that no engine sends. The message says what, in one line."""
 
 
-class Leave(Exception):
+class LeftToRsync(Exception):
     """This file is left to rsync; the message says why."""
 
 
 @contextlib.contextmanager
-def blame(path: str, instead: bool = False) -> Iterator[None]:
+def error_path(path: str, instead: bool = False) -> Iterator[None]:
     """Name ``path`` in any OSError raised inside that names no path yet; ``instead``: whatever it names."""
     try:
         yield

@@ -12,14 +12,14 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .errors import OnError, blame
-from .files.status import measure
+from .errors import OnError, error_path
+from .files.status import data_size
 from .tree.scan import Sparse, scan
 
 if TYPE_CHECKING:
     from .content.compare import Tally
     from .files.extents import Layer
-    from .queries.presets import Place
+    from .queries.presets import ExcludedPath
     from .transfer.local import LocalDestination, LocalSource, SourceSettings
     from .tree.block_map import Run
     from .tree.manifest import Event
@@ -58,7 +58,7 @@ class LocalHost:
         """Yield the sparse files below ``path``; the options are those of :func:`.tree.scan.scan`."""
         for file in scan(path, parallel=True, holes=holes, on_error=on_error, **options):
             try:
-                data, count = measure(file.path, holes) if measured else (0, 0)
+                data, count = data_size(file.path, holes) if measured else (0, 0)
             except OSError as error:
                 if on_error is None:
                     raise
@@ -82,7 +82,7 @@ class LocalHost:
         with _opened(path) as (fd, size):
             yield size, checksums(fd, size, block, holes)
 
-    def preset(self, preset: str, source: str) -> List["Place"]:
+    def preset(self, preset: str, source: str) -> List["ExcludedPath"]:
         """Return the places below ``source`` that a preset leaves out."""
         from .queries.presets import preset_patterns
 
@@ -97,9 +97,9 @@ class LocalHost:
 
         Raises OSError, ValueError.
         """
-        from .queries.registry import ask
+        from .queries.registry import answer_query
 
-        return ask(query, **arguments)
+        return answer_query(query, **arguments)
 
     @contextlib.contextmanager
     def locked(self, path: str, parents: bool) -> Iterator[None]:
@@ -158,7 +158,7 @@ def _opened(path: str) -> Iterator[Tuple[int, int]]:
 
     fd = open_source(path)
     try:
-        with blame(path):
+        with error_path(path):
             yield fd, file_size(fd)
     finally:
         os.close(fd)

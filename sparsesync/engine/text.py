@@ -20,7 +20,7 @@ _SPECIAL = re.compile("[{}]".format(_OBEYED))
 _SPECIAL_OR_ESCAPE = re.compile(r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED))
 
 
-def printable(text: str) -> str:
+def escape_name(text: str) -> str:
     r"""Return ``text`` as a line for people; a literal ``\#123`` is escaped too, and cannot be taken for a byte."""
     return _SPECIAL_OR_ESCAPE.sub(_escape, text)
 

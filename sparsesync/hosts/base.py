@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ..engine.content.compare import Tally
     from ..engine.errors import OnError
     from ..engine.files.extents import Layer
-    from ..engine.files.status import Looked
+    from ..engine.files.status import SparseStat
     from ..engine.host import Range, Scanned
-    from ..engine.queries.presets import Place
+    from ..engine.queries.presets import ExcludedPath
     from ..engine.transfer.local import Opening, SourceSettings
-    from ..engine.transfer.records import Need, Space
+    from ..engine.transfer.records import Space, SpaceNeed
     from ..engine.tree.block_map import Run
     from ..engine.tree.manifest import Event
 
@@ -41,7 +41,7 @@ class Source(Protocol):
     def settings(self) -> SourceSettings:
         """How it is read."""
 
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[SparseStat | None]:
         """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
 
     def ask_mode(self, path: str) -> Callable[[], int | None]:
@@ -63,13 +63,13 @@ class Destination(Protocol):
     def find(self, path: str, opening: Opening) -> str | None:
         """Return why it is left to rsync to open the root, or None. Nothing is opened."""
 
-    def open(self, path: str, opening: Opening, needs: Iterable[Need] = ()) -> str | None:
+    def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
 
     def open_copy(self, path: str, name: str, **options: Any) -> str:
         """Open the destination of a copy. Returns the path of the file it will be. Raises OSError."""
 
-    def expect(self, needs: Iterable[Need]) -> None:
+    def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Count what is going to be written."""
 
     def space(self) -> list[Space]:
@@ -100,7 +100,7 @@ class Host(Protocol):
 
     def checksums(self, path: str, block: int, holes: str) -> AbstractContextManager[tuple[int, Iterator[Run]]]: ...
 
-    def preset(self, preset: str, source: str) -> list[Place]: ...
+    def preset(self, preset: str, source: str) -> list[ExcludedPath]: ...
 
     def directory(self) -> str: ...
 

@@ -17,7 +17,7 @@ from ..engine.errors import NoSpaceError, OnProgress
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
-    from ..engine.transfer.records import Result
+    from ..engine.transfer.records import FileResult
     from .address import Remote
 
 
@@ -74,7 +74,7 @@ class Copies:
         name = os.path.basename(path)
         settings = SourceSettings(follow=True, attributes=keep != "content", holes=holes, reserve=reserve)
         read, written = of.host.source(settings), to.host.destination(resume=True)
-        results: list[Result] = []
+        results: list[FileResult] = []
         try:
             size, room = read.measure(path)
             plan = Planned(name, path, size, room, room=room)

@@ -17,12 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
 from ..engine.errors import OnError, ProtocolError
-from ..engine.files.status import Looked
+from ..engine.files.status import SparseStat
 from ..engine.host import Range, Scanned
-from ..engine.queries.presets import Place
-from ..engine.queries.registry import QUESTIONS
+from ..engine.queries.presets import ExcludedPath
+from ..engine.queries.registry import QUERIES
 from ..engine.transfer.local import Opening, SourceSettings
-from ..engine.transfer.records import Need, Space
+from ..engine.transfer.records import Space, SpaceNeed
 from ..engine.tree.manifest import DIGEST, Event
 from ..engine.tree.manifest_wire import Reader
 from ..engine.tree.scan import Sparse
@@ -112,19 +112,19 @@ class RemoteHost:
         size, parts = self._mapped(row(SIZE, SIZE, digits(32)), "checksums", path=path, block=block, holes=holes)
         yield size, self._ordered(parts, -(-size // block), _run)
 
-    def preset(self, preset: str, source: str) -> list[Place]:
+    def preset(self, preset: str, source: str) -> list[ExcludedPath]:
         kinds = listed(row(one_of(source), NAME, text(40), text(200)))
         places = self._call(kinds, "preset", preset=preset, source=source)
         with self._naming():
             if not all(re.fullmatch("[a-z/*]*", place[2]) for place in places):
                 raise ProtocolError("a place that no preset has")
-        return [Place(*place) for place in places]
+        return [ExcludedPath(*place) for place in places]
 
     def directory(self) -> str:
         return str(self._call(NAME, "directory"))
 
     def query(self, query: str, **arguments: Any) -> Any:
-        module = import_module(QUESTIONS[query], "sparsesync.engine.queries")
+        module = import_module(QUERIES[query], "sparsesync.engine.queries")
         kind = get_type_hints(getattr(module, query))["return"]
         with self._naming():
             value = self.connection.call("query", query=query, arguments=arguments)
@@ -225,9 +225,9 @@ class RemoteSource:
         self.host = host
         self.settings = settings
 
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[Looked | None]:
+    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[SparseStat | None]:
         for batch in _batches(files):
-            yield from _each(self.host, batch, maybe(_LOOKED), Looked, "look", files=batch, settings=self.settings)
+            yield from _each(self.host, batch, maybe(_LOOKED), SparseStat, "look", files=batch, settings=self.settings)
 
     def ask_mode(self, path: str) -> Callable[[], int | None]:
         answer = self.host.connection.post("mode", path=path)
@@ -259,7 +259,7 @@ class RemoteDestination:
         found: str | None = self.host._call(maybe(TEXT), "find", path=path, opening=opening)
         return found
 
-    def open(self, path: str, opening: Opening, needs: Iterable[Need] = ()) -> str | None:
+    def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
         # All that is asked of a destination before the first file, in one round trip.
         opened = self.host.connection.post("open", path=path, opening=opening)
         self.expect(needs)
@@ -271,7 +271,7 @@ class RemoteDestination:
     def open_copy(self, path: str, name: str, **options: Any) -> str:
         return str(self.host._call(NAME, "open_copy", path=path, name=name, **options))
 
-    def expect(self, needs: Iterable[Need]) -> None:
+    def expect(self, needs: Iterable[SpaceNeed]) -> None:
         self._space = None
         for batch in _batches((need.name, need.data) for need in needs):
             self._expected.append(self.host.connection.post("expect", needs=batch))

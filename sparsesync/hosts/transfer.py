@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
-from ..engine.errors import Leave, NoSpaceError
+from ..engine.errors import LeftToRsync, NoSpaceError
 from ..engine.transfer.local import LocalDestination, LocalSource, OnResult, Planned, failed
-from ..engine.transfer.outgoing import Outgoing
-from ..engine.transfer.records import Need, Result
-from ..engine.wire.rate_limit import Pace
+from ..engine.transfer.outgoing import OutgoingFile
+from ..engine.transfer.records import FileResult, SpaceNeed
+from ..engine.wire.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from .base import Destination, Source
@@ -70,14 +70,14 @@ def _local(
     for file in source.outgoing(files, on_result):
         try:
             on_result(_copy(file, destination, settings.sparse, paced))
-        except (OSError, ValueError, Leave) as error:
+        except (OSError, ValueError, LeftToRsync) as error:
             on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
         finally:
             file.close()
     destination.place.settle()
 
 
-def _copy(file: Outgoing, destination: LocalDestination, zeros: bool, progress: Advance) -> Result:
+def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: Advance) -> FileResult:
     spec = file.spec
     fd = file.open()
     with destination.place.target(spec) as target:
@@ -85,7 +85,7 @@ def _copy(file: Outgoing, destination: LocalDestination, zeros: bool, progress: 
         data = copy_content(fd, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path)
         file.check(os.fstat(fd))
         destination.place.finish(target, spec)
-    return Result(spec.name, spec.size, data, 0, allocated=target.allocated)
+    return FileResult(spec.name, spec.size, data, 0, allocated=target.allocated)
 
 
 def _push(
@@ -105,7 +105,7 @@ def _push(
     if settings.compress is not None:
         squeeze = Compressor(connection.compressor(settings.compress[0]), settings.compress[1])
     link = connection.link
-    link.pace = Pace(settings.bwlimit) if settings.bwlimit else None
+    link.pace = RateLimit(settings.bwlimit) if settings.bwlimit else None
     connection.start("receive")
     sender = Sender(
         link,
@@ -146,14 +146,14 @@ def _pull(
         receiver.run((file.source, file.name) for file in files)
 
 
-def needs(source: Source, files: Iterable[Planned], shares: bool = True) -> Iterator[Need]:
+def needs(source: Source, files: Iterable[Planned], shares: bool = True) -> Iterator[SpaceNeed]:
     """What files will take at a destination.
 
     ``shares``: extents may be shared within a filesystem, so that what stays on its own may take no room.
     """
     local = isinstance(source, LocalSource) and shares
     for file in files:
-        yield Need(file.name, file.room, _device(file, source.settings.follow) if local else None)
+        yield SpaceNeed(file.name, file.room, _device(file, source.settings.follow) if local else None)
 
 
 def _device(file: Planned, follow: bool) -> int | None:
@@ -173,7 +173,7 @@ def check_space(destination: Destination) -> None:
 def _paced(progress: Advance, bwlimit: int | None) -> Advance:
     if bwlimit is None:
         return progress
-    pace = Pace(bwlimit)
+    pace = RateLimit(bwlimit)
 
     def advance(count: int) -> None:
         pace.spend(count)

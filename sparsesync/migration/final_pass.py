@@ -25,14 +25,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..console.progress import Whole
+from ..console.progress import ProgressBar
 from ..engine.errors import LinkError
 from ..hosts.base import Host, Location
 from ..rsync.process import Status
 from . import plan
 from .findings import STOP, WARNING
 from .preflight import Facts
-from .proof import Verified, verify
+from .proof import Verified, prove
 
 if TYPE_CHECKING:
     from .run import Migration
@@ -61,7 +61,7 @@ class FinalPass:
         self._begun = ""
         self._under_way = False
 
-    def run(self, whole: Whole) -> None:
+    def run(self, whole: ProgressBar) -> None:
         """Run it. Raises Failed, after --on-failure."""
         commands = self.request.commands
         down = time.monotonic()
@@ -75,7 +75,7 @@ class FinalPass:
             with whole.phase(None, "flushing"):
                 self._flush()
             with whole.phase(None, "verifying") as advance:
-                self._verified(verify(self.source, self.destination, self.asked, advance))
+                self._verified(prove(self.source, self.destination, self.asked, advance))
             self._call("after", self.source, commands.after)
             self._call("after-dest", self.destination, commands.after_dest)
         except BaseException as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..engine.queries.docker import Docker
     from ..engine.queries.in_use import InUse
     from ..engine.queries.survey import Survey
-    from ..engine.queries.system import Host
+    from ..engine.queries.system import System
     from ..hosts.base import Location
     from .plan import Plan
 
@@ -60,7 +60,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
         yield from _docker(facts, docker)
 
 
-def _host(side: Location, host: Host) -> Iterator[Finding]:
+def _host(side: Location, host: System) -> Iterator[Finding]:
     if host.rsync is None:
         yield Finding(STOP, side.host.name, "rsync is not installed; install it, for instance: apt install rsync")
     elif tuple(map(int, host.rsync.split(".")[:2])) < OLDEST[:2]:

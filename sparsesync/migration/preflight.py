@@ -1,7 +1,7 @@
 """Before a host is migrated: what both machines say of themselves.
 
-They are asked (:func:`look`) what they are, what there is to be moved, what the destination's filesystem holds, and
-what is in use. All that is kept in :class:`Facts`; what is made of it is for :mod:`findings`.
+They are asked (:func:`gather_facts`) what they are, what there is to be moved, what the destination's filesystem holds,
+and what is in use. All that is kept in :class:`Facts`; what is made of it is for :mod:`findings`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..engine.queries.presets import Place
+from ..engine.queries.presets import ExcludedPath
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
-from .request import Asked
+from .request import MigrationCommand
 
 if TYPE_CHECKING:
     from ..engine.queries.docker import Docker
     from ..engine.queries.in_use import AllInUse
     from ..engine.queries.probe import Probe
     from ..engine.queries.survey import Survey
-    from ..engine.queries.system import Host
+    from ..engine.queries.system import System
 
 KERNEL_FEATURES = {
     "overlay2": ("overlay",),
@@ -37,10 +37,10 @@ class Facts(NamedTuple):
 
     source: Location
     destination: Location
-    asked: Asked
-    hosts: tuple[Host, Host]
+    asked: MigrationCommand
+    hosts: tuple[System, System]
     presets: dict[str, str]
-    places: list[Place]
+    places: list[ExcludedPath]
     surveys: dict[str, Survey]
     dockers: list[Docker]
     probe: Probe
@@ -61,7 +61,7 @@ class Facts(NamedTuple):
         return any("fake-super" in token for option in self.asked.command.options for token in option.tokens)
 
 
-def look(at: Location, to: Location, asked: Asked) -> Facts:
+def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
     """Ask both machines. Raises OSError, LinkError, ValueError."""
     source, destination, request = at.host, to.host, asked.request
     presets = {each: request.preset or source.query("suggested", source=each).preset for each in asked.sources}
@@ -71,7 +71,7 @@ def look(at: Location, to: Location, asked: Asked) -> Facts:
         for docker in source.query("docker", source=each).roots:
             dockers.append(docker)
             if request.skip_docker_loop:
-                places += (Place(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
+                places += (ExcludedPath(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
     probe = destination.query("probe", path=asked.path)
     options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
     surveys = {each: source.query("survey", source=each, **options) for each in asked.sources}
@@ -86,7 +86,7 @@ def look(at: Location, to: Location, asked: Asked) -> Facts:
     return Facts(at, to, asked, hosts, presets, places, surveys, dockers, probe, in_use)
 
 
-def _places(host: Machine, preset: str, source: str) -> Iterator[Place]:
+def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
     if preset == "system":
         yield from host.preset("system", source)
     if preset in ("system", "docker"):

@@ -22,7 +22,7 @@ from ..hosts.base import Host, Location
 from ..rsync import command as rsync
 from ..rsync.listing import Listed, parse_listing, source_path
 from .plan import answer, covered
-from .request import Asked
+from .request import MigrationCommand
 
 _PART = 1 << 30
 _FRAME = 128 * 1024
@@ -42,7 +42,7 @@ class Verified(NamedTuple):
     believed: tuple[int, int] = (0, 0)
 
 
-def verify(source: Location, destination: Location, asked: Asked, progress: Advance) -> Verified:
+def prove(source: Location, destination: Location, asked: MigrationCommand, progress: Advance) -> Verified:
     """Compare both sides. Raises RsyncFailed, LinkError."""
     argv = asked.argv()
     differences: list[tuple[str, str]] = []

@@ -1,8 +1,9 @@
 """What a migration was asked for, and the rsync command that comes of it.
 
 The command is ``rsync -aHAX --numeric-ids --one-file-system``, then what the presets leave out, the user's exclude
-files, the user's own options, the sources and the destination. :class:`Asked` knows all of it but the presets'
-patterns, which come once the sources have been looked at, and the way to share a connection, once there is one.
+files, the user's own options, the sources and the destination. :class:`MigrationCommand` knows all of it but the
+presets' patterns, which come once the sources have been looked at, and the way to share a connection, once there is
+one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Request:
     python: str | None = None
 
 
-class Asked:
+class MigrationCommand:
     """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
 
     ``patterns``: options of rsync that leave something out. ``fine_times``: both ends and their rsyncs know times to

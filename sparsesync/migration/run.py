@@ -26,14 +26,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Callable
 
-from ..console.messages import describe
-from ..console.progress import Whole
+from ..console.messages import format_error
+from ..console.progress import ProgressBar
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.transfer.local import Planned
 from ..exclude import place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
-from ..rsync.output import Totals
+from ..rsync.output import RsyncOutput
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as wrapper
@@ -42,7 +42,7 @@ from . import findings, plan, preflight
 from .final_pass import Failed, FinalPass
 from .findings import STOP, WARNING, Finding
 from .preflight import Facts
-from .request import Asked, Request
+from .request import MigrationCommand, Request
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
@@ -51,9 +51,9 @@ _FINE_TIMES = [3, 1, 3]
 class Migration:
     """One run.
 
-    ``say`` gets what is told to a person, each piece with its kind (:func:`text.say`); ``write`` what rsync prints;
-    ``quiet``: no progress; ``every_file``: the report is to have every sparse file. ``report`` is what was done, and
-    can be had as JSON; sizes are bytes, times seconds.
+    ``say`` gets what is told to a person, each piece with its kind (:func:`text.print_event`); ``write`` what rsync
+    prints; ``quiet``: no progress; ``every_file``: the report is to have every sparse file. ``report`` is what was
+    done, and can be had as JSON; sizes are bytes, times seconds.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Migration:
         every_file: bool = False,
     ) -> None:
         self.request = request
-        self.asked = Asked(request)
+        self.asked = MigrationCommand(request)
         self.say = say
         self.write = write
         self.quiet = quiet
@@ -91,14 +91,14 @@ class Migration:
             except BaseException as error:
                 ended = isinstance(error, (KeyboardInterrupt, SystemExit))
                 self.report["status"] = Status.SIGNAL if ended else 1
-                self.report["failure"] = describe(error) if isinstance(error, Exception) else "interrupted"
+                self.report["failure"] = format_error(error) if isinstance(error, Exception) else "interrupted"
                 raise
             finally:
                 self.report["seconds"] = round(time.time() - self.report["started"], 3)
 
     def _run(self, stack: contextlib.ExitStack) -> None:
         self._locate(stack)
-        facts = preflight.look(self.source, self.destination, self.asked)
+        facts = preflight.gather_facts(self.source, self.destination, self.asked)
         exists = facts.probe.kind == "d"
         found = list(findings.findings(facts))
         self.asked.fine_times = facts.probe.nanoseconds and all(
@@ -134,7 +134,7 @@ class Migration:
         total = planned.seeds.data + planned.others.size
         if self.request.verify:
             total += sum(survey.allocated for survey in facts.surveys.values())
-        with Whole(total, self.quiet) as whole:
+        with ProgressBar(total, self.quiet) as whole:
             if self.request.final:
                 FinalPass(self, facts).run(whole)
             else:
@@ -143,7 +143,7 @@ class Migration:
             try:
                 self._list_sparse(facts)
             except (OSError, LinkError) as error:
-                warnings.warn(f"the report lacks the list of sparse files: {describe(error)}", stacklevel=2)
+                warnings.warn(f"the report lacks the list of sparse files: {format_error(error)}", stacklevel=2)
 
     def _locate(self, stack: contextlib.ExitStack) -> None:
         """Find the two machines: one of them at least is this one, and the other is logged in to once."""
@@ -223,9 +223,9 @@ class Migration:
 
     # The passes.
 
-    def one_pass(self, whole: Whole) -> None:
+    def one_pass(self, whole: ProgressBar) -> None:
         """One sync. Raises Failed unless all that there is to be copied is."""
-        totals = Totals(self.asked.command, whole.shown, self.write)
+        totals = RsyncOutput(self.asked.command, whole.shown, self.write)
         argv = self.asked.argv(*totals.options)
         started = time.monotonic()
         try:

@@ -1,6 +1,6 @@
 """What a person reads of a migration: the table of the preflight, the plan, the summary for a ticket.
 
-:func:`say` prints what :mod:`run` has to tell, on standard output; with ``--json`` nothing but the report
+:func:`print_event` prints what :mod:`run` has to tell, on standard output; with ``--json`` nothing but the report
 goes there, and this is not used.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..console.messages import tell
+from ..console.messages import print_line
 from ..console.units import iec
 from .findings import Finding
 from .plan import Plan
@@ -18,10 +18,10 @@ from .plan import Plan
 _MANY = 20
 
 
-def say(kind: str, value: Any) -> None:
+def print_event(kind: str, value: Any) -> None:
     """Print a piece of what happens: "findings", "plan", "command" or "differences"."""
     for line in {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value):
-        tell(line)
+        print_line(line)
     sys.stdout.flush()  # a command's own output comes next
 
 

@@ -19,7 +19,7 @@ _TOTAL = re.compile(rb"(Number of [a-z ]+|Total [a-z ]+|Literal data|Matched dat
 _CLOSING = re.compile(rb"sent ([0-9,]+) bytes  received ([0-9,]+) bytes .*|total size is [0-9,]+ .*")
 
 
-class Totals:
+class RsyncOutput:
     """A reader of rsync's output. ``write`` gets what is not for us."""
 
     def __init__(self, command: Command, shown: bool, write: Callable[[bytes], object]) -> None:

@@ -35,9 +35,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Callable
 
-from ..console.messages import as_bytes, complain, describe, tell
-from ..console.progress import Bar, data_bar
-from ..engine.errors import LinkError, LoginError, NoSpaceError, blame
+from ..console.messages import as_bytes, format_error, print_error, print_line
+from ..console.progress import BarFactory, data_bar
+from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
 from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
 from ..engine.text import printable_already
@@ -100,7 +100,7 @@ def run(
     seed: SeedOptions,
     *,
     replace: bool = False,
-    bar: Bar = data_bar,
+    bar: BarFactory = data_bar,
     output: Callable[[bytes], object] | None = None,
     strict: bool = False,
     hosts: HostPool | None = None,
@@ -122,9 +122,9 @@ def run(
                 output(as_bytes(line))
                 return
             with contextlib.suppress(OSError):  # rsync has the same standard output, and says what it thinks of it
-                tell(line)
+                print_line(line)
 
-    state = _Run(command, seed, say, bar, strict, hosts)
+    state = SeededRun(command, seed, say, bar, strict, hosts)
     result = state.result
     with contextlib.ExitStack() as stack:
         try:
@@ -133,13 +133,13 @@ def run(
                 state.say(f"everything is left to rsync: {result.handoff}")
             state.tell_losses()
         except _EndedError as ended:
-            complain(ended)
+            print_error(ended)
             result.status = int(ended.status)
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
-            with blame("rsync", instead=True):
+            with error_path("rsync", instead=True):
                 os.execvp("rsync", result.command)
         options, environ = state.shared()
         result.status = run_rsync(with_options(result.command, options), environ, state.spool, output)
@@ -161,7 +161,7 @@ class _EndedError(Exception):
         self.status = status
 
 
-class _Run:
+class SeededRun:
     """One run, until rsync takes over."""
 
     def __init__(
@@ -169,7 +169,7 @@ class _Run:
         command: rsync.Command,
         seed: SeedOptions,
         say: Callable[[str], None],
-        bar: Bar,
+        bar: BarFactory,
         strict: bool,
         hosts: HostPool | None,
     ) -> None:
@@ -203,7 +203,7 @@ class _Run:
         except (LinkError, OSError) as error:
             if self.strict:
                 raise
-            return describe(error)
+            return format_error(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
         self.seeding = seeding = Seeding(
@@ -225,7 +225,7 @@ class _Run:
     def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
         # rsync would meet the same, after it has read all of their holes.
         for name, (code, reason) in refused.items():
-            complain(f"{name}: {reason}")
+            print_error(f"{name}: {reason}")
             full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             self.refusal = Status.FILE_IO if full or self.refusal == Status.FILE_IO else Status.PARTIAL
         self.result.refused = list(refused)
@@ -251,7 +251,7 @@ class _Run:
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
-        complain(line)
+        print_error(line)
 
     def tell_filled(self) -> None:
         """Say which holes rsync has filled in what was seeded, if any."""
@@ -261,11 +261,11 @@ class _Run:
             filled, first = self.seeding.filled()
         except LinkError as error:
             if self.result.status == 0:  # else rsync has said what is wrong
-                complain(f"whether what was seeded has kept its holes is not known: {describe(error)}")
+                print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
             return
         if filled.files:
             self.result.holes += filled.holes
-            complain(filled.line_after(first))
+            print_error(filled.line_after(first))
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""
@@ -329,7 +329,7 @@ class _Run:
         except NoSpaceError:
             raise
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
-            return f"seeding has ended early: {describe(error)}"
+            return f"seeding has ended early: {format_error(error)}"
 
     def _ask(self, listing: IO[bytes]) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""

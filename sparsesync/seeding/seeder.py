@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Callable, NamedTuple
 
-from ..console.messages import tell
-from ..console.progress import Bar, data_bar
+from ..console.messages import print_line
+from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
 from ..engine.transfer.local import Opening, Planned
-from ..engine.transfer.records import Result
+from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
@@ -87,7 +87,7 @@ class Seeding:
         source: Source,
         destination: Destination,
         say: Callable[[str], None],
-        bar: Bar = data_bar,
+        bar: BarFactory = data_bar,
         settings: Settings = Settings(),  # noqa: B008
     ) -> None:
         self.command = command
@@ -136,7 +136,7 @@ class Seeding:
         if self.command.dry_run:
             reason = self.destination.find(self._destination, self._opening(listing))
             for planned in [] if reason else _planned(plan):
-                tell(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
+                print_line(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
             return reason
         # --delete may make room, and how much --sparse leaves is known only once all is read.
         checked = self.options.space_check and not (self.command.delete or self.command.sparse)
@@ -287,7 +287,7 @@ class Seeding:
         mode = self.source.ask_mode(path)()
         return mode is not None and stat.S_ISDIR(mode)
 
-    def _done(self, result: Result) -> None:
+    def _done(self, result: FileResult) -> None:
         holes = self._under_way.pop(result.name, 0)
         if result.left is None:
             self.seeded.append(Seeded(*result[:4], result.allocated))

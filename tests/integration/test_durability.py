@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.queries.registry import ask
+from sparsesync.engine.queries.registry import answer_query
 from tests.support.filesystems import filesystem, need, need_tools, same_content, sparse_file
 from tests.support.powercut import cut
 
@@ -229,9 +229,9 @@ def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path)
 def test_what_is_mounted_below_is_flushed_too(tmp_path: Path) -> None:
     with filesystem("tmpfs", tmp_path / "with blank", "1M") as below:
         (tmp_path / "link").symlink_to("with blank")
-        assert ask("flush", path=f"{tmp_path}/link").paths == [f"{tmp_path}/with blank", str(below)]
+        assert answer_query("flush", path=f"{tmp_path}/link").paths == [f"{tmp_path}/with blank", str(below)]
     with pytest.raises(OSError) as caught:
-        ask("flush", path=f"{tmp_path}/none")
+        answer_query("flush", path=f"{tmp_path}/none")
     assert caught.value.filename == f"{tmp_path}/none"
 
 

@@ -33,8 +33,8 @@ from sparsesync.engine.files import claims
 from sparsesync.engine.files import syscalls as fileio
 from sparsesync.engine.files.claims import believes
 from sparsesync.engine.files.extents import extents, is_sparse, layers
-from sparsesync.engine.files.status import look
-from sparsesync.engine.transfer.destination import Place
+from sparsesync.engine.files.status import stat_sparse
+from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.tree.scan import scan
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import (
@@ -171,10 +171,10 @@ def test_no_lie_costs_a_byte_on_the_way(
     lie(lying.below / "f", **said)
     lie(lying.below / "g", **more)
     for pull in (False, True):
-        done = transfer([(lying.shown / "f", "f")], Place(str(place)), pull=pull)
+        done = transfer([(lying.shown / "f", "f")], Destination(str(place)), pull=pull)
         assert not done.errors and done.left("f") is None
         assert (place / "f").read_bytes() == content(blocks, 7)
-    done = transfer([(lying.shown / "f", "g")], Place(str(lying.shown), inplace=True))
+    done = transfer([(lying.shown / "f", "g")], Destination(str(lying.shown), inplace=True))
     assert not done.errors and done.left("g") is None
     assert (lying.below / "g").read_bytes() == content(blocks, 7)
 
@@ -415,7 +415,7 @@ def test_reserved_ranges_are_holes(reserving: Path, state: str, capfd: pytest.Ca
         reserved.append((offset, length))
     assert reserved == unwritten(path)
     assert [found.path for found in scan(str(reserving))] == [str(path)]
-    looked = look(str(path), False, reserved=True)
+    looked = stat_sparse(str(path), False, reserved=True)
     assert looked is not None
     data = sum(length for _, length in WRITTEN)
     assert (looked.data, looked.reserved) == (data, 64 * MIB - data)
@@ -573,7 +573,7 @@ def test_room_for_what_is_not_believed(lying: Lying, tmp_path: Path) -> None:
     need_tools("rsync")
     (lying.below / "f").write_bytes(random.Random(1).randbytes(40 * MIB))
     lie(lying.below / "f", data=[], blocks=0)
-    looked = look(str(lying.shown / "f"), False)
+    looked = stat_sparse(str(lying.shown / "f"), False)
     assert looked is not None and (looked.data, looked.room) == (0, 40 * MIB)
     with filesystem("ext4", tmp_path / "small", "32M") as small:
         assert main(["sync", "-a", str(lying.shown / "f"), f"{small}/made"]) == 11
@@ -607,7 +607,7 @@ def test_memory_does_not_grow_with_what_is_reserved(reserving: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
         tracemalloc.start()
-        looked = look(str(path), False)
+        looked = stat_sparse(str(path), False)
         count = sum(1 for _ in layers(file.fileno()))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

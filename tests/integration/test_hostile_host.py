@@ -19,12 +19,12 @@ import pytest
 from sparsesync.engine.agent import OPERATIONS, Agent
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.copy_destination import CopyPlace
-from sparsesync.engine.transfer.destination import Place
+from sparsesync.engine.transfer.copy_destination import CopyDestination
+from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.limits import ANNOUNCED, Reasons
-from sparsesync.engine.transfer.outgoing import Outgoing, outgoing
+from sparsesync.engine.transfer.outgoing import OutgoingFile, outgoing
 from sparsesync.engine.transfer.receiver import Receiver
-from sparsesync.engine.transfer.records import Result
+from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import capabilities
@@ -114,15 +114,17 @@ def cases(frames: Any) -> list[Any]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[Destination]:
     (tmp_path / "target").mkdir()
-    made = CopyPlace(str(tmp_path / "target"), "f", into=True, keep="all", inplace=False, resume=True)
+    made = CopyDestination(str(tmp_path / "target"), "f", into=True, keep="all", inplace=False, resume=True)
     yield made
     made.close()
 
 
-def received(place: Place, script: Callable[[Peer], Any], wants: Any = None) -> tuple[list[Result], list[Exception]]:
-    results: list[Result] = []
+def received(
+    place: Destination, script: Callable[[Peer], Any], wants: Any = None
+) -> tuple[list[FileResult], list[Exception]]:
+    results: list[FileResult] = []
 
     def run(link: Link) -> None:
         Receiver(link, DIGEST, place, results.append).run(None if wants is None else iter(wants))
@@ -132,7 +134,7 @@ def received(place: Place, script: Callable[[Peer], Any], wants: Any = None) -> 
 
 @pytest.mark.parametrize(("kind", "where", "good", "field", "values"), cases(TO_RECEIVER))
 def test_what_a_receiver_is_told(
-    tmp_path: Path, place: Place, kind: int, where: str, good: dict[str, Any], field: str, values: list[Any]
+    tmp_path: Path, place: Destination, kind: int, where: str, good: dict[str, Any], field: str, values: list[Any]
 ) -> None:
     for bad in values:
 
@@ -154,7 +156,7 @@ def test_what_a_sender_is_told(
 ) -> None:
     source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
     for bad in values:
-        results: list[Result] = []
+        results: list[FileResult] = []
 
         def run(link: Link) -> None:
             sender = Sender(link, DIGEST, results.append)  # noqa: B023
@@ -206,7 +208,7 @@ def test_a_hello_of_an_agent(field: str) -> None:
 def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
     """At both ends, and an honest sender of names as long as can be gets through."""
     (tmp_path / "target").mkdir()
-    place = Place(str(tmp_path / "target"))
+    place = Destination(str(tmp_path / "target"))
     told = 0
 
     def enemy(peer: Peer) -> None:
@@ -226,7 +228,7 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
     under_way, most, over = {}, 0, 0
     sources = Sources()
 
-    def files() -> Iterator[Outgoing]:
+    def files() -> Iterator[OutgoingFile]:
         for number in range(300):
             yield outgoing(str(source), f"{number}" + "\udcff" * 2000, sources)
 
@@ -275,7 +277,7 @@ def test_a_receiver_that_reads_no_more_and_talks_nonsense(tmp_path: Path) -> Non
 
 def test_what_is_wanted_is_bounded_by_its_characters(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
-    place = Place(str(tmp_path / "target"))
+    place = Destination(str(tmp_path / "target"))
     most = 0
 
     def script(peer: Peer) -> None:

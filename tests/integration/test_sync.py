@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
-from sparsesync.engine.transfer.outgoing import Outgoing
+from sparsesync.engine.transfer.outgoing import OutgoingFile
 from tests.support.filesystems import filesystem, need
 from tests.support.sync import OLD, difference, make_destination, make_source, run, snapshot, sparse, sync
 
@@ -484,9 +484,9 @@ def test_what_was_not_finished_in_place_is_brought_by_rsync(
         directory.mkdir()
         sparse(directory / "disk", seed=seed)
         os.utime(directory / "disk", (when, when))
-    real = Outgoing.check
+    real = OutgoingFile.check
 
-    def check(file: Outgoing, st: os.stat_result, *when: str) -> None:
+    def check(file: OutgoingFile, st: os.stat_result, *when: str) -> None:
         if not when:  # it has been written
             with open(source / "disk", "r+b") as changed:
                 changed.write(b"changed")
@@ -495,7 +495,7 @@ def test_what_was_not_finished_in_place_is_brought_by_rsync(
             st = os.stat(source / "disk")
         real(file, st, *when)
 
-    monkeypatch.setattr(Outgoing, "check", check)
+    monkeypatch.setattr(OutgoingFile, "check", check)
     result = sparsesync.sync(f"{source}/", f"{target}/", ["-a", "--inplace", *options])
     assert result.left == [("disk", "it changed while it was copied")]
     assert result.status == 0

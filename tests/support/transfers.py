@@ -21,10 +21,10 @@ from typing import Any, Callable
 
 from sparsesync.engine.errors import LinkError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Place
+from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.outgoing import outgoing
 from sparsesync.engine.transfer.receiver import Receiver
-from sparsesync.engine.transfer.records import Result
+from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Compressor, Digest
@@ -64,8 +64,8 @@ def content(seed: int, length: int) -> bytes:
 class Outcome:
     """What both ends say of a transfer."""
 
-    sender: list[Result] = field(default_factory=list)
-    receiver: list[Result] = field(default_factory=list)
+    sender: list[FileResult] = field(default_factory=list)
+    receiver: list[FileResult] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     wire: tuple[int, int] = (0, 0)
 
@@ -161,7 +161,7 @@ class Middle:
 
 def transfer(
     files: Sequence[tuple[Path, str]],
-    place: Place,
+    place: Destination,
     *,
     pull: bool = False,
     compressor: str | None = None,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sparsesync.engine.agent import OPERATIONS
 from sparsesync.engine.errors import ProtocolError
-from sparsesync.engine.queries.registry import QUESTIONS, checked
+from sparsesync.engine.queries.registry import QUERIES, checked
 from sparsesync.engine.transfer.limits import Reasons, read_result
 from sparsesync.engine.tree.manifest_wire import Reader
 from sparsesync.engine.wire import fields, protocol
@@ -273,7 +273,7 @@ def test_parts(fuzz: Any) -> None:
 def test_arguments(fuzz: Any) -> None:
     known = st.sampled_from(sorted({name for op in OPERATIONS.values() for name in op.takes}))
 
-    @with_(op=st.sampled_from(sorted(OPERATIONS)), question=st.sampled_from(sorted(QUESTIONS)),
+    @with_(op=st.sampled_from(sorted(OPERATIONS)), question=st.sampled_from(sorted(QUERIES)),
            given=st.dictionaries(known | names, anything))  # fmt: skip
     def test(op: str, question: str, given: dict[str, Any]) -> None:
         for check in (lambda: fields.arguments(given, OPERATIONS[op].takes), lambda: checked(question, given)):

@@ -32,7 +32,7 @@ from collections import deque
 from functools import partial
 from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from ..errors import NoSpaceError, OnProgress, TruncatedError, blame
+from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
@@ -88,7 +88,7 @@ def copy_content(
     before = os.fstat(source)
     size = file_size(source)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
-        with blame(target.path):
+        with error_path(target.path):
             if clone(source, target.fd):
                 if target.reserving:
                     _reserve_like(source, target, size)
@@ -99,12 +99,12 @@ def copy_content(
                 return data
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
-    with blame(source_path):
+    with error_path(source_path):
         view = is_view(source)
         believed = view or believes(source, holes)
     # A server's own block is what it likes to be sent at a time.
     block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _LARGEST_BLOCK)
-    with blame(target.path):
+    with error_path(target.path):
         if view:
             data = _copy_view(source, target, size, progress, source_path)
         elif target.inplace:
@@ -142,7 +142,7 @@ def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
     """All there is to read in an open file, as (offset, data); the data is good until the next step."""
     buffer = memoryview(bytearray(PIECE))
     offset = 0
-    with blame(source_path):
+    with error_path(source_path):
         count = read_into(source, buffer, offset)
         while count:
             yield offset, buffer[:count]

@@ -16,7 +16,7 @@ import stat
 import warnings
 from typing import Callable, Iterator, Optional, Union
 
-from ..errors import OnProgress, blame
+from ..errors import OnProgress, error_path
 from ..files import attributes
 from ..files.claims import is_view
 from ..files.status import open_quietly
@@ -148,7 +148,7 @@ def replacing(
     try:
         with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
             yield target
-            with blame(path, instead=True):
+            with error_path(path, instead=True):
                 if old is None:
                     os.fchmod(target.fd, 0o666 & ~attributes.umask())
                 elif not inplace:

@@ -18,7 +18,7 @@ import os
 import stat
 from typing import Iterable, Iterator, Tuple
 
-from ..errors import NoSpaceError, OnProgress, TruncatedError, blame
+from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK, believes, file_size, is_view
 from ..files.extents import Extent
 from ..files.syscalls import punch, read_into, write_all
@@ -45,7 +45,7 @@ def write_device(
     """
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "a device cannot share extents (reflink)", path)
-    with blame(source_path):
+    with error_path(source_path):
         size, view = file_size(source), is_view(source)
         believed = view or believes(source, holes)
     ranges = data_ranges(source, size, ZERO_BLOCK if sparse == "always" else 0, believed)
@@ -74,7 +74,7 @@ def write_device(
 def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
     """What is in the ranges, as (offset, data); the data is good until the next step."""
     buffer = memoryview(bytearray(PIECE))
-    with blame(source_path):
+    with error_path(source_path):
         for offset, length in ranges:
             while length:
                 count = read_into(source, buffer[:length], offset)
@@ -94,7 +94,7 @@ class _Device:
         self.room = file_size(self.fd) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
 
     def write(self, data: memoryview, offset: int) -> None:
-        with blame(self.path):
+        with error_path(self.path):
             if self.room is not None:
                 write_all(self.fd, data, offset)
                 return
@@ -103,7 +103,7 @@ class _Device:
 
     def flush(self) -> None:
         """Have all that was written on the disk; what is not a device has nothing to flush."""
-        with blame(self.path):
+        with error_path(self.path):
             try:
                 os.fsync(self.fd)
             except OSError as error:
@@ -117,7 +117,7 @@ class _Device:
             first, last = -(-start // ZERO_BLOCK) * ZERO_BLOCK, end // ZERO_BLOCK * ZERO_BLOCK
             if first < last:
                 self._write_zeros(start, first)
-                with blame(self.path):
+                with error_path(self.path):
                     punch(self.fd, first, last - first)
                 start = last
         self._write_zeros(start, end)

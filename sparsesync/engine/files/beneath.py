@@ -19,7 +19,7 @@ import os
 import stat
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from .status import Looked, cannot_tell, look
+from .status import SparseStat, cannot_tell, stat_sparse
 from .syscalls import flush_directory
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -209,12 +209,12 @@ def _mode(st: os.stat_result) -> int:
 
 def look_at(
     files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
-) -> Iterator[Optional[Looked]]:
-    """What a copy of each file, given by its path and its name, will have to hold (:func:`files.status.look`)."""
+) -> Iterator[Optional[SparseStat]]:
+    """Yield what a copy of each file, given by its path and its name, has to hold: :func:`files.status.stat_sparse`."""
     for path, name in files:
         try:
             found = sources.find(path, name)
         except OSError as error:
             yield cannot_tell(error)
             continue
-        yield look(found.name, sources.follow, holes, reserved, found.directory)
+        yield stat_sparse(found.name, sources.follow, holes, reserved, found.directory)

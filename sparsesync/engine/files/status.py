@@ -1,8 +1,8 @@
 """A file by its path: whether it is there, whether it is sparse, and what a copy of it will have to hold.
 
-:func:`look` goes by stat(2) as long as that is enough, which it is for most files, and only then opens the file
+:func:`stat_sparse` goes by stat(2) as long as that is enough, which it is for most files, and only then opens the file
 (:func:`open_quietly`) and walks its extents. It answers for many files before any is copied, so what goes wrong is
-no exception here: whoever copies the file will meet it again, and tell. :func:`measure` is for one file that
+no exception here: whoever copies the file will meet it again, and tell. :func:`data_size` is for one file that
 somebody asks about, and raises.
 
 A file that was written to a moment ago may be written to again without its modification time showing it
@@ -23,7 +23,7 @@ _RECENT = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
 
 
-def measure(path: str, holes: str = "auto") -> Tuple[int, int]:
+def data_size(path: str, holes: str = "auto") -> Tuple[int, int]:
     """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2).
 
     ``holes``: whether its map is believed (:func:`files.claims.believes`).
@@ -51,7 +51,7 @@ def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> 
         return os.open(path, flags, dir_fd=directory)
 
 
-def at(path: str) -> Tuple[Optional[int], bool]:
+def stat_mode(path: str) -> Tuple[Optional[int], bool]:
     """The mode of what is at a path, behind symlinks, None if that is nothing; and whether there is at least a link."""
     try:
         return os.stat(path).st_mode, True
@@ -59,7 +59,7 @@ def at(path: str) -> Tuple[Optional[int], bool]:
         return None, os.path.lexists(path)
 
 
-class Looked(NamedTuple):
+class SparseStat(NamedTuple):
     """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
 
     ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for. ``room`` are the bytes that
@@ -76,9 +76,9 @@ class Looked(NamedTuple):
     room: int = 0
 
 
-def cannot_tell(error: OSError) -> Optional[Looked]:
+def cannot_tell(error: OSError) -> Optional[SparseStat]:
     """What there is to say of a file that could not be looked at; None where it is not there, or is no file."""
-    return None if error.errno in _NOT_THERE else Looked(0, 0, 1, 0, False)
+    return None if error.errno in _NOT_THERE else SparseStat(0, 0, 1, 0, False)
 
 
 def is_recent(mtime_ns: int) -> bool:
@@ -86,9 +86,9 @@ def is_recent(mtime_ns: int) -> bool:
     return mtime_ns > time.time() * 10**9 - _RECENT
 
 
-def look(
+def stat_sparse(
     path: str, follow: bool, holes: str = "auto", reserved: bool = False, directory: Optional[int] = None
-) -> Optional[Looked]:
+) -> Optional[SparseStat]:
     """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
 
     What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
@@ -132,7 +132,7 @@ def look(
     # What is compressed takes less than it holds, and perhaps at the destination too.
     data = min(data, allocated(st))
     room = data + kept if believed else st.st_size
-    return Looked(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
+    return SparseStat(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
 
 
 def home(path: str) -> str:

@@ -24,7 +24,7 @@ import stat
 import warnings
 from typing import Optional, Tuple, TypeVar
 
-from ..errors import NoSpaceError, blame
+from ..errors import NoSpaceError, error_path
 from .claims import allocated, knows_holes
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
@@ -112,7 +112,7 @@ class Target:
     def open(self) -> None:
         """Open the file, or make the temporary. Whatever interrupts this, a signal too, nothing is left of it."""
         try:
-            with blame(self.path, instead=True):
+            with error_path(self.path, instead=True):
                 if self.inplace:
                     self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
@@ -318,7 +318,7 @@ class Target:
         With ``fsync`` the content is on the disk before the name is given, and the name when this returns. If the
         content cannot be flushed, nothing has the name.
         """
-        with blame(self.path, instead=True):
+        with error_path(self.path, instead=True):
             if self._partial is not None:
                 copy_on_write_by_block(self.fd, False)
             if mode is not None:

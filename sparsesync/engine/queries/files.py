@@ -7,7 +7,7 @@ A path may begin with ``~``. What is not there is no error but an answer, except
 import os
 from typing import List, NamedTuple, Optional, Sequence
 
-from ..errors import blame
+from ..errors import error_path
 from ..files.beneath import Sources, look_at
 from ..files.claims import allocated
 from ..files.status import home
@@ -76,7 +76,7 @@ def flush(path: str) -> Flushed:
     below = {mount.point for mount in mounts().values() if mount.point != top and is_below(mount.point, top)}
     paths = [top, *sorted(below)]
     for each in paths:
-        with blame(each, instead=True):
+        with error_path(each, instead=True):
             fd = os.open(each, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 flush_filesystem(fd)

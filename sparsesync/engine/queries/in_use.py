@@ -20,7 +20,7 @@ import struct
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import presets
-from .mounts import Mount, Place, inside, is_below, mounts, namespace, namespaces, place
+from .mounts import FsLocation, Mount, inside, is_below, locate, mounts, namespace, namespaces
 
 _MANY = 4000
 """How many are told at the most."""
@@ -47,10 +47,10 @@ class AllInUse(NamedTuple):
 
 
 def in_use(sources: Sequence[str], places: Sequence[Sequence[str]] = ()) -> AllInUse:
-    """The files in use at or below ``sources``, but for those in ``places``, each as a list: :class:`presets.Place`."""
+    """Return the files in use at or below ``sources``, but for those in ``places``: :class:`presets.ExcludedPath`."""
     found: List[InUse] = []
     more = 0
-    skip = presets.left_out([presets.Place(*each) for each in places])
+    skip = presets.left_out([presets.ExcludedPath(*each) for each in places])
     for each in _found(sources):
         if skip(each.path):
             continue
@@ -90,9 +90,9 @@ class _Trees:
         self._sources = [(source, where) for source, where in known if where is not None]
         self.devices = {os.stat(source).st_dev for source, _ in self._sources}
 
-    def _place(self, path: str) -> Optional[Place]:
+    def _place(self, path: str) -> Optional[FsLocation]:
         real = os.path.realpath(path)
-        return place(real, self._ours) if os.path.exists(real) else None
+        return locate(real, self._ours) if os.path.exists(real) else None
 
     def spelled(self, path: str) -> Iterator[str]:
         """A path of this machine as it is spelled from each source on that it is in."""
@@ -102,14 +102,14 @@ class _Trees:
     def upper(self, path: str, its: Dict[str, Mount]) -> Iterator[str]:
         """The upper directory of an overlay, which its mount calls ``path``, as it is spelled from each source on."""
         if path.startswith("/"):
-            where = place(path, its.values())
+            where = locate(path, its.values())
             return self.at(where) if where else iter(())
         # From where it is relative is not told. Docker's driver does so from its own directory, to save bytes.
         roots = [root for source, _ in self._sources for root in presets.docker_roots(source)]
         tops = [source for source, _ in self._sources] + [os.path.join(root, "overlay2") for root in roots]
         return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
 
-    def at(self, where: Place) -> Iterator[str]:
+    def at(self, where: FsLocation) -> Iterator[str]:
         """What is at a place as it is spelled from each source on."""
         for source, (device, top) in self._sources:
             if where[0] == device and is_below(where[1], top):
@@ -132,7 +132,7 @@ def _loops(trees: _Trees, everywhere: Sequence[Dict[str, Mount]]) -> Iterator[In
             users.append("held by " + (called or holder))
         known = _backing(device)
         # The path is a name in the namespace of whoever attached it, which is not told.
-        places = [place(path, one.values()) for one in everywhere]
+        places = [locate(path, one.values()) for one in everywhere]
         for here in dict.fromkeys(here for where in places if where for here in trees.at(where)):
             try:
                 st = os.stat(here)

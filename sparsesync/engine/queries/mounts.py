@@ -9,7 +9,7 @@ import os
 import re
 from typing import Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
 
-Place = Tuple[str, str]
+FsLocation = Tuple[str, str]
 """(major:minor of the filesystem, the path in it)."""
 
 
@@ -63,7 +63,7 @@ def namespace(process: str) -> str:
         return ""
 
 
-def place(path: str, among: Iterable[Mount]) -> Optional[Place]:
+def locate(path: str, among: Iterable[Mount]) -> Optional[FsLocation]:
     """The place of an absolute path without symlinks; None if none of the mounts leads there."""
     on = [mount for mount in among if is_below(path, mount.point)]
     if not on:
@@ -73,7 +73,7 @@ def place(path: str, among: Iterable[Mount]) -> Optional[Place]:
     return inside([mount for mount in on if len(mount.point) == longest][-1], path)
 
 
-def inside(mount: Mount, path: str) -> Place:
+def inside(mount: Mount, path: str) -> FsLocation:
     """The place of a path below a mount."""
     rest = path[len(mount.point) :].lstrip("/")
     return mount.device, os.path.normpath(os.path.join(mount.root, rest))
@@ -84,7 +84,7 @@ def is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(top if top.endswith("/") else top + "/")
 
 
-def told(path: str) -> str:
+def location_key(path: str) -> str:
     """The place of a path here, in one word; "" if it is not known. Equal or longer words are equal places or below."""
-    found = place(os.path.realpath(path), mounts().values())
+    found = locate(os.path.realpath(path), mounts().values())
     return "" if found is None else " ".join(found)

@@ -60,7 +60,7 @@ _SYSTEM = (
 )
 
 
-class Place(NamedTuple):
+class ExcludedPath(NamedTuple):
     """Everything at ``path`` followed by the wildcard ``wild``, in the transfer of ``source``.
 
     ``why`` says to a person why it is left out.
@@ -90,12 +90,12 @@ def _is_system(path: str) -> bool:
     return looks or os.path.realpath(path) == "/"
 
 
-def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[Place]:
+def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[ExcludedPath]:
     """The places a preset leaves out: "docker", "docker-views" (that without the loop files), "system".
 
     Raises ValueError for an unknown preset or a broken daemon.json.
     """
-    places: Dict[str, Callable[[str], Iterator[Place]]] = {
+    places: Dict[str, Callable[[str], Iterator[ExcludedPath]]] = {
         "docker": lambda source: _docker(source, True),
         "docker-views": lambda source: _docker(source, False),
         "system": _system,
@@ -107,7 +107,7 @@ def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[Place]:
             yield place
 
 
-def left_out(places: Sequence[Place]) -> Callable[[str], bool]:
+def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
     """Whether a path, spelled as a scan of the sources yields it, is left out with everything below it."""
     patterns = []
     for place in places:
@@ -136,15 +136,15 @@ def daemon_json(system: str) -> str:
     return os.path.join(system, DAEMON_JSON.lstrip("/"))
 
 
-def _docker(source: str, loop: bool) -> Iterator[Place]:
+def _docker(source: str, loop: bool) -> Iterator[ExcludedPath]:
     for root in docker_roots(source):
         for folder, places in _VIEWS.items():
             if os.path.isdir(os.path.join(root, folder)):
                 for path, wild, why in places:
-                    yield Place(source, os.path.join(root, path), wild, why)
+                    yield ExcludedPath(source, os.path.join(root, path), wild, why)
         if loop and os.path.isdir(os.path.join(root, "devicemapper")):
             for path in LOOP_FILES:
-                yield Place(source, os.path.join(root, path), "", _POOL)
+                yield ExcludedPath(source, os.path.join(root, path), "", _POOL)
 
 
 def is_data_root(path: str) -> bool:
@@ -177,20 +177,20 @@ def _below(source: str, path: str) -> Optional[str]:
     return os.path.join(source, real[len(prefix) :]) if real.startswith(prefix) else None
 
 
-def _system(source: str) -> Iterator[Place]:
+def _system(source: str) -> Iterator[ExcludedPath]:
     # "/*", expanded by the shell, is the root as much as "/" is.
     name = os.path.basename(source.rstrip("/"))
     if os.path.abspath(os.path.dirname(source.rstrip("/")) or ".") == "/" and source.strip("/"):
         for path, wild, why in _SYSTEM:
             if path == name:
-                yield Place(source, source, wild, why)
+                yield ExcludedPath(source, source, wild, why)
     elif os.path.isdir(source):
         for path, wild, why in _SYSTEM:
-            yield Place(source, os.path.join(source, path), wild, why)
+            yield ExcludedPath(source, os.path.join(source, path), wild, why)
     for swap in swap_files():
         below = _below(source, swap)
         if below is not None:
-            yield Place(source, below, "", "swap space in use")
+            yield ExcludedPath(source, below, "", "swap space in use")
 
 
 def swap_files(swaps: Optional[str] = None) -> List[str]:

@@ -15,7 +15,7 @@ from typing import Callable, Iterator, NamedTuple, Optional
 from ..files import syscalls as fileio
 from ..files.claims import allocated, filesystem_type
 from ..files.extents import has_data
-from .mounts import told
+from .mounts import location_key
 
 _HOLE = 8 << 20
 _MIB = 1 << 20
@@ -35,10 +35,10 @@ class Probe(NamedTuple):
     """A destination, and the filesystem it is on or will be on.
 
     ``kind`` is the letter ls(1) has for its type, "" if it is not there; ``parent`` whether its directory is there.
-    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
-    that one's number and ``type`` its type; ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is why nothing
-    can be written there, else None; ``full``: because there is no room. ``largest``: a file of the size asked for can
-    be made. ``nanoseconds``: so fine are times there. ``busy``: a migration is running into it.
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.location_key`),
+    ``device`` that one's number and ``type`` its type; ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is
+    why nothing can be written there, else None; ``full``: because there is no room. ``largest``: a file of the size
+    asked for can be made. ``nanoseconds``: so fine are times there. ``busy``: a migration is running into it.
     """
 
     kind: str
@@ -87,7 +87,7 @@ def probe(path: str, largest: int = 0) -> Probe:
         kind,
         parent,
         os.path.realpath(path),
-        told(path),
+        location_key(path),
         device,
         filesystem_type(device) or "",
         fileio.free_space(space),

@@ -9,7 +9,7 @@ from typing import Any, Dict
 
 from ..wire.fields import PATH, SIZE, arguments, flag, listed, maybe, row, text
 
-QUESTIONS = {
+QUERIES = {
     "host": ".system",
     "docker": ".docker",
     "survey": ".survey",
@@ -39,11 +39,11 @@ _ARGUMENTS = {
 }  # type: Dict[str, Dict[str, Any]]
 
 
-def ask(question: str, **given: Any) -> Any:
+def answer_query(question: str, **given: Any) -> Any:
     """The answer of this machine. Raises ValueError for an unknown question, and what the function raises."""
-    if question not in QUESTIONS:
+    if question not in QUERIES:
         raise ValueError("unknown query {!r}".format(question))
-    return getattr(import_module(QUESTIONS[question], __package__), question)(**given)
+    return getattr(import_module(QUERIES[question], __package__), question)(**given)
 
 
 def checked(question: str, given: Dict[str, Any]) -> Dict[str, Any]:

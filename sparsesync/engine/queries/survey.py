@@ -11,8 +11,8 @@ import stat
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..files.claims import allocated, filesystem_type
-from .mounts import told
-from .presets import Place, left_out
+from .mounts import location_key
+from .presets import ExcludedPath, left_out
 
 _MANY = 1000
 """How many names are told at the most."""
@@ -21,10 +21,10 @@ _MANY = 1000
 class Survey(NamedTuple):
     """What is in a tree. ``kind`` is the letter ls(1) has for the type of the source itself, "" if it is not there.
 
-    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.told`), ``device``
-    that one's number and ``inode`` its own. ``whiteouts`` are device nodes
-    0:0 (overlayfs), ``foreign`` files of other owners than us, ``unreadable`` what could not be looked at, with
-    ``example`` one of those. ``mounts`` are [path, filesystem type], ``clashes`` [path, path].
+    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.location_key`),
+    ``device`` that one's number and ``inode`` its own. ``whiteouts`` are device nodes 0:0 (overlayfs), ``foreign``
+    files of other owners than us, ``unreadable`` what could not be looked at, with ``example`` one of those. ``mounts``
+    are [path, filesystem type], ``clashes`` [path, path].
     """
 
     real: str
@@ -51,8 +51,8 @@ class Survey(NamedTuple):
 def survey(
     source: str, one_file_system: bool = True, places: Sequence[Sequence[str]] = (), fold: bool = False
 ) -> Survey:
-    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.Place`."""
-    walk = _Walk(one_file_system, [Place(*place) for place in places], fold)
+    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.ExcludedPath`."""
+    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], fold)
     slash = source.endswith("/") or os.path.basename(source) in (".", "..")
     try:
         st = os.stat(source) if slash else os.lstat(source)
@@ -70,7 +70,7 @@ def survey(
 
 
 class _Walk:
-    def __init__(self, one_file_system: bool, places: Sequence[Place], fold: bool) -> None:
+    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], fold: bool) -> None:
         self.one_file_system = one_file_system
         self.left_out = left_out(places)
         self.fold = fold
@@ -84,7 +84,7 @@ class _Walk:
 
     def result(self, source: str, st: Optional[os.stat_result], names: List[str]) -> Survey:
         return Survey(
-            real=os.path.realpath(source), place=told(source), kind=stat.filemode(st.st_mode)[0] if st else "",
+            real=os.path.realpath(source), place=location_key(source), kind=stat.filemode(st.st_mode)[0] if st else "",
             device=st.st_dev if st else 0, inode=st.st_ino if st else 0,
             names=names, mounts=self.mounts, clashes=self.clashes,
             largest=self.largest[0], largest_path=self.largest[1],

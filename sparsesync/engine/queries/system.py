@@ -17,7 +17,7 @@ _REGISTERED = {
 _MODULES = {"device-mapper": "dm_mod"}
 
 
-class Host(NamedTuple):
+class System(NamedTuple):
     """A machine: its kernel, the version of Python and of rsync (None: not installed), and whether we are root there.
 
     ``lacks`` are those of the kernel's features asked for that are not there. Two with one ``identity`` are one
@@ -32,9 +32,9 @@ class Host(NamedTuple):
     identity: str
 
 
-def host(wanted: Sequence[str] = (), rsync: str = "rsync") -> Host:
+def host(wanted: Sequence[str] = (), rsync: str = "rsync") -> System:
     """This machine. ``wanted``: filesystem types, "loop", "device-mapper"; ``rsync``: the program."""
-    return Host(
+    return System(
         "{} {}".format(platform.system(), platform.release()),
         platform.python_version(),
         _rsync(rsync),

@@ -10,11 +10,11 @@ import os
 from typing import Optional
 
 from ..files import attributes
-from .destination import Place, Placed
-from .records import Spec
+from .destination import Destination, DestinationFile
+from .records import FileSpec
 
 
-class CopyPlace(Place):
+class CopyDestination(Destination):
     """The destination ``path``; if it is a directory and ``into`` is set, the file ``name`` in it.
 
     ``keep`` is "content", "mode" or "all": how much the file gets of what the source has.
@@ -59,7 +59,7 @@ class CopyPlace(Place):
                     raise
         return old
 
-    def finish(self, target: Placed, spec: Spec) -> None:
+    def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Give the file what it is to have, and commit it."""
         if target.old is None:
             os.fchmod(target.fd, 0o666 & ~self._umask)

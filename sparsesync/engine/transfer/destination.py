@@ -11,8 +11,8 @@ What rsync does after the seeding must come out as if it had made the files itse
 * whatever is not plain is left alone: a symlink in the way, a device, a directory, an
   earlier partial file of rsync's, a backup that rsync would have to make.
 
-:meth:`Place.target` gives the :class:`~.files.target.Target` of one name, or raises :class:`Leave` with the reason
-why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
+:meth:`Destination.target` gives the :class:`~.files.target.Target` of one name, or raises :class:`LeftToRsync`
+with the reason why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
 ``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
 
 No symlink is followed below the root. Sizes are bytes.
@@ -24,13 +24,13 @@ import os
 import stat
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from ..errors import Leave
+from ..errors import LeftToRsync
 from ..files.attributes import has_default_acl, umask
 from ..files.beneath import make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.syscalls import free_space, is_ours_alone
 from ..files.target import Target, hidden_name
-from .records import Need, Space, Spec, check_name
+from .records import FileSpec, Space, SpaceNeed, check_name
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -40,7 +40,7 @@ _UNFINISHED = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
 
 
-class Place:
+class Destination:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 
     ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
@@ -99,7 +99,7 @@ class Place:
     def close(self) -> None:
         os.close(self._root)
 
-    def expect(self, needs: Iterable[Need]) -> None:
+    def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Count what is going to be written, for :meth:`space`."""
         for need in needs:
             target = os.path.join(self.path, self.single or need.name)
@@ -141,7 +141,7 @@ class Place:
         finally:
             os.close(directory)
 
-    def target(self, spec: Spec) -> "Placed":
+    def target(self, spec: FileSpec) -> "DestinationFile":
         """The target for a file, to be opened. Raises Leave if rsync must make it, ValueError for its name, OSError."""
         name = spec.name
         parent, base = os.path.split(self.single or name)
@@ -152,14 +152,14 @@ class Place:
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
             if not self.perms and has_default_acl(directory):
-                raise Leave("the directory's default ACL decides its mode")
+                raise LeftToRsync("the directory's default ACL decides its mode")
             mode = None if inplace else self._mode(spec.mode, old)
             partial = None
             if self.resume and not inplace:
                 partial = self._partial(directory, base)
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
-            target = Placed(directory, base, name, partial, emptied, old, mode)
+            target = DestinationFile(directory, base, name, partial, emptied, old, mode)
             target.reserving = self.preallocate
             target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
             return target
@@ -173,27 +173,27 @@ class Place:
             return _PRIVATE
         mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
         if mode & ~0o777:
-            raise Leave("whether its setuid, setgid or sticky bit stays is for rsync to decide")
+            raise LeftToRsync("whether its setuid, setgid or sticky bit stays is for rsync to decide")
         self._check_group(mode, "it")
         return mode
 
-    def _check_setgid(self, directory: int, spec: Spec) -> None:
+    def _check_setgid(self, directory: int, spec: FileSpec) -> None:
         # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
         if not self.perms:
             return
         modes = [directory, *spec.parents] + ([] if self.like is None else [self.like])
         comes = modes[len(spec.parents)] if spec.parents else directory if self.like is None else self.like
         if not self.group and any(mode & stat.S_ISGID for mode in modes):
-            raise Leave("the directory's setgid bit decides its group")
+            raise LeftToRsync("the directory's setgid bit decides its group")
         if os.geteuid() != 0 and (comes ^ directory) & stat.S_ISGID:
-            raise Leave("the setgid bit that its directory is to get, or lose, decides its group")
+            raise LeftToRsync("the setgid bit that its directory is to get, or lose, decides its group")
 
     def _check_group(self, mode: int, what: str) -> None:
         # Until rsync sets the group, the bits of the group are those of another one, or of "others" for the right one.
         if self.group and mode >> 3 & 7 != mode & 7:
-            raise Leave("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
+            raise LeftToRsync("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
 
-    def finish(self, target: "Placed", spec: Spec) -> None:
+    def finish(self, target: "DestinationFile", spec: FileSpec) -> None:
         """Commit with the mode the file may have until rsync comes, and the source's time."""
         target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
 
@@ -204,7 +204,7 @@ class Place:
 
         def mode(path: str) -> int:
             if not self.implied_dirs or setgid:
-                raise Leave("its directory is for rsync to make")
+                raise LeftToRsync("its directory is for rsync to make")
             if self.perms:
                 return stat.S_IRWXU
             made = wanted.get(path, 0o777)
@@ -217,9 +217,10 @@ class Place:
             return open_beneath(self._root, parent, mode, self.fsync)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise Leave("{} at the destination is not a directory".format(error.filename)) from None
+                raise LeftToRsync("{} at the destination is not a directory".format(error.filename)) from None
             if error.errno == errno.EACCES:
-                raise Leave("{} at the destination is closed, and rsync may open it".format(error.filename)) from None
+                text = "{} at the destination is closed, and rsync may open it".format(error.filename)
+                raise LeftToRsync(text) from None
             raise
 
     def settle(self) -> None:
@@ -240,17 +241,17 @@ class Place:
         """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
         if self.partial_dir and not self.resume:
             if os.access(self._partial_name(base), os.F_OK, dir_fd=directory, follow_symlinks=False):
-                raise Leave("a partial file of an earlier run is there")
+                raise LeftToRsync("a partial file of an earlier run is there")
         try:
             old = os.stat(base, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
         if self.backup:
-            raise Leave("the backup is rsync's to make")
+            raise LeftToRsync("the backup is rsync's to make")
         if not stat.S_ISREG(old.st_mode):
-            raise Leave("what is at its place is not a regular file")
+            raise LeftToRsync("what is at its place is not a regular file")
         if not os.access(base, os.R_OK, dir_fd=directory, effective_ids=True):
-            raise Leave("what is at its place cannot be read")  # rsync takes it for missing
+            raise LeftToRsync("what is at its place cannot be read")  # rsync takes it for missing
         return old
 
     def _partial_name(self, base: str) -> str:
@@ -318,7 +319,7 @@ class Place:
                 os.close(directory)
 
 
-class Placed(Target):
+class DestinationFile(Target):
     """A target below a place. It owns the descriptor of its directory, and knows the mode it is to get."""
 
     def __init__(
@@ -343,7 +344,7 @@ class Placed(Target):
             super().open()
         except PermissionError:
             if os.fstat(self.directory).st_uid == os.geteuid():
-                raise Leave("its directory is not to be written to, and rsync may change that") from None
+                raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
             raise
 
     def open_old(self) -> Optional[int]:
@@ -353,7 +354,7 @@ class Placed(Target):
         fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
         if not os.path.samestat(os.fstat(fd), self.old):
             os.close(fd)
-            raise Leave("it was replaced meanwhile")
+            raise LeftToRsync("it was replaced meanwhile")
         return fd
 
     def close(self) -> None:

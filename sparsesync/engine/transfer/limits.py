@@ -10,7 +10,7 @@ from typing import Any, Dict
 from ..errors import ProtocolError
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
 from ..wire.protocol import BLOCK, CONTROL
-from .records import Result
+from .records import FileResult
 
 FINE = 4096
 """The block that is compared where a BLOCK differs: the filesystems' own."""
@@ -57,11 +57,11 @@ class Reasons:
         return reason if self._room >= 0 else "the other end says why, and has said too much to keep all of it"
 
 
-def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> Result:
+def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> FileResult:
     """The result that a CLOSED frame carries."""
     space = get(value, "no_space", maybe(row(SIZE, SIZE)))
     left = get(value, "left", maybe(TEXT))
-    return Result(
+    return FileResult(
         name,
         size,
         get(value, "data", SIZE),

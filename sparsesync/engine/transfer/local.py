@@ -12,19 +12,19 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 from ..errors import NoSpaceError, ProtocolError
 from ..files.beneath import Sources, look_at
-from ..files.status import Looked, at
-from .copy_destination import CopyPlace
-from .destination import Place
-from .outgoing import Outgoing, outgoing
-from .records import Need, Result, Space, reason
+from ..files.status import SparseStat, stat_mode
+from .copy_destination import CopyDestination
+from .destination import Destination
+from .outgoing import OutgoingFile, outgoing
+from .records import FileResult, Space, SpaceNeed, reason
 
-OnResult = Callable[[Result], None]
+OnResult = Callable[[FileResult], None]
 
 
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
 
-    The fields from ``links`` on are as :class:`~..tree.scan.Looked` has them.
+    The fields from ``links`` on are as :class:`~..tree.scan.SparseStat` has them.
     """
 
     name: str
@@ -84,20 +84,20 @@ class LocalSource:
         self.settings = settings
         self._sources = Sources(settings.follow, settings.listed)
 
-    def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[Looked]]:
+    def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
         """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
         return look_at(files, self._sources, self.settings.holes, self.settings.reserve)
 
     def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
         """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing."""
-        return lambda: at(path)[0]
+        return lambda: stat_mode(path)[0]
 
     def measure(self, path: str) -> Tuple[int, int]:
         """Return the size of a file, and what it will take; bytes. Raises OSError."""
         spec = outgoing(path, "", self._sources, holes=self.settings.holes, reserve=self.settings.reserve).spec
         return spec.size, spec.data
 
-    def open(self, path: str, name: str, data: Optional[int] = None) -> Outgoing:
+    def open(self, path: str, name: str, data: Optional[int] = None) -> OutgoingFile:
         """Return a file, ready to be sent. ``data``: what it will take, if that is known. Raises OSError."""
         settings = self.settings
         return outgoing(
@@ -111,7 +111,7 @@ class LocalSource:
             reserve=settings.reserve,
         )
 
-    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[Outgoing]:
+    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[OutgoingFile]:
         """Yield the files, ready to be sent. ``on_result`` gets those that cannot be."""
         for file in planned:
             try:
@@ -132,10 +132,10 @@ class LocalDestination:
 
     def __init__(self, resume: bool = False) -> None:
         self._resume = resume
-        self._place: Optional[Place] = None
+        self._place: Optional[Destination] = None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Destination:
         """The opened destination. Raises ProtocolError if it is not open: no client of ours asks for that."""
         if self._place is None:
             raise ProtocolError("there is no destination yet")
@@ -150,7 +150,7 @@ class LocalDestination:
 
         The reason says why that is not certain, or None.
         """
-        mode, exists = at(path)
+        mode, exists = stat_mode(path)
         if mode is not None and stat.S_ISDIR(mode):
             return None, path, None
         # As rsync decides it: one file that is not a directory, and no slash, names the file itself.
@@ -164,7 +164,7 @@ class LocalDestination:
         root, single = os.path.split(path)
         return None, root or ".", single
 
-    def open(self, path: str, opening: Opening, needs: Iterable[Need] = ()) -> Optional[str]:
+    def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> Optional[str]:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
         reason, root, single = self._find(path, opening)
         if reason:
@@ -177,7 +177,7 @@ class LocalDestination:
             make = 0o777 if like is None else 0o700 if opening.perms else like
         try:
             self._open(
-                Place(
+                Destination(
                     root,
                     single,
                     make=make,
@@ -200,19 +200,19 @@ class LocalDestination:
         return None
 
     def open_copy(self, path: str, name: str, **options: Any) -> str:
-        """Open the destination of a copy; the options are :class:`~.copy_destination.CopyPlace`'s.
+        """Open the destination of a copy; the options are :class:`~.copy_destination.CopyDestination`'s.
 
         Returns the path of the file it will be. Raises OSError.
         """
-        place = CopyPlace(path, name, resume=self._resume, **options)
+        place = CopyDestination(path, name, resume=self._resume, **options)
         self._open(place)
         return place.file
 
-    def _open(self, place: Place) -> None:
+    def _open(self, place: Destination) -> None:
         self.close()
         self._place = place
 
-    def expect(self, needs: Iterable[Need]) -> None:
+    def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Count what is going to be written."""
         self.place.expect(needs)
 
@@ -235,7 +235,7 @@ class LocalDestination:
             self._place = None
 
 
-def failed(name: str, size: int, error: Exception, at_source: bool) -> Result:
+def failed(name: str, size: int, error: Exception, at_source: bool) -> FileResult:
     """Return the result of a file that an error left to rsync."""
     space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-    return Result(name, size, 0, 0, reason(error, name), space, getattr(error, "errno", None), at_source)
+    return FileResult(name, size, 0, 0, reason(error, name), space, getattr(error, "errno", None), at_source)

@@ -12,18 +12,18 @@ import os
 import stat
 from typing import Any, Dict, Optional
 
-from ..errors import Leave, blame
+from ..errors import LeftToRsync, error_path
 from ..files import attributes
 from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
-from ..files.status import is_recent, look, open_quietly
+from ..files.status import is_recent, open_quietly, stat_sparse
 from ..files.syscalls import was_written
-from .records import Spec
+from .records import FileSpec
 
 _EARLIER = 10**9
 
 
-class Outgoing:
+class OutgoingFile:
     """A file to be sent: ``path`` here, found by ``sources``, and what the receiver is told of it.
 
     ``holes``: whether its map is believed (:func:`files.claims.believes`); ``believed`` is what came of that when it
@@ -33,7 +33,7 @@ class Outgoing:
     def __init__(
         self,
         path: str,
-        spec: Spec,
+        spec: FileSpec,
         st: os.stat_result,
         sources: Sources,
         live: bool = False,
@@ -59,12 +59,12 @@ class Outgoing:
         st = os.fstat(fd)
         try:
             self.check(st, "before it was sent")
-        except Leave:
+        except LeftToRsync:
             os.close(fd)
             raise
         if is_view(fd):
             os.close(fd)
-            raise Leave("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
+            raise LeftToRsync("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd, self.opened = fd, st
         self.believed = believes(fd, self.holes)
         return fd
@@ -75,7 +75,7 @@ class Outgoing:
         if self.opened is not None and not self.live:
             same = same and not was_written(self.opened, st)
         if not same or not self.live and st.st_mtime_ns != self.st.st_mtime_ns:
-            raise Leave("it changed " + when)
+            raise LeftToRsync("it changed " + when)
 
     def close(self) -> None:
         if self.fd is not None:
@@ -84,7 +84,7 @@ class Outgoing:
 
 
 def _open(sources: Sources, path: str, name: str) -> int:
-    with blame(path, instead=True):
+    with error_path(path, instead=True):
         found = sources.find(path, name)
         return open_quietly(found.name, 0 if sources.follow else os.O_NOFOLLOW, found.directory)
 
@@ -99,7 +99,7 @@ def outgoing(
     live: bool = False,
     holes: str = "auto",
     reserve: bool = False
-) -> Outgoing:
+) -> OutgoingFile:
     """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
 
     ``sources`` finds it, now and when it is opened.
@@ -107,7 +107,7 @@ def outgoing(
     ``data``: how many bytes it will take at the most, if somebody has looked. ``holes``: whether its map is believed
     (:func:`files.claims.believes`). ``reserve``: it takes what is reserved in it, too.
     """
-    with blame(path, instead=True):
+    with error_path(path, instead=True):
         found = sources.find(path, name)
         st = os.stat(found.name, dir_fd=found.directory, follow_symlinks=sources.follow)
     carried: Optional[Dict[str, Any]] = None
@@ -128,13 +128,14 @@ def outgoing(
     elif not stat.S_ISREG(st.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     if data is None:
-        looked = look(found.name, sources.follow, holes, reserve, found.directory)
+        looked = stat_sparse(found.name, sources.follow, holes, reserve, found.directory)
         data = looked.data + looked.reserved if looked else min(allocated(st), size)
     mode = stat.S_IMODE(st.st_mode)
     mtime_ns = st.st_mtime_ns
     if live and is_recent(mtime_ns):
         mtime_ns -= _EARLIER
-    return Outgoing(path, Spec(name, size, data, mode, mtime_ns, found.modes, carried), st, sources, live, holes)
+    spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried)
+    return OutgoingFile(path, spec, st, sources, live, holes)
 
 
 def _device_size(fd: int) -> int:

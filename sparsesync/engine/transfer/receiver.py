@@ -30,7 +30,7 @@ import os
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..errors import Leave, NoSpaceError, OnProgress, ProtocolError, TruncatedError
+from ..errors import LeftToRsync, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.extents import has_data, own_extents
 from ..files.syscalls import read_full, write_all
 from ..files.target import Target
@@ -39,35 +39,35 @@ from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import BLOCK, Frame
-from .destination import Place, Placed
+from .destination import Destination, DestinationFile
 from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
 from .ranges import blocks
-from .records import Result, Spec, reason
+from .records import FileResult, FileSpec, reason
 
 _WANT_SIZE = 64 * 1024
 
 _KNOWN = 4096
 """Digests that are remembered from the question to the answer: of twice as many blocks as a sender asks for ahead."""
 
-_TROUBLE = (OSError, ValueError, OverflowError, Leave)
+_TROUBLE = (OSError, ValueError, OverflowError, LeftToRsync)
 """What may go wrong with one file, with the peer's numbers too."""
 
 
 class _Arriving:
     """A file that is being received. ``held``: the bytes of the frame that announced it."""
 
-    def __init__(self, number: int, spec: Spec, digest: Digest, held: int) -> None:
+    def __init__(self, number: int, spec: FileSpec, digest: Digest, held: int) -> None:
         self.number = number
         self.spec = spec
         self.held = held
         self.basis = False
-        self.target: Optional[Placed] = None
+        self.target: Optional[DestinationFile] = None
         self.old: Optional[int] = None
         self.data = 0
         self.sent = 0
         self.guard = digest.new()
 
-    def open(self, place: Place) -> Placed:
+    def open(self, place: Destination) -> DestinationFile:
         target = self.target
         if target is None:
             target = self.target = place.target(self.spec)
@@ -76,7 +76,7 @@ class _Arriving:
             if self.basis:
                 self.old = target.open_old()
             elif target.inplace:
-                raise Leave("it was made meanwhile")
+                raise LeftToRsync("it was made meanwhile")
             elif target.resumed:
                 # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
                 os.ftruncate(target.fd, 0)
@@ -89,9 +89,9 @@ class _Arriving:
                 os.ftruncate(target.fd, size)
         return target
 
-    def result(self) -> Result:
+    def result(self) -> FileResult:
         took = 0 if self.target is None else self.target.allocated
-        return Result(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
+        return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
 
     def close(self, keep: bool) -> None:
         target, self.target = self.target, None
@@ -105,14 +105,14 @@ class _Arriving:
 
 
 class Receiver:
-    """Receives files into a place. ``on_result`` gets a :class:`Result` for each; ``progress`` bytes of data done."""
+    """Receives files. ``on_result`` gets a :class:`FileResult` for each; ``progress`` bytes of data done."""
 
     def __init__(
         self,
         link: Link,
         digest: Digest,
-        place: Place,
-        on_result: Callable[[Result], None],
+        place: Destination,
+        on_result: Callable[[FileResult], None],
         progress: OnProgress = None,
     ) -> None:
         self.link = link
@@ -201,7 +201,7 @@ class Receiver:
         if self._pull:
             # The names are ours: what the peer calls the file is not looked at.
             name, basis = self._take_wanted(number)
-        spec = Spec(
+        spec = FileSpec(
             name,
             get(value, "size", SIZE),
             get(value, "data", SIZE),
@@ -232,7 +232,7 @@ class Receiver:
         value = frame.json()
         name, _ = self._take_wanted(get(value, "id", NUMBER))
         why = self._reasons.keep(get(value, "reason", TEXT))
-        self.on_result(Result(name, 0, 0, 0, why, at_source=True))
+        self.on_result(FileResult(name, 0, 0, 0, why, at_source=True))
 
     def _take_wanted(self, number: int) -> Tuple[str, bool]:
         if number not in self._wanted:
@@ -388,7 +388,7 @@ class Receiver:
         try:
             target = arriving.open(self.place)
             if arriving.guard.digest() != digest:
-                raise Leave("what arrived is not what was sent: their digests differ")
+                raise LeftToRsync("what arrived is not what was sent: their digests differ")
             target.trim(max(arriving.spec.data, arriving.data))
             self.place.finish(target, arriving.spec)
         except _TROUBLE as error:
@@ -401,7 +401,7 @@ class Receiver:
         arriving = self._find(get(value, "id", NUMBER))
         why = get(value, "reason", TEXT)
         if arriving is not None:
-            self._leave(arriving, Leave(self._reasons.keep(why)), at_source=True)
+            self._leave(arriving, LeftToRsync(self._reasons.keep(why)), at_source=True)
 
     def _end(self, frame: Frame) -> None:
         if self._wanted or self._wants is not None or self._files:
@@ -425,7 +425,7 @@ class Receiver:
             arriving,
         )
 
-    def _close(self, result: Result, arriving: _Arriving) -> None:
+    def _close(self, result: FileResult, arriving: _Arriving) -> None:
         del self._files[arriving.number]
         self._held -= arriving.held
         arriving.close(keep=False)

@@ -12,7 +12,7 @@ A file has a name below the root of its transfer (:func:`check_name`). Sizes are
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 
-class Need(NamedTuple):
+class SpaceNeed(NamedTuple):
     """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
 
     name: str
@@ -28,7 +28,7 @@ class Space(NamedTuple):
     path: str
 
 
-class Spec(NamedTuple):
+class FileSpec(NamedTuple):
     """A file that is to be put in place.
 
     ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
@@ -44,7 +44,7 @@ class Spec(NamedTuple):
     attributes: Optional[Dict[str, Any]] = None
 
 
-class Result(NamedTuple):
+class FileResult(NamedTuple):
     """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
 
     ``allocated`` is what it took when it got its name, in bytes.

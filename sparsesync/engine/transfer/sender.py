@@ -30,7 +30,7 @@ from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from ..content.copy import data_ranges, reserved_ranges
-from ..errors import Leave, ProtocolError, TruncatedError
+from ..errors import LeftToRsync, ProtocolError, TruncatedError
 from ..files.extents import Extent
 from ..files.syscalls import read_full
 from ..wire import protocol
@@ -39,9 +39,9 @@ from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
 from ..wire.protocol import BLOCK, CONTROL, PAYLOAD
 from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
-from .outgoing import Outgoing
+from .outgoing import OutgoingFile
 from .ranges import blocks, merged, without
-from .records import Result, reason
+from .records import FileResult, reason
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""
@@ -57,13 +57,13 @@ _MOST_QUEUED = 32 << 20
 _QUEUED = 400
 """Bytes that a frame takes in the queue besides its payload."""
 
-OnResult = Callable[[Result], None]
+OnResult = Callable[[FileResult], None]
 
 
 class _Job:
     """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
 
-    def __init__(self, file: Outgoing) -> None:
+    def __init__(self, file: OutgoingFile) -> None:
         self.file = file
         self.last = False
         self.ranges: List[Extent] = []
@@ -98,13 +98,13 @@ class Sender:
         self.sparse = sparse
         self.reserve = reserve
         self.progress = progress
-        self._files: Dict[int, Outgoing] = {}
+        self._files: Dict[int, OutgoingFile] = {}
         self._open: Set[int] = set()
         self._held: Dict[int, int] = {}
         self._held_in_all = 0
         self._reasons = Reasons()
-        self._announced: Deque[Outgoing] = deque()
-        self._current: Optional[Tuple[Outgoing, Iterator[_Job]]] = None
+        self._announced: Deque[OutgoingFile] = deque()
+        self._current: Optional[Tuple[OutgoingFile, Iterator[_Job]]] = None
         self._jobs: Deque[_Job] = deque()
         self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
         self._wanted: Deque[Tuple[int, str, str, bool]] = deque()
@@ -117,24 +117,24 @@ class Sender:
         self._content = memoryview(bytearray(PAYLOAD))
         self._filled = 0
         self._runs: List[Extent] = []
-        self._runs_of: Optional[Outgoing] = None
+        self._runs_of: Optional[OutgoingFile] = None
 
-    def send(self, files: Iterator[Outgoing]) -> None:
+    def send(self, files: Iterator[OutgoingFile]) -> None:
         """Send the files, in order. Raises LinkError and ProtocolError; what goes wrong with a file is its result."""
         self._source = self._numbered(files)
         self._run()
 
-    def send_wanted(self, make: Callable[[str, str], Outgoing]) -> None:
+    def send_wanted(self, make: Callable[[str, str], OutgoingFile]) -> None:
         """Send what the receiver asks for. ``make`` gives the file for a path and a name; Leave or OSError: no."""
         self._source = self._made(make)
         self._run()
 
-    def _numbered(self, files: Iterator[Outgoing]) -> Iterator[Optional[Outgoing]]:
+    def _numbered(self, files: Iterator[OutgoingFile]) -> Iterator[Optional[OutgoingFile]]:
         for number, file in enumerate(files, 1):
             file.number = number
             yield file
 
-    def _made(self, make: Callable[[str, str], Outgoing]) -> Iterator[Optional[Outgoing]]:
+    def _made(self, make: Callable[[str, str], OutgoingFile]) -> Iterator[Optional[OutgoingFile]]:
         """The wanted files; None where the next is not known yet."""
         while self._wanted or not self._wants_over:
             if not self._wanted:
@@ -144,7 +144,7 @@ class Sender:
             self._wanted_size -= len(path) + len(name)
             try:
                 file = make(path, name)
-            except (OSError, ValueError, Leave) as error:
+            except (OSError, ValueError, LeftToRsync) as error:
                 self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:LONGEST_TEXT])
                 continue
             file.number, file.basis = number, basis
@@ -280,7 +280,7 @@ class Sender:
                     continue
                 try:
                     file.open()
-                except (OSError, Leave) as error:
+                except (OSError, LeftToRsync) as error:
                     self._give_up(file, error)
                     continue
                 self._open.add(file.number)
@@ -289,7 +289,7 @@ class Sender:
             file, jobs = self._current
             try:
                 job = None if file.over else next(jobs, None)
-            except (OSError, Leave) as error:
+            except (OSError, LeftToRsync) as error:
                 self._give_up(file, error)
                 job = None
             if job is None:
@@ -299,7 +299,7 @@ class Sender:
             if file.basis and job.ranges:
                 self._ask(job, BLOCK, job.ranges)
 
-    def _cut(self, file: Outgoing) -> Iterator[_Job]:
+    def _cut(self, file: OutgoingFile) -> Iterator[_Job]:
         """The jobs of a file: its extents by the megabyte, and the end."""
         assert file.fd is not None
         size = file.spec.size
@@ -338,7 +338,7 @@ class Sender:
             return
         try:
             different = self._compare(job, asked, answer, size)
-        except (OSError, Leave) as error:
+        except (OSError, LeftToRsync) as error:
             self._give_up(job.file, error)
             return
         # Where every block is another one the file was made anew, and to look closer would find nothing.
@@ -361,7 +361,7 @@ class Sender:
                 different.append((offset, length))
         return different
 
-    def _read(self, file: Outgoing, view: memoryview, offset: int, length: int) -> memoryview:
+    def _read(self, file: OutgoingFile, view: memoryview, offset: int, length: int) -> memoryview:
         assert file.fd is not None
         view = view[:length]
         if read_full(file.fd, view, offset) < length:
@@ -382,7 +382,7 @@ class Sender:
                     self._add(file, offset, length)
             if job.last:
                 self._finish(file)
-        except (OSError, Leave) as error:
+        except (OSError, LeftToRsync) as error:
             self._give_up(file, error)
 
     def _update(self, job: _Job) -> None:
@@ -402,14 +402,14 @@ class Sender:
             self._add(file, offset, length)
         self._flush()  # the guard takes what is sent in the order of jobs
 
-    def _write_ranges(self, kind: int, file: Outgoing, ranges: List[Extent]) -> None:
+    def _write_ranges(self, kind: int, file: OutgoingFile, ranges: List[Extent]) -> None:
         for start in range(0, len(ranges), protocol.RANGES):
             part = ranges[start : start + protocol.RANGES]
             if kind == protocol.HOLE:
                 file.guard.update(protocol.pack_ranges(part))
             self.link.write(protocol.encode_ranges(kind, file.number, part))
 
-    def _add(self, file: Outgoing, offset: int, length: int) -> None:
+    def _add(self, file: OutgoingFile, offset: int, length: int) -> None:
         """Put a range into the DATA frame that is being filled."""
         while length:
             self._runs_of = file
@@ -443,7 +443,7 @@ class Sender:
     def _drop(self) -> None:
         self._runs, self._runs_of, self._filled = [], None, 0
 
-    def _finish(self, file: Outgoing) -> None:
+    def _finish(self, file: OutgoingFile) -> None:
         self._flush()
         assert file.fd is not None
         if self.reserve and file.believed:
@@ -456,13 +456,13 @@ class Sender:
         self._done_with(file)
         self.link.write(protocol.encode_finish(file.number, file.guard.digest()))
 
-    def _give_up(self, file: Outgoing, error: Exception) -> None:
+    def _give_up(self, file: OutgoingFile, error: Exception) -> None:
         if self._runs_of is file:
             self._drop()
         self._done_with(file)
         self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:LONGEST_TEXT])
 
-    def _done_with(self, file: Outgoing) -> None:
+    def _done_with(self, file: OutgoingFile) -> None:
         self._open.discard(file.number)
         file.close()
         file.over = True

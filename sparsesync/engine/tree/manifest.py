@@ -32,7 +32,7 @@ import struct
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..content.compare import Tally
-from ..errors import TruncatedError, blame
+from ..errors import TruncatedError, error_path
 from ..files.beneath import open_beneath
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import extents
@@ -129,7 +129,7 @@ def _tree(root: str, reading: Reading) -> Iterator[Event]:
         here = os.path.join(root, path) if path else root
         yield Directory(path)
         try:
-            with blame(here, instead=True):
+            with error_path(here, instead=True):
                 fd = _open_directory(root, path)
         except OSError as error:
             yield Trouble(error)
@@ -154,7 +154,7 @@ def _open_directory(root: str, path: str) -> int:
 def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -> Iterator[Event]:
     """The entries of an open directory; those that are directories go to ``below``."""
     try:
-        with blame(here, instead=True):
+        with error_path(here, instead=True):
             names = sorted(os.listdir(fd), key=os.fsencode)
     except OSError as error:
         yield Trouble(error)
@@ -183,7 +183,7 @@ def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content:
         try:
             if content:
                 fd = node.open(st)
-                with blame(node.path, instead=True):
+                with error_path(node.path, instead=True):
                     before, size = os.fstat(fd), file_size(fd)
                     if is_view(fd):
                         raise OSError(errno.EINVAL, "its size is not known before it is read: compare it on one host")
@@ -197,7 +197,7 @@ def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content:
         if fd is None:
             return
         try:
-            with blame(node.path, instead=True):
+            with error_path(node.path, instead=True):
                 for packed in _digested(fd, 0, size, size, reading):
                     yield Blocks(packed)
                 if _version(os.fstat(fd)) != _version(before):
@@ -260,7 +260,7 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
     node = Node(None, path, path)
     fd = node.open(node.stat())
     try:
-        with blame(path, instead=True):
+        with error_path(path, instead=True):
             size = file_size(fd)
             whole = digest.new()
             blocks = 0
@@ -283,7 +283,7 @@ def digests(root: str, path: str, offset: int, length: int, block: int, digest: 
         raise ValueError("digests of {} bytes at {} by {}".format(length, offset, block))
     full_path = os.path.join(root, path) if path else root
     content = memoryview(bytearray(length))
-    with blame(full_path, instead=True):
+    with error_path(full_path, instead=True):
         directory = _open_directory(root, os.path.dirname(path)) if path else None
         try:
             node = Node(directory, os.path.basename(path) if path else root, full_path)

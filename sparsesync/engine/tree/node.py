@@ -10,7 +10,7 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from ..errors import blame
+from ..errors import error_path
 from ..files.status import open_quietly
 
 
@@ -22,18 +22,18 @@ class Node(NamedTuple):
     path: str
 
     def stat(self) -> os.stat_result:
-        with blame(self.path, instead=True):
+        with error_path(self.path, instead=True):
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
 
     def target(self) -> str:
         """Where a symlink leads."""
-        with blame(self.path, instead=True):
+        with error_path(self.path, instead=True):
             return os.readlink(self.name, dir_fd=self.directory)
 
     def open(self, expected: os.stat_result) -> int:
         """A descriptor to read a file that had this stat. Raises OSError, also if it is of another type by now."""
         flags = os.O_NOCTTY if self.directory is None else os.O_NOCTTY | os.O_NOFOLLOW
-        with blame(self.path, instead=True):
+        with error_path(self.path, instead=True):
             fd = open_quietly(self.name, flags, self.directory)
             if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(expected.st_mode):
                 os.close(fd)

@@ -22,7 +22,7 @@ from ..errors import LinkError, ProtocolError
 from . import protocol
 from .fields import ERRNO, LONGEST_TEXT, TEXT, flag, get, maybe
 from .protocol import Decoder, Frame
-from .rate_limit import Pace
+from .rate_limit import RateLimit
 
 Part = Union[bytes, memoryview]
 
@@ -57,7 +57,7 @@ class Link:
         self._deadline: Optional[float] = None
         self._silent = greeting
         self.broken: Optional[BaseException] = None
-        self.pace: Optional[Pace] = None
+        self.pace: Optional[RateLimit] = None
         self.files: Optional[int] = None
         self.received = 0
         self.sent = 0

@@ -3,7 +3,7 @@
 import time
 
 
-class Pace:
+class RateLimit:
     """Bytes are paid for in time; a pause is not saved up for a burst. ``rate``: bytes per second."""
 
     def __init__(self, rate: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsesync.engine.text import printable, printable_already
+from sparsesync.engine.text import escape_name, printable_already
 from sparsesync.hosts.stderr_relay import StderrRelay
 from sparsesync.rsync.listing import unescape
 from tests.support.filesystems import need, need_tools
@@ -36,22 +36,22 @@ OBEYED = [*map(chr, [*range(0x20), *range(0x7F, 0xA0)]), *"\u061c\u200e\u200f\u2
     ],
 )
 def test_what_is_escaped(text: str, shown: str | None) -> None:
-    assert printable(text) == (text if shown is None else shown)
+    assert escape_name(text) == (text if shown is None else shown)
 
 
 def test_every_character_that_a_terminal_obeys() -> None:
     for character in OBEYED:
-        assert printable(character) == "".join(f"\\#{byte:03o}" for byte in character.encode())
+        assert escape_name(character) == "".join(f"\\#{byte:03o}" for byte in character.encode())
     for number in range(sys.maxunicode + 1):
         if unicodedata.category(chr(number)) in ("Cc", "Cs", "Zl", "Zp"):
-            assert printable(chr(number)).isascii() and printable(chr(number)).isprintable()
+            assert escape_name(chr(number)).isascii() and escape_name(chr(number)).isprintable()
 
 
 @given(
     st.text() | st.binary().map(os.fsdecode) | st.lists(st.sampled_from([*OBEYED, *"\\#01é"])).map("".join)
 )
 def test_any_text_is_one_line_from_which_it_can_be_had_again(text: str) -> None:
-    shown = printable(text)
+    shown = escape_name(text)
     assert not set(shown) & set(OBEYED)
     assert unescape(shown.encode()) == text.encode("utf-8", "surrogateescape" if _is_name(text) else "surrogatepass")
     assert printable_already(shown) == shown
@@ -64,9 +64,9 @@ def _is_name(text: str) -> bool:
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_no_text_raises_whatever_the_locale(encoding: str) -> None:
     script = (
-        "import sys, warnings; from sparsesync.console.messages import as_bytes, complain, tell\n"
+        "import sys, warnings; from sparsesync.console.messages import as_bytes, print_error, print_line\n"
         "text = 'a\\x9b\\u202e\\ud800\\udcff\\u3000\\xe9'\n"
-        "tell(text); complain(ValueError(text)); complain(OSError(5, text, text)); as_bytes(text)"
+        "print_line(text); print_error(ValueError(text)); print_error(OSError(5, text, text)); as_bytes(text)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True,

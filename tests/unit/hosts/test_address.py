@@ -99,5 +99,5 @@ def test_a_python_there(name: str) -> None:
     "name", ["", "-c", " x", "$(id)", "`id`", '"', "'", "a\\b", "a\nb", "!", "~/x", "a;b", "a*", "é"]
 )
 def test_what_is_no_python(name: str) -> None:
-    with pytest.raises(ValueError, match="is no path of a Python"):
+    with pytest.raises(ValueError, match="is not the path of a Python"):
         check_python(name)

@@ -12,17 +12,17 @@ from sparsesync.engine.queries.docker import Docker
 from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.probe import Probe
 from sparsesync.engine.queries.survey import Survey
-from sparsesync.engine.queries.system import Host
+from sparsesync.engine.queries.system import System
 from sparsesync.engine.transfer.records import Space
 from sparsesync.hosts.base import Location
 from sparsesync.migration import findings
 from sparsesync.migration.findings import STOP, WARNING, Finding
 from sparsesync.migration.plan import Files, Plan
 from sparsesync.migration.preflight import Facts
-from sparsesync.migration.request import Asked, Request
+from sparsesync.migration.request import MigrationCommand, Request
 
 GIB = 1 << 30
-HOST = Host("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
+HOST = System("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
 SURVEY = Survey(
     "/data", "8:1 /data", "d", 1, 3, 10, 2, 100 * GIB, GIB, 100 * GIB, "/data/img", 0, 0, 0, 0, "", [], [], ["img"]
 )  # fmt: skip
@@ -30,9 +30,14 @@ PROBE = Probe("d", True, "/new", "8:2 /new", 2, "ext4", 50 * GIB, 1000, None, Fa
 DOCKER = Docker("/data/docker", "overlay2", ["overlay2"], [], 0)
 
 
-def facts(*options: str, hosts: tuple[Host, Host] = (HOST, HOST), docker: Docker | None = None, probe: Probe = PROBE,
-          survey: Survey = SURVEY) -> Facts:  # fmt: skip
-    asked = Asked(Request(("/data/",), "new:/new", options))
+def facts(
+    *options: str,
+    hosts: tuple[System, System] = (HOST, HOST),
+    docker: Docker | None = None,
+    probe: Probe = PROBE,
+    survey: Survey = SURVEY,
+) -> Facts:
+    asked = MigrationCommand(Request(("/data/",), "new:/new", options))
     dockers = [] if docker is None else [docker]
     there = SimpleNamespace(name="new")
     ends = Location(LocalHost(), "/data/", ""), Location(there, "/new", "new:")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync.rsync.command import parse
-from sparsesync.rsync.output import Totals
+from sparsesync.rsync.output import RsyncOutput
 
 PRINTED = (
     b"created directory new\n"
@@ -25,7 +25,7 @@ PRINTED = (
 def test_however_it_arrives(cuts: list[int], shown: bool) -> None:
     written: list[bytes] = []
     advanced: list[int] = []
-    totals = Totals(parse(["-a", "a", "b"]), shown, written.append)
+    totals = RsyncOutput(parse(["-a", "a", "b"]), shown, written.append)
     totals.advance = advanced.append
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(PRINTED)]):
         totals.feed(PRINTED[start:end])
@@ -40,7 +40,7 @@ def test_however_it_arrives(cuts: list[int], shown: bool) -> None:
 @pytest.mark.parametrize("option", ["-v", "-i", "-P", "--stats", "--progress", "--info=name", "--out-format=%n"])
 def test_what_the_user_asked_for_is_shown_whole(option: str) -> None:
     written: list[bytes] = []
-    totals = Totals(parse(["-a", option, "a", "b"]), True, written.append)
+    totals = RsyncOutput(parse(["-a", option, "a", "b"]), True, written.append)
     assert totals.options == []
     totals.feed(PRINTED)
     totals.end()

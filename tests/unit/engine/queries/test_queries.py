@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.queries import presets
 from sparsesync.engine.queries.in_use import InUse
-from sparsesync.engine.queries.presets import Place, left_out
-from sparsesync.engine.queries.registry import ask
+from sparsesync.engine.queries.presets import ExcludedPath, left_out
+from sparsesync.engine.queries.registry import answer_query
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.remote import RemoteHost
@@ -46,9 +46,9 @@ def test_a_survey(tmp_path: Path) -> None:
     command("mount", "-t", "tmpfs", "tmpfs", top / "mounted")
     try:
         place = ["", f"{top}/a/left", "/*", ""]
-        survey = ask("survey", source=str(top), places=[place], fold=True)
+        survey = answer_query("survey", source=str(top), places=[place], fold=True)
         (top / "mounted/inside").write_text("")
-        crossing = ask("survey", source=f"{top}/", one_file_system=False)
+        crossing = answer_query("survey", source=f"{top}/", one_file_system=False)
     finally:
         command("umount", top / "mounted")
     assert (survey.kind, survey.real, survey.device) == ("d", str(top), os.stat(top).st_dev)
@@ -59,16 +59,17 @@ def test_a_survey(tmp_path: Path) -> None:
     assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs"]]
     assert (crossing.files, survey.clashes) == (4, [])
     assert survey.names == sorted(os.listdir(top))
-    assert ask("survey", source=f"{top}/missing").kind == ""
+    assert answer_query("survey", source=f"{top}/missing").kind == ""
     (top / "link").symlink_to("a")
-    assert (ask("survey", source=f"{top}/link").kind, ask("survey", source=f"{top}/link/").kind) == ("l", "d")
+    kinds = [answer_query("survey", source=f"{top}/{name}").kind for name in ("link", "link/")]
+    assert kinds == ["l", "d"]
 
 
 def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
     for name in ("a/File", "a/fILE", "b/file", "Straße", "STRASSE"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    clashes = ask("survey", source=str(tmp_path), fold=True).clashes
+    clashes = answer_query("survey", source=str(tmp_path), fold=True).clashes
     assert sorted(sorted(os.path.relpath(path, tmp_path) for path in pair) for pair in clashes) == [
         ["STRASSE", "Straße"], ["a/File", "a/fILE"],
     ]  # fmt: skip
@@ -81,28 +82,28 @@ def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_destinations_filesystem(tmp_path: Path, kind: str, able: str) -> None:
     with filesystem(kind, tmp_path, "400M") as mounted:
-        probe = ask("probe", path=f"{mounted}/new", largest=1 << 40)
+        probe = answer_query("probe", path=f"{mounted}/new", largest=1 << 40)
         names = ["holes", "punch", "clone", "xattrs", "acls", "folds"]
         assert " ".join(name for name in names if getattr(probe, name)) == able
         assert (probe.kind, probe.parent, probe.refused, probe.busy) == ("", True, None, False)
         assert probe.real == f"{mounted}/new" and probe.device == os.stat(mounted).st_dev
         assert 0 < probe.free <= 400 * MIB
-        assert not ask("probe", path=f"{mounted}/no/new").parent
+        assert not answer_query("probe", path=f"{mounted}/no/new").parent
         if "holes" in able:
             assert probe.largest and probe.trusted
         assert os.listdir(mounted) in ([], ["lost+found"])  # what was tried out is gone
         (mounted / "file").write_text("")
-        assert ask("probe", path=f"{mounted}/file").kind == "-"
+        assert answer_query("probe", path=f"{mounted}/file").kind == "-"
 
 
 def test_a_file_too_large_for_a_filesystem(tmp_path: Path) -> None:
     with filesystem("ext4", tmp_path, "64M") as mounted:
-        assert ask("probe", path=str(mounted), largest=1 << 41).largest
-        assert not ask("probe", path=str(mounted), largest=1 << 45).largest
+        assert answer_query("probe", path=str(mounted), largest=1 << 41).largest
+        assert not answer_query("probe", path=str(mounted), largest=1 << 45).largest
 
 
 def in_use(*sources: Path | str) -> list[InUse]:
-    found, more = ask("in_use", sources=[str(source) for source in sources])
+    found, more = answer_query("in_use", sources=[str(source) for source in sources])
     assert more == 0
     return list(found)
 
@@ -245,18 +246,18 @@ def test_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.parent.mkdir(parents=True)
     sparse_file(pool, 100 * MIB, [(0, MIB)])
     (system / "etc/docker/daemon.json").write_text('{"data-root": "/data/docker", "storage-driver": "devicemapper"}')
-    (found,) = ask("docker", source=f"{system}/").roots
+    (found,) = answer_query("docker", source=f"{system}/").roots
     assert (found.root, found.driver) == (f"{system}/data/docker", "devicemapper")
     assert (found.drivers, found.subvolumes) == (["overlay2", "devicemapper"], 0)
     assert [(each.path, each.size) for each in found.loop_files] == [(str(pool), 100 * MIB)]
-    assert ask("suggested", source=str(system)).preset == "system"
-    assert ask("suggested", source=f"{system}/data/docker").preset == "docker"
-    assert ask("docker", source=f"{system}/data/docker/").roots[0].driver == "overlay2"
-    assert ask("suggested", source=f"{system}/data").preset == "none"
-    assert ask("docker", source=f"{system}/usr").roots == []
+    assert answer_query("suggested", source=str(system)).preset == "system"
+    assert answer_query("suggested", source=f"{system}/data/docker").preset == "docker"
+    assert answer_query("docker", source=f"{system}/data/docker/").roots[0].driver == "overlay2"
+    assert answer_query("suggested", source=f"{system}/data").preset == "none"
+    assert answer_query("docker", source=f"{system}/usr").roots == []
     (system / "etc/docker/daemon.json").write_text("{")
     with pytest.raises(ValueError, match="daemon.json: not a configuration of dockerd"):
-        ask("docker", source=f"{system}/")
+        answer_query("docker", source=f"{system}/")
 
 
 def test_btrfs_subvolumes(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_btrfs_subvolumes(tmp_path: Path) -> None:
         (mounted / "docker/btrfs/subvolumes").mkdir(parents=True)
         for name in "ab":
             command("btrfs", "subvolume", "create", mounted / "docker/btrfs/subvolumes" / name)
-        (found,) = ask("docker", source=f"{mounted}/docker").roots
+        (found,) = answer_query("docker", source=f"{mounted}/docker").roots
         assert (found.driver, found.subvolumes) == ("btrfs", 2)
 
 
@@ -282,7 +283,7 @@ def test_what_is_left_out_is_what_rsync_leaves_out(
     for path in [*paths, chosen, f"{chosen}/x/a/y"]:
         (top / path).mkdir(parents=True, exist_ok=True)
     source = f"{top}/" if slash else str(top)
-    place = Place(source, os.path.join(source, chosen), wild, "")
+    place = ExcludedPath(source, os.path.join(source, chosen), wild, "")
     patterns = [f"--exclude={pattern}" for pattern in place_patterns([place], False, quoter())]
     listed = command("rsync", "-rn", "-8", "--out-format=%n", *patterns, source, f"{top.parent}/new/")
     prefix = "" if slash else "top/"
@@ -308,7 +309,7 @@ def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
             ("sizes", {"paths": [str(tmp_path / "image"), "/no such file"]}),
             ("run", {"command": "exit 3"}),
         ):
-            assert there.query(question, **arguments) == ask(question, **arguments)
+            assert there.query(question, **arguments) == answer_query(question, **arguments)
         (used,) = there.query("in_use", sources=[str(tmp_path)]).found
         assert used.path == log.name and f"process {os.getpid()}" in used.holder
         assert there.query("host", wanted=["proc", "nosuchfs"]).lacks == ["nosuchfs"]
@@ -346,7 +347,7 @@ def test_answers_that_are_some(question: str) -> None:
 def test_a_command_ends_with_all_that_it_started(tmp_path: Path) -> None:
     asked = iter([False, True])
     with pytest.raises(ConnectionError):
-        ask("run", command=f"sleep 60 & echo $! > {tmp_path}/pid; wait", given_up=lambda: next(asked))
+        answer_query("run", command=f"sleep 60 & echo $! > {tmp_path}/pid; wait", given_up=lambda: next(asked))
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):
         if not Path(f"/proc/{pid}").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text():

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Place
+from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.outgoing import outgoing
 from sparsesync.engine.transfer.receiver import Receiver
-from sparsesync.engine.transfer.records import Result
+from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Digest, capabilities
@@ -71,7 +71,7 @@ def test_a_clone_takes_no_more_than_a_copy(on: OnFilesystem, sparse: str, size: 
         (top / directory).mkdir()
         write(top / directory / "f", (length, [(4096, length - 4096, 1)]))
     os.utime(top / "source/f", ns=(10**18, 10**18))
-    place = Place(str(top / "target"), resume=True)
+    place = Destination(str(top / "target"), resume=True)
     try:
         outcome = transfer([(top / "source/f", "f")], place, sparse=sparse)
     finally:
@@ -92,7 +92,7 @@ def test_an_updated_clone_takes_no_more_than_a_copy(on: OnFilesystem, cut: bool)
     with open(top / "source/f", "r+b") as file:
         for number in range(32):
             os.pwrite(file.fileno(), b"changed", number * 256 * KIB + 64 * KIB)
-    place = Place(str(top / "target"), resume=True)
+    place = Destination(str(top / "target"), resume=True)
     try:
         if cut:
             assert transfer([(top / "source/f", "f")], place, middle=Middle(True, 100 * KIB)).errors
@@ -153,7 +153,7 @@ def test_what_arrives_is_what_was_sent(
                 (target / partial_dir).mkdir(exist_ok=True)
             earlier = target / partial_dir / name if partial_dir else target / f".{name}.sparsesync-partial"
             os.chmod(write(earlier, partial), 0o600)
-    place = Place(str(target), inplace=inplace, partial_dir=partial_dir, resume=True)
+    place = Destination(str(target), inplace=inplace, partial_dir=partial_dir, resume=True)
     try:
         outcome = transfer(
             [(source / name, name) for name in names], place, compressor=compressor, sparse=sparse, pull=pull
@@ -182,11 +182,11 @@ def test_what_arrives_is_what_was_sent(
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[Destination]:
     """The directory ``target``, beside an empty ``source``."""
     (tmp_path / "source").mkdir()
     (tmp_path / "target").mkdir()
-    opened = Place(str(tmp_path / "target"), resume=True)
+    opened = Destination(str(tmp_path / "target"), resume=True)
     yield opened
     opened.close()
 
@@ -195,7 +195,7 @@ def noise(count: int, seed: int = 5) -> bytes:
     return random.Random(seed).randbytes(count)
 
 
-def test_a_block_of_which_each_half_is_somewhere_else(tmp_path: Path, place: Place) -> None:
+def test_a_block_of_which_each_half_is_somewhere_else(tmp_path: Path, place: Destination) -> None:
     """The earlier partial file has its beginning, the old file its middle; only the end has to be sent."""
     content = noise(64 * KIB)
     (tmp_path / "source/f").write_bytes(content)
@@ -223,7 +223,7 @@ def test_each_block_is_hashed_once_at_each_end(tmp_path: Path, monkeypatch: pyte
         return real(self, data)
 
     monkeypatch.setattr(Digest, "of", of)
-    place = Place(str(tmp_path / "target"), inplace=True)
+    place = Destination(str(tmp_path / "target"), inplace=True)
     outcome = transfer([(tmp_path / "source/f", "f")], place)
     place.close()
     assert (outcome.errors, outcome.left("f"), outcome.sent) == ([], None, changed)
@@ -249,9 +249,9 @@ def send_data(peer: Peer, content: bytes = b"d" * 4096, number: int = 1, offset:
 
 
 def received(
-    place: Place, script: Callable[[Peer], None], wants: list[tuple[str, str]] | None = None
-) -> tuple[list[Result], list[Exception]]:
-    results: list[Result] = []
+    place: Destination, script: Callable[[Peer], None], wants: list[tuple[str, str]] | None = None
+) -> tuple[list[FileResult], list[Exception]]:
+    results: list[FileResult] = []
 
     def run(link: Link) -> None:
         Receiver(link, DIGEST, place, results.append).run(None if wants is None else iter(wants))
@@ -263,7 +263,7 @@ def received(
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("what", ["f", ".f.sparsesync-partial"])
 def test_a_file_that_is_made_after_the_sender_was_told_there_is_none(
-    tmp_path: Path, place: Place, what: str, inplace: bool
+    tmp_path: Path, place: Destination, what: str, inplace: bool
 ) -> None:
     place.inplace = inplace
 
@@ -300,7 +300,7 @@ BAD_NAMES = ["../f", "/tmp/f", "a/../../f", "..", ".", "", "a/", "a/..", "x" * 3
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
-def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Place, name: str) -> None:
+def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Destination, name: str) -> None:
     def script(peer: Peer) -> None:
         announce(peer, name=name)
         send_data(peer)
@@ -323,7 +323,7 @@ def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Place, name: str) ->
     ],
     ids=lambda fields: str(fields)[:40],
 )  # fmt: skip
-def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Place, fields: dict[str, Any]) -> None:
+def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Destination, fields: dict[str, Any]) -> None:
     results, (error,) = received(place, lambda peer: (announce(peer, **fields), peer.all())[1] and None)
     assert results == [] and isinstance(error, ProtocolError)
     assert os.listdir(tmp_path / "target") == []
@@ -335,7 +335,7 @@ def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Place, field
      {"parents": [0o7777, 0]}, {"data": (1 << 63) - 1}, {"size": 1 << 62, "data": 1}, {"size": (1 << 63) - 1}],
     ids=str,
 )  # fmt: skip
-def test_numbers_that_are_large(tmp_path: Path, place: Place, fields: dict[str, Any]) -> None:
+def test_numbers_that_are_large(tmp_path: Path, place: Destination, fields: dict[str, Any]) -> None:
     def script(peer: Peer) -> None:
         announce(peer, name="a/b/f", **fields)
         send_data(peer)
@@ -351,7 +351,7 @@ def test_numbers_that_are_large(tmp_path: Path, place: Place, fields: dict[str, 
 
 
 def test_a_huge_size_costs_nothing(tmp_path: Path, on: OnFilesystem) -> None:
-    place = Place(str(on("xfs")), resume=True)
+    place = Destination(str(on("xfs")), resume=True)
 
     def script(peer: Peer) -> None:
         announce(peer, size=1 << 62)
@@ -393,7 +393,7 @@ RANGE_TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", RANGE_TROUBLE)
-def test_frames_that_make_no_sense(tmp_path: Path, place: Place, trouble: str) -> None:
+def test_frames_that_make_no_sense(tmp_path: Path, place: Destination, trouble: str) -> None:
     (tmp_path / "target/f").write_bytes(b"old" * 1000)
 
     def script(peer: Peer) -> None:
@@ -409,7 +409,7 @@ def test_frames_that_make_no_sense(tmp_path: Path, place: Place, trouble: str) -
     assert os.listdir(tmp_path / "target") in (["f"], ["f", ".f.sparsesync-partial"], [".f.sparsesync-partial", "f"])
 
 
-def test_a_guard_that_does_not_agree(tmp_path: Path, place: Place) -> None:
+def test_a_guard_that_does_not_agree(tmp_path: Path, place: Destination) -> None:
     (tmp_path / "target/f").write_bytes(b"old")
 
     def script(peer: Peer) -> None:
@@ -423,7 +423,7 @@ def test_a_guard_that_does_not_agree(tmp_path: Path, place: Place) -> None:
     assert (tmp_path / "target/f").read_bytes() == b"old" and os.listdir(tmp_path / "target") == ["f"]
 
 
-def test_more_files_than_may_be_under_way(tmp_path: Path, place: Place) -> None:
+def test_more_files_than_may_be_under_way(tmp_path: Path, place: Destination) -> None:
     def script(peer: Peer) -> None:
         peer.ignore()
         for number in range(1, 100_000):
@@ -433,7 +433,7 @@ def test_more_files_than_may_be_under_way(tmp_path: Path, place: Place) -> None:
     assert isinstance(error, ProtocolError) and "announced" in str(error)
 
 
-def test_a_reason_that_is_too_long_to_be_told_again(place: Place) -> None:
+def test_a_reason_that_is_too_long_to_be_told_again(place: Destination) -> None:
     def script(peer: Peer) -> None:
         announce(peer)
         peer.say(protocol.ABORT, id=1, reason="\0" * 8192)
@@ -444,7 +444,7 @@ def test_a_reason_that_is_too_long_to_be_told_again(place: Place) -> None:
     assert errors == [] and len(results) == 2 and all(result.left for result in results)
 
 
-def test_the_peer_says_that_it_failed(place: Place) -> None:
+def test_the_peer_says_that_it_failed(place: Destination) -> None:
     def script(peer: Peer) -> None:
         announce(peer)
         peer.say(protocol.FAIL, errno=None, strerror="it hurts", filename=None, value=True)
@@ -454,7 +454,7 @@ def test_the_peer_says_that_it_failed(place: Place) -> None:
         received(place, script)
 
 
-def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Place) -> None:
+def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Destination) -> None:
     def script(peer: Peer) -> None:
         announce(peer)
         announce(peer, 2, name="g")
@@ -476,7 +476,7 @@ def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Place) -> None
 
 
 @pytest.mark.parametrize("what", ["symlink", "dangling", "directory", "fifo", "hard link", "foreign"])
-def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: Place, what: str) -> None:
+def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: Destination, what: str) -> None:
     partial, other = tmp_path / "target/.f.sparsesync-partial", tmp_path / "other"
     other.write_bytes(b"other")
     if what in ("symlink", "dangling"):
@@ -502,7 +502,7 @@ def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: 
 
 
 @pytest.mark.parametrize("up", ["a", "a/b"])
-def test_a_parent_that_is_a_symlink(tmp_path: Path, place: Place, up: str) -> None:
+def test_a_parent_that_is_a_symlink(tmp_path: Path, place: Destination, up: str) -> None:
     (tmp_path / "out/b").mkdir(parents=True)
     (tmp_path / "target" / up).parent.mkdir(exist_ok=True)
     (tmp_path / "target" / up).symlink_to(tmp_path / "out")
@@ -512,9 +512,9 @@ def test_a_parent_that_is_a_symlink(tmp_path: Path, place: Place, up: str) -> No
     assert [names for _, _, names in os.walk(tmp_path / "out")] == [[], []]
 
 
-def test_two_at_the_same_partial_file(tmp_path: Path, place: Place) -> None:
+def test_two_at_the_same_partial_file(tmp_path: Path, place: Destination) -> None:
     source = write(tmp_path / "source/f", (MIB, [(0, 300 * KIB, 5)]))
-    other = Place(str(tmp_path / "target"), resume=True)
+    other = Destination(str(tmp_path / "target"), resume=True)
 
     def meanwhile(count: int) -> None:
         if not found:
@@ -533,8 +533,8 @@ def test_two_at_the_same_partial_file(tmp_path: Path, place: Place) -> None:
 
 def sent(
     files: list[Path], script: Callable[[Peer], None], pull: bool = False
-) -> tuple[list[Result], list[Exception]]:
-    results: list[Result] = []
+) -> tuple[list[FileResult], list[Exception]]:
+    results: list[FileResult] = []
 
     def run(link: Link) -> None:
         sender = Sender(link, DIGEST, results.append)
@@ -648,7 +648,7 @@ def test_wants_without_end(tmp_path: Path) -> None:
     assert isinstance(error, LinkError)
 
 
-def test_wants_that_cannot_be_met(tmp_path: Path, place: Place) -> None:
+def test_wants_that_cannot_be_met(tmp_path: Path, place: Destination) -> None:
     os.mkfifo(tmp_path / "source/fifo")
     (tmp_path / "source/to").symlink_to("/etc/passwd")
     (tmp_path / "source/directory").mkdir()
@@ -660,7 +660,7 @@ def test_wants_that_cannot_be_met(tmp_path: Path, place: Place) -> None:
     assert outcome.left("f") is None and os.listdir(tmp_path / "target") == ["f"]
 
 
-def test_long_names_are_asked_for_by_the_frame(tmp_path: Path, place: Place) -> None:
+def test_long_names_are_asked_for_by_the_frame(tmp_path: Path, place: Destination) -> None:
     """Bytes that are no UTF-8 take six each in JSON."""
     directory = tmp_path / "source"
     for _ in range(6):
@@ -727,7 +727,7 @@ class Case:
         self.inplace = inplace
 
     def run(self, middle: Middle | None = None, pull: bool = False) -> Outcome:
-        place = Place(str(self.target), inplace=self.inplace, resume=True)
+        place = Destination(str(self.target), inplace=self.inplace, resume=True)
         try:
             # A peer that is gone may only show in its silence: what was cut off may be the end of a frame.
             return transfer(self.files, place, pull=pull, compressor="zlib", middle=middle, timeout=5)
@@ -786,7 +786,7 @@ def test_a_cut_or_a_bad_byte_anywhere(
 @pytest.mark.parametrize("pull", [False, True])
 @pytest.mark.parametrize("where", [0.2, 0.5, 0.9])
 def test_what_was_received_before_a_break_is_not_sent_again(
-    tmp_path: Path, place: Place, where: float, pull: bool
+    tmp_path: Path, place: Destination, where: float, pull: bool
 ) -> None:
     count = 8 * MIB
     path = tmp_path / "source/f"
@@ -809,7 +809,7 @@ def test_what_was_received_before_a_break_is_not_sent_again(
 @pytest.mark.parametrize("what", ["truncate", "append", "rewrite", "replace", "remove"])
 @pytest.mark.parametrize("old", [False, True])
 def test_a_source_that_changes_while_it_is_sent(
-    tmp_path: Path, place: Place, what: str, old: bool, pull: bool
+    tmp_path: Path, place: Destination, what: str, old: bool, pull: bool
 ) -> None:
     path, target = tmp_path / "source/f", tmp_path / "target/f"
     path.write_bytes(noise(4 * MIB))
@@ -846,7 +846,7 @@ def test_a_source_that_changes_while_it_is_sent(
     assert [result.left for result in outcome.sender] == [left]
 
 
-def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Place) -> None:
+def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Destination) -> None:
     names = ["a", "b", "c"]
     paths = [write(tmp_path / "source" / name, (MIB, [(0, 4096, 1)])) for name in names]
 
@@ -935,7 +935,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, on: OnFilesystem, wh
 
 
 def test_a_partial_file_that_cannot_be_opened_for_now_is_kept(
-    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, place: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = tmp_path / "target/.f.sparsesync-partial"
     partial.write_bytes(b"received")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.files.status import measure
+from sparsesync.engine.files.status import data_size
 from sparsesync.engine.tree.scan import scan
 from tests.conftest import OnFilesystem
 from tests.support.filesystems import command, filesystem, need, sparse_file
@@ -36,7 +36,7 @@ def test_finds_the_sparse_files(each: Path) -> None:
     assert "dense" in names(each, every_file=True) and "fifo" not in names(each, every_file=True)
     (found,) = scan(f"{each}/a/b/img")
     assert (found.size, found.allocated) == (10 * MIB, os.stat(each / "a/b/img").st_blocks * 512)
-    assert measure(found.path) == (MIB, 1)
+    assert data_size(found.path) == (MIB, 1)
 
 
 def test_hard_links_once_unless_all_are_wanted(tmp_path: Path) -> None:

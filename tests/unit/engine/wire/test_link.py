@@ -17,7 +17,7 @@ from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire import rate_limit as pace_module
 from sparsesync.engine.wire.link import Link, peer_error
 from sparsesync.engine.wire.protocol import Frame
-from sparsesync.engine.wire.rate_limit import Pace
+from sparsesync.engine.wire.rate_limit import RateLimit
 from tests.support.transfers import Peer, against
 
 HELLO = {"protocol": protocol.VERSION, "digest": "sha256", "salt": "00", "timeout": None, "files": 100}
@@ -54,7 +54,7 @@ def test_bwlimit(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
     monkeypatch.setattr(pace_module, "time", clock)
     source, sink = os.pipe()
     link = Link(source, sink)
-    link.pace = Pace(rate)
+    link.pace = RateLimit(rate)
     size = min(rate * 3, 128 * 1024)
     link.write(b"x" * (size // 2), b"y" * (size - size // 2))
     assert link.sent == size
