@@ -18,7 +18,7 @@ _PUBLIC = {
     "scan": "api",
     "sync": "api",
     "verify": "api",
-    "Difference": "comparison.direct",
+    "Difference": "comparison.difference",
     "LinkError": "engine.errors",
     "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.process",
@@ -31,7 +31,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .api import copy, copy2, copyfile, exclude_patterns, extents, scan, sync, verify
-    from .comparison.direct import Difference
+    from .comparison.difference import Difference
     from .engine.content.compare import Tally
     from .engine.errors import LinkError, NoSpaceError, TruncatedError
     from .engine.tree.scan import Sparse

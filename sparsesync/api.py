@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any, Optional, Union
 
-    from .comparison.direct import Difference
+    from .comparison.difference import Difference
     from .engine.content.compare import Tally
     from .engine.tree.scan import Sparse
     from .seeding.run import SyncResult

@@ -16,8 +16,7 @@ from .. import __version__
 from ..console import streams
 from ..console.messages import format_error, print_error, print_line
 from ..migration import text as telling
-from ..migration.final_pass import Failed
-from ..migration.request import Commands, Request
+from ..migration.request import Commands, Failed, Request
 from ..migration.run import Migration
 from .options import add_far_end
 

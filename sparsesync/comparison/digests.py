@@ -31,11 +31,12 @@ from itertools import zip_longest
 from typing import IO, NamedTuple
 
 from ..engine.content.compare import Tally
+from ..engine.errors import OnError, OnProgress
 from ..engine.tree.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 from ..engine.wire.protocol import BLOCK
 from ..hosts.base import Location, PathLike
 from ..hosts.pool import HostPool
-from .direct import Difference, OnError, Progress
+from .difference import Difference
 
 _STEPS = (4096, 256, 16, 1)
 _AT_ONCE = 64 * 1024
@@ -53,7 +54,7 @@ def verify(
     holes: str,
     tallies: tuple[Tally, Tally] | None,
     on_error: OnError,
-    progress: Progress,
+    progress: OnProgress,
     rsh: str | None,
     python: str | None,
 ) -> Iterator[Difference]:
@@ -72,7 +73,7 @@ def differences(
     holes: str = "auto",
     tallies: tuple[Tally, Tally] | None = None,
     on_error: OnError = None,
-    progress: Progress = None,
+    progress: OnProgress = None,
 ) -> Iterator[Difference]:
     """What differs between what is at two ends; they are two, and compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
@@ -131,7 +132,7 @@ class _Side:
 
 
 class _Merge:
-    def __init__(self, a: _Side, b: _Side, on_error: OnError, progress: Progress, noted: IO[str]) -> None:
+    def __init__(self, a: _Side, b: _Side, on_error: OnError, progress: OnProgress, noted: IO[str]) -> None:
         self._a = a
         self._b = b
         self._sides = (a, b)

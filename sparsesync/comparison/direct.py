@@ -29,32 +29,16 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional
+from typing import Optional
 
 from ..engine.content.compare import Tally, first_difference
-from ..engine.errors import error_path
+from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import HOLES
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike
 from ..hosts.pool import is_remote
-
-OnError = Optional[Callable[[OSError], None]]
-Progress = Optional[Callable[[int], object]]
-
-
-class Difference(NamedTuple):
-    """One thing that is not the same in A and B.
-
-    ``path`` is relative to the roots, and empty for the roots themselves. ``kind``
-    is ``"content"`` (then ``offset`` is that of the first byte that differs), ``"missing"`` (in B),
-    ``"extra"`` (in B), ``"type"``, ``"link"`` (another symlink target) or ``"device"``
-    (another device number).
-    """
-
-    path: str
-    kind: str
-    offset: Optional[int] = None
+from .difference import Difference
 
 
 def verify(
@@ -65,7 +49,7 @@ def verify(
     holes: str = "auto",
     tallies: Optional[tuple[Tally, Tally]] = None,
     on_error: OnError = None,
-    progress: Progress = None,
+    progress: OnProgress = None,
     rsh: Optional[str] = None,
     python: Optional[str] = None,
 ) -> Iterator[Difference]:
@@ -91,7 +75,7 @@ class _Comparison:
         holes: str,
         tallies: Optional[tuple[Tally, Tally]],
         on_error: OnError,
-        progress: Progress,
+        progress: OnProgress,
     ) -> None:
         self.full = full
         self.holes = holes

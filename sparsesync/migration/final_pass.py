@@ -23,36 +23,51 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Callable, Protocol
 
 from ..console.progress import ProgressBar
 from ..engine.errors import LinkError
 from ..hosts.base import Host, Location
+from ..hosts.pool import HostPool
 from ..rsync.process import Status
 from . import plan
-from .findings import STOP, WARNING
+from .findings import STOP, WARNING, Finding
 from .preflight import Facts
 from .proof import Verified, prove
-
-if TYPE_CHECKING:
-    from .run import Migration
+from .request import Failed, MigrationCommand, Request
 
 _ENDS_WITHIN = 3
 """Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
 
 
-class Failed(Exception):
-    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
+class Parts(Protocol):
+    """What the final pass needs of the migration that it is a part of."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    hosts: HostPool
+    source: Location
+    destination: Location
+    asked: MigrationCommand
+    request: Request
+    report: dict[str, Any]
+    say: Callable[[str, Any], object]
+
+    def one_pass(self, whole: ProgressBar) -> None:
+        """Run one sync. Raises Failed unless all that there is to be copied is."""
+
+    def ask_in_use(self, facts: Facts) -> Any:
+        """Return which files of the sources are in use now."""
+
+    def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
+        """Return a finding for each file in use that the command covers."""
+
+    def name(self, path: str) -> str:
+        """Return the name in the transfer of a path at the source; "" if it has none."""
 
 
 class FinalPass:
     """The final pass of a migration."""
 
-    def __init__(self, migration: Migration, facts: Facts) -> None:
+    def __init__(self, migration: Parts, facts: Facts) -> None:
         self.migration = migration
         self.facts = facts
         self.source, self.destination = migration.source, migration.destination

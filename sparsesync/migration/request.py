@@ -64,6 +64,14 @@ class Request:
     python: str | None = None
 
 
+class Failed(Exception):
+    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class MigrationCommand:
     """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
 

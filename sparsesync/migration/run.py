@@ -39,10 +39,10 @@ from ..rsync.process import Status
 from ..seeding import run as wrapper
 from ..seeding.seeder import SeedOptions
 from . import findings, plan, preflight
-from .final_pass import Failed, FinalPass
+from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding
 from .preflight import Facts
-from .request import MigrationCommand, Request
+from .request import Failed, MigrationCommand, Request
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsesync.comparison.direct import Difference, verify
+from sparsesync.comparison.difference import Difference
+from sparsesync.comparison.direct import verify
 from sparsesync.engine.files import syscalls as fileio
 from tests.support.filesystems import need
 from tests.support.trees import ODD_NAMES, build, entries, inside, unprivileged
