@@ -1,5 +1,5 @@
 """What a copy is: bring a target to the content of a source, and touch no hole.
 
-Read :mod:`compare` (which blocks differ), :mod:`copy` (between two open files), :mod:`copy_file` (by path, as shutil)
-and :mod:`device` (to a block device).
+Read :mod:`compare` (which blocks differ), :mod:`copy` (between two open files), :mod:`workers` (the threads that help
+both), :mod:`copy_file` (by path, as shutil) and :mod:`device` (to a block device).
 """

@@ -10,7 +10,7 @@ used again and again, so memory stays the same whatever the size of the files::
 
 :func:`differing` yields the ranges that an update has to write, in whole blocks. It has
 read what it yields and nothing it has yet to yield, so the caller may write a range to B
-before asking for the next.
+before asking for the next. :func:`all_differing` does it for many ranges, and has other threads help with large ones.
 
 :func:`first_difference` says whether two files are equal and, if not, where they part.
 A hole reads as zeros, so it looks only where there is data: it walks the extents of
@@ -24,18 +24,28 @@ CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times sl
 and slices of bytes or bytearrays are copies.
 """
 
-from typing import Callable, Iterable, Iterator, Optional, Tuple
+import os
+from collections import deque
+from functools import partial
+from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..errors import TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
+from .workers import PIECE, Helpers, pieces
 
 BUFFER = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
 
 LONGEST = 16 << 20
 """Where a range that differs is cut: the caller reads it again, and then it should still be in the page cache."""
+
+_COMPARED = 1 << 20
+"""How much one thread compares at a time."""
+
+_BEHIND = 64
+"""Pieces that are compared before one that is not: then it is waited for."""
 
 _TELL_EVERY = 1 << 20
 
@@ -103,6 +113,44 @@ def differing(
             run_start = run_end
     if run_end > run_start:
         yield run_start, run_end - run_start
+
+
+def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
+    """As :func:`differing` for many ranges; another thread compares pieces of the large ones."""
+    found: Dict[int, List[Extent]] = {}
+    order: Deque[int] = deque()
+    helper: Optional[Helpers] = None
+
+    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> int:
+        found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
+        return length
+
+    own = _comparing_buffers()
+    try:
+        for offset, length in ranges:
+            if helper is None and length > PIECE and (os.cpu_count() or 1) > 1:
+                helper = Helpers(lambda: partial(compare, _comparing_buffers()))
+            for piece, count in pieces(offset, length, _COMPARED):
+                order.append(piece)
+                if helper is None or count <= PIECE or not helper.offer(piece, count):
+                    compare(own, piece, count)
+                if helper is not None and len(order) > _BEHIND:
+                    helper.wait()
+                while order and order[0] in found:
+                    for run in found.pop(order.popleft()):
+                        yield run
+        if helper is not None:
+            helper.finish()
+        while order:
+            for run in found.pop(order.popleft()):
+                yield run
+    finally:
+        if helper is not None:
+            helper.stop()
+
+
+def _comparing_buffers() -> Tuple[bytearray, bytearray]:
+    return bytearray(BUFFER), bytearray(BUFFER)
 
 
 def first_difference(

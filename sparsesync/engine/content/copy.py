@@ -14,11 +14,9 @@ from: all data extents, those found by looking for zeros as well, or those that 
 
 On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
 server can copy by itself. On a local disk that call is a copy in the page cache on
-one core, and threads that read and write are faster: threads of their own take
+one core, and threads that read and write are faster: threads of their own (:mod:`workers`) take
 pieces of the large extents while the caller's thread goes on mapping and takes the rest. So it is with the
-comparing of two files for an update in place. That thread keeps a second core busy. For a copy
-further ones start if the caller's own pieces are mostly waiting, since a disk that is read serves several reads at
-once; where the content is cached, more threads only get in each other's way.
+comparing of two files for an update in place.
 
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
@@ -26,11 +24,9 @@ Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 import errno
 import os
 import stat
-import time
 import warnings
-from collections import deque
 from functools import partial
-from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator, Optional, Tuple
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
@@ -38,22 +34,8 @@ from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import clone, copy_range, free_space, read_into, write_all
 from ..files.target import Target
-from .compare import BUFFER, LONGEST, differing
-
-PIECE = 256 * 1024
-"""How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""
-
-_COMPARED = 1 << 20
-"""How much one thread compares at a time."""
-
-_BEHIND = 64
-"""Pieces that are compared before one that is not: then it is waited for."""
-
-_HELPERS = 3
-"""Threads beside the caller's; measured: 15 % less for a copy from a cold disk than with one, and 6 gain no more."""
-
-_TIMED = 8
-"""Pieces after which it is asked whether they were mostly waited for."""
+from .compare import LONGEST, all_differing
+from .workers import PIECE, Clock, Helpers, pieces
 
 _TELL_EVERY = 1 << 20
 
@@ -245,7 +227,7 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
             end = offset + length
             yield offset, length
 
-    for run in _all_differing(source, target.fd, punched(), source_path, target.path):
+    for run in all_differing(source, target.fd, punched(), source_path, target.path):
         yield run
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
@@ -262,52 +244,6 @@ class _Counted:
         for offset, length in self._ranges:
             self.total += length
             yield offset, length
-
-
-def _all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
-    """As :func:`differing` for many ranges; another thread compares pieces of the large ones."""
-    found: Dict[int, List[Extent]] = {}
-    order: Deque[int] = deque()
-    helper: Optional[_Helpers] = None
-
-    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> int:
-        found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
-        return length
-
-    own = _comparing_buffers()
-    try:
-        for offset, length in ranges:
-            if helper is None and length > PIECE and (os.cpu_count() or 1) > 1:
-                helper = _Helpers(lambda: partial(compare, _comparing_buffers()))
-            for piece, count in _pieces(offset, length, _COMPARED):
-                order.append(piece)
-                if helper is None or count <= PIECE or not helper.offer(piece, count):
-                    compare(own, piece, count)
-                if helper is not None and len(order) > _BEHIND:
-                    helper.wait()
-                while order and order[0] in found:
-                    for run in found.pop(order.popleft()):
-                        yield run
-        if helper is not None:
-            helper.finish()
-        while order:
-            for run in found.pop(order.popleft()):
-                yield run
-    finally:
-        if helper is not None:
-            helper.stop()
-
-
-def _comparing_buffers() -> Tuple[bytearray, bytearray]:
-    return bytearray(BUFFER), bytearray(BUFFER)
-
-
-def _pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
-    end = offset + length
-    while offset < end:
-        count = min(size, end - offset)
-        yield offset, count
-        offset += count
 
 
 class _Writer:
@@ -328,7 +264,7 @@ class _Writer:
         self.written = 0
         self.told = 0
         self.proven = False
-        self._clock = _Clock()
+        self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source)
         self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
@@ -336,7 +272,7 @@ class _Writer:
     def write(self, ranges: Iterable[Extent]) -> int:
         """Copy every range; returns the bytes written."""
         buffer = memoryview(bytearray(PIECE))
-        helper: Optional[_Helpers] = None
+        helper: Optional[Helpers] = None
         try:
             for offset, length in ranges:
                 if self.kernel and self._by_kernel(offset, length):
@@ -346,8 +282,8 @@ class _Writer:
                     self.done += length
                 else:
                     if helper is None and (os.cpu_count() or 1) > 1:
-                        helper = _Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE))))
-                    for piece, count in _pieces(offset, length, PIECE):
+                        helper = Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE))))
+                    for piece, count in pieces(offset, length, PIECE):
                         if helper is None or not helper.offer(piece, count):
                             started = self._clock.read()
                             self.written += self.copy_piece(buffer, piece, count)
@@ -365,7 +301,7 @@ class _Writer:
         self._tell(helper)
         return self.written + (helper.result if helper is not None else 0)
 
-    def _tell(self, helper: "Optional[_Helpers]") -> None:
+    def _tell(self, helper: "Optional[Helpers]") -> None:
         # From the caller's thread alone: progress bars are rarely safe to share.
         done = self.done + (helper.done if helper is not None else 0)
         _tell(self.progress, done - self.told)
@@ -427,106 +363,3 @@ class _Writer:
             length -= count
             self.done += count
         return True
-
-
-class _Clock:
-    """Tells whether a thread's work is mostly waiting: for a disk, since a copy in memory is the processor's work."""
-
-    def __init__(self) -> None:
-        self._pieces = 0
-        self._wall = self._busy = 0.0
-
-    def read(self) -> Tuple[float, float]:
-        return time.monotonic(), time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
-
-    def mostly_waits(self, started: Tuple[float, float]) -> bool:
-        """Whether the last pieces took three times as long as the processor worked on them; asked after each."""
-        now = self.read()
-        self._pieces += 1
-        self._wall += now[0] - started[0]
-        self._busy += now[1] - started[1]
-        if self._pieces < _TIMED:
-            return False
-        waits = self._wall > 3 * self._busy
-        self._pieces, self._wall, self._busy = 0, 0.0, 0.0
-        return waits
-
-
-class _Helpers:
-    """Threads that do what is to be done with the pieces they are offered, while the caller goes on.
-
-    ``make`` is called once for each thread and returns what does it, for an offset and a length. There is one thread,
-    and :meth:`more` if asked for.
-    ``done`` are the bytes of the pieces that are done, ``result`` the sum of what was returned.
-    """
-
-    def __init__(self, make: Callable[[], Callable[[int, int], int]]) -> None:
-        # Most copies need no thread, and these take some of the time in which the program starts.
-        import queue
-        import threading
-
-        self._full = queue.Full
-        self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
-        self._make = make
-        self._thread = partial(threading.Thread, daemon=True)
-        self._threads: List[threading.Thread] = []
-        self._wanted = _HELPERS
-        self._lock = threading.Lock()
-        self.done = self.result = 0
-        self._error: Optional[BaseException] = None
-        self.more()
-
-    def more(self) -> None:
-        """Start another thread, unless there are enough."""
-        if len(self._threads) < self._wanted:
-            thread = self._thread(target=self._run, args=(self._make(),))
-            try:
-                thread.start()
-                self._threads.append(thread)
-            except RuntimeError:  # no more threads are allowed (RLIMIT_NPROC); the caller's own goes on
-                self._wanted = 0
-
-    def _run(self, do: Callable[[int, int], int]) -> None:
-        while True:
-            piece = self._queue.get()
-            if piece is None:
-                return
-            if self._error is None:
-                try:
-                    result = do(piece[0], piece[1])
-                    with self._lock:
-                        self.result += result
-                        self.done += piece[1]
-                except BaseException as error:
-                    self._error = error
-            self._queue.task_done()
-
-    def offer(self, offset: int, length: int) -> bool:
-        """Take a piece, or say False when enough are waiting. Raises what an earlier piece raised."""
-        if self._error is not None:
-            raise self._error
-        if not self._threads:
-            return False
-        try:
-            self._queue.put_nowait((offset, length))
-        except self._full:
-            return False
-        return True
-
-    def wait(self) -> None:
-        """Until what was offered so far is done. Raises what went wrong with it."""
-        self._queue.join()
-        if self._error is not None:
-            raise self._error
-
-    def finish(self) -> None:
-        self.stop()
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        threads, self._threads = self._threads, []
-        for _ in threads:
-            self._queue.put(None)
-        for thread in threads:
-            thread.join()

@@ -22,7 +22,8 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK, believes, file_size, is_view
 from ..files.extents import Extent
 from ..files.syscalls import punch, read_into, write_all
-from .copy import PIECE, data_ranges, read_on
+from .copy import data_ranges, read_on
+from .workers import PIECE
 
 _ZEROS = memoryview(bytes(PIECE))
 

@@ -11,10 +11,8 @@ The receiver is a loop over frames with no opinion of its own; the sender decide
     FINISH  -> the digests over everything agree? commit  CLOSED
     END     -> no more files                              DONE, once all are closed
 
-A target is opened when the first frame needs it, so a thousand files can be announced at once. The
-basis is the old file, and over it the data of the partial file of an earlier run; what of a block came from which
-does not matter, since its digest decides. Where the filesystem can clone, the
-target begins as a clone of the old file.
+A target is opened when the first frame needs it, so a thousand files can be announced at once
+(:class:`~.incoming.IncomingFile`, which knows the basis too).
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
 DATA, the digest of each :data:`~.wire.protocol.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read
@@ -25,21 +23,18 @@ The sender is not trusted: ranges are checked against the size that was announce
 If the connection breaks, what was received is kept as a partial file.
 """
 
-import contextlib
-import os
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import LeftToRsync, NoSpaceError, OnProgress, ProtocolError, TruncatedError
-from ..files.extents import has_data, own_extents
-from ..files.syscalls import read_full, write_all
-from ..files.target import Target
+from ..files.syscalls import write_all
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import BLOCK, Frame
-from .destination import Destination, DestinationFile
+from .destination import Destination
+from .incoming import IncomingFile
 from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
 from .ranges import blocks
 from .records import FileResult, FileSpec, reason
@@ -51,57 +46,6 @@ _KNOWN = 4096
 
 _TROUBLE = (OSError, ValueError, OverflowError, LeftToRsync)
 """What may go wrong with one file, with the peer's numbers too."""
-
-
-class _Arriving:
-    """A file that is being received. ``held``: the bytes of the frame that announced it."""
-
-    def __init__(self, number: int, spec: FileSpec, digest: Digest, held: int) -> None:
-        self.number = number
-        self.spec = spec
-        self.held = held
-        self.basis = False
-        self.target: Optional[DestinationFile] = None
-        self.old: Optional[int] = None
-        self.data = 0
-        self.sent = 0
-        self.guard = digest.new()
-
-    def open(self, place: Destination) -> DestinationFile:
-        target = self.target
-        if target is None:
-            target = self.target = place.target(self.spec)
-            target.open()
-            size = self.spec.size
-            if self.basis:
-                self.old = target.open_old()
-            elif target.inplace:
-                raise LeftToRsync("it was made meanwhile")
-            elif target.resumed:
-                # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
-                os.ftruncate(target.fd, 0)
-                target.resumed = False
-            if self.old is not None and not target.resumed:
-                target.clone(self.old)
-            if not target.overlay:
-                target.reserve(size, self.spec.data)
-            elif os.fstat(target.fd).st_size != size:
-                os.ftruncate(target.fd, size)
-        return target
-
-    def result(self) -> FileResult:
-        took = 0 if self.target is None else self.target.allocated
-        return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
-
-    def close(self, keep: bool) -> None:
-        target, self.target = self.target, None
-        if self.old is not None:
-            os.close(self.old)
-            self.old = None
-        if target is not None:
-            target.keep = keep
-            with contextlib.suppress(OSError):  # somebody removed the partial file
-                target.close()
 
 
 class Receiver:
@@ -120,7 +64,7 @@ class Receiver:
         self.place = place
         self.on_result = on_result
         self.progress = progress
-        self._files: Dict[int, _Arriving] = {}
+        self._files: Dict[int, IncomingFile] = {}
         self._announced = 0
         self._held = 0
         self._reasons = Reasons()
@@ -215,7 +159,7 @@ class Receiver:
         if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED:
             raise ProtocolError("a file is announced that cannot be")
         self._announced = number
-        arriving = _Arriving(number, spec, self.digest, held)
+        arriving = IncomingFile(number, spec, self.digest, held)
         self._files[number] = arriving
         self._held += held
         if self._pull:
@@ -241,7 +185,7 @@ class Receiver:
         self._wanted_size -= length
         return name, basis
 
-    def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[_Arriving]]:
+    def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[IncomingFile]]:
         """The frame's content and its file; None if that has been left and the sender does not know yet."""
         ranged = protocol.read_ranged(frame.payload)
         arriving = self._find(ranged.file)
@@ -251,7 +195,7 @@ class Receiver:
                 raise ProtocolError("a range beyond the end of its file")
         return ranged, arriving
 
-    def _find(self, number: int) -> Optional[_Arriving]:
+    def _find(self, number: int) -> Optional[IncomingFile]:
         arriving = self._files.get(number)
         if arriving is None and number > self._announced:
             raise ProtocolError("a frame for a file that was not announced")
@@ -267,15 +211,15 @@ class Receiver:
         answer = bytes(len(wanted) * size)
         if arriving is not None:
             try:
-                target = arriving.open(self.place)
-                digests = [self._digest(arriving, target, offset, n, asked.code) for offset, n in wanted]
+                arriving.open(self.place)
+                digests = [self._digest(arriving, offset, n, asked.code) for offset, n in wanted]
                 answer = b"".join([digest[:size] for digest in digests])
             except _TROUBLE as error:
                 self._leave(arriving, error)
         self.link.write(protocol.encode_digests(asked.file, answer))
 
-    def _digest(self, arriving: _Arriving, target: Target, offset: int, length: int, block: int) -> bytes:
-        view, there = self._basis(arriving, target, offset, length)
+    def _digest(self, arriving: IncomingFile, offset: int, length: int, block: int) -> bytes:
+        view, there = arriving.read_basis(offset, length, self._buffer)
         if view is None:
             return bytes(32)
         digest = self.digest.of(view)
@@ -284,30 +228,6 @@ class Receiver:
             if len(self._known) > _KNOWN:  # of blocks that were not kept
                 del self._known[next(iter(self._known))]
         return digest
-
-    def _basis(
-        self, arriving: _Arriving, target: Target, offset: int, length: int
-    ) -> Tuple[Optional[memoryview], bool]:
-        """(the basis' content of a block, whether the target has it already); None if there is no data.
-
-        It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
-        The content is good until the next call.
-        """
-        own = list(own_extents(target.fd, offset, offset + length)) if target.overlay else []
-        old = arriving.old
-        if old is None or own == [(offset, length)] or not has_data(old, offset, length):
-            return (self._read(target.fd, 0, offset, length) if own else None), True
-        view = self._read(old, 0, offset, length)
-        for start, count in own:
-            self._read(target.fd, start - offset, start, count)
-        return view, False
-
-    def _read(self, fd: int, at: int, offset: int, length: int) -> memoryview:
-        """Fill the buffer from ``at`` on with a part of a file, zeros beyond its end; that part of the buffer."""
-        view = self._buffer[at : at + length]
-        done = read_full(fd, view, offset)
-        view[done:] = bytes(length - done)
-        return view
 
     def _data(self, frame: Frame) -> None:
         ranged, arriving = self._ranged(frame)
@@ -341,7 +261,7 @@ class Receiver:
             for offset, length in blocks(ranged.ranges, BLOCK):
                 digest = self._known.pop((arriving.number, offset, length), None)
                 if digest is None:
-                    view, there = self._basis(arriving, target, offset, length)
+                    view, there = arriving.read_basis(offset, length, self._buffer)
                     if view is None:
                         raise TruncatedError(arriving.spec.name)
                     if not there:
@@ -408,14 +328,14 @@ class Receiver:
             raise ProtocolError("the sender ends before it has sent what it should")
         self._more = False
 
-    def _tell(self, arriving: _Arriving, count: int) -> None:
+    def _tell(self, arriving: IncomingFile, count: int) -> None:
         arriving.data += count
         if arriving.data > arriving.spec.size:
             raise ProtocolError("more data than the file has room for")
         if self.progress is not None:
             self.progress(count)
 
-    def _leave(self, arriving: _Arriving, error: Exception, at_source: bool = False) -> None:
+    def _leave(self, arriving: IncomingFile, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
         left = reason(error, arriving.spec.name)[:LONGEST_TEXT]
         self._close(
@@ -425,7 +345,7 @@ class Receiver:
             arriving,
         )
 
-    def _close(self, result: FileResult, arriving: _Arriving) -> None:
+    def _close(self, result: FileResult, arriving: IncomingFile) -> None:
         del self._files[arriving.number]
         self._held -= arriving.held
         arriving.close(keep=False)

@@ -16,7 +16,7 @@ The sender decides everything; the receiver answers questions (:mod:`receiver`).
 
 Nothing waits for an answer that could do something else meanwhile: many files are announced ahead, questions for many
 jobs are under way, and both ends hash at the same time. The jobs are done in order, so that the guard
-is the same at both ends. What is held is a window of jobs, not the file.
+is the same at both ends. What is held is a window of jobs, not the file (:mod:`jobs` does them).
 
 The receiver's frames are read by a thread of their own. So the receiver can always write, and two ends
 that both write never wait for each other.
@@ -26,27 +26,21 @@ import os
 import queue
 import threading
 from collections import deque
-from itertools import islice
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..content.copy import data_ranges, reserved_ranges
-from ..errors import LeftToRsync, ProtocolError, TruncatedError
+from ..errors import LeftToRsync, OnProgress, ProtocolError
 from ..files.extents import Extent
-from ..files.syscalls import read_full
 from ..wire import protocol
-from ..wire.capabilities import NONE, Compressor, Digest
+from ..wire.capabilities import Compressor, Digest
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
-from ..wire.protocol import BLOCK, CONTROL, PAYLOAD
+from ..wire.protocol import BLOCK, CONTROL
+from .jobs import Job, JobWriter, cut
 from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
 from .outgoing import OutgoingFile
-from .ranges import blocks, merged, without
+from .ranges import blocks
 from .records import FileResult, reason
 
-JOB = 1 << 20
-"""The most bytes of extents in one job."""
-
-_JOB_RANGES = 256
 _JOBS_AHEAD = 128
 """More would take fewer round trips for many small files, but the receiver holds four descriptors for each of them.
 
@@ -58,20 +52,6 @@ _QUEUED = 400
 """Bytes that a frame takes in the queue besides its payload."""
 
 OnResult = Callable[[FileResult], None]
-
-
-class _Job:
-    """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
-
-    def __init__(self, file: OutgoingFile) -> None:
-        self.file = file
-        self.last = False
-        self.ranges: List[Extent] = []
-        self.gaps: List[Extent] = []
-        self.size = 0
-        self.waits = 0
-        self.same: List[Extent] = []
-        self.digests: Dict[Extent, bytes] = {}
 
 
 class Sender:
@@ -89,35 +69,29 @@ class Sender:
         compressor: Optional[Compressor] = None,
         sparse: str = "auto",
         reserve: bool = False,
-        progress: Optional[Callable[[int], object]] = None
+        progress: OnProgress = None
     ) -> None:
         self.link = link
         self.digest = digest
         self.on_result = on_result
-        self.compressor = compressor
         self.sparse = sparse
         self.reserve = reserve
-        self.progress = progress
         self._files: Dict[int, OutgoingFile] = {}
         self._open: Set[int] = set()
         self._held: Dict[int, int] = {}
         self._held_in_all = 0
         self._reasons = Reasons()
         self._announced: Deque[OutgoingFile] = deque()
-        self._current: Optional[Tuple[OutgoingFile, Iterator[_Job]]] = None
-        self._jobs: Deque[_Job] = deque()
-        self._questions: Deque[Tuple[_Job, int, List[Extent]]] = deque()
+        self._current: Optional[Tuple[OutgoingFile, Iterator[Job]]] = None
+        self._jobs: Deque[Job] = deque()
+        self._questions: Deque[Tuple[Job, int, List[Extent]]] = deque()
         self._wanted: Deque[Tuple[int, str, str, bool]] = deque()
         self._wanted_size = 0
         self._wants = 0
         self._wants_over = False
         self._events: "queue.Queue[Any]" = queue.Queue()
         self._put = self._got = 0
-        self._buffer = memoryview(bytearray(BLOCK))
-        self._content = memoryview(bytearray(PAYLOAD))
-        self._filled = 0
-        self._runs: List[Extent] = []
-        self._runs_of: Optional[OutgoingFile] = None
+        self._writer = JobWriter(link, digest, compressor, progress)
 
     def send(self, files: Iterator[OutgoingFile]) -> None:
         """Send the files, in order. Raises LinkError and ProtocolError; what goes wrong with a file is its result."""
@@ -165,7 +139,7 @@ class Sender:
                 elif self._exhausted and not (self._jobs or self._current or self._announced):
                     break
                 else:
-                    self._flush()
+                    self._writer.flush()
                     self._next_event()
             self._ended = True
             self.link.write(protocol.encode(protocol.END))
@@ -229,8 +203,7 @@ class Sender:
         result = read_result(value, file.spec.name, file.spec.size, self._reasons)
         if not file.over and result.left is None:
             raise ProtocolError("a file is closed that was not sent")
-        if self._runs_of is file:
-            self._drop()
+        self._writer.drop(file)
         self._done_with(file)
         if self.on_result is not None:
             self.on_result(result)
@@ -285,7 +258,7 @@ class Sender:
                     continue
                 self._open.add(file.number)
                 file.guard = self.digest.new()
-                self._current = file, self._cut(file)
+                self._current = file, cut(file, self.sparse)
             file, jobs = self._current
             try:
                 job = None if file.over else next(jobs, None)
@@ -299,28 +272,7 @@ class Sender:
             if file.basis and job.ranges:
                 self._ask(job, BLOCK, job.ranges)
 
-    def _cut(self, file: OutgoingFile) -> Iterator[_Job]:
-        """The jobs of a file: its extents by the megabyte, and the end."""
-        assert file.fd is not None
-        size = file.spec.size
-        job = _Job(file)
-        end = 0
-        for offset, length in data_ranges(file.fd, size, FINE if self.sparse == "always" else 0, file.believed):
-            for start, count in blocks([(offset, length)], JOB):
-                if job.size + count > JOB or len(job.ranges) == _JOB_RANGES:
-                    yield job
-                    job = _Job(file)
-                if start > end:
-                    job.gaps.append((end, start - end))
-                job.ranges.append((start, count))
-                job.size += count
-                end = start + count
-        if end < size:
-            job.gaps.append((end, size - end))
-        job.last = True
-        yield job
-
-    def _ask(self, job: _Job, block: int, ranges: List[Extent]) -> None:
+    def _ask(self, job: Job, block: int, ranges: List[Extent]) -> None:
         job.waits += 1
         self._questions.append((job, block, list(blocks(ranges, block))))
         self.link.write(protocol.encode_ranges(protocol.ASK, job.file.number, ranges, block))
@@ -337,7 +289,7 @@ class Sender:
         if job.file.over:
             return
         try:
-            different = self._compare(job, asked, answer, size)
+            different = self._writer.compare(job, asked, answer, size)
         except (OSError, LeftToRsync) as error:
             self._give_up(job.file, error)
             return
@@ -345,120 +297,30 @@ class Sender:
         if block == BLOCK and different and len(different) < max(len(asked), 2):
             self._ask(job, FINE, different)
 
-    def _compare(self, job: _Job, asked: List[Extent], answer: bytes, size: int) -> List[Extent]:
-        """Note which blocks are the same; the others that the basis has at all."""
-        absent = bytes(size)
-        different = []
-        for index, (offset, length) in enumerate(asked):
-            theirs = answer[index * size : (index + 1) * size]
-            if theirs == absent:
-                continue
-            ours = self.digest.of(self._read(job.file, self._buffer, offset, length))
-            if ours[:size] == theirs:
-                job.same.append((offset, length))
-                job.digests[offset, length] = ours
-            else:
-                different.append((offset, length))
-        return different
-
-    def _read(self, file: OutgoingFile, view: memoryview, offset: int, length: int) -> memoryview:
-        assert file.fd is not None
-        view = view[:length]
-        if read_full(file.fd, view, offset) < length:
-            raise TruncatedError(file.path)
-        return view
-
     # What goes to the receiver
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: Job) -> None:
         file = job.file
         if file.over:
             return
         try:
-            if file.basis:
-                self._update(job)
-            else:
-                for offset, length in job.ranges:
-                    self._add(file, offset, length)
+            self._writer.write(job)
             if job.last:
                 self._finish(file)
         except (OSError, LeftToRsync) as error:
             self._give_up(file, error)
 
-    def _update(self, job: _Job) -> None:
-        file = job.file
-        if job.gaps:
-            self._write_ranges(protocol.HOLE, file, job.gaps)
-        same = merged(sorted(job.same))
-        if same:
-            for offset, length in blocks(same, BLOCK):
-                digest = job.digests.get((offset, length))
-                if digest is None:
-                    digest = self.digest.of(self._read(file, self._buffer, offset, length))
-                file.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
-                self._tell(length)
-            self._write_ranges(protocol.KEEP, file, same)
-        for offset, length in without(merged(job.ranges), same):
-            self._add(file, offset, length)
-        self._flush()  # the guard takes what is sent in the order of jobs
-
-    def _write_ranges(self, kind: int, file: OutgoingFile, ranges: List[Extent]) -> None:
-        for start in range(0, len(ranges), protocol.RANGES):
-            part = ranges[start : start + protocol.RANGES]
-            if kind == protocol.HOLE:
-                file.guard.update(protocol.pack_ranges(part))
-            self.link.write(protocol.encode_ranges(kind, file.number, part))
-
-    def _add(self, file: OutgoingFile, offset: int, length: int) -> None:
-        """Put a range into the DATA frame that is being filled."""
-        while length:
-            self._runs_of = file
-            count = min(length, PAYLOAD - self._filled)
-            self._read(file, self._content[self._filled : self._filled + count], offset, count)
-            self._runs.append((offset, count))
-            self._filled += count
-            offset += count
-            length -= count
-            if self._filled == PAYLOAD or len(self._runs) == protocol.RANGES:
-                self._flush()
-
-    def _flush(self) -> None:
-        file = self._runs_of
-        if file is None or not self._runs:
-            return
-        content = self._content[: self._filled]
-        packed = protocol.pack_ranges(self._runs)
-        file.guard.update(packed)
-        file.guard.update(content)
-        code = NONE
-        body: Union[memoryview, bytes] = content
-        if self.compressor is not None:
-            smaller = self.compressor.compress(content)
-            if smaller is not None:
-                code, body = self.compressor.code, smaller
-        self.link.write(protocol.data_head(file.number, code, packed, len(body)), body)
-        self._tell(self._filled)
-        self._drop()
-
-    def _drop(self) -> None:
-        self._runs, self._runs_of, self._filled = [], None, 0
-
     def _finish(self, file: OutgoingFile) -> None:
-        self._flush()
+        self._writer.flush()
         assert file.fd is not None
         if self.reserve and file.believed:
-            ranges = reserved_ranges(file.fd, file.spec.size)
-            batch = list(islice(ranges, protocol.RANGES))
-            while batch:
-                self._write_ranges(protocol.RESERVE, file, batch)
-                batch = list(islice(ranges, protocol.RANGES))
+            self._writer.reserve(file)
         file.check(os.fstat(file.fd))
         self._done_with(file)
         self.link.write(protocol.encode_finish(file.number, file.guard.digest()))
 
     def _give_up(self, file: OutgoingFile, error: Exception) -> None:
-        if self._runs_of is file:
-            self._drop()
+        self._writer.drop(file)
         self._done_with(file)
         self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:LONGEST_TEXT])
 
@@ -466,7 +328,3 @@ class Sender:
         self._open.discard(file.number)
         file.close()
         file.over = True
-
-    def _tell(self, count: int) -> None:
-        if self.progress is not None:
-            self.progress(count)

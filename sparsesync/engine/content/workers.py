@@ -1,0 +1,136 @@
+"""Threads that take a part of a copy, or of a comparison, while the caller's goes on.
+
+A large range is cut into :func:`pieces`. Each is offered to the :class:`Helpers`; what they do not take, since enough
+is waiting, the caller does itself. So it never waits for them but at the end, or where it needs an answer.
+
+One thread keeps a second core busy. Further ones start if the caller's own pieces are mostly waiting (:class:`Clock`),
+since a disk that is read serves several reads at once; where the content is cached, more threads only get in each
+other's way. Sizes and offsets are bytes.
+"""
+
+import time
+from functools import partial
+from typing import Callable, Iterator, List, Optional, Tuple
+
+from ..files.extents import Extent
+
+PIECE = 256 * 1024
+"""How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""
+
+_HELPERS = 3
+"""Threads beside the caller's; measured: 15 % less for a copy from a cold disk than with one, and 6 gain no more."""
+
+_TIMED = 8
+"""Pieces after which it is asked whether they were mostly waited for."""
+
+
+def pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
+    """A range cut into parts of ``size`` bytes, the last one shorter."""
+    end = offset + length
+    while offset < end:
+        count = min(size, end - offset)
+        yield offset, count
+        offset += count
+
+
+class Clock:
+    """Tells whether a thread's work is mostly waiting: for a disk, since a copy in memory is the processor's work."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._wall = self._busy = 0.0
+
+    def read(self) -> Tuple[float, float]:
+        return time.monotonic(), time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+
+    def mostly_waits(self, started: Tuple[float, float]) -> bool:
+        """Whether the last pieces took three times as long as the processor worked on them; asked after each."""
+        now = self.read()
+        self._pieces += 1
+        self._wall += now[0] - started[0]
+        self._busy += now[1] - started[1]
+        if self._pieces < _TIMED:
+            return False
+        waits = self._wall > 3 * self._busy
+        self._pieces, self._wall, self._busy = 0, 0.0, 0.0
+        return waits
+
+
+class Helpers:
+    """Threads that do what is to be done with the pieces they are offered, while the caller goes on.
+
+    ``make`` is called once for each thread and returns what does it, for an offset and a length. There is one thread,
+    and :meth:`more` if asked for.
+    ``done`` are the bytes of the pieces that are done, ``result`` the sum of what was returned.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[int, int], int]]) -> None:
+        # Most copies need no thread, and these take some of the time in which the program starts.
+        import queue
+        import threading
+
+        self._full = queue.Full
+        self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
+        self._make = make
+        self._thread = partial(threading.Thread, daemon=True)
+        self._threads: List[threading.Thread] = []
+        self._wanted = _HELPERS
+        self._lock = threading.Lock()
+        self.done = self.result = 0
+        self._error: Optional[BaseException] = None
+        self.more()
+
+    def more(self) -> None:
+        """Start another thread, unless there are enough."""
+        if len(self._threads) < self._wanted:
+            thread = self._thread(target=self._run, args=(self._make(),))
+            try:
+                thread.start()
+                self._threads.append(thread)
+            except RuntimeError:  # no more threads are allowed (RLIMIT_NPROC); the caller's own goes on
+                self._wanted = 0
+
+    def _run(self, do: Callable[[int, int], int]) -> None:
+        while True:
+            piece = self._queue.get()
+            if piece is None:
+                return
+            if self._error is None:
+                try:
+                    result = do(piece[0], piece[1])
+                    with self._lock:
+                        self.result += result
+                        self.done += piece[1]
+                except BaseException as error:
+                    self._error = error
+            self._queue.task_done()
+
+    def offer(self, offset: int, length: int) -> bool:
+        """Take a piece, or say False when enough are waiting. Raises what an earlier piece raised."""
+        if self._error is not None:
+            raise self._error
+        if not self._threads:
+            return False
+        try:
+            self._queue.put_nowait((offset, length))
+        except self._full:
+            return False
+        return True
+
+    def wait(self) -> None:
+        """Until what was offered so far is done. Raises what went wrong with it."""
+        self._queue.join()
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        self.stop()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        threads, self._threads = self._threads, []
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,94 @@
+"""One file on its way in: its target, opened when something comes for it, and its basis.
+
+The basis is the old file, and over it the data of the partial file of an earlier run; what of a block came from which
+does not matter, since its digest decides. Where the filesystem can clone, the target begins as a clone of the old file,
+and then has the basis already.
+"""
+
+import contextlib
+import os
+from typing import Optional, Tuple
+
+from ..errors import LeftToRsync
+from ..files.extents import has_data, own_extents
+from ..files.syscalls import read_full
+from ..wire.capabilities import Digest
+from .destination import Destination, DestinationFile
+from .records import FileResult, FileSpec
+
+
+class IncomingFile:
+    """A file that is being received. ``held``: the bytes of the frame that announced it."""
+
+    def __init__(self, number: int, spec: FileSpec, digest: Digest, held: int) -> None:
+        self.number = number
+        self.spec = spec
+        self.held = held
+        self.basis = False
+        self.target: Optional[DestinationFile] = None
+        self.old: Optional[int] = None
+        self.data = 0
+        self.sent = 0
+        self.guard = digest.new()
+
+    def open(self, place: Destination) -> DestinationFile:
+        """The target, opened if it is not yet. Raises Leave, ValueError, OSError as :meth:`Destination.target`."""
+        target = self.target
+        if target is None:
+            target = self.target = place.target(self.spec)
+            target.open()
+            size = self.spec.size
+            if self.basis:
+                self.old = target.open_old()
+            elif target.inplace:
+                raise LeftToRsync("it was made meanwhile")
+            elif target.resumed:
+                # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
+                os.ftruncate(target.fd, 0)
+                target.resumed = False
+            if self.old is not None and not target.resumed:
+                target.clone(self.old)
+            if not target.overlay:
+                target.reserve(size, self.spec.data)
+            elif os.fstat(target.fd).st_size != size:
+                os.ftruncate(target.fd, size)
+        return target
+
+    def result(self) -> FileResult:
+        """What became of it, if nothing went wrong."""
+        took = 0 if self.target is None else self.target.allocated
+        return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
+
+    def close(self, keep: bool) -> None:
+        """Let go of the target; with ``keep`` what was not committed stays as a partial file."""
+        target, self.target = self.target, None
+        if self.old is not None:
+            os.close(self.old)
+            self.old = None
+        if target is not None:
+            target.keep = keep
+            with contextlib.suppress(OSError):  # somebody removed the partial file
+                target.close()
+
+    def read_basis(self, offset: int, length: int, buffer: memoryview) -> Tuple[Optional[memoryview], bool]:
+        """(the basis' content of a block, whether the target has it already); None if there is no data.
+
+        It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
+        The file is open. The content is a part of ``buffer``, which holds a block.
+        """
+        target, old = self.target, self.old
+        assert target is not None
+        own = list(own_extents(target.fd, offset, offset + length)) if target.overlay else []
+        if old is None or own == [(offset, length)] or not has_data(old, offset, length):
+            return (_read(target.fd, offset, buffer[:length]) if own else None), True
+        view = _read(old, offset, buffer[:length])
+        for start, count in own:
+            _read(target.fd, start, view[start - offset : start - offset + count])
+        return view, False
+
+
+def _read(fd: int, offset: int, view: memoryview) -> memoryview:
+    """Fill ``view`` with a part of an open file, zeros beyond its end, and return it."""
+    done = read_full(fd, view, offset)
+    view[done:] = bytes(len(view) - done)
+    return view

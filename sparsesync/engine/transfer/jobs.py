@@ -1,0 +1,195 @@
+"""A job: a part of a file that is compared and sent at once.
+
+:func:`cut` makes a file into jobs, each up to :data:`JOB` bytes of extents and the holes between them. A
+:class:`JobWriter` does with each what is to be done::
+
+    the file has a basis:   compare   the digests that came with those of the same blocks here
+                            write     HOLE for the gaps, KEEP for what is the same, DATA for the rest
+    it has none:            write     DATA for all of it
+
+Whatever is written goes into the guard of its file too, in the same order. When there is something to do is for
+:mod:`sender` to decide.
+"""
+
+from itertools import islice
+from typing import Dict, Iterator, List, Optional, Union
+
+from ..content.copy import data_ranges, reserved_ranges
+from ..errors import OnProgress, TruncatedError
+from ..files.extents import Extent
+from ..files.syscalls import read_full
+from ..wire import protocol
+from ..wire.capabilities import NONE, Compressor, Digest
+from ..wire.link import Link
+from ..wire.protocol import BLOCK, PAYLOAD
+from .limits import FINE
+from .outgoing import OutgoingFile
+from .ranges import blocks, merged, without
+
+JOB = 1 << 20
+"""The most bytes of extents in one job."""
+
+_JOB_RANGES = 256
+
+
+class Job:
+    """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
+
+    def __init__(self, file: OutgoingFile) -> None:
+        self.file = file
+        self.last = False
+        self.ranges: List[Extent] = []
+        self.gaps: List[Extent] = []
+        self.size = 0
+        self.waits = 0
+        self.same: List[Extent] = []
+        self.digests: Dict[Extent, bytes] = {}
+
+
+def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
+    """The jobs of an open file: its extents by the megabyte, and the end. ``sparse``: as for copy."""
+    assert file.fd is not None
+    size = file.spec.size
+    job = Job(file)
+    end = 0
+    for offset, length in data_ranges(file.fd, size, FINE if sparse == "always" else 0, file.believed):
+        for start, count in blocks([(offset, length)], JOB):
+            if job.size + count > JOB or len(job.ranges) == _JOB_RANGES:
+                yield job
+                job = Job(file)
+            if start > end:
+                job.gaps.append((end, start - end))
+            job.ranges.append((start, count))
+            job.size += count
+            end = start + count
+    if end < size:
+        job.gaps.append((end, size - end))
+    job.last = True
+    yield job
+
+
+class JobWriter:
+    """Compares jobs with what the receiver has, and writes to ``link`` what it lacks.
+
+    The parameters are those of :class:`~.sender.Sender`. What is read for both is held here: a block, and the DATA
+    frame that is being filled. That may hold parts of several jobs of one file without a basis.
+    """
+
+    def __init__(self, link: Link, digest: Digest, compressor: Optional[Compressor], progress: OnProgress) -> None:
+        self.link = link
+        self.digest = digest
+        self.compressor = compressor
+        self.progress = progress
+        self._buffer = memoryview(bytearray(BLOCK))
+        self._content = memoryview(bytearray(PAYLOAD))
+        self._filled = 0
+        self._runs: List[Extent] = []
+        self._runs_of: Optional[OutgoingFile] = None
+
+    def compare(self, job: Job, asked: List[Extent], answer: bytes, size: int) -> List[Extent]:
+        """Note which blocks are the same; the others that the basis has at all."""
+        absent = bytes(size)
+        different = []
+        for index, (offset, length) in enumerate(asked):
+            theirs = answer[index * size : (index + 1) * size]
+            if theirs == absent:
+                continue
+            ours = self.digest.of(self._read(job.file, self._buffer, offset, length))
+            if ours[:size] == theirs:
+                job.same.append((offset, length))
+                job.digests[offset, length] = ours
+            else:
+                different.append((offset, length))
+        return different
+
+    def write(self, job: Job) -> None:
+        """Write a job whose answers have all come. Raises OSError, TruncatedError."""
+        if job.file.basis:
+            self._update(job)
+        else:
+            for offset, length in job.ranges:
+                self._add(job.file, offset, length)
+
+    def reserve(self, file: OutgoingFile) -> None:
+        """Write what is reserved in an open file."""
+        assert file.fd is not None
+        ranges = reserved_ranges(file.fd, file.spec.size)
+        batch = list(islice(ranges, protocol.RANGES))
+        while batch:
+            self._write_ranges(protocol.RESERVE, file, batch)
+            batch = list(islice(ranges, protocol.RANGES))
+
+    def flush(self) -> None:
+        """Write the DATA frame that is being filled."""
+        file = self._runs_of
+        if file is None or not self._runs:
+            return
+        content = self._content[: self._filled]
+        packed = protocol.pack_ranges(self._runs)
+        file.guard.update(packed)
+        file.guard.update(content)
+        code = NONE
+        body: Union[memoryview, bytes] = content
+        if self.compressor is not None:
+            smaller = self.compressor.compress(content)
+            if smaller is not None:
+                code, body = self.compressor.code, smaller
+        self.link.write(protocol.data_head(file.number, code, packed, len(body)), body)
+        self._tell(self._filled)
+        self._forget()
+
+    def drop(self, file: OutgoingFile) -> None:
+        """Forget what is left to be written of a file."""
+        if self._runs_of is file:
+            self._forget()
+
+    def _update(self, job: Job) -> None:
+        file = job.file
+        if job.gaps:
+            self._write_ranges(protocol.HOLE, file, job.gaps)
+        same = merged(sorted(job.same))
+        if same:
+            for offset, length in blocks(same, BLOCK):
+                digest = job.digests.get((offset, length))
+                if digest is None:
+                    digest = self.digest.of(self._read(file, self._buffer, offset, length))
+                file.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
+                self._tell(length)
+            self._write_ranges(protocol.KEEP, file, same)
+        for offset, length in without(merged(job.ranges), same):
+            self._add(file, offset, length)
+        self.flush()  # the guard takes what is sent in the order of jobs
+
+    def _write_ranges(self, kind: int, file: OutgoingFile, ranges: List[Extent]) -> None:
+        for start in range(0, len(ranges), protocol.RANGES):
+            part = ranges[start : start + protocol.RANGES]
+            if kind == protocol.HOLE:
+                file.guard.update(protocol.pack_ranges(part))
+            self.link.write(protocol.encode_ranges(kind, file.number, part))
+
+    def _add(self, file: OutgoingFile, offset: int, length: int) -> None:
+        """Put a range into the DATA frame that is being filled."""
+        while length:
+            self._runs_of = file
+            count = min(length, PAYLOAD - self._filled)
+            self._read(file, self._content[self._filled : self._filled + count], offset, count)
+            self._runs.append((offset, count))
+            self._filled += count
+            offset += count
+            length -= count
+            if self._filled == PAYLOAD or len(self._runs) == protocol.RANGES:
+                self.flush()
+
+    def _read(self, file: OutgoingFile, view: memoryview, offset: int, length: int) -> memoryview:
+        assert file.fd is not None
+        view = view[:length]
+        if read_full(file.fd, view, offset) < length:
+            raise TruncatedError(file.path)
+        return view
+
+    def _forget(self) -> None:
+        self._runs, self._runs_of, self._filled = [], None, 0
+
+    def _tell(self, count: int) -> None:
+        if self.progress is not None:
+            self.progress(count)
