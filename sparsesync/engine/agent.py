@@ -23,8 +23,8 @@ from .files.claims import HOLES
 from .files.status import home
 from .host import LocalHost
 from .queries.registry import QUERIES, checked
+from .roles import Opening, SourceSettings
 from .text import escape_name
-from .transfer.local import Opening, SourceSettings
 from .transfer.outgoing import OutgoingFile
 from .transfer.receiver import Receiver
 from .transfer.records import SpaceNeed
@@ -55,9 +55,9 @@ _BATCH = 500
 _HOLES = one_of(*HOLES)
 _WORD = text(100)
 _SETTINGS = row(flag, flag, flag, flag, _HOLES, flag)
-"""A :class:`~.transfer.local.SourceSettings`."""
+"""A :class:`~.roles.SourceSettings`."""
 _OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag)
-"""An :class:`~.transfer.local.Opening`."""
+"""An :class:`~.roles.Opening`."""
 
 
 class Operation(NamedTuple):

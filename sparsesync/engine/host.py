@@ -4,7 +4,7 @@ An operation is a method of :class:`LocalHost`, and is written nowhere else. The
 LocalHost over a connection; sparsesync.hosts.remote asks an agent for the same method. So a caller need not know which
 of the two it has.
 
-Source and destination of a transfer are roles of a host (:mod:`.transfer.local`). What a method needs is imported when
+Source and destination of a transfer are roles of a host (:mod:`.roles`). What a method needs is imported when
 it is called: a command uses few of them.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .content.compare import Tally
     from .files.extents import Layer
     from .queries.presets import ExcludedPath
-    from .transfer.local import LocalDestination, LocalSource, SourceSettings
+    from .roles import LocalDestination, LocalSource, SourceSettings
     from .tree.block_map import Run
     from .tree.manifest import Event
     from .wire.capabilities import Digest
@@ -140,13 +140,13 @@ class LocalHost:
 
     def source(self, settings: "SourceSettings") -> "LocalSource":
         """Return this machine as the source of a transfer."""
-        from .transfer.local import LocalSource
+        from .roles import LocalSource
 
         return LocalSource(settings)
 
     def destination(self, resume: bool = False) -> "LocalDestination":
         """Return this machine as the destination of a transfer; ``resume``: partial files are kept."""
-        from .transfer.local import LocalDestination
+        from .roles import LocalDestination
 
         return LocalDestination(resume)
 

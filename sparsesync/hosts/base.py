@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..engine.files.status import SparseStat
     from ..engine.host import Range, Scanned
     from ..engine.queries.presets import ExcludedPath
-    from ..engine.transfer.local import Opening, SourceSettings
+    from ..engine.roles import Opening, SourceSettings
     from ..engine.transfer.records import Space, SpaceNeed
     from ..engine.tree.block_map import Run
     from ..engine.tree.manifest import Event

@@ -59,7 +59,7 @@ class Copies:
         fsync: bool = False,
         progress: OnProgress = None,
     ) -> Path:
-        from ..engine.transfer.local import Planned, SourceSettings
+        from ..engine.roles import Planned, SourceSettings
         from .transfer import Settings, check_space, needs, transfer
 
         check_choices(sparse, reflink, inplace, holes)

@@ -21,7 +21,7 @@ from ..engine.files.status import SparseStat
 from ..engine.host import Range, Scanned
 from ..engine.queries.presets import ExcludedPath
 from ..engine.queries.registry import QUERIES
-from ..engine.transfer.local import Opening, SourceSettings
+from ..engine.roles import Opening, SourceSettings
 from ..engine.transfer.records import Space, SpaceNeed
 from ..engine.tree.manifest import DIGEST, Event
 from ..engine.tree.manifest_wire import Reader

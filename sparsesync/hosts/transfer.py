@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..console.progress import Advance
 from ..engine.content.copy import copy_content
 from ..engine.errors import LeftToRsync, NoSpaceError
-from ..engine.transfer.local import LocalDestination, LocalSource, OnResult, Planned, failed
+from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile
 from ..engine.transfer.records import FileResult, SpaceNeed
 from ..engine.wire.rate_limit import RateLimit

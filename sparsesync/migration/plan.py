@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO
 
-from ..engine.transfer.local import Opening, Planned, SourceSettings
+from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.records import Space
 from ..hosts.base import Host
 from ..hosts.transfer import needs as estimate

@@ -30,7 +30,7 @@ from ..console.messages import format_error
 from ..console.progress import ProgressBar
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
-from ..engine.transfer.local import Planned
+from ..engine.roles import Planned
 from ..exclude import place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.output import RsyncOutput

@@ -40,8 +40,8 @@ from ..console.progress import BarFactory, data_bar
 from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
 from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
+from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
-from ..engine.transfer.local import SourceSettings
 from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync

@@ -28,7 +28,7 @@ from ..console.messages import print_line
 from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
-from ..engine.transfer.local import Opening, Planned
+from ..engine.roles import Opening, Planned
 from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer

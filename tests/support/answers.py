@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Callable
 
 from sparsesync.engine.content.compare import Tally
-from sparsesync.engine.transfer.local import Opening, SourceSettings
+from sparsesync.engine.roles import Opening, SourceSettings
 from sparsesync.hosts.remote import RemoteDestination, RemoteHost, RemoteSource
 
 MISSING = object()

@@ -1,22 +1,22 @@
-"""Source and destination of a transfer on this machine: the two roles of a :class:`~..host.LocalHost`.
+"""Source and destination of a transfer on this machine: the two roles of a :class:`~.host.LocalHost`.
 
 A source is asked which of some files are sparse, and then gives them one by one (:meth:`LocalSource.outgoing`). A
 destination is opened once, told what is going to come, asked whether there is room for it, and given to what writes
 the files. Who copies, and over what, is not known here: sparsesync.hosts.transfer knows it at the one end, and
-:mod:`..agent` at the other.
+:mod:`.agent` at the other.
 """
 
 import os
 import stat
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from ..errors import NoSpaceError, ProtocolError
-from ..files.beneath import Sources, look_at
-from ..files.status import SparseStat, stat_mode
-from .copy_destination import CopyDestination
-from .destination import Destination
-from .outgoing import OutgoingFile, outgoing
-from .records import FileResult, Space, SpaceNeed, reason
+from .errors import NoSpaceError, ProtocolError
+from .files.beneath import Sources, look_at
+from .files.status import SparseStat, stat_mode
+from .transfer.copy_destination import CopyDestination
+from .transfer.destination import Destination
+from .transfer.outgoing import OutgoingFile, outgoing
+from .transfer.records import FileResult, Space, SpaceNeed, reason
 
 OnResult = Callable[[FileResult], None]
 
@@ -24,7 +24,7 @@ OnResult = Callable[[FileResult], None]
 class Planned(NamedTuple):
     """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
 
-    The fields from ``links`` on are as :class:`~..tree.scan.SparseStat` has them.
+    The fields from ``links`` on are as :class:`~.files.status.SparseStat` has them.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Planned(NamedTuple):
 class SourceSettings(NamedTuple):
     """How a source is read.
 
-    ``follow``, ``listed``: how its files are found (:class:`~..files.beneath.Sources`). ``attributes``: carry over all
+    ``follow``, ``listed``: how its files are found (:class:`~.files.beneath.Sources`). ``attributes``: carry over all
     that a file has. ``live``: it may be written to meanwhile. ``holes``: whether its maps are believed
-    (:func:`~..files.claims.believes`). ``reserve``: tell what is reserved, too.
+    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too.
     """
 
     follow: bool = False
@@ -200,7 +200,7 @@ class LocalDestination:
         return None
 
     def open_copy(self, path: str, name: str, **options: Any) -> str:
-        """Open the destination of a copy; the options are :class:`~.copy_destination.CopyDestination`'s.
+        """Open the destination of a copy; the options are :class:`~.transfer.copy_destination.CopyDestination`'s.
 
         Returns the path of the file it will be. Raises OSError.
         """
