@@ -91,9 +91,7 @@ def test_rsync_leaves_out_the_sparse_files_and_nothing_else(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, source=st.sampled_from(["src", "src/", "./src"]))
-def test_tar(
-    tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, bool]], source: str
-) -> None:
+def test_tar(tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, bool]], source: str) -> None:
     need_tools("tar")
     place = tmp_path_factory.mktemp("tree")
     build(place / "src", [(d, n, s) for d, n, s in tree if "\n" not in "".join([*d, n])])
@@ -218,7 +216,7 @@ def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch
     patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
     assert "/srv/containers data/devicemapper/devicemapper/data" in patterns
     configuration.write_text("{")
-    with pytest.raises(ValueError, match="daemon.json: not a configuration"):
+    with pytest.raises(ValueError, match=r"daemon\.json: not a configuration"):
         sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 from sparsesync.engine.content.compare import Tally
@@ -63,10 +63,10 @@ def rows(good: list[Any], *bad: list[Any]) -> list[Any]:
     return [*wrong, good[:-1], [*good, 1], None, 1, "x", {}]
 
 
-ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, list[Any]]]] = {
+ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequence[Any]]]] = {
     "stat": (lambda liar: Pull(liar, Settings()).source_mode("x"), {"mode": None, "exists": False},
              {"mode": [*optional(NUMBER), 1 << 16], "exists": FLAG}),
-    "look": (lambda liar: list(Pull(liar, Settings()).look(["x"])), {"found": LOOKED},
+    "look": (lambda liar: list(Pull(liar, Settings()).look([("x", "x")])), {"found": LOOKED},
              {"found": [*NONE, 1, {}, [], [None, None],
                         *([row] for row in rows(LOOKED[0], SIZE, SIZE, SIZE, SIGNED, FLAG, SIZE, SIZE) if row)]}),
     "measure": (lambda liar: Pull(liar, Settings()).measure("x"), {"size": 1, "data": 1}, {"size": SIZE, "data": SIZE}),
