@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -205,19 +204,6 @@ def test_the_docker_preset(tmp_path: Path) -> None:
         assert set(rsync(tmp_path, [source], relative, "out", "--exclude-from=list")) == {
             os.path.join(below, name) for name in kept
         }
-
-
-def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "srv/containers data"
-    (root / "devicemapper/devicemapper").mkdir(parents=True)
-    configuration = tmp_path / "daemon.json"
-    configuration.write_text(json.dumps({"data-root": str(root)}))
-    monkeypatch.setattr("sparsesync.engine.queries.presets.DAEMON_JSON", str(configuration))
-    patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
-    assert "/srv/containers data/devicemapper/devicemapper/data" in patterns
-    configuration.write_text("{")
-    with pytest.raises(ValueError, match=r"daemon\.json: not a configuration"):
-        sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
 
 
 def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,28 +237,6 @@ def test_a_file_that_lost_the_name_it_is_open_by(tmp_path: Path) -> None:
             process.kill()
 
 
-def test_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = tmp_path / "system"
-    for name in ("etc/docker", "proc", "usr", "data/docker/overlay2/l", "data/docker/aufs"):
-        (system / name).mkdir(parents=True)
-    pool = system / "data/docker/devicemapper/devicemapper/data"
-    pool.parent.mkdir(parents=True)
-    sparse_file(pool, 100 * MIB, [(0, MIB)])
-    (system / "etc/docker/daemon.json").write_text('{"data-root": "/data/docker", "storage-driver": "devicemapper"}')
-    (found,) = ask("docker", source=f"{system}/").roots
-    assert (found.root, found.driver) == (f"{system}/data/docker", "devicemapper")
-    assert (found.drivers, found.subvolumes) == (["overlay2", "devicemapper"], 0)
-    assert [(each.path, each.size) for each in found.loop_files] == [(str(pool), 100 * MIB)]
-    assert ask("suggested", source=str(system)).preset == "system"
-    assert ask("suggested", source=f"{system}/data/docker").preset == "docker"
-    assert ask("docker", source=f"{system}/data/docker/").roots[0].driver == "overlay2"
-    assert ask("suggested", source=f"{system}/data").preset == "none"
-    assert ask("docker", source=f"{system}/usr").roots == []
-    (system / "etc/docker/daemon.json").write_text("{")
-    with pytest.raises(ValueError, match=r"daemon\.json: not a configuration of dockerd"):
-        ask("docker", source=f"{system}/")
-
-
 def test_btrfs_subvolumes(tmp_path: Path) -> None:
     with filesystem("btrfs", tmp_path, "400M") as mounted:
         (mounted / "docker/btrfs/subvolumes").mkdir(parents=True)
