@@ -114,9 +114,9 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
 
             def check(contender: str, output: Path) -> int:
                 # Who did nothing left the time of the old one. qemu-img keeps none, and tar whole seconds.
-                if state != "first" and "qemu" not in contender:
-                    if int(copy.stat().st_mtime) != int(source.stat().st_mtime):
-                        raise Wrong("its time is not the source's")
+                any_time = state == "first" or "qemu" in contender
+                if not any_time and int(copy.stat().st_mtime) != int(source.stat().st_mtime):
+                    raise Wrong("its time is not the source's")
                 return inputs.check(dense if contender in (_CAT, _DENSE) else source, copy)
 
             skipped = {}
@@ -124,7 +124,7 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
                 # Each would take as long as that one.
                 like = ["rsync -Sz"] if state == "1%" else ["rsync -S", "rsync -Sz"]
                 reads = f"reads {inputs.iec(layout.size)} of hole: rsync -S does so with 1 % changed"
-                skipped = {name: reads for name in like}
+                skipped = dict.fromkeys(like, reads)
             commands = _commands(there, source, dense, copy, state)
             yield Prepared(
                 [
@@ -175,7 +175,7 @@ def _moby(state: str, layout: Layout, files: int, seed: int) -> Case:
             os.link(pool / "data", pool / "link")
             # What was written a moment ago is left for the final pass.
             os.utime(pool / "data", (1.7e9, 1.7e9))
-            again = "cp -a --reflink=never --sparse=auto".split()
+            again = ["cp", "-a", "--reflink=never", "--sparse=auto"]
             if state == "final":
                 subprocess.run([*again, source, old], check=True)
                 inputs.change(pool / "data", 0.01, seed)

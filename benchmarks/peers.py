@@ -48,7 +48,7 @@ PACKAGES = {
 
 # How each is asked for its version.
 _VERSION = {"ssh": "-V", "xfs_io": "-V", "filefrag": "-V"}
-PEERS = "bmaptool bsdtar cp du filefrag find nbdcopy qemu-img rsync ssh tar xfs_io".split()
+PEERS = ["bmaptool", "bsdtar", "cp", "du", "filefrag", "find", "nbdcopy", "qemu-img", "rsync", "ssh", "tar", "xfs_io"]
 
 OURS = "sparsesync"
 

@@ -210,9 +210,9 @@ class Runner:
         entry: dict[str, Any] = {"name": case.name, "what": case.what, "axes": case.axes}
         absent = peers.missing({*case.names, *case.needs})
         needed = [program for program in case.needs if program in absent]
-        if needed or os.geteuid() != 0 and "root" in case.needs:
+        if needed or (os.geteuid() != 0 and "root" in case.needs):
             why = f"needs {', '.join(needed)}" if needed else "needs root"
-            return {**entry, "contenders": [], "skipped": {name: why for name in case.names}}
+            return {**entry, "contenders": [], "skipped": dict.fromkeys(case.names, why)}
         try:
             return {**entry, **self._measure(case, work, absent)}
         except RuntimeError as error:

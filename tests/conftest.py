@@ -1,18 +1,27 @@
-"""Fixtures: one mounted filesystem of each kind, and one sshd, for the whole run."""
+"""Fixtures: one mounted filesystem of each kind, and one sshd, for the whole run; and what a test is marked with.
+
+A test is marked with ``root`` and with ``ssh`` by what it calls, itself or by way of its fixtures and helpers; only
+``slow`` is written down. See setup.cfg for what they mean.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dis
+import functools
+import inspect
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
 import pytest
 
-from tests.support.filesystems import KINDS, filesystem
+from tests.support.filesystems import KINDS, Mounted, filesystem, need_root
 from tests.support.sshd import Sshd, sshd
 
-OnFilesystem = Callable[[str], Path]
+_MARKS: dict[object, str] = {need_root: "root", sshd: "ssh"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,20 +31,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function):
+            found: set[object] = set()
+            ahead = {item.function, *(made[-1].func for made in item._fixtureinfo.name2fixturedefs.values())}
+            while ahead:
+                found |= ahead
+                ahead = {called for each in ahead for called in _called(each)} - found
+            for function in found & _MARKS.keys():
+                item.add_marker(_MARKS[function])
+
+
+@functools.cache
+def _called(function: Any) -> list[object]:
+    """What a function of the tests calls by name, or what a class of theirs has."""
+    if not getattr(function, "__module__", "").startswith("tests."):
+        return []
+    if isinstance(function, type):
+        return [each for each in vars(function).values() if isinstance(each, FunctionType)]
+    inner = inspect.unwrap(getattr(getattr(function, "hypothesis", None), "inner_test", function))
+    named = (inner.__globals__.get(name) for name in _names(inner.__code__))
+    return [each for each in named if isinstance(each, (FunctionType, type))]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from (str(step.argval) for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
 @pytest.fixture(scope="session")
-def _mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def _filesystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     with contextlib.ExitStack() as stack:
         top = tmp_path_factory.mktemp("filesystems")
         yield {kind: stack.enter_context(filesystem(kind, top / kind)) for kind in KINDS}
 
 
 @pytest.fixture
-def on(_mounted: dict[str, Path]) -> Iterator[OnFilesystem]:
+def mounted(_filesystems: dict[str, Path]) -> Iterator[Mounted]:
     """Gives an empty directory on a filesystem of the kind asked for."""
     made: list[Path] = []
 
     def directory(kind: str) -> Path:
-        path = _mounted[kind] / f"test{len(made)}"
+        path = _filesystems[kind] / f"test{len(made)}"
         path.mkdir()
         made.append(path)
         return path
@@ -46,13 +86,13 @@ def on(_mounted: dict[str, Path]) -> Iterator[OnFilesystem]:
 
 
 @pytest.fixture(params=KINDS)
-def each(request: pytest.FixtureRequest, on: OnFilesystem) -> Path:
+def each_filesystem(request: pytest.FixtureRequest, mounted: Mounted) -> Path:
     """An empty directory on each kind of filesystem in turn."""
-    return on(str(request.param))
+    return mounted(str(request.param))
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+def sshd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """A real sshd on loopback, to which every host name leads."""
     with sshd(tmp_path_factory.mktemp("sshd") / "server") as running:
         yield running

@@ -10,6 +10,8 @@ words (``python -m tests.faults SCENARIO FAULT``).
     kinds.py        which faults make sense at which call; a sample, or all of them
     test_*.py       the suites; the table of what was injected comes at the end of the long form
 
+A test that is part of one form alone is marked with it: ``faults(form="long")``.
+
 What is right is judged by eyes of its own: digests, st_blocks, os.walk, the exit status. In CI a sample runs; the
 long form is ``pytest -m faults --faults=long`` (see docs/faults.md).
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.faults.harness import Lab
@@ -14,6 +12,8 @@ _table = pytest.StashKey[Table]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_table] = Table()
+    if config.getoption("faults") == "long" and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--faults=long has one table for all; leave out -n")
 
 
 @pytest.fixture(scope="session")
@@ -26,26 +26,21 @@ def table(pytestconfig: pytest.Config) -> Table:
     return pytestconfig.stash[_table]
 
 
-@pytest.fixture(scope="session")
-def long(pytestconfig: pytest.Config) -> bool:
-    """Whether the long form was asked for."""
-    return bool(pytestconfig.getoption("faults") == "long")
-
-
-@pytest.fixture
-def long_only(long: bool) -> Iterator[None]:
-    if not long:
-        pytest.skip("takes minutes; runs with --faults=long")
-    yield
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All that is here has the marker; in the long form no test has a limit of its own but that of each run."""
+    """Leave out what is of the other form. In the long form no test has a limit of its own but that of each run."""
+    form = config.getoption("faults")
+    others = []
     for item in items:
         if "tests/faults/" in item.nodeid:
-            item.add_marker(pytest.mark.faults)
-            if config.getoption("faults") == "long":
+            if any(form != mark.kwargs["form"] for mark in item.iter_markers("faults")):
+                others.append(item)
+            item.add_marker(pytest.mark.faults(form=form))
+            item.add_marker(pytest.mark.slow)
+            if form == "long":
                 item.add_marker(pytest.mark.timeout(0))
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

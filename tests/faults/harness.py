@@ -216,7 +216,6 @@ class Lab:
                     ended.calls.append(Call(int(number), kind, path))
         return ended
 
-
     def environment(self, work: Path, fault: Fault | None = None) -> dict[str, str]:
         """What the command of a run finds in its environment."""
         environ = dict(os.environ, PYTHONPATH=str(_ROOT), TMPDIR=str(work / "tmp"), LC_ALL="C.UTF-8")
@@ -306,9 +305,9 @@ class Files:
             if name in new and found.get(name) != new[name]:
                 problem(("next", f"{name} is {'missing' if name not in found else 'not the new one'}"))
         for name in found:
-            if name not in {*new, *self.old, *self.new, *self.before} and not self._may_stay(name, verdict.fault):
-                if not verdict.has("stray"):
-                    problem(("next", f"{name} is still there"))
+            known = name in {*new, *self.old, *self.new, *self.before} or self._may_stay(name, verdict.fault)
+            if not known and not verdict.has("stray"):
+                problem(("next", f"{name} is still there"))
 
     def _wanted(self) -> Sequence[str]:
         return self.scenario.names or list(self.new)

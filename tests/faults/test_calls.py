@@ -20,8 +20,9 @@ def _right(verdicts: list[Verdict]) -> None:
     assert not verdicts, f"{len(verdicts)}:\n" + "\n".join(map(str, verdicts[:20]))
 
 
+@pytest.mark.faults(form="long")
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_a_fault_at_each_call(family: Family, lab: Lab, table: Table, long_only: None) -> None:
+def test_a_fault_at_each_call(family: Family, lab: Lab, table: Table) -> None:
     count(lab, SCENARIOS)
     jobs = [
         (family, scenario, fault)
@@ -31,9 +32,8 @@ def test_a_fault_at_each_call(family: Family, lab: Lab, table: Table, long_only:
     _right(inject(lab, jobs, table))
 
 
-def test_a_sample_of_all_faults(lab: Lab, table: Table, long: bool) -> None:
-    if long:
-        pytest.skip("all of them run")
+@pytest.mark.faults(form="short")
+def test_a_sample_of_all_faults(lab: Lab, table: Table) -> None:
     chosen = random.Random(SEED)
     jobs: list[tuple[Family, Scenario, Fault]] = []
     scenarios = chosen.sample(SCENARIOS, 4)

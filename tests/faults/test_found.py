@@ -27,7 +27,7 @@ FOUND = [
 ]
 
 
-@pytest.mark.parametrize("name, fault", FOUND, ids=[str(number) for number in range(len(FOUND))])
+@pytest.mark.parametrize(("name", "fault"), FOUND, ids=[str(number) for number in range(len(FOUND))])
 def test_found(name: str, fault: str, lab: Lab, table: Table) -> None:
     verdict = lab.run(BY_NAME[name], Fault.parse(fault))
     table.add("found before", verdict)

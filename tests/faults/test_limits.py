@@ -9,7 +9,8 @@ import functools
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from typing import Any
 
 import pytest
 
@@ -44,24 +45,32 @@ LIMITS: dict[str, Callable[[], object]] = {
 }
 
 
+def _cases(values: Iterable[object], short: Container[object], command: str) -> list[Any]:
+    """Each value with each command; in the short form those of ``short``, with one ``command``."""
+    return [
+        pytest.param(
+            value,
+            scenario,
+            marks=[] if value in short and scenario.name == command else [pytest.mark.faults(form="long")],
+            id=f"{value}-{scenario.name}",
+        )
+        for value in values
+        for scenario in _FEW
+    ]
+
+
 def _check(name: str, verdict: Verdict, table: Table) -> None:
     table.add(name, verdict)
     assert not verdict.problems, verdict
 
 
-@pytest.mark.parametrize("scenario", _FEW, ids=lambda scenario: scenario.name)
-@pytest.mark.parametrize("name", LIMITS)
-def test_limits(name: str, scenario: Scenario, lab: Lab, table: Table, long: bool) -> None:
-    if not long and (scenario.name != "sync-push-update" or name not in _SHORT):
-        pytest.skip("runs with --faults=long")
+@pytest.mark.parametrize(("name", "scenario"), _cases(LIMITS, _SHORT, "sync-push-update"))
+def test_limits(name: str, scenario: Scenario, lab: Lab, table: Table) -> None:
     _check(name, lab.run(scenario, Fault(), start=LIMITS[name]), table)
 
 
-@pytest.mark.parametrize("scenario", _FEW, ids=lambda scenario: scenario.name)
-@pytest.mark.parametrize("name", _STREAMS)
-def test_streams(name: str, scenario: Scenario, lab: Lab, table: Table, long: bool) -> None:
-    if not long and (scenario.name != "sync-local-update" or name not in _SHORT):
-        pytest.skip("runs with --faults=long")
+@pytest.mark.parametrize(("name", "scenario"), _cases(_STREAMS, _SHORT, "sync-local-update"))
+def test_streams(name: str, scenario: Scenario, lab: Lab, table: Table) -> None:
     verdict = lab.run(scenario, Fault(), through=_STREAMS[name])
     # What cannot be written cannot be said.
     if "stderr" in name or "all" in name:
@@ -69,22 +78,17 @@ def test_streams(name: str, scenario: Scenario, lab: Lab, table: Table, long: bo
     _check(name, verdict, table)
 
 
-@pytest.mark.parametrize("seconds", [10**8, -(10**8)])
-@pytest.mark.parametrize("scenario", _FEW, ids=lambda scenario: scenario.name)
-def test_a_clock_that_jumps(scenario: Scenario, seconds: int, lab: Lab, table: Table, long: bool) -> None:
-    if not long and (scenario.name != "sync-local-update" or seconds < 0):
-        pytest.skip("runs with --faults=long")
+@pytest.mark.parametrize(("seconds", "scenario"), _cases([10**8, -(10**8)], [10**8], "sync-local-update"))
+def test_a_clock_that_jumps(seconds: int, scenario: Scenario, lab: Lab, table: Table) -> None:
     for side in ("client", "agent") if scenario.remote else ("client",):
         verdict = lab.run(scenario, Fault(side=side), environ={"FAULTS_CLOCK": str(seconds)})
         assert verdict.ended.status == 0
         _check("a clock that jumps", verdict, table)
 
 
-@pytest.mark.parametrize("scenario", _FEW, ids=lambda scenario: scenario.name)
-def test_two_runs_into_one_destination(scenario: Scenario, lab: Lab, table: Table, long: bool) -> None:
+@pytest.mark.parametrize(("name", "scenario"), _cases(["two runs"], ["two runs"], "sync-push-update"))
+def test_two_runs_into_one_destination(name: str, scenario: Scenario, lab: Lab, table: Table) -> None:
     """Both may fail, each with a word; but what is there is one of the two contents, and the next run finishes."""
-    if not long and scenario.name != "sync-push-update":
-        pytest.skip("runs with --faults=long")
     with lab.directory() as work:
         files = Files(scenario, work)
         argv = scenario.argv(sys.executable, work / "files")
@@ -97,4 +101,4 @@ def test_two_runs_into_one_destination(scenario: Scenario, lab: Lab, table: Tabl
         verdict = Verdict(scenario, Fault(), ended)
         files.judge(verdict)
         files.judge_next(verdict, lab.execute(scenario, work))
-    _check("two runs into one destination", verdict, table)
+    _check(f"{name} into one destination", verdict, table)

@@ -21,8 +21,7 @@ from benchmarks import __main__ as program
 from benchmarks import cases, cases_ssh, goals, inputs, links, memory, peers, relay, report, runner
 from benchmarks.inputs import KIB, MIB, Layout, Wrong
 from benchmarks.runner import Case, Contender, Prepared, Runner, Starter
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import need, need_tools
+from tests.support.filesystems import Mounted, need_root, need_tools
 
 SMALL = Layout(1024 * KIB, 64 * KIB, 4)
 
@@ -95,7 +94,7 @@ def test_memory_is_kept_in_small_blocks(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "script, said",
+    ("script", "said"),
     [
         ("cp --sparse=never {0} {1}", "of it are data"),
         ("cp {0} {1}; printf x | dd conv=notrunc bs=1 seek=5000 of={1} status=none", "content differs"),
@@ -206,7 +205,7 @@ def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> None:
     """Also when all processes of the session get the signal, as from a terminal or timeout(1)."""
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     need_tools("mkfs.ext4", "mount", "rsync")
     work = tmp_path / "work"
     work.mkdir()
@@ -242,7 +241,7 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> No
 
 
 def test_a_host(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "a network namespace needs root")
+    need_root("a network namespace needs root")
     need_tools("ip", "tc", "ssh", "sshd", "ssh-keygen")
     with links.host(links.Link("slow", 10 * links.MBIT, 0.02), tmp_path / "host") as there:
         assert there.shaped_by in ("netem", "a relay in user space")
@@ -273,7 +272,7 @@ def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
     thread = threading.Thread(target=echo, daemon=True)
     thread.start()
     sent = os.urandom(300_000)
-    with relay.relay("127.0.0.1", server.getsockname()[1], 100e6, 0.001) as port:
+    with relay.relay("127.0.0.1", server.getsockname()[1], 100e6, 0.001) as port:  # noqa: SIM117
         with socket.create_connection(("127.0.0.1", port)) as near:
             writer = threading.Thread(target=lambda: (near.sendall(sent), near.shutdown(socket.SHUT_WR)))
             writer.start()
@@ -286,7 +285,7 @@ def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
 
 def test_who_was_slow_once_is_still_a_rival(tmp_path: Path) -> None:
     """A single run says little: it is the second slow one after which a peer is not repeated."""
-    count = 'n=$(cat {0}.count 2>/dev/null); echo x$n >{0}.count'
+    count = "n=$(cat {0}.count 2>/dev/null); echo x$n >{0}.count"
 
     def commands(source: Path, copy: Path) -> dict[str, list[str]]:
         once = count + '; [ "$n" ] || sleep 1; cp {0} {1}'
@@ -468,9 +467,9 @@ def test_inputs_come_from_the_seed(tmp_path: Path) -> None:
     assert other.stat().st_size == SMALL.data
 
 
-def test_a_copy_without_the_holes_is_wrong(on: OnFilesystem) -> None:
+def test_a_copy_without_the_holes_is_wrong(mounted: Mounted) -> None:
     """Filled ones are data; those of a file that was allocated as a whole look like holes to lseek(2)."""
-    source, filled, allocated = (on("ext4") / name for name in ("source", "filled", "allocated"))
+    source, filled, allocated = (mounted("ext4") / name for name in ("source", "filled", "allocated"))
     inputs.make_file(source, Layout(64 * MIB, MIB, 16), 1)
     subprocess.run(["cp", "--sparse=never", source, filled], check=True)
     with pytest.raises(Wrong, match="are data"):

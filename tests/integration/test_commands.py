@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sparsesync
-from tests.support.filesystems import allocated, device, need, need_tools, same_content, sparse_file
+from tests.support.filesystems import allocated, device, need, need_root, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
 PROC = "/proc/version"
@@ -265,7 +265,7 @@ def test_exclude_to_a_file_keeps_its_attributes(tree: Path) -> None:
         os.umask(mask)
     assert stat.S_IMODE(os.stat(tree / "new").st_mode) == 0o600
     os.chmod(tree / "new", 0o640)
-    need(os.geteuid() == 0, "changing the owner needs root")
+    need_root("changing the owner needs root")
     os.chown(tree / "new", 1234, 4321)
     (tree / "link").symlink_to("new")
     assert run("exclude", "-o", "link", "d", cwd=tree).returncode == 0

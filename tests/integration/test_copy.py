@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -22,15 +23,18 @@ import sparsesync
 from sparsesync.engine.content import copy as engine_copy
 from sparsesync.engine.files import syscalls as fileio
 from sparsesync.engine.files.claims import filesystem_of
-from tests.conftest import OnFilesystem
 from tests.support.filesystems import (
     KINDS,
+    Mounted,
     allocated,
     command,
     data_bytes,
     device,
     filesystem,
+    loop_device,
+    made_on,
     need,
+    need_root,
     need_tools,
     qemu_map,
     same_content,
@@ -56,7 +60,7 @@ def only(directory: Path, *names: str) -> bool:
 
 def no_more_data(copy: Path, source: Path) -> bool:
     """Holes no fewer than the source's, where filesystems differ rounded to the larger block of 4 KiB."""
-    blocks = set()
+    blocks: set[int] = set()
     for part in qemu_map(source):
         if part["data"]:
             start, length = int(str(part["start"])), int(str(part["length"]))
@@ -72,11 +76,16 @@ def no_more_data(copy: Path, source: Path) -> bool:
 @pytest.mark.parametrize("target", KINDS)
 @pytest.mark.parametrize("source", KINDS)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(size=sizes, layout=layouts, basis=st.none() | st.tuples(sizes, layouts), options=st.sampled_from(
-    [{}, {"inplace": True}, {"reflink": "never"}, {"sparse": "always"}, {"inplace": True, "sparse": "always"}]
-))
+@given(
+    size=sizes,
+    layout=layouts,
+    basis=st.none() | st.tuples(sizes, layouts),
+    options=st.sampled_from(
+        [{}, {"inplace": True}, {"reflink": "never"}, {"sparse": "always"}, {"inplace": True, "sparse": "always"}]
+    ),
+)
 def test_any_layout_between_any_filesystems(
-    on: OnFilesystem,
+    mounted: Mounted,
     source: str,
     target: str,
     size: int,
@@ -84,7 +93,7 @@ def test_any_layout_between_any_filesystems(
     basis: tuple[int, list[tuple[int, int]]] | None,
     options: dict[str, object],
 ) -> None:
-    here, there = on(source), on(target)
+    here, there = mounted(source), mounted(target)
     src = make(here / "src", size, layout)
     if basis is not None:
         make(there / "dst", *basis, seed=2 if size % 2 else 1)
@@ -95,22 +104,22 @@ def test_any_layout_between_any_filesystems(
     assert only(there, "dst")
 
 
-def test_allocates_no_more_than_the_source(each: Path) -> None:
-    source = sparse_file(each / "src", 300 * MIB, [(n * 3 * MIB, MIB) for n in range(100)])
+def test_allocates_no_more_than_the_source(each_filesystem: Path) -> None:
+    source = sparse_file(each_filesystem / "src", 300 * MIB, [(n * 3 * MIB, MIB) for n in range(100)])
     os.sync()
     for name, options in {"new": {}, "unshared": {"reflink": "never"}}.items():
-        sparsesync.copyfile(source, each / name, **options)  # type: ignore[arg-type]
-        fd = os.open(each / name, os.O_RDONLY)
+        sparsesync.copyfile(source, each_filesystem / name, **options)  # type: ignore[arg-type]
+        fd = os.open(each_filesystem / name, os.O_RDONLY)
         os.fsync(fd)
         os.close(fd)
         # XFS allocates ahead of a growing file and keeps that for later; see "speculative preallocation".
-        assert allocated(each / name) <= allocated(source) * 1.01 + 64 * KIB
-        assert same_content(source, each / name)
+        assert allocated(each_filesystem / name) <= allocated(source) * 1.01 + 64 * KIB
+        assert same_content(source, each_filesystem / name)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_does_not_wait_for_the_disk(on: OnFilesystem, kind: str) -> None:
-    place = on(kind)
+def test_does_not_wait_for_the_disk(mounted: Mounted, kind: str) -> None:
+    place = mounted(kind)
     sparse_file(place / "a", 8 << 20, [(0, 1 << 20)])
     sparsesync.copyfile(place / "a", place / "b", reflink="never")
     # Not allocated yet: a file that was made shorter, to 0 for ext4, they would have written out on close.
@@ -168,9 +177,9 @@ def test_inplace_without_punching(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert same_content(source, target)
 
 
-def test_shares_extents_where_possible(on: OnFilesystem) -> None:
+def test_shares_extents_where_possible(mounted: Mounted) -> None:
     for kind in ("xfs", "btrfs"):
-        top = on(kind)
+        top = mounted(kind)
         source = sparse_file(top / "src", 64 * MIB, [(0, 32 * MIB)])
         os.sync()
         before = os.statvfs(top).f_bfree
@@ -182,7 +191,7 @@ def test_shares_extents_where_possible(on: OnFilesystem) -> None:
         sparsesync.copyfile(source, top / "own", reflink="never")
         os.sync()
         assert (before - os.statvfs(top).f_bfree) * after.f_frsize > 30 * MIB
-    top = on("ext4")
+    top = mounted("ext4")
     source = sparse_file(top / "src", MIB, [(0, 4096)])
     with pytest.raises(OSError, match="share extents") as caught:
         sparsesync.copyfile(source, top / "dst", reflink="always")
@@ -190,12 +199,12 @@ def test_shares_extents_where_possible(on: OnFilesystem) -> None:
     assert only(top, "src")
 
 
-def test_refusals_are_remembered(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_remembered(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fileio, "_refused", set())
     calls = []
-    real = fileio.fcntl.ioctl
-    monkeypatch.setattr(fileio.fcntl, "ioctl", lambda *args: (calls.append(args[1]), real(*args))[1])
-    top = on("ext4")
+    real = fcntl.ioctl
+    monkeypatch.setattr(fcntl, "ioctl", lambda *args: (calls.append(args[1]), real(*args))[1])
+    top = mounted("ext4")
     for number in range(5):
         sparsesync.copyfile(sparse_file(top / "src", MIB, [(0, 4096)]), top / f"dst{number}")
     assert calls.count(fileio.FICLONE) == 1
@@ -203,28 +212,22 @@ def test_refusals_are_remembered(on: OnFilesystem, monkeypatch: pytest.MonkeyPat
 
 def test_a_refusal_is_that_of_one_filesystem(tmp_path: Path) -> None:
     """A loop device that had exFAT by way of FUSE, and now has ext4, punches."""
-    image = tmp_path / "exfat"
-    image.mkdir()
-    with filesystem("exfat", image, "64M") as top:
-        number = top.stat().st_dev
-        source = sparse_file(tmp_path / "src", MIB, [(MIB - 4096, 4096)])
-        sparsesync.copyfile(source, sparse_file(top / "dst", MIB, [(0, MIB)]), inplace=True)
-    (tmp_path / "ext4").mkdir()
-    with filesystem("ext4", tmp_path / "ext4", "64M") as top:
-        need(top.stat().st_dev == number, "another process took the loop device")
-        target = sparse_file(top / "dst", MIB, [(0, MIB)])
-        sparsesync.copyfile(source, target, inplace=True)
-        assert allocated(target) <= 8192
+    source = sparse_file(tmp_path / "src", MIB, [(MIB - 4096, 4096)])
+    with loop_device(sparse_file(tmp_path / "image", 64 * MIB, [])) as loop:
+        with made_on(loop, "exfat", tmp_path / "exfat") as top:
+            number = top.stat().st_dev
+            sparsesync.copyfile(source, sparse_file(top / "dst", MIB, [(0, MIB)]), inplace=True)
+        with made_on(loop, "ext4", tmp_path / "ext4") as top:
+            assert top.stat().st_dev == number
+            target = sparse_file(top / "dst", MIB, [(0, MIB)])
+            sparsesync.copyfile(source, target, inplace=True)
+            assert allocated(target) <= 8192
 
 
 def test_block_device_as_source(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "loop devices need root")
     image = sparse_file(tmp_path / "image", 4 * MIB, [(MIB, MIB)])
-    loop = command("losetup", "-f", "--show", image).strip()
-    try:
+    with loop_device(image) as loop:
         sparsesync.copyfile(loop, tmp_path / "copy", sparse="always")
-    finally:
-        command("losetup", "-d", loop)
     assert same_content(image, tmp_path / "copy")
     assert allocated(tmp_path / "copy") == MIB
 
@@ -232,11 +235,9 @@ def test_block_device_as_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"sparse": "always"}])
 @pytest.mark.parametrize("size", [3 * MIB, 3 * MIB - 1001])
 def test_block_device_as_destination(tmp_path: Path, size: int, options: dict[str, str]) -> None:
-    need(os.geteuid() == 0, "loop devices need root")
     source = sparse_file(tmp_path / "src", size, [(5000, 300), (MIB, MIB), (2 * MIB + 700, 4096)])
     image = sparse_file(tmp_path / "image", 4 * MIB, [(0, 4 * MIB)], seed=7)
-    loop = command("losetup", "-f", "--show", image).strip()
-    try:
+    with loop_device(image) as loop:
         before = os.stat(loop)
         (tmp_path / "dst").symlink_to(loop)
         assert sparsesync.copy2(source, tmp_path / "dst", **options) == tmp_path / "dst"  # type: ignore[arg-type]
@@ -246,8 +247,6 @@ def test_block_device_as_destination(tmp_path: Path, size: int, options: dict[st
             sparsesync.copyfile(large, loop)
         with pytest.raises(OSError, match="share extents"):
             sparsesync.copyfile(source, loop, reflink="always")
-    finally:
-        command("losetup", "-d", loop)
     assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
     command("cmp", "-n", str(size), source, image)
     assert image.read_bytes()[size:] == bytes([8]) * (4 * MIB - size)
@@ -283,9 +282,7 @@ def test_any_other_device_as_destination(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"inplace": True}, {"sparse": "always"}, {"reflink": "never"}])
 @pytest.mark.parametrize("path", ["/proc/version", "/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])
-def test_files_that_the_kernel_writes_when_they_are_read(
-    tmp_path: Path, path: str, options: dict[str, object]
-) -> None:
+def test_files_that_the_kernel_writes_when_they_are_read(tmp_path: Path, path: str, options: dict[str, object]) -> None:
     need(os.path.exists(path), f"there is no {path}")
     for old in (None, b"", b"x" * 9000):
         if old is not None:
@@ -306,8 +303,8 @@ def test_a_kernel_file_that_cannot_be_copied(tmp_path: Path) -> None:
     assert isinstance(error, OSError) and error.filename == "/proc/self/mem"
 
 
-def test_copy2_carries_everything(each: Path) -> None:
-    source = sparse_file(each / "src", MIB, [(4096, 4096)])
+def test_copy2_carries_everything(each_filesystem: Path) -> None:
+    source = sparse_file(each_filesystem / "src", MIB, [(4096, 4096)])
     os.chmod(source, 0o2751)
     if os.geteuid() == 0:
         os.chown(source, 1234, 4321)
@@ -316,7 +313,7 @@ def test_copy2_carries_everything(each: Path) -> None:
     need_tools("setfacl", "getfacl")
     command("setfacl", "-m", "u:77:rw", source)
     os.utime(source, ns=(1_500_000_000_123_456_789, 1_400_000_000_987_654_321))
-    copy = each / "dir"
+    copy = each_filesystem / "dir"
     copy.mkdir()
     made = sparsesync.copy2(source, copy)
     a, b = os.stat(source), os.stat(made)
@@ -406,8 +403,8 @@ def test_bad_input(tmp_path: Path) -> None:
     refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", reflink="always", inplace=True), top)
 
 
-def test_a_destination_that_is_too_small(tmp_path: Path, on: OnFilesystem) -> None:
-    source = sparse_file(on("ext4") / "src", 200 * MIB, [(0, 40 * MIB)])
+def test_a_destination_that_is_too_small(tmp_path: Path, mounted: Mounted) -> None:
+    source = sparse_file(mounted("ext4") / "src", 200 * MIB, [(0, 40 * MIB)])
     with filesystem("ext4", tmp_path / "small", "32M") as small:
         (small / "dst").write_bytes(b"old")
         error = refuses(sparsesync.NoSpaceError, lambda: sparsesync.copyfile(source, small / "dst"), small)
@@ -423,9 +420,9 @@ def test_a_destination_that_is_too_small(tmp_path: Path, on: OnFilesystem) -> No
         assert isinstance(error, OSError) and error.errno == errno.EROFS
 
 
-def test_a_quota(tmp_path: Path, on: OnFilesystem) -> None:
+def test_a_quota(tmp_path: Path, mounted: Mounted) -> None:
     need_tools("btrfs")
-    source = sparse_file(on("ext4") / "src", 80 * MIB, [(0, 60 * MIB)])
+    source = sparse_file(mounted("ext4") / "src", 80 * MIB, [(0, 60 * MIB)])
     with filesystem("btrfs", tmp_path / "fs", "320M") as top:
         bound = top / "bound"
         command("btrfs", "subvolume", "create", bound)
@@ -467,7 +464,7 @@ def test_a_source_truncated_while_it_is_copied(
 ) -> None:
     source = sparse_file(tmp_path / "src", 32 * MIB, extents)
     (tmp_path / "dst").write_bytes(b"old")
-    real = engine_copy.read_into
+    real = fileio.read_into
 
     def cut(fd: int, view: memoryview, offset: int) -> int:
         os.truncate(source, 10 * MIB)
@@ -482,8 +479,8 @@ def test_a_source_truncated_while_it_is_copied(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_interrupted_it_leaves_the_old_file_and_no_temporary(on: OnFilesystem, number: int) -> None:
-    top = on("ext4")
+def test_interrupted_it_leaves_the_old_file_and_no_temporary(mounted: Mounted, number: int) -> None:
+    top = mounted("ext4")
     source = sparse_file(top / "src", 10**9, [(0, 300 * MIB)])
     (top / "dst").write_bytes(b"old")
     process = subprocess.Popen([sys.executable, "-m", "sparsesync", "copy", source, top / "dst"])
@@ -499,7 +496,7 @@ def test_interrupted_it_leaves_the_old_file_and_no_temporary(on: OnFilesystem, n
 
 
 def test_without_write_permission(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "changing the user needs root")
+    need_root("changing the user needs root")
     source = sparse_file(tmp_path / "src", MIB, [(0, 4096)])
     os.chmod(tmp_path, 0o755)
     (tmp_path / "own").mkdir()
@@ -528,7 +525,7 @@ def test_without_write_permission(tmp_path: Path) -> None:
 def test_no_hole_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = sparse_file(tmp_path / "src", 1 << 40, [(0, 4096), (1 << 39, 4096)])
     read = []
-    real = engine_copy.read_into
+    real = fileio.read_into
     monkeypatch.setattr(engine_copy, "read_into", lambda fd, view, at: (read.append(len(view)), real(fd, view, at))[1])
     sparsesync.copyfile(source, tmp_path / "dst", reflink="never")
     assert sum(read) == 8192
@@ -543,9 +540,9 @@ def test_setuid_goes_along_with_the_owner_only(tmp_path: Path, flags: list[str],
     assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == mode
 
 
-def test_what_is_replaced_leaves_no_capabilities_behind(each: Path) -> None:
-    need(os.geteuid() == 0, "capabilities need root")
-    source, target = sparse_file(each / "a", MIB, [(0, 4096)]), each / "b"
+def test_what_is_replaced_leaves_no_capabilities_behind(each_filesystem: Path) -> None:
+    need_root("capabilities need root")
+    source, target = sparse_file(each_filesystem / "a", MIB, [(0, 4096)]), each_filesystem / "b"
     target.write_bytes(b"old")
     try:
         os.setxattr(target, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))

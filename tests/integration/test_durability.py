@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from sparsesync.engine.queries.registry import answer_query
-from tests.support.filesystems import filesystem, need, need_tools, same_content, sparse_file
+from tests.support.filesystems import (
+    filesystem,
+    loop_device,
+    need_tools,
+    same_content,
+    sparse_file,
+)
 from tests.support.powercut import cut
 
 MIB = 1 << 20
@@ -79,13 +85,12 @@ COMMIT = [("fsync", "dst/~disk"), ("rename", "dst/~disk", "dst/disk"), ("fsync",
 
 
 @pytest.mark.parametrize(("way", "old"), [("local", False), ("local", True), ("push", True), ("pull", False)])
-def test_a_copy_flushes_the_content_then_the_name(
-    tmp_path: Path, source: Path, rsh: str, way: str, old: bool
-) -> None:
+def test_a_copy_flushes_the_content_then_the_name(tmp_path: Path, source: Path, rsh: str, way: str, old: bool) -> None:
     (tmp_path / "dst").mkdir()
     target = tmp_path / "dst/disk"
     if old:
         target.write_bytes(b"old")
+    ends: dict[str, tuple[str | Path, str | Path]]
     ends = {"local": (source, target), "push": (source, f"host:{target}"), "pull": (f"host:{source}", target)}
     calls, done = traced(tmp_path, "copy", "-q", "-e", rsh, "--fsync", *ends[way])
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,26 +144,23 @@ def test_a_symlink_is_flushed_by_its_directory(tmp_path: Path) -> None:
     (tmp_path / "dst").mkdir()
     log = tmp_path / "trace"
     code = "import sys, sparsesync; sparsesync.copy2(*sys.argv[1:], follow_symlinks=False, fsync=True)"
-    argv = ["strace", "-qq", "-y", "-e", "trace=fsync", "-o", log, sys.executable, "-c", code]
+    argv: list[str | Path] = ["strace", "-qq", "-y", "-e", "trace=fsync", "-o", log, sys.executable, "-c", code]
     subprocess.run([*argv, tmp_path / "link", tmp_path / "dst/link"], check=True, timeout=60)
     assert f"<{tmp_path}/dst>)" in log.read_text()
     assert os.readlink(tmp_path / "dst/link") == "nowhere"
 
 
 def test_a_device_is_flushed(tmp_path: Path, source: Path) -> None:
-    need(os.geteuid() == 0, "a loop device needs root")
     with filesystem("ext4", tmp_path / "fs", "32M") as place:
         image = place / "image"
         image.write_bytes(bytes(16 * MIB))
-        loop = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=True).stdout
-        try:
+        with loop_device(image) as loop:
             log = tmp_path / "trace"
-            argv = ["strace", "-qq", "-y", "-e", "trace=fsync", "-o", log, sys.executable, "-m", "sparsesync", "copy"]
-            done = subprocess.run([*argv, "-q", "--fsync", source, loop.strip()], capture_output=True, timeout=60)
+            argv: list[str | Path] = ["strace", "-qq", "-y", "-e", "trace=fsync", "-o", log, sys.executable]
+            argv += ["-m", "sparsesync", "copy"]
+            done = subprocess.run([*argv, "-q", "--fsync", source, loop], capture_output=True, timeout=60)
             assert (done.returncode, done.stderr) == (0, b"")
-            assert f"<{loop.strip()}" in log.read_text()
-        finally:
-            subprocess.run(["losetup", "-d", loop.strip()], check=True)
+            assert f"<{loop}" in log.read_text()
 
 
 @pytest.mark.parametrize("way", ["local", "push"])
@@ -184,7 +186,7 @@ def test_a_name_that_cannot_be_flushed_is_an_error(tmp_path: Path, source: Path)
 
 
 def test_sync_leaves_what_cannot_be_flushed_to_rsync(tmp_path: Path, source: Path) -> None:
-    argv = ["sync", "-av", "--fsync", f"{tmp_path}/src/", tmp_path / "dst"]
+    argv: list[str | Path] = ["sync", "-av", "--fsync", f"{tmp_path}/src/", tmp_path / "dst"]
     (tmp_path / "dst").mkdir()
     _, done = traced(tmp_path, *argv, inject="fsync:error=EIO:when=1")
     assert "left to rsync: disk: Input/output error" in done.stdout
@@ -216,7 +218,7 @@ def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, sourc
 
 def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path) -> None:
     services = ["--after-dest", f"mkdir {tmp_path}/started", "--on-failure", f"mkdir {tmp_path}/again"]
-    argv = ["migrate", "--final", *services, f"{tmp_path}/src/", tmp_path / "dst"]
+    argv: list[str | Path] = ["migrate", "--final", *services, f"{tmp_path}/src/", tmp_path / "dst"]
     _, done = traced(tmp_path, *argv, inject="syncfs:error=EIO")
     assert done.returncode == 11
     assert done.stderr == (

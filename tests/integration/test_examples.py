@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.filesystems import allocated, command, need, need_tools, sparse_file
+from tests.support.filesystems import allocated, command, need_root, need_tools, sparse_file
 from tests.support.sshd import sshd
 
 MIB = 1 << 20
@@ -93,10 +93,10 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    need(os.geteuid() == 0, "namespaces need root")
+def hosts(tmp_path: Path) -> Hosts:
+    need_root("namespaces need root")
     need_tools("rsync", "unshare")
-    yield Hosts(tmp_path)
+    return Hosts(tmp_path)
 
 
 OTHERS = [each for each in examples() if MIGRATION not in each[2] and BACKUP not in each[2]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -91,9 +90,7 @@ def test_rsync_leaves_out_the_sparse_files_and_nothing_else(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, source=st.sampled_from(["src", "src/", "./src"]))
-def test_tar(
-    tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, bool]], source: str
-) -> None:
+def test_tar(tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, bool]], source: str) -> None:
     need_tools("tar")
     place = tmp_path_factory.mktemp("tree")
     build(place / "src", [(d, n, s) for d, n, s in tree if "\n" not in "".join([*d, n])])
@@ -207,19 +204,6 @@ def test_the_docker_preset(tmp_path: Path) -> None:
         assert set(rsync(tmp_path, [source], relative, "out", "--exclude-from=list")) == {
             os.path.join(below, name) for name in kept
         }
-
-
-def test_the_docker_preset_finds_the_configured_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "srv/containers data"
-    (root / "devicemapper/devicemapper").mkdir(parents=True)
-    configuration = tmp_path / "daemon.json"
-    configuration.write_text(json.dumps({"data-root": str(root)}))
-    monkeypatch.setattr("sparsesync.engine.queries.presets.DAEMON_JSON", str(configuration))
-    patterns = sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
-    assert "/srv/containers data/devicemapper/devicemapper/data" in patterns
-    configuration.write_text("{")
-    with pytest.raises(ValueError, match="daemon.json: not a configuration"):
-        sparsesync.exclude_patterns([f"{tmp_path}/"], preset="docker")
 
 
 def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

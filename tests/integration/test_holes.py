@@ -19,7 +19,7 @@ import subprocess
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ from sparsesync.engine.files.extents import extents, is_sparse, layers
 from sparsesync.engine.files.status import stat_sparse
 from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.tree.scan import scan
-from tests.conftest import OnFilesystem
 from tests.support.filesystems import (
+    Mounted,
     allocated,
     command,
     data_bytes,
     filesystem,
-    need,
+    loop_device,
+    need_root,
     need_tools,
     qemu_map,
     same_content,
@@ -243,14 +244,14 @@ def test_a_sample_is_small(lying: Lying, monkeypatch: pytest.MonkeyPatch) -> Non
     calls = []
     for name in ("pread", "lseek"):
         real = getattr(os, name)
-        monkeypatch.setattr(claims.os, name, lambda *args, real=real: (calls.append(args), real(*args))[1])
+        monkeypatch.setattr(os, name, lambda *args, real=real: (calls.append(args), real(*args))[1])
     assert with_fd(lying.shown / "f", lambda fd: believes(fd, "check"))
     assert len(calls) < 120
 
 
 @pytest.mark.parametrize("number", ERRORS[1:])
-def test_what_lseek_fails_for_is_read(number: int, on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = sparse_file(on("tmpfs") / "f", 2 * MIB, [(0, BLOCK), (MIB, BLOCK)])
+def test_what_lseek_fails_for_is_read(number: int, mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sparse_file(mounted("tmpfs") / "f", 2 * MIB, [(0, BLOCK), (MIB, BLOCK)])
     real = os.lseek
 
     def lseek(fd: int, offset: int, whence: int) -> int:
@@ -269,8 +270,8 @@ def test_an_error_means_data(lying: Lying, number: int) -> None:
     assert with_fd(lying.shown / "f", lambda fd: list(extents(fd, holes="trust"))) == [(0, MIB)]
 
 
-def test_an_overlay_is_as_good_as_what_is_below(lying: Lying, tmp_path: Path, on: OnFilesystem) -> None:
-    for lower, believed in ((on("ext4"), True), (on("btrfs"), True), (lying.shown, False)):
+def test_an_overlay_is_as_good_as_what_is_below(lying: Lying, tmp_path: Path, mounted: Mounted) -> None:
+    for lower, believed in ((mounted("ext4"), True), (mounted("btrfs"), True), (lying.shown, False)):
         place = tmp_path / lower.parent.name / lower.name
         for name in ("upper", "work", "merged"):
             (place / name).mkdir(parents=True)
@@ -297,9 +298,9 @@ def test_an_overlay_is_as_good_as_what_is_below(lying: Lying, tmp_path: Path, on
             command("umount", place / "merged")
 
 
-def test_a_subvolume_is_btrfs_too(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subvolume_is_btrfs_too(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     need_tools("btrfs")
-    volume = on("btrfs") / "volume"
+    volume = mounted("btrfs") / "volume"
     command("btrfs", "subvolume", "create", volume)
     path = sparse_file(volume / "f", 4 * MIB, [(MIB, BLOCK)])
     assert with_fd(path, believes)
@@ -321,8 +322,8 @@ def test_versions_of_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
     assert with_fd(path, believes) is not loses
 
 
-def test_many_threads_and_a_fork_ask(on: OnFilesystem) -> None:
-    path = sparse_file(on("btrfs") / "f", MIB, [])
+def test_many_threads_and_a_fork_ask(mounted: Mounted) -> None:
+    path = sparse_file(mounted("btrfs") / "f", MIB, [])
     wrong: list[str] = []
 
     def ask() -> None:
@@ -373,8 +374,8 @@ STATES = ("cold", "warm", "dirty")
 
 
 @pytest.fixture(params=RESERVING)
-def reserving(request: pytest.FixtureRequest, on: OnFilesystem) -> Path:
-    return on(str(request.param))
+def reserving(request: pytest.FixtureRequest, mounted: Mounted) -> Path:
+    return mounted(str(request.param))
 
 
 def disk(path: Path, state: str, size: int = 64 * MIB) -> Path:
@@ -432,7 +433,7 @@ def test_reserved_ranges_are_holes(reserving: Path, state: str, capfd: pytest.Ca
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("how", ["copy", "clone", "sync", "inplace"])
-def test_nothing_is_reserved_unasked(reserving: Path, on: OnFilesystem, state: str, how: str) -> None:
+def test_nothing_is_reserved_unasked(reserving: Path, mounted: Mounted, state: str, how: str) -> None:
     (reserving / "s").mkdir()
     source = disk(reserving / "s/disk", state)
     made = reserving / "o/disk"
@@ -452,7 +453,7 @@ def test_nothing_is_reserved_unasked(reserving: Path, on: OnFilesystem, state: s
 
 
 @pytest.mark.parametrize("how", ["copy", "clone", "inplace", "sync", "push", "pull"])
-def test_reservations_are_made_on_request(server: Sshd, reserving: Path, how: str) -> None:
+def test_reservations_are_made_on_request(sshd_server: Sshd, reserving: Path, how: str) -> None:
     need_tools("rsync")
     (reserving / "s").mkdir()
     source = reserving / "s/disk"
@@ -469,7 +470,7 @@ def test_reservations_are_made_on_request(server: Sshd, reserving: Path, how: st
     if how == "inplace":
         command("fallocate", "-l", str(70 * MIB), made)
     options = {"copy": ["--reflink=never"], "inplace": ["--inplace"]}.get(how, [])
-    words = ["-e", server.rsh]
+    words = ["-e", sshd_server.rsh]
     if how == "sync":
         assert main(["sync", "-a", "--preallocate", f"{source.parent}/", f"{made.parent}/"]) == 0
     elif how in ("push", "pull"):
@@ -484,14 +485,14 @@ def test_reservations_are_made_on_request(server: Sshd, reserving: Path, how: st
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
-def test_sync_preallocates_over_there_too(server: Sshd, on: OnFilesystem, tmp_path: Path, way: str) -> None:
+def test_sync_preallocates_over_there_too(sshd_server: Sshd, mounted: Mounted, tmp_path: Path, way: str) -> None:
     need_tools("rsync")
-    top = on("xfs")
+    top = mounted("xfs")
     (top / "s").mkdir()
     source = disk(top / "s/disk", "warm")
     far, near = ("host:", "") if way == "pull" else ("", "host:")
     for made, options in ((top / "o/disk", []), (top / "p/disk", ["--preallocate"])):
-        words = ["-a", "-e", server.rsh, *options, f"{far}{source.parent}/", f"{near}{made.parent}/"]
+        words = ["-a", "-e", sshd_server.rsh, *options, f"{far}{source.parent}/", f"{near}{made.parent}/"]
         assert main(["sync", *words]) == 0
         assert same_content(source, made)
         flushed(made)
@@ -499,9 +500,9 @@ def test_sync_preallocates_over_there_too(server: Sshd, on: OnFilesystem, tmp_pa
         assert data_bytes(made) == sum(length for _, length in WRITTEN)
 
 
-def test_a_disk_of_100_gib_fits_on_one_of_2(on: OnFilesystem, tmp_path: Path) -> None:
+def test_a_disk_of_100_gib_fits_on_one_of_2(mounted: Mounted, tmp_path: Path) -> None:
     need_tools("rsync")
-    place = on("ext4")
+    place = mounted("ext4")
     small = tmp_path / "small"
     with filesystem("xfs", small, "120G") as big, filesystem("ext4", tmp_path / "two", "512M") as two:
         (big / "s").mkdir()
@@ -524,9 +525,7 @@ def test_a_disk_of_100_gib_fits_on_one_of_2(on: OnFilesystem, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_calls_grow_with_the_extents_only(
-    reserving: Path, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calls_grow_with_the_extents_only(reserving: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SEEK_HOLE walks through all that is cached behind an offset: asked for each of many extents, that takes hours."""
     path = reserving / "f"
     command("fallocate", "-l", str(3000 * 16 * KIB), path)
@@ -545,7 +544,7 @@ def test_calls_grow_with_the_extents_only(
         asked[whence] += 1
         return real(fd, offset, whence)
 
-    monkeypatch.setattr(claims.os, "lseek", lseek)
+    monkeypatch.setattr(os, "lseek", lseek)
     assert with_fd(path, lambda fd: sum(length for _, length in extents(fd))) == 3000 * BLOCK
     assert asked[os.SEEK_HOLE] == 0
     assert asked[os.SEEK_DATA] < 3 * 3000
@@ -590,8 +589,8 @@ def test_a_word_that_nobody_gave_is_not_trusted(lying: Lying, tmp_path: Path) ->
         assert allocated(tmp_path / "made") == BLOCK
 
 
-def test_reservations_that_are_not_told(on: OnFilesystem, tmp_path: Path) -> None:
-    source = on("tmpfs") / "f"
+def test_reservations_that_are_not_told(mounted: Mounted, tmp_path: Path) -> None:
+    source = mounted("tmpfs") / "f"
     command("fallocate", "-l", str(MIB), source)
     with pytest.warns(RuntimeWarning, match="its filesystem has no FIEMAP"):
         sparsesync.copyfile(source, tmp_path / "made", reserve=True)
@@ -623,7 +622,7 @@ def test_reservations_of_a_clone(reserving: Path, monkeypatch: pytest.MonkeyPatc
     clone = reserving / "clone"
     command("cp", "--reflink=auto", "--sparse=never", source, clone)
     release = os.uname()
-    monkeypatch.setattr(claims.os, "uname", lambda: os.uname_result([*release[:2], kernel, *release[3:]]))
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result([*release[:2], kernel, *release[3:]]))
     found = with_fd(clone, lambda fd: list(extents(fd)))
     if with_fd(clone, claims.filesystem_of) == "btrfs" and kernel == "6.18.44":
         assert found == WRITTEN
@@ -631,9 +630,9 @@ def test_reservations_of_a_clone(reserving: Path, monkeypatch: pytest.MonkeyPatc
     assert same_content(source, reserving / "made")
 
 
-def test_what_was_just_written_is_not_flushed(on: OnFilesystem) -> None:
+def test_what_was_just_written_is_not_flushed(mounted: Mounted) -> None:
     need_tools("filefrag")
-    path = sparse_file(on("ext4") / "f", 64 * MIB, [(MIB, MIB), (8 * MIB, BLOCK)])
+    path = sparse_file(mounted("ext4") / "f", 64 * MIB, [(MIB, MIB), (8 * MIB, BLOCK)])
     assert with_fd(path, lambda fd: list(layers(fd))) == [(MIB, MIB, True), (8 * MIB, BLOCK, True)]
     assert with_fd(path, is_sparse)
     assert command("filefrag", "-v", path).count("delalloc") == 2
@@ -649,7 +648,8 @@ def test_a_map_that_changes_while_it_is_read(reserving: Path) -> None:
             file.seek(offset)
             file.write(b"x" * BLOCK)
         file.flush()
-        for number, change in enumerate((os.fsync, lambda fd: os.pread(fd, 64 * MIB, 0), lambda fd: None)):
+        changes: list[Callable[[int], object]] = [os.fsync, lambda fd: os.pread(fd, 64 * MIB, 0), lambda fd: None]
+        for number, change in enumerate(changes):
             stream = extents(file.fileno())
             told = [next(stream) for _ in range(100)]
             change(file.fileno())
@@ -658,8 +658,8 @@ def test_a_map_that_changes_while_it_is_read(reserving: Path) -> None:
             assert [offset for offset, _ in told if offset % (64 * KIB) == 0] == written
 
 
-def test_a_file_that_is_punched_or_cut_while_it_is_copied(each: Path) -> None:
-    path = sparse_file(each / "f", 8 * MIB, [(MIB * number, 64 * KIB) for number in range(8)])
+def test_a_file_that_is_punched_or_cut_while_it_is_copied(each_filesystem: Path) -> None:
+    path = sparse_file(each_filesystem / "f", 8 * MIB, [(MIB * number, 64 * KIB) for number in range(8)])
     for fd in opened(path, os.O_RDWR):
         stream = extents(fd)
         first = next(stream)
@@ -670,20 +670,20 @@ def test_a_file_that_is_punched_or_cut_while_it_is_copied(each: Path) -> None:
         assert set(told) >= {(MIB * number, 64 * KIB) for number in (0, 1, 2, 3, 5)}
 
 
-def test_small_files_are_not_asked(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    top = on("ext4")
+def test_small_files_are_not_asked(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = mounted("ext4")
     command("fallocate", "-l", str(MIB - BLOCK), top / "small")
     command("fallocate", "-l", str(MIB), top / "large")
     asked = []
-    real = claims.os.open
-    monkeypatch.setattr(claims.os, "open", lambda path, *a, **k: (asked.append(str(path)), real(path, *a, **k))[1])
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **k: (asked.append(str(path)), real(path, *a, **k))[1])
     assert [found.path for found in scan(str(top))] == [str(top / "large")]
     assert str(top / "small") not in asked
 
 
 def test_what_nobody_may_read_is_no_trouble(tmp_path: Path) -> None:
     """By its stat a large dense file has no hole, and who may not open it cannot copy it: a scan goes on in silence."""
-    need(os.geteuid() == 0, "another user is needed")
+    need_root("another user is needed")
     (tmp_path / "dense").write_bytes(b"x" * 2 * MIB)
     sparse_file(tmp_path / "sparse", 2 * MIB, [])
     for path in tmp_path.iterdir():
@@ -700,10 +700,10 @@ def test_what_nobody_may_read_is_no_trouble(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--verify"], ["--verify=full"]])
-def test_the_proof_of_a_migration(on: OnFilesystem, tmp_path: Path, options: list[str]) -> None:
+def test_the_proof_of_a_migration(mounted: Mounted, tmp_path: Path, options: list[str]) -> None:
     need_tools("rsync")
-    (on("ext4") / "s").mkdir()
-    source = disk(on("ext4") / "disk", "cold")
+    (mounted("ext4") / "s").mkdir()
+    source = disk(mounted("ext4") / "disk", "cold")
     report = tmp_path / "report"
     words = ["-q", "--final", *options, "--preset", "none", "--report", str(report), f"{source.parent}/"]
     assert main(["migrate", *words, str(tmp_path / "made")]) == 0
@@ -717,18 +717,15 @@ def test_the_proof_of_a_migration(on: OnFilesystem, tmp_path: Path, options: lis
         assert full or data <= verified["read"][end] <= data + 3 * 64 * KIB
 
 
-def test_a_reserved_disk_in_use_is_kept_from_rsync(on: OnFilesystem, tmp_path: Path) -> None:
+def test_a_reserved_disk_in_use_is_kept_from_rsync(mounted: Mounted, tmp_path: Path) -> None:
     """The first pass of a migration: rsync would read and write all that is reserved."""
-    need_tools("rsync", "losetup")
-    top = on("xfs")
+    need_tools("rsync")
+    top = mounted("xfs")
     source = disk(top / "disk", "cold")
-    loop = command("losetup", "-f", "--show", source).strip()
-    try:
+    with loop_device(source):
         report = tmp_path / "report"
         words = ["-q", "--preset", "none", "--report", str(report), f"{top}/", str(tmp_path / "made")]
         assert main(["migrate", *words]) == 0
-    finally:
-        command("losetup", "-d", loop)
     assert json.loads(report.read_text())["sync"]["later"] == ["disk"]
     assert same_content(source, tmp_path / "made/disk")
     assert allocated(tmp_path / "made/disk") < 5 * MIB
@@ -739,17 +736,14 @@ def test_a_reserved_disk_in_use_is_kept_from_rsync(on: OnFilesystem, tmp_path: P
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    need(os.geteuid() == 0, "loop devices need root")
-    need_tools("losetup")
     image = sparse_file(tmp_path / "image", 64 * MIB, [(MIB, 4096), (20 * MIB + 4096, 2 * MIB)])
-    loop = command("losetup", "-f", "--show", image).strip()
-    yield Path(loop), image
-    command("losetup", "-d", loop)
+    with loop_device(image) as loop:
+        yield Path(loop), image
 
 
 @pytest.mark.parametrize("way", ["local", "push", "pull", "inplace"])
 def test_zeros_of_a_device_are_holes(
-    server: Sshd, device: tuple[Path, Path], tmp_path: Path, way: str, capfd: pytest.CaptureFixture[str]
+    sshd_server: Sshd, device: tuple[Path, Path], tmp_path: Path, way: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loop, image = device
     made = tmp_path / "made"
@@ -758,15 +752,15 @@ def test_zeros_of_a_device_are_holes(
         sparse_file(made, 64 * MIB, [(0, 64 * MIB)])
         options = ["--inplace"]
     far, near = {"push": ("", "host:"), "pull": ("host:", "")}.get(way, ("", ""))
-    assert main(["copy", "-q", *options, "-e", server.rsh, f"{far}{loop}", f"{near}{made}"]) == 0
+    assert main(["copy", "-q", *options, "-e", sshd_server.rsh, f"{far}{loop}", f"{near}{made}"]) == 0
     assert same_content(image, made)
     command("sync", "-f", made)
     assert allocated(made) <= allocated(image) + 64 * KIB
-    words = ["-q", "-e", server.rsh, "--json", f"{far}{loop}", f"{near}{made}"]
+    words = ["-q", "-e", sshd_server.rsh, "--json", f"{far}{loop}", f"{near}{made}"]
     assert main(["verify", *words]) == 0
     proof = json.loads(capfd.readouterr().out)
     assert proof["a"] == {"read": 64 * MIB, "believed": 0}
-    assert main(["map", "--json", "-e", server.rsh, f"{far}{loop}"]) == 0
+    assert main(["map", "--json", "-e", sshd_server.rsh, f"{far}{loop}"]) == 0
     data = [part["offset"] for part in json.loads(capfd.readouterr().out) if part["data"]]
     assert data == [MIB, 20 * MIB + 4096]
 

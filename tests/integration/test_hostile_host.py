@@ -59,13 +59,15 @@ MIB = 1 << 20
 ATTRIBUTES: dict[str, Any] = {
     "mode": 0o644, "uid": 0, "gid": 0, "atime_ns": 0, "mtime_ns": 0, "xattrs": {"user.a": "AAAA"},
 }  # fmt: skip
-BAD_ATTRIBUTES = [
+BAD_XATTRS: list[Any] = [
+    None, [], {"user.a": None}, {"user.a": "AAA"}, {"user.a": "A" * 87_388}, {"user.a": "!!!!"}, {"": "AAAA"},
+    {"x" * 256: "AAAA"}, {"a\0": "AAAA"}, {"\ud800": ""}, {f"user.{n}{'x' * 200}": "" for n in range(330)},
+]  # fmt: skip
+BAD_ATTRIBUTES: list[Any] = [
     1, [], {}, {**ATTRIBUTES, "more": 1},
     *({**ATTRIBUTES, name: bad} for name in ("mode", "uid", "gid") for bad in NUMBER if bad is not MISSING),
     *({**ATTRIBUTES, name: bad} for name in ("atime_ns", "mtime_ns") for bad in SIGNED if bad is not MISSING),
-    *({**ATTRIBUTES, "xattrs": bad} for bad in (
-        None, [], {"user.a": None}, {"user.a": "AAA"}, {"user.a": "A" * 87_388}, {"user.a": "!!!!"}, {"": "AAAA"},
-        {"x" * 256: "AAAA"}, {"a\0": "AAAA"}, {"\ud800": ""}, {f"user.{n}{'x' * 200}": "" for n in range(330)})),
+    *({**ATTRIBUTES, "xattrs": bad} for bad in BAD_XATTRS),
 ]  # fmt: skip
 
 ERRORS = {
@@ -329,7 +331,7 @@ def test_what_an_agent_answers(op: str) -> None:
             answer = {**good, field: bad}
             if bad is MISSING:
                 del answer[field]
-            with pytest.raises(ProtocolError):
+            with pytest.raises(ProtocolError):  # noqa: PT012
                 ask(Liar(answer))
                 pytest.fail(f"{field}: {bad!r:.100}")
 
@@ -341,12 +343,13 @@ def test_parts_of_a_file() -> None:
 
     assert layers([[0, 9, True]]) == [(0, 9, True)]
     wrong = [[row] for row in rows([0, 9, True], SIZE, [*SIZE, 0, 101], FLAG)]
-    for bad in (1, {}, None, [[9, 9, True], [0, 1, True]], *wrong):
+    nothing: list[Any] = [1, {}, None, [[9, 9, True], [0, 1, True]], *wrong]
+    for bad in nothing:
         with pytest.raises(ProtocolError):
             layers(bad)
-    for bad in SIZE:
+    for size in SIZE:
         with pytest.raises(ProtocolError):
-            layers([], None if bad is MISSING else bad)
+            layers([], None if size is MISSING else size)
 
 
 def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

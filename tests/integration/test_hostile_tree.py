@@ -6,6 +6,7 @@ Judged by modes and by content, against what rsync alone leaves.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.filesystems import allocated, need
+from tests.support.filesystems import allocated, need, need_root
 from tests.support.shells import local_shell
 from tests.support.sync import between, difference, image, run, snapshot, sync
 
@@ -30,7 +31,7 @@ SECRET = b"SECRET of root"
 @pytest.fixture(autouse=True)
 def _needs() -> None:
     need(shutil.which("rsync") is not None, "rsync is not installed")
-    need(os.geteuid() == 0, "another user needs root")
+    need_root("another user needs root")
 
 
 def as_other(top: Path, *argv: str, **more: object) -> subprocess.CompletedProcess[bytes]:
@@ -265,10 +266,8 @@ def test_a_tree_that_is_rearranged_all_the_time_leads_nowhere(tmp_path: Path, wh
     try:
         while swapping.poll() is None:
             for name in ("d", "e"):
-                try:
+                with contextlib.suppress(OSError):
                     os.utime(tmp_path / "src" / name / "f", (runs, runs), follow_symlinks=False)
-                except OSError:
-                    pass
             done = sync("-a", "src/", "dst/", cwd=tmp_path, env=environment)
             assert b"Traceback" not in done.stderr, done.stderr
             runs += 1

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sparsesync.rsync.process import spooled
-from tests.support.filesystems import allocated, filesystem, need
+from tests.support.filesystems import allocated, filesystem, need, need_root
 from tests.support.shells import local_shell
 from tests.support.sshd import Sshd
 from tests.support.sync import between, image, run, sync
@@ -95,7 +95,7 @@ def test_one_that_fails_otherwise_leaves_it_to_rsync(top: Path, status: int) -> 
 
 
 @pytest.mark.parametrize("direction", ["push", "pull"])
-def test_a_login_that_is_refused_ends_the_run(top: Path, server: Sshd, direction: str) -> None:
+def test_a_login_that_is_refused_ends_the_run(top: Path, sshd_server: Sshd, direction: str) -> None:
     """The second login, of rsync that is asked; the shell is none that could be shared."""
     count = f"echo >> {top}/logins; test $(wc -l < {top}/logins) != {{}} || {{{{ echo refused >&2; exit 255; }}}}"
     for login in (1, 2):
@@ -118,7 +118,7 @@ def test_without_a_place_for_temporary_files_rsync_runs(top: Path) -> None:
 
 
 def test_a_full_place_for_temporary_files_is_no_reason_not_to_run_rsync(top: Path) -> None:
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     for number in range(500):
         (top / f"src/{number:0200}").touch()
     with filesystem("tmpfs", top / "small", "1M") as small:
@@ -131,7 +131,7 @@ def test_a_full_place_for_temporary_files_is_no_reason_not_to_run_rsync(top: Pat
 @pytest.mark.parametrize("how", ["local", "push", "pull"])
 def test_a_destination_that_takes_nothing_is_found_before_any_hole_is_read(top: Path, how: str) -> None:
     """rsync would read a terabyte of zeros first."""
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     os.truncate(top / "src/f", 1 << 40)
     with filesystem("ext4", top / "fs", "32M") as small:
         (small / "plain").write_bytes(b"old")
@@ -213,7 +213,7 @@ def test_rsync_runs_though_nobody_hears_what_is_said(top: Path, argv: list[str])
 
 def test_a_dry_run_that_is_cut_within_a_line_is_asked_again(top: Path) -> None:
     real = shutil.which("rsync")
-    once = f"test -e {top}/once || {{ touch {top}/once; {real} \"$@\" | head -c 30; exit 0; }}"
+    once = f'test -e {top}/once || {{ touch {top}/once; {real} "$@" | head -c 30; exit 0; }}'
     done = sync("-a", "src/", "dst/", cwd=top, env=between(top, asked=once))
     assert (done.returncode, done.stderr) == (0, b"") and allocated(top / "dst/f") <= 64 * 1024
 

@@ -20,7 +20,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker_host import APPARENT, docker_host, stopping
-from tests.support.filesystems import allocated, command, filesystem, need, need_tools, same_content, sparse_file
+from tests.support.filesystems import (
+    allocated,
+    command,
+    filesystem,
+    need,
+    need_root,
+    need_tools,
+    same_content,
+    sparse_file,
+)
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd, sshd
 
@@ -88,13 +97,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
+def test_a_docker_host(tmp_path: Path, sshd_server: Sshd) -> None:
     """In two passes over ssh, to a filesystem smaller than the apparent size, while services write."""
     with filesystem("ext4", tmp_path / "old", "3G") as old, filesystem("ext4", tmp_path / "new", "1G") as new:
         (old / "root").mkdir()
         with docker_host(old / "root", tmp_path / "mounts") as host:
             where = [f"{host.root}/", f"far:{new}/root"]
-            checked = migrate("--check", *where, rsh=server.rsh)
+            checked = migrate("--check", *where, rsh=sshd_server.rsh)
             assert checked.returncode == 0, checked
             holders = "\n".join(lines(checked, "warning"))
             behind = "is behind a loop device that writes"
@@ -103,7 +112,7 @@ def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
             assert not (new / "root").exists()
 
             host.write()
-            first = migrate(*where, rsh=server.rsh)
+            first = migrate(*where, rsh=sshd_server.rsh)
             assert (first.returncode, first.stderr) == (0, ""), first
             writer = host.writers[0].pid
             holder = rf"{host.log}: is open for writing: python[0-9.]* \(process {writer}\)"
@@ -113,7 +122,7 @@ def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
             assert "in use       " in first.stdout and "preset system" in first.stdout
             assert allocated(new / "root/var/lib/docker/devicemapper/devicemapper/data") < 200 * MIB
 
-            stopped = migrate("--final", *where, rsh=server.rsh)
+            stopped = migrate("--final", *where, rsh=sshd_server.rsh)
             assert stopped.returncode == 1 and host.writers[0].poll() is None
             assert "is behind a loop device that writes" in "\n".join(lines(stopped, "stop"))
 
@@ -121,7 +130,7 @@ def test_a_docker_host(tmp_path: Path, server: Sshd) -> None:
             final = migrate(
                 "--final", "--verify", "--before", stopping(host), "--on-failure", f"touch {tmp_path}/failed",
                 "--after", f"touch {tmp_path}/after", "--after-dest", f"touch {tmp_path}/after-dest",
-                "--report", report, *where, "--", "--delete", rsh=server.rsh,
+                "--report", report, *where, "--", "--delete", rsh=sshd_server.rsh,
             )  # fmt: skip
             host.loops.clear()
             assert (final.returncode, final.stderr) == (0, ""), final
@@ -156,7 +165,7 @@ def _check_report(report: dict[str, object], image: Path) -> None:
     assert sync["command"][:4] == ["rsync", "-aHAX", "--numeric-ids", "--one-file-system"]
     assert not any("ControlPath" in word for word in sync["command"]) and "--delete" in sync["command"]
     (data,) = [each for each in files if each["name"].endswith("devicemapper/data")]
-    assert data["source"][0] == data["destination"] [0] == APPARENT and data["destination"][1] == allocated(image)
+    assert data["source"][0] == data["destination"][0] == APPARENT and data["destination"][1] == allocated(image)
     assert 0 < data["sent"] < 20 * MIB  # of more than 40 MiB: the rest was there from the first pass
     assert [each["what"] for each in report["commands"]] == ["before", "after", "after-dest"]  # type: ignore[attr-defined]
     verified = report["verified"]
@@ -165,21 +174,21 @@ def _check_report(report: dict[str, object], image: Path) -> None:
 
 
 @pytest.mark.parametrize("direction", ["here", "push", "pull"])
-def test_two_passes(tree: Path, server: Sshd, direction: str) -> None:
+def test_two_passes(tree: Path, sshd_server: Sshd, direction: str) -> None:
     source = f"{'far:' if direction == 'pull' else ''}{tree}/src/"
     destination = f"{'far:' if direction == 'push' else ''}{tree}/dst"
-    done = migrate("-n", source, destination, rsh=server.rsh)
+    done = migrate("-n", source, destination, rsh=sshd_server.rsh)
     assert done.returncode == 0 and not (tree / "dst").exists(), done
     assert re.search(r"by extents +1 file: 1 MiB of 64 MiB", done.stdout), done.stdout
-    logins = server.logins()
-    done = migrate(source, destination, rsh=server.rsh)
+    logins = sshd_server.logins()
+    done = migrate(source, destination, rsh=sshd_server.rsh)
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert server.logins() - logins == (direction != "here")
+    assert sshd_server.logins() - logins == (direction != "here")
     assert differs(tree / "src", tree / "dst") == ""
     with open(tree / "src/disk", "r+b") as disk:
         os.pwrite(disk.fileno(), b"changed", 20 * MIB)
     (tree / "src/new").write_text("new\n")
-    done = migrate("--final", "--verify", "--json", source, destination, rsh=server.rsh)
+    done = migrate("--final", "--verify", "--json", source, destination, rsh=sshd_server.rsh)
     assert done.returncode == 0, done
     report = json.loads(done.stdout)
     (file,) = report["sparse_files"]
@@ -308,9 +317,9 @@ def test_a_host_that_is_lost_in_the_final_pass(tree: Path, own: Sshd, direction:
     assert done.returncode == 1 and done.stderr.endswith("sparsesync: far: ssh could not log in\n"), done
 
 
-def test_two_migrations_into_one_destination(tree: Path, server: Sshd) -> None:
+def test_two_migrations_into_one_destination(tree: Path, sshd_server: Sshd) -> None:
     where = f"{tree}/src/", f"far:{tree}/dst"
-    process = begin("--final", "--before", f"touch {tree}/in; sleep 60", *where, until=tree / "in", rsh=server.rsh)
+    process = begin("--final", "--before", f"touch {tree}/in; sleep 60", *where, until=tree / "in", rsh=sshd_server.rsh)
     try:
         done = migrate(f"{tree}/src/", tree / "dst")
         assert done.returncode == 1 and not (tree / "dst/disk").exists()
@@ -536,7 +545,7 @@ def test_checks_of_mounts_and_names(tree: Path) -> None:
 
 
 def test_who_is_not_root(tree: Path) -> None:
-    need(os.geteuid() == 0, "becoming somebody else needs root")
+    need_root("becoming somebody else needs root")
     need_tools("setpriv")
     docker = tree / "src/overlay2/aa/diff"
     docker.mkdir(parents=True)
@@ -626,7 +635,7 @@ def test_an_old_python_there(tree: Path, python: str) -> None:
 
 def test_a_report_of_what_failed(tree: Path) -> None:
     """Whatever the reason, there is one, and it is all that goes to standard output."""
-    where = f"{tree}/src/", tree / "dst"
+    where: list[str | Path] = [f"{tree}/src/", tree / "dst"]
     for arguments in (["far:", tree / "dst"], ["--final", "--before", "false", *where]):
         done = migrate("--json", "--report", tree / "report", *arguments, rsh="false")
         report = json.loads(done.stdout)
@@ -635,18 +644,18 @@ def test_a_report_of_what_failed(tree: Path) -> None:
         assert done.stderr == f"sparsesync: {report['failure']}\n"
 
 
-def test_a_source_that_the_destination_holds(tree: Path, server: Sshd) -> None:
+def test_a_source_that_the_destination_holds(tree: Path, sshd_server: Sshd) -> None:
     """With --delete it would remove itself, by whatever name the two are called."""
     for destination in (f"{tree}/", f"far:{tree}/"):
-        done = migrate("--check", f"{tree}/src/", destination, "--", "--delete", rsh=server.rsh)
+        done = migrate("--check", f"{tree}/src/", destination, "--", "--delete", rsh=sshd_server.rsh)
         holds = f"holds the source {tree}/src/, which --delete would remove; name another place"
         check_stops(done, f"{destination}: {holds}")
-        assert migrate("--check", f"{tree}/src/", destination, rsh=server.rsh).returncode == 0
-    for destination in (tree / "src", f"far:{tree}/src"):
-        done = migrate("--check", f"{tree}/src/", destination, rsh=server.rsh)
+        assert migrate("--check", f"{tree}/src/", destination, rsh=sshd_server.rsh).returncode == 0
+    for destination in (f"{tree}/src", f"far:{tree}/src"):
+        done = migrate("--check", f"{tree}/src/", destination, rsh=sshd_server.rsh)
         check_stops(done, f"{destination}: is the source {tree}/src/ itself; name another place")
     for destination in (f"{tree}", f"far:{tree}"):
-        (stop,) = lines(migrate("--check", tree / "src", destination, rsh=server.rsh), "stop")
+        (stop,) = lines(migrate("--check", tree / "src", destination, rsh=sshd_server.rsh), "stop")
         assert stop.startswith(f"{destination}: is where the source {tree}/src lies")
     assert migrate("--check", tree / "src/below", f"{tree}/src-new").returncode == 0
     (tree / "elsewhere").mkdir()
@@ -675,7 +684,7 @@ def test_what_is_mounted_below_and_unmounted_by_before(tree: Path) -> None:
     command("mount", "-t", "tmpfs", "tmpfs", tree / "src/mounted")
     try:
         (tree / "src/mounted/precious").write_text("data\n")
-        crossing = [f"{tree}/src/", tree / "dst", "--", "--no-one-file-system", "--delete"]
+        crossing: list[str | Path] = [f"{tree}/src/", tree / "dst", "--", "--no-one-file-system", "--delete"]
         assert migrate("--final", *crossing).returncode == 0
     finally:
         before = f"umount {tree}/src/mounted"
@@ -717,7 +726,7 @@ def test_every_file_is_verified_whatever_rsync_would_leave_alone(tree: Path, opt
 def test_live_files_may_differ_and_no_others(tree: Path) -> None:
     assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
     corrupt(tree / "dst/disk")
-    live = ["--final", "--verify", "--allow-live", f"{tree}/src/", tree / "dst"]
+    live: list[str | Path] = ["--final", "--verify", "--allow-live", f"{tree}/src/", tree / "dst"]
     assert migrate(*live).returncode == 1
     with open(tree / "src/disk", "r+b"):
         done = migrate(*live)

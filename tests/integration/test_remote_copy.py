@@ -34,10 +34,10 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
-def test_copies_holes_as_holes(server: Sshd, source: Path, tmp_path: Path, way: str) -> None:
+def test_copies_holes_as_holes(sshd_server: Sshd, source: Path, tmp_path: Path, way: str) -> None:
     target = tmp_path / "dst"
     ends = (str(source), f"host:{target}") if way == "push" else (f"host:{source}", str(target))
-    done = copy(server, *ends)
+    done = copy(sshd_server, *ends)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert same_content(source, target)
     assert allocated(target) <= allocated(source)
@@ -47,14 +47,14 @@ def test_copies_holes_as_holes(server: Sshd, source: Path, tmp_path: Path, way: 
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
-def test_p_carries_everything(server: Sshd, source: Path, tmp_path: Path, way: str) -> None:
+def test_p_carries_everything(sshd_server: Sshd, source: Path, tmp_path: Path, way: str) -> None:
     need_tools("setfacl", "getfacl")
     os.chown(source, 1234, 4321)
     command("setfacl", "-m", "u:1000:rwx", source)
     (tmp_path / "into").mkdir()
     far = "host:" if way == "push" else ""
     near = "host:" if way == "pull" else ""
-    assert copy(server, "-p", f"{near}{source}", f"{far}{tmp_path / 'into'}").returncode == 0
+    assert copy(sshd_server, "-p", f"{near}{source}", f"{far}{tmp_path / 'into'}").returncode == 0
     made = tmp_path / "into/src"
     ours, theirs = made.stat(), source.stat()
     for name in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"):
@@ -66,7 +66,7 @@ def test_p_carries_everything(server: Sshd, source: Path, tmp_path: Path, way: s
 @pytest.mark.parametrize("way", ["push", "pull"])
 @pytest.mark.parametrize("inplace", [False, True])
 def test_an_existing_file_is_replaced_and_keeps_what_it_had(
-    server: Sshd, source: Path, tmp_path: Path, way: str, inplace: bool
+    sshd_server: Sshd, source: Path, tmp_path: Path, way: str, inplace: bool
 ) -> None:
     target = tmp_path / "dst"
     sparse_file(target, 90 * MIB, [(0, 4096), (50 * MIB, MIB)])
@@ -75,7 +75,7 @@ def test_an_existing_file_is_replaced_and_keeps_what_it_had(
     (tmp_path / "link").symlink_to("dst")
     inode = target.stat().st_ino
     ends = (str(source), f"host:{tmp_path}/link") if way == "push" else (f"host:{source}", f"{tmp_path}/link")
-    sparsesync.copyfile(*ends, inplace=inplace, rsh=server.rsh)
+    sparsesync.copyfile(*ends, inplace=inplace, rsh=sshd_server.rsh)
     assert same_content(source, target)
     assert allocated(target) <= allocated(source)
     after = target.stat()
@@ -84,20 +84,20 @@ def test_an_existing_file_is_replaced_and_keeps_what_it_had(
     assert (tmp_path / "link").is_symlink()
 
 
-def test_several_files_take_one_login(server: Sshd, source: Path, tmp_path: Path) -> None:
+def test_several_files_take_one_login(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
     other = sparse_file(tmp_path / "other", MIB, [(4096, 4096)])
     (tmp_path / "into").mkdir()
-    before = server.logins()
-    assert copy(server, source, other, f"host:{tmp_path}/into").returncode == 0
-    assert server.logins() == before + 1
+    before = sshd_server.logins()
+    assert copy(sshd_server, source, other, f"host:{tmp_path}/into").returncode == 0
+    assert sshd_server.logins() == before + 1
     assert same_content(source, tmp_path / "into/src") and same_content(other, tmp_path / "into/other")
-    done = copy(server, source, other, f"host:{tmp_path}/other")
+    done = copy(sshd_server, source, other, f"host:{tmp_path}/other")
     assert done.returncode == 1
     assert b"Not a directory" in done.stderr
 
 
-def test_bad_input(server: Sshd, source: Path, tmp_path: Path) -> None:
-    for ends, message in [
+def test_bad_input(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
+    cases: list[tuple[tuple[str | Path, str | Path], str]] = [
         ((f"host:{tmp_path}/none", tmp_path / "x"), f"host:{tmp_path}/none: No such file or directory"),
         ((tmp_path / "none", f"host:{tmp_path}/x"), f"{tmp_path}/none: No such file or directory"),
         ((f"host:{tmp_path}", tmp_path / "x"), f"host:{tmp_path}: is a directory; for trees use 'sparsesync sync -a'"),
@@ -105,19 +105,20 @@ def test_bad_input(server: Sshd, source: Path, tmp_path: Path) -> None:
         ((f"host:{source}", f"host:{tmp_path}/x"), "cannot both be on another host"),
         ((source, "host::x"), "an rsync daemon is not reached through a remote shell"),
         (("host:/dev/null", tmp_path / "x"), "host:/dev/null: not a regular file"),
-    ]:
-        done = copy(server, *ends)
+    ]
+    for ends, message in cases:
+        done = copy(sshd_server, *ends)
         assert done.returncode == 1
         assert message in done.stderr.decode()
         assert done.stderr.count(b"\n") == 1
         assert not (tmp_path / "x").exists()
 
 
-def test_too_small_a_destination_is_refused_early(server: Sshd, tmp_path: Path) -> None:
+def test_too_small_a_destination_is_refused_early(sshd_server: Sshd, tmp_path: Path) -> None:
     big = sparse_file(tmp_path / "big", 1 << 30, [(n * 8 * MIB, MIB) for n in range(40)])
     with filesystem("ext4", tmp_path / "fs", "32M") as small:
         (small / "big").write_bytes(b"old")
-        done = copy(server, big, f"host:{small}/")
+        done = copy(sshd_server, big, f"host:{small}/")
         assert done.returncode == 1
         assert b"40 MiB are needed" in done.stderr and b"are free" in done.stderr
         assert (small / "big").read_bytes() == b"old"
@@ -159,13 +160,13 @@ def test_nothing_is_imported_from_the_far_home(home: tuple[Path, str], source: P
     assert same_content(source, place / "src")
 
 
-def test_errors_name_the_end_they_were_met_at(server: Sshd, source: Path, tmp_path: Path) -> None:
+def test_errors_name_the_end_they_were_met_at(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
     (tmp_path / "is").mkdir()
     os.mkfifo(tmp_path / "is/src")
     with pytest.raises(OSError) as caught:
-        sparsesync.copy(str(source), f"host:{tmp_path}/is", rsh=server.rsh)
+        sparsesync.copy(str(source), f"host:{tmp_path}/is", rsh=sshd_server.rsh)
     assert caught.value.filename == f"host:{tmp_path}/is"
     with filesystem("ext4", tmp_path / "fs", "32M") as place:
         command("mount", "-o", "remount,ro", place)
-        done = copy(server, source, f"host:{place}/x")
+        done = copy(sshd_server, source, f"host:{place}/x")
         assert done.stderr.decode().startswith(f"sparsesync: host:{place}/x: Read-only file system (")

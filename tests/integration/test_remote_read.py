@@ -24,7 +24,7 @@ from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.base import Location
 from sparsesync.hosts.remote import RemoteHost
 from sparsesync.hosts.ssh import Connection, Shell, connect
-from tests.support.filesystems import command, need, need_tools, sparse_file
+from tests.support.filesystems import command, loop_device, need, need_root, need_tools, sparse_file
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
 from tests.support.trees import ODD_NAMES, build, entries
@@ -40,9 +40,9 @@ def local_rsh(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def agent(server: Sshd) -> Iterator[Connection]:
+def agent(sshd_server: Sshd) -> Iterator[Connection]:
     """One connection through a real sshd, for many comparisons."""
-    with connect("far", Shell(split_shell(server.rsh))) as connected:
+    with connect("far", Shell(split_shell(sshd_server.rsh))) as connected:
         yield connected
 
 
@@ -78,14 +78,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # scan
 
 
-def test_scan_says_what_it_says_here(server: Sshd, local_rsh: str, tree: Path) -> None:
+def test_scan_says_what_it_says_here(sshd_server: Sshd, local_rsh: str, tree: Path) -> None:
     def both(*options: str, rsh: str = local_rsh) -> tuple[bytes, bytes]:
         here = run(rsh, "scan", *options, str(tree / "t"), cwd=tree)
         there = run(rsh, "scan", *options, f"far:{tree}/t", cwd=tree)
         assert (here.returncode, here.stderr) == (there.returncode, there.stderr) == (0, b"")
         return here.stdout, there.stdout
 
-    here, there = both(rsh=server.rsh)
+    here, there = both(rsh=sshd_server.rsh)
     assert there.replace(b"far:", b"") == here and there.count(b"far:/") == 2 + len(ODD_NAMES)
     here, there = both("--all", "--json", "--min-size", "1M")
     listed, expected = json.loads(there), json.loads(here)
@@ -121,10 +121,10 @@ def test_a_file_of_two_far_paths_is_found_once(local_rsh: str, tree: Path) -> No
 
 
 def test_scan_in_python(
-    server: Sshd, local_rsh: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sshd_server: Sshd, local_rsh: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = {file.path: file for file in sparsesync.scan(tree / "t", every_link=True)}
-    there = list(sparsesync.scan(f"far:{tree}/t", every_link=True, rsh=server.rsh))
+    there = list(sparsesync.scan(f"far:{tree}/t", every_link=True, rsh=sshd_server.rsh))
     assert {file.path for file in there} == {f"far:{path}" for path in here}
     for file in there:
         expected = here[file.path[4:]]
@@ -142,7 +142,7 @@ def test_scan_in_python(
 
 
 def test_other_filesystems_there(local_rsh: str, tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     sparse_file(tmp_path / "img", MIB, [])
     (tmp_path / "mnt").mkdir()
     command("mount", "-t", "tmpfs", "tmpfs", tmp_path / "mnt")
@@ -165,8 +165,9 @@ def test_map_says_what_it_says_here(local_rsh: str, tree: Path, form: list[str])
         assert (there.returncode, there.stderr) == (0, b"")
         if form[-1:] == ["bmap"]:
             # The name in the comment, and with it the file's own checksum, is another.
-            assert there.stdout.split(b"ImageSize")[1].split(b"BmapFileChecksum")[::2] == (
-                here.stdout.split(b"ImageSize")[1].split(b"BmapFileChecksum")[::2]
+            assert (
+                there.stdout.split(b"ImageSize")[1].split(b"BmapFileChecksum")[::2]
+                == (here.stdout.split(b"ImageSize")[1].split(b"BmapFileChecksum")[::2])
             )
         else:
             assert there.stdout == here.stdout
@@ -181,17 +182,13 @@ def test_bmaptool_takes_the_map_of_a_far_file(local_rsh: str, tree: Path, tmp_pa
 
 
 def test_map_of_a_block_device(local_rsh: str, tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "loop devices need root")
     image = sparse_file(tmp_path / "image", MIB, [(0, 4096)])
-    device = command("losetup", "-f", "--show", image).strip()
-    try:
+    with loop_device(image) as device:
         done = run(local_rsh, "map", "--json", f"far:{device}", cwd=tmp_path)
         assert done.stdout == run(local_rsh, "map", "--json", device, cwd=tmp_path).stdout
         assert json.loads(done.stdout)[-1]["offset"] + json.loads(done.stdout)[-1]["length"] == MIB
         done = run(local_rsh, "verify", f"far:{device}", str(image), cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    finally:
-        command("losetup", "-d", device)
 
 
 # exclude
@@ -211,9 +208,9 @@ def test_exclude_says_what_it_says_here(local_rsh: str, tree: Path, tmp_path: Pa
     assert patterns and patterns == sparsesync.exclude_patterns([source], **options)
 
 
-def test_exclude_in_the_shell(server: Sshd, local_rsh: str, tree: Path) -> None:
-    here = run(server.rsh, "exclude", "-0", f"{tree}/t", cwd=tree)
-    there = run(server.rsh, "exclude", "-0", f"far:{tree}/t", cwd=tree)
+def test_exclude_in_the_shell(sshd_server: Sshd, local_rsh: str, tree: Path) -> None:
+    here = run(sshd_server.rsh, "exclude", "-0", f"{tree}/t", cwd=tree)
+    there = run(sshd_server.rsh, "exclude", "-0", f"far:{tree}/t", cwd=tree)
     assert (there.returncode, there.stderr) == (0, b"")
     assert there.stdout.replace(b"far:", b"") == here.stdout
     done = run(local_rsh, "exclude", f"far:{tree}/t", cwd=tree)
@@ -232,7 +229,7 @@ def test_relative_paths_are_relative_to_where_one_logs_in(tmp_path: Path) -> Non
 
 def test_a_preset_looks_at_the_far_host(tmp_path: Path) -> None:
     """A host of its own: a namespace with another daemon.json and other swap files."""
-    need(os.geteuid() == 0, "a mount namespace needs root")
+    need_root("a mount namespace needs root")
     need_tools("unshare")
     (tmp_path / "etc/docker").mkdir(parents=True)
     (tmp_path / "srv/layers/overlay2/1/merged").mkdir(parents=True)
@@ -278,9 +275,7 @@ def test_random_trees_differ_as_they_do_here(agent: Connection, a: Any, b: Any, 
         assert found == sorted(tuple(d) for d in sparsesync.verify(folder + "/a", folder + "/b"))
 
 
-writes = st.lists(
-    st.tuples(st.integers(0, 400 * KIB), st.integers(1, 100 * KIB), st.integers(0, 2)), max_size=4
-)
+writes = st.lists(st.tuples(st.integers(0, 400 * KIB), st.integers(1, 100 * KIB), st.integers(0, 2)), max_size=4)
 
 
 def written(path: Path, size: int, parts: list[tuple[int, int, int]]) -> None:
@@ -349,7 +344,7 @@ def test_kinds_and_roots(agent: Connection, local_rsh: str, tmp_path: Path) -> N
     for one, two in ((a + "/mixed", f"far:{b}/mixed"), (f"far:{a}", b + "/pipe"), (a, f"far:{b}/mixed")):
         assert list(sparsesync.verify(one, two, rsh=local_rsh)) == [("", "type", None)]
     assert compared(agent, a + "/pipe", b + "/mixed") == [("", "type", None)]
-    need(os.geteuid() == 0, "device nodes need root")
+    need_root("device nodes need root")
     for root, minor in (("a", 3), ("b", 5)):
         os.mknod(tmp_path / root / "device", 0o20600, os.makedev(1, minor))
     assert ("device", "device", None) in compared(agent, a, b)
@@ -409,12 +404,12 @@ def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, m
         tracemalloc.stop()
 
 
-def test_verify_in_the_shell(server: Sshd, local_rsh: str, tmp_path: Path) -> None:
+def test_verify_in_the_shell(sshd_server: Sshd, local_rsh: str, tmp_path: Path) -> None:
     for root in "ab":
         (tmp_path / root / "d").mkdir(parents=True)
         sparse_file(tmp_path / root / "d/img", 1 << 40, [(1 << 39, MIB)])
     a, b = f"far:{tmp_path}/a", f"other:{tmp_path}/b"
-    pairs = ((server.rsh, a, "b"), (local_rsh, "a", b), (local_rsh, a, b))
+    pairs = ((sshd_server.rsh, a, "b"), (local_rsh, "a", b), (local_rsh, a, b))
     done = run(*pairs[0][:1], "verify", *pairs[0][1:], cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     with open(tmp_path / "b/d/img", "r+b") as file:
@@ -435,17 +430,17 @@ def test_verify_in_the_shell(server: Sshd, local_rsh: str, tmp_path: Path) -> No
         assert done.stderr.decode() == f"sparsesync: {one}: No such file or directory\n"
 
 
-def test_two_hosts(server: Sshd, tmp_path: Path) -> None:
+def test_two_hosts(sshd_server: Sshd, tmp_path: Path) -> None:
     for root in "ab":
         (tmp_path / root).mkdir()
         sparse_file(tmp_path / root / "img", 1 << 40, [(1 << 39, MIB)])
     os.truncate(tmp_path / "b/img", (1 << 39) + 12345)
-    found = sparsesync.verify(f"far:{tmp_path}/a", f"root@other:{tmp_path}/b", rsh=server.rsh)
+    found = sparsesync.verify(f"far:{tmp_path}/a", f"root@other:{tmp_path}/b", rsh=sshd_server.rsh)
     assert list(found) == [("img", "content", (1 << 39) + 12345)]
 
 
-def test_what_cannot_be_read_there_is_reported_and_the_rest_goes_on(tmp_path: Path, server: Sshd) -> None:
-    need(os.geteuid() == 0, "to be somebody else one has to be root")
+def test_what_cannot_be_read_there_is_reported_and_the_rest_goes_on(tmp_path: Path, sshd_server: Sshd) -> None:
+    need_root("to be somebody else one has to be root")
     need_tools("setpriv")
     for root in "ab":
         for name in ("closed/below", "file", "zz"):
@@ -518,27 +513,27 @@ def test_a_local_file_with_a_colon_and_a_daemon(local_rsh: str, tmp_path: Path) 
      ["map", "far:{}/f"], ["sync", "-a", "far:{}/f", "{}/h"]],
     ids=lambda argv: argv[0],
 )  # fmt: skip
-def test_no_command_waits_for_a_dead_connection_without_end(server: Sshd, tmp_path: Path, argv: list[str]) -> None:
+def test_no_command_waits_for_a_dead_connection_without_end(sshd_server: Sshd, tmp_path: Path, argv: list[str]) -> None:
     sparse_file(tmp_path / "f", MIB, [(0, 4 * KIB)])
     log = tmp_path / "log"
     real = shutil.which("ssh")
-    rsh = script(tmp_path / "ssh", f'echo "$*" >>{log}; exec {real} "$@"') + server.rsh[len("ssh") :]
+    rsh = script(tmp_path / "ssh", f'echo "$*" >>{log}; exec {real} "$@"') + sshd_server.rsh[len("ssh") :]
     done = run(rsh, argv[0], *(word.format(tmp_path) for word in argv[1:]), cwd=tmp_path)
     assert done.returncode == 0, done
     started = [line for line in log.read_text().splitlines() if "sh -c" in line and "python3" in line]
     assert len(started) == 1 and "ServerAliveInterval=15" in started[0], started
 
 
-def test_options_say_how_to_get_there(server: Sshd, tree: Path) -> None:
-    done = run("false", "map", "-e", server.rsh, "--python", sys.executable, f"far:{tree}/t/dense", cwd=tree)
+def test_options_say_how_to_get_there(sshd_server: Sshd, tree: Path) -> None:
+    done = run("false", "map", "-e", sshd_server.rsh, "--python", sys.executable, f"far:{tree}/t/dense", cwd=tree)
     assert done.returncode == 0
-    done = run(server.rsh, "map", "--python", "/no/python", f"far:{tree}/t/dense", cwd=tree)
+    done = run(sshd_server.rsh, "map", "--python", "/no/python", f"far:{tree}/t/dense", cwd=tree)
     assert (done.returncode, done.stderr) == (1, b"sparsesync: far: no Python 3.6 or newer was found there\n")
     done = run("no-such-shell", "verify", ".", "far:", cwd=tree)
     assert (done.returncode, done.stderr) == (2, b"sparsesync: no-such-shell: no such remote shell\n")
     done = run("'", "scan", "far:", cwd=tree)
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
-    done = run(server.rsh + " -o IdentityFile=/dev/null -F /dev/null -p 1", "scan", "far:", ".", cwd=tree)
+    done = run(sshd_server.rsh + " -o IdentityFile=/dev/null -F /dev/null -p 1", "scan", "far:", ".", cwd=tree)
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == b"sparsesync: far: ssh could not log in"
     assert b"sparse files:" in done.stdout
 
@@ -646,7 +641,7 @@ def test_a_far_end_that_lies(
     monkeypatch.setenv("RSYNC_RSH", f"{sys.executable} hostile")
     status = main([*argv, "far:/x"])
     told = capfd.readouterr().err
-    assert status == (2 if argv[0] == "verify" else 1) or "allocated=0" in lie and ", size=0," in lie
+    assert status == (2 if argv[0] == "verify" else 1) or ("allocated=0" in lie and ", size=0," in lie)
     assert told.count("\n") == (status > 0)
     assert not status or "far" in told or "line break" in told
 

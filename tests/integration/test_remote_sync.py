@@ -120,14 +120,14 @@ def test_leaves_what_rsync_leaves(
 
 
 @pytest.mark.parametrize("direction", ["push", "pull"])
-def test_through_ssh_with_one_login(server: Sshd, tmp_path: Path, direction: str) -> None:
+def test_through_ssh_with_one_login(sshd_server: Sshd, tmp_path: Path, direction: str) -> None:
     make_source(tmp_path / "src")
-    before = server.logins()
+    before = sshd_server.logins()
     user = "root@" if direction == "push" else ""
     paths = ["src/", f"{user}far:{tmp_path}/dst/"] if direction == "push" else [f"far:{tmp_path}/src/", "dst/"]
-    done = sync(server.rsh, "-aHAXv", *paths, cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert server.logins() == before + 1
+    assert sshd_server.logins() == before + 1
     names = seeded(done)
     assert {"a/b/img", "a/disk one", "c/-x", "top.img", "a/hole", "a/zeros"} <= set(names)
     since = time.time() - 60
@@ -136,12 +136,12 @@ def test_through_ssh_with_one_login(server: Sshd, tmp_path: Path, direction: str
         assert allocated(tmp_path / "dst" / name) <= allocated(tmp_path / "src" / name)
     # After a touch there is nothing to send, and then nothing to do.
     os.utime(tmp_path / "src/top.img")
-    done = sync(server.rsh, "-aHAXv", *paths, cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
     assert b"sparsesync: seeded top.img: 16 KiB of 2 MiB, 0 B sent\n" in done.stdout
     assert (done.returncode, done.stderr) == (0, b"")
-    done = run(sys.executable, "-m", "sparsesync", "sync", "-e", server.rsh, "-aHAXv", *paths, cwd=tmp_path)
+    done = run(sys.executable, "-m", "sparsesync", "sync", "-e", sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
     assert b"everything is left to rsync: it would transfer no sparse file" in done.stdout
-    assert server.logins() == before + 3
+    assert sshd_server.logins() == before + 3
 
 
 @pytest.mark.parametrize("direction", ["push", "pull"])
@@ -249,11 +249,11 @@ def test_a_prefix_before_rsync(local_rsh: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("direction", ["push", "pull"])
-def test_without_python_there_rsync_does_it_all(server: Sshd, tmp_path: Path, direction: str) -> None:
+def test_without_python_there_rsync_does_it_all(sshd_server: Sshd, tmp_path: Path, direction: str) -> None:
     make_source(tmp_path / "src")
     far = f"far:{tmp_path}"
     paths = ["src/", f"{far}/dst"] if direction == "push" else [f"{far}/src/", "dst"]
-    done = sync(server.rsh, "-a", "--seed-python=/nonexistent", *paths, cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-a", "--seed-python=/nonexistent", *paths, cwd=tmp_path)
     assert done.returncode == 0
     (said,) = done.stderr.decode().splitlines()
     assert said.startswith("sparsesync: ") and said.endswith(": far: no Python 3.6 or newer was found there")
@@ -274,11 +274,11 @@ def test_a_shell_that_prints_something_first(tmp_path: Path) -> None:
     assert done.returncode == run("rsync", "-a", "img", "far:made", cwd=tmp_path, RSYNC_RSH=rsh).returncode != 0
 
 
-def test_a_connection_that_is_refused(server: Sshd, tmp_path: Path) -> None:
+def test_a_connection_that_is_refused(sshd_server: Sshd, tmp_path: Path) -> None:
     sparse_file(tmp_path / "img", MIB, [(0, 4096)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        rsh = f"{server.rsh} -p {free.getsockname()[1]}"
+        rsh = f"{sshd_server.rsh} -p {free.getsockname()[1]}"
         done = sync(rsh, "-a", "img", f"far:{tmp_path}/made", cwd=tmp_path)
         theirs = run("rsync", "-a", "img", f"far:{tmp_path}/made", cwd=tmp_path, RSYNC_RSH=rsh)
     # rsync's is 12 or 255, as it notices first that it cannot write or that ssh is gone.
@@ -341,25 +341,25 @@ def wait_for(condition: Any) -> bool:
     return False
 
 
-def test_ssh_that_is_killed(server: Sshd, tmp_path: Path) -> None:
+def test_ssh_that_is_killed(sshd_server: Sshd, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     with open(tmp_path / "src/img", "wb") as file:
         file.truncate(200 * MIB)
         for _ in range(100):
             file.write(os.urandom(1) * MIB)
     # The pid of the ssh that carries the agent, and no other.
-    rsh = script(tmp_path / "ssh-kept", f'echo $$ >> {tmp_path}/pids; exec {server.rsh} "$@"')
+    rsh = script(tmp_path / "ssh-kept", f'echo $$ >> {tmp_path}/pids; exec {sshd_server.rsh} "$@"')
     argv = [sys.executable, "-m", "sparsesync", "sync", "-a", "src/", f"far:{tmp_path}/dst/"]
     process = subprocess.Popen(
         argv, cwd=tmp_path, env={**os.environ, "RSYNC_RSH": rsh}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     partial = tmp_path / "dst/.img.sparsesync-partial"
-    assert wait_for(lambda: partial.exists() and allocated(partial) > 2 * MIB or process.poll() is not None)
+    assert wait_for(lambda: (partial.exists() and allocated(partial) > 2 * MIB) or process.poll() is not None)
     os.kill(int((tmp_path / "pids").read_text().split()[0]), signal.SIGKILL)
     _, told = process.communicate(timeout=60)
     assert process.returncode != 0 and told.startswith(b"sparsesync: far: ") and b"Traceback" not in told
     assert partial.exists() and os.listdir(tmp_path / "dst") == [".img.sparsesync-partial"]
-    done = sync(server.rsh, "-av", "src/", f"far:{tmp_path}/dst/", cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-av", "src/", f"far:{tmp_path}/dst/", cwd=tmp_path)
     assert (done.returncode, seeded(done)) == (0, ["img"])
     assert os.listdir(tmp_path / "dst") == ["img"] and same_content(tmp_path / "src/img", tmp_path / "dst/img")
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.engine.transfer.outgoing import OutgoingFile
-from tests.support.filesystems import filesystem, need
+from tests.support.filesystems import filesystem, need, need_root
 from tests.support.sync import OLD, difference, make_destination, make_source, run, snapshot, sparse, sync
 
 KIB = 1024
@@ -62,7 +62,7 @@ def test_leaves_what_rsync_leaves(
 ) -> None:
     top = tmp_path_factory.mktemp("case")
     given_options = [base, *(word for option in options for word in option)]
-    results = {}
+    results: dict[str, dict[str, tuple[object, ...]]] = {}
     outcomes = {}
     for who in ("rsync", "sparsesync"):
         place = top / who
@@ -82,9 +82,10 @@ def test_leaves_what_rsync_leaves(
         run_it = sync if who == "sparsesync" else (lambda *argv, **more: run("rsync", *argv, **more))
         since = time.time() - 60
         outcomes[who] = run_it(*given_options, *sources, destination, cwd=cwd, umask=umask)
-        results[who] = snapshot(place / "dst", since) if (place / "dst").is_dir() else {
-            "": (place / "dst").exists() and snapshot(place, since)["dst"]
-        }  # fmt: skip
+        if (place / "dst").is_dir():
+            results[who] = snapshot(place / "dst", since)
+        else:
+            results[who] = {"": snapshot(place, since)["dst"] if (place / "dst").exists() else ()}
         results[who + " source"] = {p: s[:5] for p, s in snapshot(place / "src", since).items()}
     shutil.rmtree(top)
     assert outcomes["sparsesync"].returncode == outcomes["rsync"].returncode, outcomes
@@ -155,7 +156,7 @@ def test_answers_as_rsync_does(tree: Path, argv: list[str]) -> None:
 
 
 def test_statuses_pass_through(tree: Path) -> None:
-    need(os.geteuid() == 0, "chattr needs root")
+    need_root("chattr needs root")
     assert sync("-a", "src/", "none", "dst/", cwd=tree).returncode == 23
     assert (tree / "dst/top.img").exists()
 
@@ -296,9 +297,10 @@ def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsesync.engine.content.copy import copy_content
     from sparsesync.hosts import transfer
 
-    real = transfer.copy_content
+    real = copy_content
 
     def copy(source: int, *arguments: object, **more: object) -> int:
         done = real(source, *arguments, **more)  # type: ignore[arg-type]
@@ -334,8 +336,8 @@ def test_the_command_of_a_real_report(tmp_path: Path) -> None:
     (root / "var/lib/docker").mkdir(parents=True)
     sparse(root / "var/lib/docker/data")
     script = (
-        "cd {root} && {run} -aAXv --exclude={{\"/dev/*\",\"/proc/*\",\"/sys/*\",\"/tmp/*\",\"/run/*\",\"/mnt/*\","
-        "\"/media/*\",\"/lost+found\"}} --progress {root}/* {target}"
+        'cd {root} && {run} -aAXv --exclude={{"/dev/*","/proc/*","/sys/*","/tmp/*","/run/*","/mnt/*",'
+        '"/media/*","/lost+found"}} --progress {root}/* {target}'
     )
     ours = run("bash", "-c", script.format(root=root, run=f"{sys.executable} -m sparsesync sync", target="../ours"))
     theirs = run("bash", "-c", script.format(root=root, run="rsync", target="../theirs"))
@@ -464,10 +466,8 @@ def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pyte
 
 
 def test_bwlimit_is_obeyed_on_one_machine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync.engine.wire import rate_limit as pace
-
     pauses: list[float] = []
-    monkeypatch.setattr(pace.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     sparse(tree / "src/a/large", size=40 * MIB, extents=tuple(range(0, 40 * MIB, 16 * KIB)))
     result = sparsesync.sync(f"{tree}/src/a/", f"{tree}/dst/", ["-a", "--bwlimit=1m"])
     assert result.bytes > 20 * MIB

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Callable
 
@@ -75,7 +75,7 @@ def destination(liar: Any) -> RemoteDestination:
     return RemoteHost(liar).destination()
 
 
-ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, list[Any]]]] = {
+ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequence[Any]]]] = {
     "mode": (lambda liar: source(liar).ask_mode("x")(), {"answer": None}, {"answer": [*optional(NUMBER), 1 << 16]}),
     "look": (lambda liar: list(source(liar).look([("x", "x")])), {"answer": LOOKED},
              {"answer": [*NONE, 1, {}, [], [None, None],

@@ -12,10 +12,13 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+Mounted = Callable[[str], Path]
+"""Gives an empty directory on a mounted filesystem of a kind."""
 
 KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 _MAKE = {
@@ -36,6 +39,11 @@ def need(present: bool, reason: str) -> None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
+def need_root(reason: str) -> None:
+    """Skip the test for anyone but root. Whatever calls this has the marker ``root``."""
+    need(os.geteuid() == 0, reason)
+
+
 def need_tools(*tools: str) -> None:
     for tool in tools:
         need(shutil.which(tool) is not None, f"{tool} is not installed")
@@ -49,35 +57,51 @@ def command(*argv: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
+def loop_device(image: Path, *options: str) -> Iterator[str]:
+    """A loop device with a file attached; ``options`` are those of losetup(8)."""
+    need_root("loop devices need root")
+    need_tools("losetup")
+    loop = command("losetup", "-f", "--show", *options, image).strip()
+    try:
+        yield loop
+    finally:
+        command("losetup", "-d", loop)
+
+
+@contextlib.contextmanager
+def made_on(device: str, kind: str, mountpoint: Path, options: str = "defaults") -> Iterator[Path]:
+    """A new filesystem of a kind on a block device, mounted at a new directory."""
+    need_tools(_MAKE[kind][0], "mount", "umount")
+    command(*_MAKE[kind], device)
+    mountpoint.mkdir()
+    if kind == "exfat":
+        need_tools("mount.exfat-fuse")
+        command("mount.exfat-fuse", device, mountpoint)
+    else:
+        command("mount", "-t", kind.partition("-")[0], "-o", options, device, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        command("umount", mountpoint)
+
+
+@contextlib.contextmanager
 def filesystem(kind: str, place: Path, size: str = "1G", options: str = "defaults") -> Iterator[Path]:
     """A new filesystem of a kind, mounted below ``place``; unmounted and gone afterwards."""
-    need(os.geteuid() == 0, "mounting needs root")
-    need_tools("mount", "umount", *(_MAKE[kind][:1] if kind in _MAKE else []))
+    need_root("mounting needs root")
     place.mkdir(parents=True, exist_ok=True)
-    mountpoint = place / "mnt"
-    mountpoint.mkdir()
-    image = place / "image"
+    mountpoint, image = place / "mnt", place / "image"
     if kind == "tmpfs":
+        mountpoint.mkdir()
         command("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mountpoint)
-        loop = None
-    else:
-        command("truncate", "-s", size, image)
-        command(*_MAKE[kind], image)
-        type_ = kind.partition("-")[0]
-        loop = command("losetup", "-f", "--show", image).strip()
-    try:
-        if loop and kind == "exfat":
-            need_tools("mount.exfat-fuse")
-            command("mount.exfat-fuse", loop, mountpoint)
-        elif loop:
-            command("mount", "-t", type_, "-o", options, loop, mountpoint)
         try:
             yield mountpoint
         finally:
             command("umount", mountpoint)
-    finally:
-        if loop:
-            command("losetup", "-d", loop)
+    else:
+        command("truncate", "-s", size, image)
+        with loop_device(image) as loop, made_on(loop, kind, mountpoint, options):
+            yield mountpoint
         image.unlink(missing_ok=True)
 
 
@@ -93,7 +117,7 @@ def sparse_file(path: Path, size: int, extents: list[tuple[int, int]], seed: int
 
 def device(path: Path, minor: int) -> Path:
     """A node of our own for /dev/null (3) or /dev/full (7): a mistake must not replace the machine's."""
-    need(os.geteuid() == 0, "making a device needs root")
+    need_root("making a device needs root")
     os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, minor))
     return path
 

@@ -42,7 +42,7 @@ class Enemy(Agent):
 
 
 def _fully(enemy: Enemy, names: list[str]) -> dict[str, Any]:
-    xattrs = {name: "AAAA" for name in names}
+    xattrs = dict.fromkeys(names, "AAAA")
     return {"mode": 0o644, "uid": 0, "gid": 0, "atime_ns": 0, "mtime_ns": 0, "xattrs": xattrs}
 
 

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.filesystems import command, need
+from tests.support.filesystems import command, need, need_root
 
 _IN = struct.Struct("=IIQQIIIHH")
 _OUT = struct.Struct("=IiQ")
@@ -48,7 +48,8 @@ ERRORS = (errno.ENXIO, errno.ENOENT, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, 
 @contextlib.contextmanager
 def liar(below: Path, mountpoint: Path) -> Iterator[None]:
     """The filesystem, mounted; its type is ``fuse.liar``."""
-    need(os.geteuid() == 0 and os.path.exists("/dev/fuse"), "FUSE needs root and /dev/fuse")
+    need_root("FUSE needs root")
+    need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
     for directory in (below, mountpoint):
         directory.mkdir()
     server = subprocess.Popen(

@@ -39,7 +39,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sparsesync
-from tests.support.filesystems import command, filesystem, need, need_tools
+from tests.support.filesystems import command, filesystem, need_root, need_tools
 
 _FICLONE = 0x40049409
 _SIZES = {"ext4": "128M", "xfs": "300M", "btrfs": "300M"}
@@ -67,7 +67,7 @@ class Cuts:
 
 def cut(kind: str, place: Path, snapshots: int, fsync: bool, seed: int = 1) -> Cuts:
     """Try a kind of filesystem below the empty directory ``place``."""
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     need_tools("losetup", "mkfs.xfs", _MAKE[kind][0], *_CHECK.get(kind, ["e2fsck"])[:1])
     chance = random.Random(seed)
     found = Cuts()
@@ -122,9 +122,7 @@ def _mounted(image: Path, mountpoint: Path, options: str) -> Iterator[Path]:
             time.sleep(0.1)
 
 
-def _look(
-    kind: str, clone: Path, mountpoint: Path, done: list[list[str]], begun: list[list[str]], found: Cuts
-) -> None:
+def _look(kind: str, clone: Path, mountpoint: Path, done: list[list[str]], begun: list[list[str]], found: Cuts) -> None:
     if kind == "ext4":
         checked = subprocess.run(["e2fsck", "-f", "-p", clone], capture_output=True, timeout=60)
         assert checked.returncode in (0, 1), checked  # the journal was replayed

@@ -25,9 +25,9 @@ def old_pythons() -> list[str]:
     found = []
     for minor in (6, 7, 8):
         places = [shutil.which(f"python3.{minor}"), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3")]
-        for place in filter(None, places):
+        for place in [str(place) for place in places if place]:
             asked = subprocess.run([place, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True)
             if asked.stdout.decode() == f"(3, {minor})\n":
-                found.append(str(place))
+                found.append(place)
                 break
     return found

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.filesystems import command, need, need_tools
+from tests.support.filesystems import command, need_root, need_tools
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def sshd(directory: Path, *, server: str = "", client: str = "", prefix: Sequenc
     ``prefix`` is put before the server's command and has to become it.
     """
     need_tools("sshd", "ssh", "ssh-keygen")
-    need(os.geteuid() == 0, "sshd needs root to log anyone in")
+    need_root("sshd needs root to log anyone in")
     directory.mkdir(parents=True, exist_ok=True)
     # sshd refuses keys below a directory that others may write to, as /tmp is.
     os.chmod(directory, 0o700)

@@ -129,10 +129,10 @@ def between(top: Path, *, asked: str = "", before: str = "", after: str = "", in
     (top / "bin/rsync").write_text(f"""#!/bin/bash
 case " $* " in
 *" --version "*) exec {real} "$@";;
-*" --dry-run "*) {asked or ':'}; {real} "$@"; s=$?; {after or ':'}; exit $s;;
+*" --dry-run "*) {asked or ":"}; {real} "$@"; s=$?; {after or ":"}; exit $s;;
 *" --server "*) exec {real} "$@";;
 esac
-{before or ':'}
+{before or ":"}
 {instead or f'exec {real} "$@"'}
 """)
     os.chmod(top / "bin/rsync", 0o755)

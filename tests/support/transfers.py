@@ -121,10 +121,8 @@ def _shut(end: socket.socket) -> Callable[[], None]:
     """Ends a connection for both sides, while its descriptors stay: a thread may still be reading."""
 
     def shut() -> None:
-        try:
+        with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     return shut
 
@@ -263,10 +261,8 @@ def against(run: Callable[[Link], None], script: Callable[[Peer], None]) -> list
     peer = Peer(theirs)
 
     def play() -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             script(peer)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     running.start(lambda: run(link), _shut(mine))
     running.start(play, _shut(theirs))

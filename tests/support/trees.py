@@ -1,7 +1,12 @@
 """Small trees with names that are hard to carry, and who may read them."""
 
+from __future__ import annotations
+
 import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Union
 
 from hypothesis import strategies as st
 
@@ -9,8 +14,13 @@ NOBODY = 65534
 ODD_NAMES = ["-n", " ", "new\nline", "*?[]\\", "\u00e4", "\udcff\udc80", "a'b\"c"]
 
 
+Entry = tuple[str, Union[bytes, str, None]]
+"""The type of a file, and its content or where it leads."""
+Entries = dict[str, Entry]
+
+
 @contextlib.contextmanager
-def inside(path):
+def inside(path: str | Path) -> Iterator[None]:
     before = os.getcwd()
     os.chdir(path)
     try:
@@ -20,7 +30,7 @@ def inside(path):
 
 
 @contextlib.contextmanager
-def unprivileged(folder):
+def unprivileged(folder: str | Path) -> Iterator[None]:
     """As somebody who is not root, with relative paths, since pytest's own directories are private."""
     os.chmod(folder, 0o755)
     with inside(folder):
@@ -41,24 +51,24 @@ entries = st.dictionaries(
 )
 
 
-def build(root, entries):
+def build(root: str | Path, entries: Entries) -> Entries:
     """Make the tree, and say what came of it: {path: (type, content)}."""
     os.mkdir(root)
-    made = {}
+    made: Entries = {}
     for path, (kind, content) in sorted(entries.items()):
         parts = path.split("/")
         parents = ["/".join(parts[:count]) for count in range(1, len(parts))]
-        if path in made or any(made.get(parent, ("dir",))[0] != "dir" for parent in parents):
+        if path in made or any(made.get(parent, ("dir", None))[0] != "dir" for parent in parents):
             continue
         for parent in parents:
             if parent not in made:
                 os.mkdir(os.path.join(root, parent))
                 made[parent] = ("dir", None)
         full = os.path.join(root, path)
-        if kind == "file":
+        if isinstance(content, bytes):
             with open(full, "wb") as file:
                 file.write(content)
-        elif kind == "link":
+        elif isinstance(content, str):
             os.symlink(content, full)
         elif kind == "dir":
             os.mkdir(full)

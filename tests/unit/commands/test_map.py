@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from sparsesync.commands import map as mapfile
 from sparsesync.engine.host import LocalHost
 from sparsesync.hosts.base import Location
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import KINDS, command, need_tools, qemu_map, same_content, sparse_file
+from tests.support.filesystems import KINDS, Mounted, command, need_tools, qemu_map, same_content, sparse_file
 
 layouts = st.lists(st.tuples(st.integers(0, 1 << 21), st.integers(1, 1 << 19)), max_size=6)
 
@@ -31,8 +30,8 @@ def shown(path: Path, form: str | None, encoding: str = "utf-8") -> str:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(size=st.integers(0, 1 << 21), layout=layouts)
-def test_as_qemu_img_prints_it(on: OnFilesystem, kind: str, size: int, layout: list[tuple[int, int]]) -> None:
-    path = sparse_file(on(kind) / "f", size, [(o, n) for o, n in layout if o < size])
+def test_as_qemu_img_prints_it(mounted: Mounted, kind: str, size: int, layout: list[tuple[int, int]]) -> None:
+    path = sparse_file(mounted(kind) / "f", size, [(o, n) for o, n in layout if o < size])
     fields = {"start", "length", "depth", "present", "zero", "data", "offset"}
     expected = [{name: part[name] for name in fields & part.keys()} for part in qemu_map(path)]
     assert json.loads(shown(path, "qemu")) == expected
@@ -45,9 +44,9 @@ def test_as_qemu_img_prints_it(on: OnFilesystem, kind: str, size: int, layout: l
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(size=st.integers(1, 1 << 21), layout=layouts)
-def test_bmaptool_accepts_it(on: OnFilesystem, size: int, layout: list[tuple[int, int]]) -> None:
+def test_bmaptool_accepts_it(mounted: Mounted, size: int, layout: list[tuple[int, int]]) -> None:
     need_tools("bmaptool")
-    top = on("ext4")
+    top = mounted("ext4")
     path = sparse_file(top / "a--b & <c>", size, [(o, n) for o, n in layout if o < size])
     (top / "bmap").write_text(shown(path, "bmap"))
     command("bmaptool", "copy", "--bmap", top / "bmap", path, top / "copy")

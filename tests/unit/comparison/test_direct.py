@@ -1,15 +1,17 @@
 """verify: what it finds, what it must not touch, and what it does with trouble."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import resource
-import shutil
 import socket
-import subprocess
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -18,12 +20,17 @@ from hypothesis import strategies as st
 from sparsesync.comparison.difference import Difference
 from sparsesync.comparison.direct import verify
 from sparsesync.engine.files import syscalls as fileio
-from tests.support.filesystems import need
-from tests.support.trees import ODD_NAMES, build, entries, inside, unprivileged
+from tests.support.filesystems import (
+    loop_device,
+    need,
+)
+from tests.support.trees import ODD_NAMES, Entries, build, entries, inside, unprivileged
+
+Trees = tuple[Path, Path]
 
 
 @pytest.fixture
-def trees(tmp_path):
+def trees(tmp_path: Path) -> Trees:
     """Two empty directories, and a place beside them."""
     a, b = tmp_path / "a", tmp_path / "b"
     a.mkdir()
@@ -32,12 +39,12 @@ def trees(tmp_path):
 
 
 @pytest.fixture
-def opens(monkeypatch):
+def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of everything that is opened."""
-    names = []
+    names: list[str] = []
     real = os.open
 
-    def recording(path, flags, *rest, **options):
+    def recording(path: str, flags: int, *rest: Any, **options: Any) -> int:
         names.append(path)
         return real(path, flags, *rest, **options)
 
@@ -45,18 +52,18 @@ def opens(monkeypatch):
     return names
 
 
-def both(trees, name, data=b"same"):
+def both(trees: Trees, name: str, data: bytes = b"same") -> None:
     for root in trees:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def found(a, b, **options):
+def found(a: str | Path, b: str | Path, **options: Any) -> list[tuple[object, ...]]:
     return [tuple(difference) for difference in verify(a, b, **options)]
 
 
-def test_two_files(tmp_path):
+def test_two_files(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"0123456789")
     b.write_bytes(b"0123456789")
@@ -69,11 +76,11 @@ def test_two_files(tmp_path):
 
 @pytest.mark.parametrize("path", ["/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])
 @pytest.mark.parametrize("full", [False, True])
-def test_a_file_that_does_not_know_its_size(tmp_path, path, full):
+def test_a_file_that_does_not_know_its_size(tmp_path: Path, path: str, full: bool) -> None:
     need(os.path.exists(path), f"there is no {path}")
     content = Path(path).read_bytes()
     other = tmp_path / "other"
-    told = []
+    told: list[int] = []
     for differs, data in ((None, content), (len(content), content + b"x"), (len(content) - 1, content[:-1]),
                           (len(content) - 1, content[:-1] + b"\0"), (0, b"")):  # fmt: skip
         other.write_bytes(data)
@@ -83,7 +90,7 @@ def test_a_file_that_does_not_know_its_size(tmp_path, path, full):
     assert told[0] == min(len(content), 256 * 1024)
 
 
-def test_every_kind_of_difference(trees):
+def test_every_kind_of_difference(trees: Trees) -> None:
     a, b = trees
     both(trees, "equal")
     both(trees, "sub/equal")
@@ -117,14 +124,14 @@ def test_every_kind_of_difference(trees):
     ]
 
 
-def test_a_file_against_a_directory(trees):
+def test_a_file_against_a_directory(trees: Trees) -> None:
     a, b = trees
     (a / "file").write_bytes(b"")
     assert found(a / "file", b) == found(b, a / "file") == [("", "type", None)]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_missing_root(tmp_path, order):
+def test_a_missing_root(tmp_path: Path, order: int) -> None:
     (tmp_path / "here").write_bytes(b"")
     ends = [tmp_path / "here", tmp_path / "missing"][::order]
     with pytest.raises(FileNotFoundError) as caught:
@@ -132,7 +139,7 @@ def test_a_missing_root(tmp_path, order):
     assert caught.value.filename == str(tmp_path / "missing")
 
 
-def test_roots_are_followed_and_links_below_are_not(trees, tmp_path):
+def test_roots_are_followed_and_links_below_are_not(trees: Trees, tmp_path: Path) -> None:
     a, b = trees
     both(trees, "file")
     outside = tmp_path / "outside"
@@ -151,7 +158,7 @@ def test_roots_are_followed_and_links_below_are_not(trees, tmp_path):
     assert caught.value.errno == errno.ELOOP
 
 
-def test_odd_names(trees):
+def test_odd_names(trees: Trees) -> None:
     a, b = trees
     for name in ODD_NAMES:
         for root in trees:
@@ -161,7 +168,7 @@ def test_odd_names(trees):
     assert sorted(found(a, b)) == sorted((f"{name}/{name}", "content", 0) for name in ODD_NAMES)
 
 
-def test_pipes_sockets_and_devices_are_not_opened(trees, opens):
+def test_pipes_sockets_and_devices_are_not_opened(trees: Trees, opens: list[str]) -> None:
     a, b = trees
     with contextlib.ExitStack() as opened:
         for root in trees:
@@ -177,7 +184,7 @@ def test_pipes_sockets_and_devices_are_not_opened(trees, opens):
     assert not {"pipe", "socket", "mixed", str(a / "pipe"), str(b / "mixed")} & set(opens)
 
 
-def test_device_nodes(trees, opens):
+def test_device_nodes(trees: Trees, opens: list[str]) -> None:
     a, b = trees
     try:
         for number, root in enumerate(trees):
@@ -192,15 +199,10 @@ def test_device_nodes(trees, opens):
     assert found(a / "null", b / "other") == [("", "device", None)]
 
 
-def test_a_block_device_as_root_is_its_content(tmp_path):
+def test_a_block_device_as_root_is_its_content(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(bytes(1 << 20) + b"x" * 4096)
-    losetup = shutil.which("losetup") or pytest.skip("no losetup")
-    done = subprocess.run([losetup, "--find", "--show", "--read-only", image], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(done.stderr)
-    device = done.stdout.strip()
-    try:
+    with loop_device(image, "--read-only") as device:
         assert found(device, image) == found(image, device) == []
         other = tmp_path / "other"
         other.write_bytes(bytes(1 << 20) + b"x" * 4095 + b"y")
@@ -208,11 +210,9 @@ def test_a_block_device_as_root_is_its_content(tmp_path):
         again = tmp_path / "node"
         os.mknod(again, 0o60600, os.stat(device).st_rdev)
         assert found(device, again) == []
-    finally:
-        subprocess.run([losetup, "--detach", device], check=True)
 
 
-def test_one_inode_is_not_opened(trees, opens):
+def test_one_inode_is_not_opened(trees: Trees, opens: list[str]) -> None:
     a, b = trees
     (a / "one").write_bytes(b"data")
     os.link(a / "one", b / "one")
@@ -224,7 +224,7 @@ def test_one_inode_is_not_opened(trees, opens):
     assert opens == []
 
 
-def test_holes_are_not_read_unless_asked(trees, monkeypatch):
+def test_holes_are_not_read_unless_asked(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = trees
     for root in trees:
         for size, name in ((1 << 40, "huge"), (1 << 20, "small")):
@@ -235,7 +235,7 @@ def test_holes_are_not_read_unless_asked(trees, monkeypatch):
     read = []
     read_into = fileio.read_into
     monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
-    told = []
+    told: list[int] = []
     assert found(a, b, progress=told.append) == []
     block = os.statvfs(a).f_bsize
     assert sum(read) <= 4 * block
@@ -245,7 +245,7 @@ def test_holes_are_not_read_unless_asked(trees, monkeypatch):
     assert sum(read) == 2 << 20
 
 
-def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(trees, tmp_path):
+def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(trees: Trees, tmp_path: Path) -> None:
     a, b = trees
     both(trees, "closed/below")
     both(trees, "file")
@@ -256,7 +256,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(trees, tmp_path):
     (b / "file").chmod(0)
     try:
         with unprivileged(tmp_path):
-            errors = []
+            errors: list[OSError] = []
             assert found("a", "b", on_error=errors.append) == [("zz", "content", 0)]
             assert [(type(error), error.filename) for error in errors] == [
                 (PermissionError, "b/file"),
@@ -272,23 +272,23 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(trees, tmp_path):
         (a / "closed").chmod(0o700)
 
 
-def test_a_vanished_file_is_reported(trees, monkeypatch):
+def test_a_vanished_file_is_reported(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = trees
     both(trees, "sub/file")
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda fd: [*listdir(fd), "ghost"])
-    errors = []
+    errors: list[OSError] = []
     assert found(a, b, on_error=errors.append) == []
     assert [error.filename for error in errors] == [str(a / "ghost"), str(a / "sub/ghost")]
     assert {type(error) for error in errors} == {FileNotFoundError}
 
 
-def test_a_directory_that_becomes_a_link_is_not_entered(trees, tmp_path):
+def test_a_directory_that_becomes_a_link_is_not_entered(trees: Trees, tmp_path: Path) -> None:
     a, b = trees
     both(trees, "zz")
     both(trees, "sub/file")
     (b / "zz").write_bytes(b"x")
-    errors = []
+    errors: list[OSError] = []
     walk = verify(a, b, on_error=errors.append)
     assert next(walk) == ("zz", "content", 0)
     (b / "sub").rename(tmp_path / "away")
@@ -299,13 +299,15 @@ def test_a_directory_that_becomes_a_link_is_not_entered(trees, tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("../a/file", path)], ids=["pipe", "link"])
-def test_a_file_that_is_replaced_meanwhile_is_an_error_and_does_not_hang(trees, monkeypatch, make):
+def test_a_file_that_is_replaced_meanwhile_is_an_error_and_does_not_hang(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
     a, b = trees
     both(trees, "file")
     stat = os.stat
     calls = []
 
-    def replacing(name, **options):
+    def replacing(name: str, **options: Any) -> os.stat_result:
         result = stat(name, **options)
         if name == "file":
             calls.append(name)
@@ -315,23 +317,23 @@ def test_a_file_that_is_replaced_meanwhile_is_an_error_and_does_not_hang(trees, 
         return result
 
     monkeypatch.setattr(os, "stat", replacing)
-    errors = []
+    errors: list[OSError] = []
     assert found(a, b, on_error=errors.append) == []
     assert [error.filename for error in errors] == [str(b / "file")]
 
 
-def test_trouble_in_progress_is_the_callers(tmp_path):
+def test_trouble_in_progress_is_the_callers(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_bytes(b"x")
 
-    def broken(count):
+    def broken(count: int) -> NoReturn:
         raise BrokenPipeError(errno.EPIPE, "gone")
 
     with pytest.raises(BrokenPipeError):
         found(tmp_path / "a", tmp_path / "b", progress=broken, on_error=lambda error: None)
 
 
-def test_depth_costs_no_descriptors(trees):
+def test_depth_costs_no_descriptors(trees: Trees) -> None:
     depth = 300
     for root in trees:
         os.makedirs(os.path.join(root, *["d"] * depth))
@@ -347,7 +349,7 @@ def test_depth_costs_no_descriptors(trees):
     assert len(os.listdir("/proc/self/fd")) == used
 
 
-def test_memory_does_not_grow_with_the_tree(trees):
+def test_memory_does_not_grow_with_the_tree(trees: Trees) -> None:
     for root in trees:
         for folder in range(100):
             (root / str(folder)).mkdir()
@@ -361,20 +363,20 @@ def test_memory_does_not_grow_with_the_tree(trees):
         tracemalloc.stop()
 
 
-def test_a_walk_that_is_given_up_closes_what_it_opened(trees):
+def test_a_walk_that_is_given_up_closes_what_it_opened(trees: Trees) -> None:
     a, b = trees
     (a / "one").touch()
     (a / "two").touch()
     used = len(os.listdir("/proc/self/fd"))
     walk = verify(a, b)
     next(walk)
-    walk.close()
+    walk.close()  # type: ignore[attr-defined]
     assert len(os.listdir("/proc/self/fd")) == used
 
 
 @settings(max_examples=200, deadline=None)
 @given(entries, entries, st.booleans())
-def test_random_trees(a_entries, b_entries, related):
+def test_random_trees(a_entries: Entries, b_entries: Entries, related: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         a = build(folder + "/a", a_entries)
         b = build(folder + "/b", {**a_entries, **b_entries} if related else b_entries)

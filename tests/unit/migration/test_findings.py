@@ -22,12 +22,51 @@ from sparsesync.migration.preflight import Facts
 from sparsesync.migration.request import MigrationCommand, Request
 
 GIB = 1 << 30
-HOST = System("Linux 6.1", "3.11.2", "3.2.7", True, [], "")
+HOST = System(system="Linux 6.1", python="3.11.2", rsync="3.2.7", root=True, lacks=[], identity="")
 SURVEY = Survey(
-    "/data", "8:1 /data", "d", 1, 3, 10, 2, 100 * GIB, GIB, 100 * GIB, "/data/img", 0, 0, 0, 0, "", [], [], ["img"]
-)  # fmt: skip
-PROBE = Probe("d", True, "/new", "8:2 /new", 2, "ext4", 50 * GIB, 1000, None, False, *[True] * 7, False, True, False)
-DOCKER = Docker("/data/docker", "overlay2", ["overlay2"], [], 0)
+    real="/data",
+    place="8:1 /data",
+    kind="d",
+    device=1,
+    inode=3,
+    files=10,
+    others=2,
+    size=100 * GIB,
+    allocated=GIB,
+    largest=100 * GIB,
+    largest_path="/data/img",
+    devices=0,
+    whiteouts=0,
+    foreign=0,
+    unreadable=0,
+    example="",
+    mounts=[],
+    clashes=[],
+    names=["img"],
+)
+PROBE = Probe(
+    kind="d",
+    parent=True,
+    real="/new",
+    place="8:2 /new",
+    device=2,
+    type="ext4",
+    free=50 * GIB,
+    inodes=1000,
+    refused=None,
+    full=False,
+    holes=True,
+    punch=True,
+    clone=True,
+    xattrs=True,
+    trusted=True,
+    acls=True,
+    largest=True,
+    folds=False,
+    nanoseconds=True,
+    busy=False,
+)
+DOCKER = Docker(root="/data/docker", driver="overlay2", drivers=["overlay2"], loop_files=[], subvolumes=0)
 
 
 def facts(

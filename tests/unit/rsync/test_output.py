@@ -13,7 +13,7 @@ PRINTED = (
     b"created directory new\n"
     b"\r          32768   0%    0.00kB/s    0:00:00  "
     b"\r       30000000 100%  772.40MB/s    0:00:00 (xfr#1, to-chk=0/2)\n"
-    b"skipping non-regular file \"x 5% of y\"\n"
+    b'skipping non-regular file "x 5% of y"\n'
     b"\nNumber of files: 2 (reg: 1, dir: 1)\nNumber of created files: 2 (reg: 1, dir: 1)\n"
     b"Total file size: 30000000 bytes\nLiteral data: 29000000 bytes\nMatched data: 1000000 bytes\n"
     b"File list generation time: 0.001 seconds\nTotal bytes sent: 30007434\nTotal bytes received: 38\n"

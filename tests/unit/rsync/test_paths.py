@@ -129,7 +129,7 @@ def test_what_is_plain_arrives_as_it_is(tmp_path: Path, mode: str, path: str, re
     fake = tmp_path / "rsh"
     fake.write_text(
         f"#!/bin/sh\nshift; HOME='{HOME}'; cd /; "
-        f"eval \"set -- $*\"; for last; do :; done; printf %s \"$last\" >'{tmp_path}/arrived'; exit 1\n"
+        f'eval "set -- $*"; for last; do :; done; printf %s "$last" >\'{tmp_path}/arrived\'; exit 1\n'
     )
     fake.chmod(0o755)
     options = ["-R"] * relative + ["--old-args"] * (mode == "old")

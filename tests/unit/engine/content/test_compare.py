@@ -1,11 +1,15 @@
 """engine/content/compare.py, judged by cmp(1) and by reading whole small files."""
 
+from __future__ import annotations
+
 import os
 import re
 import subprocess
 import tempfile
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -21,8 +25,14 @@ from sparsesync.engine.files.extents import extents
 KIB = 1024
 TIB = 1 << 40
 
+Range = tuple[int, int]
+Read = tuple[int, int, int]
+Runs = list[tuple[int, int, int]]
+"""(offset, length, byte) of what is written."""
+Pair = tuple[int, Runs, int, Runs]
 
-def write(path, size, *runs):
+
+def write(path: str | Path, size: int, *runs: tuple[int, bytes]) -> str | Path:
     """A sparse file for real: ``runs`` are (offset, bytes)."""
     with open(path, "wb") as file:
         file.truncate(size)
@@ -35,23 +45,23 @@ def write(path, size, *runs):
 class Opened:
     """The descriptors of files, closed at the end."""
 
-    def __init__(self, *paths):
+    def __init__(self, *paths: str | Path) -> None:
         self.fds = [os.open(path, os.O_RDWR) for path in paths]
 
-    def __enter__(self):
+    def __enter__(self) -> list[int]:
         return self.fds
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         for fd in self.fds:
             os.close(fd)
 
 
-def first(a, b, **options):
+def first(a: str | Path, b: str | Path, **options: Any) -> int | None:
     with Opened(a, b) as (a_fd, b_fd):
         return first_difference(a_fd, b_fd, **options)
 
 
-def by_cmp(a, b):
+def by_cmp(a: str | Path, b: str | Path) -> int | None:
     """The first difference according to cmp(1)."""
     result = subprocess.run(["cmp", a, b], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     if result.returncode == 0:
@@ -60,10 +70,11 @@ def by_cmp(a, b):
     if "which is empty" in result.stderr:
         return 0
     number = re.search(r"(?:byte|char) (\d+)", result.stdout + result.stderr)
+    assert number is not None
     return int(number[1]) if "EOF" in result.stderr else int(number[1]) - 1
 
 
-def by_reading(a, b, offset, length, block):
+def by_reading(a: str | Path, b: str | Path, offset: int, length: int, block: int) -> list[Range]:
     """The blocks that differ, one by one, found in the whole content."""
     a_data, b_data = Path(a).read_bytes(), Path(b).read_bytes()
     blocks = []
@@ -76,8 +87,8 @@ def by_reading(a, b, offset, length, block):
     return blocks
 
 
-def merged(ranges):
-    result = []
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    result: list[Range] = []
     for offset, length in ranges:
         if result and sum(result[-1]) == offset:
             result[-1] = (result[-1][0], result[-1][1] + length)
@@ -87,12 +98,12 @@ def merged(ranges):
 
 
 @pytest.fixture
-def reads(monkeypatch):
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """Every read that delta makes, as (descriptor, offset, bytes)."""
     calls = []
     read_into = fileio.read_into
 
-    def counting(fd, view, offset):
+    def counting(fd: int, view: memoryview, offset: int) -> int:
         count = read_into(fd, view, offset)
         calls.append((fd, offset, count))
         return count
@@ -114,7 +125,7 @@ sizes = st.one_of(st.integers(0, 25).map(lambda block: block * 4 * KIB), st.inte
 
 
 @st.composite
-def pairs(draw):
+def pairs(draw: Any) -> Pair:
     """(size of A, its runs, size of B, its runs); B is often A with a few changes."""
     a_size, a_runs = draw(sizes), draw(runs)
     b_runs = draw(runs)
@@ -124,7 +135,7 @@ def pairs(draw):
     return a_size, a_runs, b_size, b_runs
 
 
-def layout(path, size, runs):
+def layout(path: str, size: int, runs: Runs) -> str | Path:
     return write(
         path,
         size,
@@ -134,7 +145,7 @@ def layout(path, size, runs):
 
 @settings(max_examples=300, deadline=None)
 @given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, delta.BUFFER]))
-def test_first_difference_is_that_of_cmp(pair, full, buffer):
+def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) -> None:
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(delta, "BUFFER", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
@@ -148,7 +159,7 @@ def test_first_difference_is_that_of_cmp(pair, full, buffer):
     st.sampled_from([1, 512, 1000, 4 * KIB, 64 * KIB, 1 << 20]),
     st.sampled_from([4 * KIB, 7000, delta.BUFFER]),
 )
-def test_differing_is_what_reading_all_finds(pair, part, block, buffer):
+def test_differing_is_what_reading_all_finds(pair: Pair, part: tuple[float, float], block: int, buffer: int) -> None:
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(delta, "BUFFER", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
@@ -165,7 +176,7 @@ def test_differing_is_what_reading_all_finds(pair, part, block, buffer):
     st.sampled_from([4 * KIB, 64 * KIB]),
     st.sampled_from([1, 8 * KIB, 1 << 30]),
 )
-def test_a_caller_may_write_to_b_on_the_way(pair, block, buffer, longest):
+def test_a_caller_may_write_to_b_on_the_way(pair: Pair, block: int, buffer: int, longest: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
@@ -184,19 +195,19 @@ spans = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=8)
 
 
 @given(spans, spans)
-def test_segments_cover_what_either_has(a_spans, b_spans):
-    def placed(spans):
+def test_segments_cover_what_either_has(a_spans: list[Range], b_spans: list[Range]) -> None:
+    def placed(spans: list[Range]) -> list[Range]:
         position, extents = 0, []
         for gap, length in spans:
             extents.append((position + gap, length))
             position += gap + length
         return extents
 
-    def bytes_of(extents):
+    def bytes_of(extents: list[Range]) -> set[int]:
         return {byte for offset, length in extents for byte in range(offset, offset + length)}
 
     a, b = placed(a_spans), placed(b_spans)
-    seen = {}
+    seen: dict[int, tuple[bool, bool]] = {}
     last = 0
     for offset, length, a_has, b_has in delta._segments(iter(a), iter(b)):
         assert offset >= last and length > 0 and (a_has or b_has)
@@ -206,13 +217,13 @@ def test_segments_cover_what_either_has(a_spans, b_spans):
     assert seen == {byte: (byte in a_bytes, byte in b_bytes) for byte in a_bytes | b_bytes}
 
 
-def test_nothing_is_read_of_two_holes(tmp_path, reads):
+def test_nothing_is_read_of_two_holes(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", TIB), write(tmp_path / "b", TIB)
     assert first(a, b) is None
     assert reads == []
 
 
-def test_only_data_is_read(tmp_path, reads):
+def test_only_data_is_read(tmp_path: Path, reads: list[Read]) -> None:
     block = os.urandom(4 * KIB)
     a = write(tmp_path / "a", TIB, (0, block), (TIB // 2, block), (TIB - 4 * KIB, block))
     b = write(tmp_path / "b", TIB, (0, block), (TIB // 2, block), (TIB - 4 * KIB, block[:-1]), (TIB - 1, b"\0"))
@@ -220,13 +231,13 @@ def test_only_data_is_read(tmp_path, reads):
     assert sum(count for _, _, count in reads) == 6 * 4 * KIB
 
 
-def test_full_reads_the_holes(tmp_path, reads):
+def test_full_reads_the_holes(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", 1 << 20), write(tmp_path / "b", 1 << 20)
     assert first(a, b, full=True) is None
     assert sum(count for _, _, count in reads) == 2 << 20
 
 
-def test_zeros_equal_a_hole_which_is_not_read(tmp_path, reads):
+def test_zeros_equal_a_hole_which_is_not_read(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", TIB, (TIB // 4, bytes(1 << 20))), write(tmp_path / "b", TIB)
     with Opened(a, b) as (a_fd, b_fd):
         assert sum(length for _, length in extents(a_fd)) == 1 << 20
@@ -236,19 +247,19 @@ def test_zeros_equal_a_hole_which_is_not_read(tmp_path, reads):
     assert sum(count for _, _, count in reads) == 2 << 20
 
 
-def test_data_against_a_hole_differs_at_its_first_byte_that_is_not_zero(tmp_path):
+def test_data_against_a_hole_differs_at_its_first_byte_that_is_not_zero(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", TIB, (TIB // 4, bytes(5000) + b"x")), write(tmp_path / "b", TIB)
     assert first(a, b) == first(b, a) == TIB // 4 + 5000
 
 
-def test_sizes_part_at_the_end_of_the_shorter(tmp_path):
+def test_sizes_part_at_the_end_of_the_shorter(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", TIB), write(tmp_path / "b", TIB + 1)
     assert first(a, b) == first(b, a) == TIB
     assert first(write(tmp_path / "none", 0), b) == 0
     assert first(write(tmp_path / "c", TIB + 1, (10, b"x")), a) == 10
 
 
-def test_many_extents_take_no_memory(tmp_path):
+def test_many_extents_take_no_memory(tmp_path: Path) -> None:
     count = 50_000
     paths = [tmp_path / "a", tmp_path / "b"]
     for path in paths:
@@ -265,17 +276,17 @@ def test_many_extents_take_no_memory(tmp_path):
         tracemalloc.stop()
 
 
-def test_progress_adds_up_to_the_data(tmp_path):
+def test_progress_adds_up_to_the_data(tmp_path: Path) -> None:
     data = os.urandom(3 << 20)
     a = write(tmp_path / "a", TIB, (1 << 30, data), (1 << 35, data))
     b = write(tmp_path / "b", TIB, (1 << 30, data), (1 << 35, data))
-    told = []
+    told: list[int] = []
     assert first(a, b, progress=told.append) is None
     assert sum(told) == 6 << 20
     assert len(told) == 6
 
 
-def test_short_reads_are_continued(tmp_path, monkeypatch):
+def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = os.urandom(300 * KIB)
     a, b = write(tmp_path / "a", len(data), (0, data)), write(tmp_path / "b", len(data), (0, data))
     with open(b, "r+b") as file:
@@ -288,14 +299,14 @@ def test_short_reads_are_continued(tmp_path, monkeypatch):
         assert list(differing(a_fd, b_fd, 0, len(data))) == [(200_000 // 4096 * 4096, 4096)]
 
 
-def test_a_range_beyond_the_end_of_a_is_an_error(tmp_path):
+def test_a_range_beyond_the_end_of_a_is_an_error(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", 10_000), write(tmp_path / "b", 20_000)
     with Opened(a, b) as (a_fd, b_fd), pytest.raises(TruncatedError, match="truncated") as caught:
         list(differing(a_fd, b_fd, 4096, 10_000, a_path="the source"))
     assert caught.value.filename == "the source"
 
 
-def test_what_lies_beyond_the_end_of_b_differs_even_if_zeros(tmp_path):
+def test_what_lies_beyond_the_end_of_b_differs_even_if_zeros(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", 20_000), write(tmp_path / "b", 5000)
     with Opened(a, b) as (a_fd, b_fd):
         assert list(differing(a_fd, b_fd, 0, 20_000)) == [(4096, 20_000 - 4096)]
@@ -303,11 +314,13 @@ def test_what_lies_beyond_the_end_of_b_differs_even_if_zeros(tmp_path):
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("data", [b"x", b""])
-def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path, monkeypatch, which, data):
+def test_a_file_that_shrinks_meanwhile_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, data: bytes
+) -> None:
     paths = [write(tmp_path / name, 1 << 20, (0, b"x" * 300 * KIB), ((1 << 20) - 1, data)) for name in "ab"]
     read_into = fileio.read_into
 
-    def shrinking(fd, view, offset):
+    def shrinking(fd: int, view: memoryview, offset: int) -> int:
         count = read_into(fd, view, offset)
         os.truncate(paths[which], 300 * KIB)
         return count
@@ -319,20 +332,20 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path, monkeypatch, which,
 
 
 @pytest.mark.parametrize("bad", [0, 1])
-def test_a_read_error_names_the_file(tmp_path, bad):
+def test_a_read_error_names_the_file(tmp_path: Path, bad: int) -> None:
     path = write(tmp_path / "a", 10_000, (0, b"x" * 10_000))
     with Opened(path, path) as fds:
         fds[bad], good = os.open(path, os.O_WRONLY), fds[bad]
         os.close(good)
         with pytest.raises(OSError) as caught:
-            list(differing(*fds, 0, 10_000, a_path="0", b_path="1"))
+            list(differing(fds[0], fds[1], 0, 10_000, a_path="0", b_path="1"))
         assert caught.value.filename == str(bad)
         with pytest.raises(OSError) as caught:
-            first_difference(*fds, a_path="0", b_path="1")
+            first_difference(fds[0], fds[1], a_path="0", b_path="1")
         assert caught.value.filename == str(bad)
 
 
-def test_blocks_are_whole_wherever_the_range_begins(tmp_path, monkeypatch):
+def test_blocks_are_whole_wherever_the_range_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delta, "BUFFER", 8 * KIB)
     a, b = write(tmp_path / "a", 1 << 20, (20_481, b"x"), (40_959, b"x")), write(tmp_path / "b", 1 << 20)
     with Opened(a, b) as (a_fd, b_fd):
@@ -340,14 +353,14 @@ def test_blocks_are_whole_wherever_the_range_begins(tmp_path, monkeypatch):
             assert list(differing(a_fd, b_fd, start, 100_000)) == [(20_480, 4096), (36_864, 4096)]
 
 
-def test_ranges_are_not_held_back(tmp_path, reads):
+def test_ranges_are_not_held_back(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", 1 << 30, (5000, b"x")), write(tmp_path / "b", 1 << 30)
     with Opened(a, b) as (a_fd, b_fd):
         assert next(differing(a_fd, b_fd, 0, 1 << 30)) == (4096, 4096)
     assert sum(count for _, _, count in reads) == 2 * delta.BUFFER
 
 
-def test_an_empty_range(tmp_path, reads):
+def test_an_empty_range(tmp_path: Path, reads: list[Read]) -> None:
     a = write(tmp_path / "a", 10)
     with Opened(a, a) as (a_fd, b_fd):
         assert list(differing(a_fd, b_fd, 5, 0)) == []

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsesync.engine.files import extents as module
 from sparsesync.engine.files.claims import file_size, is_view, looks_sparse
 from sparsesync.engine.files.extents import extents, is_sparse, nonzero
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import KINDS, command, need, need_tools, qemu_map, sparse_file
+from tests.support.filesystems import (
+    KINDS,
+    Mounted,
+    command,
+    loop_device,
+    need,
+    need_root,
+    need_tools,
+    qemu_map,
+    sparse_file,
+)
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -30,10 +38,10 @@ LAYOUTS = {
 }
 
 
-def listed(path: Path, *between: int) -> list[tuple[int, int]]:
+def listed(path: Path, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
     fd = os.open(path, os.O_RDONLY)
     try:
-        return list(extents(fd, *between))
+        return list(extents(fd, start, end))
     finally:
         os.close(fd)
 
@@ -43,9 +51,9 @@ def expected(path: Path) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_as_qemu_img_sees_it(each: Path, layout: str) -> None:
+def test_as_qemu_img_sees_it(each_filesystem: Path, layout: str) -> None:
     size, data = LAYOUTS[layout]
-    path = sparse_file(each / "f", size, data)
+    path = sparse_file(each_filesystem / "f", size, data)
     # Not flushed on purpose: data in the page cache alone must be seen.
     assert listed(path) == expected(path)
     fd = os.open(path, os.O_RDONLY)
@@ -53,9 +61,9 @@ def test_as_qemu_img_sees_it(each: Path, layout: str) -> None:
     os.close(fd)
 
 
-def test_preallocated_ranges_are_holes(each: Path) -> None:
+def test_preallocated_ranges_are_holes(each_filesystem: Path) -> None:
     need_tools("fallocate")
-    path = sparse_file(each / "f", 8 * MIB, [(0, 64 * KIB)])
+    path = sparse_file(each_filesystem / "f", 8 * MIB, [(0, 64 * KIB)])
     command("fallocate", "-o", str(MIB), "-l", str(4 * MIB), path)
     os.sync()
     assert listed(path) == [(0, 64 * KIB)]
@@ -84,23 +92,19 @@ def test_a_file_that_shrinks_or_grows_while_it_is_mapped(tmp_path: Path) -> None
 
 
 def test_of_a_block_device_zeros_are_holes(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "loop devices need root")
-    need_tools("losetup")
     image = sparse_file(tmp_path / "image", 4 * MIB, [(0, 4096)])
-    loop = command("losetup", "-f", "--show", image).strip()
-    try:
+    with loop_device(image) as loop:
         fd = os.open(loop, os.O_RDONLY)
         assert file_size(fd) == 4 * MIB
         assert list(extents(fd)) == [(0, 4096)]
         assert list(extents(fd, holes="trust")) == [(0, 4096)]  # there is nothing to be trusted
         assert is_sparse(fd)
         os.close(fd)
-    finally:
-        command("losetup", "-d", loop)
 
 
 def test_a_filesystem_that_does_not_know_its_holes_is_read(tmp_path: Path) -> None:
-    need(os.geteuid() == 0 and os.path.exists("/dev/fuse"), "FUSE needs root and /dev/fuse")
+    need_root("FUSE needs root")
+    need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
     need_tools("bindfs")
     below, mounted = tmp_path / "below", tmp_path / "mounted"
     below.mkdir()
@@ -123,12 +127,12 @@ def test_a_filesystem_that_does_not_know_its_holes_is_read(tmp_path: Path) -> No
         command("umount", mounted)
 
 
-def test_files_that_do_not_know_their_size(tmp_path: Path, on: OnFilesystem) -> None:
+def test_files_that_do_not_know_their_size(tmp_path: Path, mounted: Mounted) -> None:
     for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
         need(os.path.exists(path), f"there is no {path}")
         with open(path, "rb") as file:
             assert is_view(file.fileno())
-    for place in (tmp_path, *(on(kind) for kind in KINDS)):
+    for place in (tmp_path, *(mounted(kind) for kind in KINDS)):
         for name, size, layout in (("empty", 0, []), ("hole", 1 << 20, []), ("byte", 1, [(0, 1)])):
             with open(sparse_file(place / name, size, layout), "rb") as file:
                 assert not is_view(file.fileno())
@@ -141,9 +145,9 @@ def test_a_file_that_is_shorter_than_it_says() -> None:
         list(extents(file.fileno()))
 
 
-def test_a_truthful_filesystem_is_not_read(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = sparse_file(on("ext4") / "f", 4 * MIB, [(0, 4096)])
-    monkeypatch.setattr(module.os, "pread", lambda *arguments: pytest.fail("it was read"))
+def test_a_truthful_filesystem_is_not_read(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sparse_file(mounted("ext4") / "f", 4 * MIB, [(0, 4096)])
+    monkeypatch.setattr(os, "pread", lambda *arguments: pytest.fail("it was read"))
     assert listed(path) == [(0, 4096)]
 
 
@@ -174,8 +178,8 @@ def test_nonzero_finds_every_byte(
     assert all(a[0] + a[1] < b[0] for a, b in zip(found, found[1:]))
 
 
-def test_memory_does_not_grow_with_the_extents(on: OnFilesystem) -> None:
-    path = on("tmpfs") / "many"
+def test_memory_does_not_grow_with_the_extents(mounted: Mounted) -> None:
+    path = mounted("tmpfs") / "many"
     with open(path, "wb") as file:
         for number in range(20_000):
             file.seek(number * 16384)

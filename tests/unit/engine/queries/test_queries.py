@@ -25,14 +25,14 @@ from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.remote import RemoteHost
 from sparsesync.hosts.ssh import Shell, connect
 from tests.support.answers import Liar
-from tests.support.filesystems import command, filesystem, need, need_tools, sparse_file
+from tests.support.filesystems import command, filesystem, need_root, need_tools, sparse_file
 from tests.support.sshd import Sshd
 
 MIB = 1 << 20
 
 
 def test_a_survey(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "mounts and devices need root")
+    need_root("mounts and devices need root")
     top = tmp_path / "top"
     (top / "a/left").mkdir(parents=True)
     sparse_file(top / "a/image", 100 * MIB, [(0, MIB)])
@@ -132,7 +132,7 @@ def test_files_open_for_writing(tmp_path: Path) -> None:
 
 
 def test_a_file_that_a_container_calls_by_another_name(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "namespaces need root")
+    need_root("namespaces need root")
     need_tools("unshare")
     volume, inside = tmp_path / "volumes/one", tmp_path / "inside"
     volume.mkdir(parents=True)
@@ -156,7 +156,7 @@ def test_loop_devices_overlays_and_swap(tmp_path: Path, monkeypatch: pytest.Monk
     top = tmp_path / "top"
     for name in ("lower", "upper", "work", "merged", "other"):
         (top / name).mkdir(parents=True)
-    need(os.geteuid() == 0, "loop devices need root")
+    need_root("loop devices need root")
     loops = []
     try:
         for name, options in (("written", []), ("only read", ["-r"])):
@@ -183,7 +183,7 @@ def test_loop_devices_overlays_and_swap(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_another_mount_namespace_has_mounted(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "namespaces need root")
+    need_root("namespaces need root")
     need_tools("unshare", "pkill")
     top, inside = tmp_path / "top", tmp_path / "inside"
     for name in ("lower", "upper", "work"):
@@ -238,28 +238,6 @@ def test_a_file_that_lost_the_name_it_is_open_by(tmp_path: Path) -> None:
             process.kill()
 
 
-def test_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = tmp_path / "system"
-    for name in ("etc/docker", "proc", "usr", "data/docker/overlay2/l", "data/docker/aufs"):
-        (system / name).mkdir(parents=True)
-    pool = system / "data/docker/devicemapper/devicemapper/data"
-    pool.parent.mkdir(parents=True)
-    sparse_file(pool, 100 * MIB, [(0, MIB)])
-    (system / "etc/docker/daemon.json").write_text('{"data-root": "/data/docker", "storage-driver": "devicemapper"}')
-    (found,) = answer_query("docker", source=f"{system}/").roots
-    assert (found.root, found.driver) == (f"{system}/data/docker", "devicemapper")
-    assert (found.drivers, found.subvolumes) == (["overlay2", "devicemapper"], 0)
-    assert [(each.path, each.size) for each in found.loop_files] == [(str(pool), 100 * MIB)]
-    assert answer_query("suggested", source=str(system)).preset == "system"
-    assert answer_query("suggested", source=f"{system}/data/docker").preset == "docker"
-    assert answer_query("docker", source=f"{system}/data/docker/").roots[0].driver == "overlay2"
-    assert answer_query("suggested", source=f"{system}/data").preset == "none"
-    assert answer_query("docker", source=f"{system}/usr").roots == []
-    (system / "etc/docker/daemon.json").write_text("{")
-    with pytest.raises(ValueError, match="daemon.json: not a configuration of dockerd"):
-        answer_query("docker", source=f"{system}/")
-
-
 def test_btrfs_subvolumes(tmp_path: Path) -> None:
     with filesystem("btrfs", tmp_path, "400M") as mounted:
         (mounted / "docker/btrfs/subvolumes").mkdir(parents=True)
@@ -297,10 +275,10 @@ def test_what_is_left_out_is_what_rsync_leaves_out(
             assert (shown in copied) != left, (shown, patterns, listed)
 
 
-def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
+def test_questions_to_another_host(tmp_path: Path, sshd_server: Sshd) -> None:
     sparse_file(tmp_path / "image", 10 * MIB, [(0, MIB)])
     (tmp_path / "overlay2/l").mkdir(parents=True)
-    with connect("far", Shell(split_shell(server.rsh))) as agent, open(tmp_path / "log", "w") as log:
+    with connect("far", Shell(split_shell(sshd_server.rsh))) as agent, open(tmp_path / "log", "w") as log:
         there = RemoteHost(agent)
         for question, arguments in (
             ("survey", {"source": str(tmp_path)}),
@@ -314,24 +292,28 @@ def test_questions_to_another_host(tmp_path: Path, server: Sshd) -> None:
         assert used.path == log.name and f"process {os.getpid()}" in used.holder
         assert there.query("host", wanted=["proc", "nosuchfs"]).lacks == ["nosuchfs"]
         assert there.query("probe", path="~/").kind == "d"
-        with pytest.raises(OSError):
-            with there.locked("/no such directory/at all", False):
-                pass
+        with pytest.raises(OSError), there.locked("/no such directory/at all", False):
+            pass
         with pytest.raises(ValueError, match="unknown preset"):
             there.preset("podman", "/")
 
 
-GOOD = {"host": ["Linux", "3.11", None, True, ["btrfs"], "x"], "run": [0], "in_use": [[["/a", "loop", "x", 1]], 0]}
+GOOD: dict[str, Any] = {
+    "host": ["Linux", "3.11", None, True, ["btrfs"], "x"],
+    "run": [0],
+    "in_use": [[["/a", "loop", "x", 1]], 0],
+}
 
 
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [("host", value) for value in (None, {}, [], ["L"], GOOD["host"] + [1], ["L", 3, None, True, [], ""],
-                                   ["L", "3", 3, True, [], ""], ["L", "3", None, 1, [], ""],
-                                   ["L", "3", None, True, [1], ""])]
-    + [("run", value) for value in ([None], ["0"], [True], [0, 0], 0)]
-    + [("in_use", value) for value in ([[["/a", "loop", "x"]], 0], [["/a"], 0], [[], "0"], [{}, 0])],
-)  # fmt: skip
+BAD: dict[str, list[Any]] = {
+    "host": [None, {}, [], ["L"], [*GOOD["host"], 1], ["L", 3, None, True, [], ""], ["L", "3", 3, True, [], ""],
+             ["L", "3", None, 1, [], ""], ["L", "3", None, True, [1], ""]],
+    "run": [[None], ["0"], [True], [0, 0], 0],
+    "in_use": [[[["/a", "loop", "x"]], 0], [["/a"], 0], [[], "0"], [{}, 0]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("question", "answer"), [(question, value) for question in BAD for value in BAD[question]])
 def test_answers_that_are_none(question: str, answer: Any) -> None:
     there = RemoteHost(Liar({"answer": answer}))  # type: ignore[arg-type]
     with pytest.raises(ProtocolError):

@@ -32,8 +32,17 @@ from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import Digest, capabilities
 from sparsesync.engine.wire.link import Link
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import KINDS, allocated, command, data_bytes, filesystem, need, need_tools, same_content
+from tests.support.filesystems import (
+    KINDS,
+    Mounted,
+    allocated,
+    command,
+    data_bytes,
+    filesystem,
+    need_root,
+    need_tools,
+    same_content,
+)
 from tests.support.transfers import DIGEST, Layout, Middle, Outcome, Peer, against, transfer, write
 
 KIB = 1024
@@ -64,8 +73,8 @@ def cases(draw: Any) -> tuple[Layout, Layout | None, Layout | None]:
 @pytest.mark.parametrize("older", [4097, 4098, 4200, 20000])
 @pytest.mark.parametrize("size", [4097, 4100, 12289])
 @pytest.mark.parametrize("sparse", ["auto", "always"])
-def test_a_clone_takes_no_more_than_a_copy(on: OnFilesystem, sparse: str, size: int, older: int) -> None:
-    top = on("xfs")
+def test_a_clone_takes_no_more_than_a_copy(mounted: Mounted, sparse: str, size: int, older: int) -> None:
+    top = mounted("xfs")
     # The last block is data and not whole: to cut or write it makes xfs copy it, and allocate more beside it.
     for directory, length in (("source", size), ("target", older)):
         (top / directory).mkdir()
@@ -83,9 +92,9 @@ def test_a_clone_takes_no_more_than_a_copy(on: OnFilesystem, sparse: str, size: 
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_an_updated_clone_takes_no_more_than_a_copy(on: OnFilesystem, cut: bool) -> None:
+def test_an_updated_clone_takes_no_more_than_a_copy(mounted: Mounted, cut: bool) -> None:
     need_tools("xfs_io")
-    top = on("xfs")
+    top = mounted("xfs")
     for directory in ("source", "target"):
         (top / directory).mkdir()
         (top / directory / "f").write_bytes(noise(8 * MIB))
@@ -129,7 +138,7 @@ def settled(path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_arrives_is_what_was_sent(
     kind: str,
-    on: OnFilesystem,
+    mounted: Mounted,
     files: list[tuple[Layout, Layout | None, Layout | None]],
     inplace: bool,
     compressor: str | None,
@@ -138,7 +147,7 @@ def test_what_arrives_is_what_was_sent(
     partial_dir: str | None,
 ) -> None:
     need_tools("cmp", "qemu-img")
-    top = Path(tempfile.mkdtemp(dir=on(kind)))
+    top = Path(tempfile.mkdtemp(dir=mounted(kind)))
     source, target = top / "source", top / "target"
     source.mkdir()
     target.mkdir()
@@ -324,7 +333,11 @@ def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Destination, name: s
     ids=lambda fields: str(fields)[:40],
 )  # fmt: skip
 def test_an_announcement_that_makes_no_sense(tmp_path: Path, place: Destination, fields: dict[str, Any]) -> None:
-    results, (error,) = received(place, lambda peer: (announce(peer, **fields), peer.all())[1] and None)
+    def script(peer: Peer) -> None:
+        announce(peer, **fields)
+        peer.all()
+
+    results, (error,) = received(place, script)
     assert results == [] and isinstance(error, ProtocolError)
     assert os.listdir(tmp_path / "target") == []
 
@@ -350,8 +363,8 @@ def test_numbers_that_are_large(tmp_path: Path, place: Destination, fields: dict
     assert os.listdir(tmp_path / "target/a/b") == (["f"] if result.left is None else [])
 
 
-def test_a_huge_size_costs_nothing(tmp_path: Path, on: OnFilesystem) -> None:
-    place = Destination(str(on("xfs")), resume=True)
+def test_a_huge_size_costs_nothing(tmp_path: Path, mounted: Mounted) -> None:
+    place = Destination(str(mounted("xfs")), resume=True)
 
     def script(peer: Peer) -> None:
         announce(peer, size=1 << 62)
@@ -429,7 +442,7 @@ def test_more_files_than_may_be_under_way(tmp_path: Path, place: Destination) ->
         for number in range(1, 100_000):
             announce(peer, number, name="x" * 4000)
 
-    results, (error,) = received(place, script)
+    _results, (error,) = received(place, script)
     assert isinstance(error, ProtocolError) and "announced" in str(error)
 
 
@@ -488,7 +501,7 @@ def test_something_else_has_the_name_of_the_partial_file(tmp_path: Path, place: 
     elif what == "hard link":
         os.link(other, partial)
     else:
-        need(os.geteuid() == 0, "giving files away needs root")
+        need_root("giving files away needs root")
         partial.write_bytes(b"theirs")
         os.chown(partial, 1234, 1234)
     write(tmp_path / "source/f", (MIB, [(0, 4096, 1)]))
@@ -767,10 +780,10 @@ class Case:
 )
 @given(st.booleans(), st.floats(0, 1), st.integers(0, 255), st.booleans(), st.booleans())
 def test_a_cut_or_a_bad_byte_anywhere(
-    on: OnFilesystem, to_receiver: bool, where: float, flip: int, inplace: bool, pull: bool
+    mounted: Mounted, to_receiver: bool, where: float, flip: int, inplace: bool, pull: bool
 ) -> None:
     need_tools("cmp")
-    top = Path(tempfile.mkdtemp(dir=on("ext4")))
+    top = Path(tempfile.mkdtemp(dir=mounted("ext4")))
     try:
         whole = sum(length for _, length, _ in CUT_LAYOUT[1])
         # What crosses: most of one file's data and part of another's one way, questions and answers the other.
@@ -840,7 +853,7 @@ def test_a_source_that_changes_while_it_is_sent(
         assert outcome.left("f") is None and target.read_bytes() == noise(4 * MIB) + bytes(4 * MIB)
         return
     left = outcome.left("f")
-    assert left and ("changed while it was copied" in left or what == "truncate" and "truncated" in left)
+    assert left and ("changed while it was copied" in left or (what == "truncate" and "truncated" in left))
     assert os.listdir(tmp_path / "target") == (["f"] if old else [])
     assert not old or target.read_bytes() == b"old"
     assert [result.left for result in outcome.sender] == [left]
@@ -909,10 +922,10 @@ def peaks(source: Path, target: Path, *inplace: str) -> tuple[list[int], int, in
 
 
 @pytest.mark.parametrize("what", ["200,000 extents", "100 GiB"])
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, on: OnFilesystem, what: str) -> None:
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, mounted: Mounted, what: str) -> None:
     with contextlib.ExitStack() as stack:
         if what == "100 GiB":
-            top = on("xfs")  # a small ext4 takes no file of that size
+            top = mounted("xfs")  # a small ext4 takes no file of that size
         else:
             top = stack.enter_context(filesystem("tmpfs", tmp_path / "fs", "1800M"))
         (top / "there").mkdir()

@@ -25,8 +25,7 @@ from sparsesync.engine.tree.manifest import (
 )
 from sparsesync.engine.wire.capabilities import Digest
 from sparsesync.engine.wire.protocol import BLOCK
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import need, sparse_file
+from tests.support.filesystems import Mounted, need, need_root, sparse_file
 from tests.support.trees import unprivileged
 
 SALTED = Digest("sha256", b"salt")
@@ -74,7 +73,7 @@ def test_every_kind(tmp_path: Path) -> None:
     assert [event for event in events(tmp_path) if not isinstance(event, Blocks)] == [
         Entry("", "d"), Directory(""), Entry("file", "-", 4), Entry("link", "l", 10, "to/nothing"), Entry("pipe", "p"),
     ]  # fmt: skip
-    need(os.geteuid() == 0, "device nodes need root")
+    need_root("device nodes need root")
     os.mknod(tmp_path / "null", 0o20600, os.makedev(1, 3))
     assert events(tmp_path / "null") == [Entry("", "c", 0, "", os.makedev(1, 3))]
 
@@ -96,10 +95,8 @@ def test_a_root_may_be_a_link_or_a_file(tmp_path: Path) -> None:
     size=st.integers(0, 6 * BLOCK),
     layout=st.lists(st.tuples(st.integers(0, 6 * BLOCK), st.integers(1, BLOCK), st.booleans()), max_size=5),
 )
-def test_the_blocks_that_are_not_zeros(
-    on: OnFilesystem, size: int, layout: list[tuple[int, int, bool]]
-) -> None:
-    path = sparse_file(on("ext4") / "f", size, [(o, n) for o, n, _ in layout if o < size])
+def test_the_blocks_that_are_not_zeros(mounted: Mounted, size: int, layout: list[tuple[int, int, bool]]) -> None:
+    path = sparse_file(mounted("ext4") / "f", size, [(o, n) for o, n, _ in layout if o < size])
     with open(path, "r+b") as file:
         for offset, length, zeros in layout:
             if zeros and offset < size:
@@ -114,11 +111,11 @@ def test_the_blocks_that_are_not_zeros(
     assert blocks(events(path)) == blocks(events(path, full=True)) == expected
 
 
-def test_holes_are_not_read_unless_asked(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holes_are_not_read_unless_asked(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     read_into = fileio.read_into
     monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
-    path = sparse_file(on("ext4") / "f", 1 << 40, [(4096, 4096), (12288, 4096), (1 << 39, 4096)])
+    path = sparse_file(mounted("ext4") / "f", 1 << 40, [(4096, 4096), (12288, 4096), (1 << 39, 4096)])
     assert [offset for offset, _ in blocks(events(path))] == [0, 1 << 39]
     assert read == [BLOCK, BLOCK]
     os.truncate(path, 4 * BLOCK)

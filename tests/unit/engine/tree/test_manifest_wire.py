@@ -16,8 +16,7 @@ from sparsesync.engine.errors import ProtocolError
 from sparsesync.engine.tree.manifest import Directory, Entry, Event, Trouble, manifest
 from sparsesync.engine.tree.manifest_wire import Reader, batches
 from sparsesync.engine.wire.capabilities import Digest
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import sparse_file
+from tests.support.filesystems import Mounted, sparse_file
 from tests.support.trees import build, entries
 
 SALTED = Digest("sha256", b"salt")
@@ -112,9 +111,9 @@ def test_a_tree_that_is_not_told_to_its_end_is_refused() -> None:
     reader.ended()
 
 
-def test_nobody_waits_long_to_hear_something(on: OnFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_long_to_hear_something(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparsesync.engine.tree.manifest_wire._LATEST", 0)
-    path = sparse_file(on("ext4") / "f", 64 << 20, [])
+    path = sparse_file(mounted("ext4") / "f", 64 << 20, [])
     told = list(batches(manifest(str(path), SALTED, full=True)))
     assert told[0] and not any(told[1:]) and len(told) > 8
 

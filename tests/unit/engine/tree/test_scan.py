@@ -8,8 +8,7 @@ import pytest
 
 from sparsesync.engine.files.status import data_size
 from sparsesync.engine.tree.scan import scan
-from tests.conftest import OnFilesystem
-from tests.support.filesystems import command, filesystem, need, sparse_file
+from tests.support.filesystems import Mounted, command, filesystem, need_root, sparse_file
 
 MIB = 1 << 20
 
@@ -18,24 +17,24 @@ def names(top: Path, **options: object) -> list[str]:
     return sorted(os.path.relpath(found.path, top) for found in scan(str(top), **options))  # type: ignore[arg-type]
 
 
-def test_finds_the_sparse_files(each: Path) -> None:
-    (each / "a/b").mkdir(parents=True)
-    sparse_file(each / "a/b/img", 10 * MIB, [(MIB, MIB)])
-    sparse_file(each / "hole", MIB, [])
-    sparse_file(each / "dense", MIB, [(0, MIB)])
-    (each / "empty").write_bytes(b"")
-    (each / "tiny").write_bytes(b"x")
-    (each / "link").symlink_to("a")
-    os.mkfifo(each / "fifo")
-    odd = os.fsdecode(os.fsencode(each) + b"/\xff\n")
+def test_finds_the_sparse_files(each_filesystem: Path) -> None:
+    (each_filesystem / "a/b").mkdir(parents=True)
+    sparse_file(each_filesystem / "a/b/img", 10 * MIB, [(MIB, MIB)])
+    sparse_file(each_filesystem / "hole", MIB, [])
+    sparse_file(each_filesystem / "dense", MIB, [(0, MIB)])
+    (each_filesystem / "empty").write_bytes(b"")
+    (each_filesystem / "tiny").write_bytes(b"x")
+    (each_filesystem / "link").symlink_to("a")
+    os.mkfifo(each_filesystem / "fifo")
+    odd = os.fsdecode(os.fsencode(each_filesystem) + b"/\xff\n")
     sparse_file(Path(odd), MIB, [])
     os.sync()
-    assert names(each) == sorted(["a/b/img", "hole", os.path.basename(odd)])
-    assert names(each, min_size=2 * MIB) == ["a/b/img"]
-    assert names(each, prune={f"{each}/a"}) == sorted(["hole", os.path.basename(odd)])
-    assert "dense" in names(each, every_file=True) and "fifo" not in names(each, every_file=True)
-    (found,) = scan(f"{each}/a/b/img")
-    assert (found.size, found.allocated) == (10 * MIB, os.stat(each / "a/b/img").st_blocks * 512)
+    assert names(each_filesystem) == sorted(["a/b/img", "hole", os.path.basename(odd)])
+    assert names(each_filesystem, min_size=2 * MIB) == ["a/b/img"]
+    assert names(each_filesystem, prune={f"{each_filesystem}/a"}) == sorted(["hole", os.path.basename(odd)])
+    assert "dense" in names(each_filesystem, every_file=True) and "fifo" not in names(each_filesystem, every_file=True)
+    (found,) = scan(f"{each_filesystem}/a/b/img")
+    assert (found.size, found.allocated) == (10 * MIB, os.stat(each_filesystem / "a/b/img").st_blocks * 512)
     assert data_size(found.path) == (MIB, 1)
 
 
@@ -46,7 +45,7 @@ def test_hard_links_once_unless_all_are_wanted(tmp_path: Path) -> None:
     assert names(tmp_path, every_link=True) == ["one", "two"]
 
 
-def test_preallocated_and_compressed_look_alikes(tmp_path: Path, on: OnFilesystem) -> None:
+def test_preallocated_and_compressed_look_alikes(tmp_path: Path, mounted: Mounted) -> None:
     with filesystem("btrfs", tmp_path / "fs", "300M", options="compress-force=zstd") as top:
         (top / "compressed").write_bytes(b"x" * 8 * MIB)
         sparse_file(top / "sparse", 8 * MIB, [(0, MIB)])
@@ -55,7 +54,7 @@ def test_preallocated_and_compressed_look_alikes(tmp_path: Path, on: OnFilesyste
 
 
 def test_other_filesystems(tmp_path: Path) -> None:
-    need(os.geteuid() == 0, "mounting needs root")
+    need_root("mounting needs root")
     sparse_file(tmp_path / "here", MIB, [])
     (tmp_path / "mnt").mkdir()
     (tmp_path / "proc").mkdir()

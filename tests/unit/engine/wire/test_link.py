@@ -79,7 +79,7 @@ def test_without_bwlimit_there_are_no_pauses(monkeypatch: pytest.MonkeyPatch, pa
 def test_a_silent_peer_is_given_up(pair: tuple[Link, Link]) -> None:
     one, _ = pair
     one.timeout = 0.05
-    with pytest.raises(LinkError, match="one: nothing was heard for 0.05 seconds"):
+    with pytest.raises(LinkError, match=r"one: nothing was heard for 0\.05 seconds"):
         one.read()
     with pytest.raises(LinkError, match="nothing was heard"):
         one.write(b"x" * (4 << 20))
@@ -118,7 +118,7 @@ def test_a_peer_that_is_alive_is_given_up_unless_it_gets_on(pair: tuple[Link, Li
 
     threading.Thread(target=work, daemon=True).start()
     if does == "hangs":
-        with pytest.raises(LinkError, match="one: it is alive, but has not got on for 0.3 seconds"):
+        with pytest.raises(LinkError, match=r"one: it is alive, but has not got on for 0\.3 seconds"):
             one.read()
     else:
         threading.Timer(1, other.send_json, [protocol.DONE]).start()
