@@ -15,7 +15,9 @@ def parse(*argv: str, **environ: str) -> rsync.Command:
     return rsync.parse(argv, environ)
 
 
-@pytest.mark.parametrize("spec", {spec for spec, _ in LONGS.values() if spec.why_not}, ids=lambda spec: str(spec.name))
+@pytest.mark.parametrize(
+    "spec", dict.fromkeys(spec for spec, _ in LONGS.values() if spec.why_not), ids=lambda spec: str(spec.name)
+)
 def test_a_forbidding_option_says_its_name_and_its_reason(spec: Spec) -> None:
     command = parse("-a", f"--{spec.name}" + ("=1" if spec.takes_argument else ""), "a", "b")
     assert command.handoff == f"--{spec.name} is given: {spec.why_not}"
