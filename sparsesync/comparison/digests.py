@@ -259,9 +259,7 @@ class _Merge:
     def _ask(self, batch: list[_Noted], block: int) -> Iterator[tuple[_Noted, int | None]]:
         """For each file that both ends can read, the index of its first block that differs, None if there is none."""
         ranges = [noted[:3] for noted in batch]
-        answers = [
-            side.location.host.digests(side.location.path, block, ranges, self._fail) for side in self._sides
-        ]
+        answers = [side.location.host.digests(side.location.path, block, ranges, self._fail) for side in self._sides]
         # Both answers have to be read to their ends, so nothing may stop before them.
         for (ours, theirs), noted in zip(zip_longest(*answers), batch):
             if ours is not None and theirs is not None:

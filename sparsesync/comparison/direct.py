@@ -147,9 +147,7 @@ class _Comparison:
                     if found:
                         yield found
 
-    def _entry(
-        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
-    ) -> Optional[Difference]:
+    def _entry(self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Optional[Difference]:
         """Compare two files of any type but two directories."""
         kind = stat.S_IFMT(a_st.st_mode)
         if kind != stat.S_IFMT(b_st.st_mode):
@@ -164,9 +162,7 @@ class _Comparison:
             return Difference(path, "device")
         return None
 
-    def _content(
-        self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result
-    ) -> Optional[Difference]:
+    def _content(self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Optional[Difference]:
         a_fd = a.open(a_st)
         try:
             b_fd = b.open(b_st)

@@ -8,7 +8,7 @@ what the system has no number for, or what a caller has to tell from the rest::
     LinkError                  the other end cannot be reached, is gone or silent
       LoginError               the remote shell could not log in
       ProtocolError            the other end sent something that no engine sends
-    Leave                      one file of a transfer is left to rsync
+    LeftToRsync                one file of a transfer is left to rsync
 
 Nothing of the package is imported here, so that all of it may import this.
 """

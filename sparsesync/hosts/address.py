@@ -35,7 +35,7 @@ def split_remote(path: str) -> Remote | None:
         return None
     rest = path[match.end() :]
     host = match[2] if match[2] is not None else match[3]
-    if rest.startswith(":") or host == "rsync" and rest.startswith("//"):
+    if rest.startswith(":") or (host == "rsync" and rest.startswith("//")):
         raise ValueError(f"{path}: an rsync daemon is not reached through a remote shell")
     if not host or host.startswith("-") or match[1] == "" or (match[1] or "").startswith("-"):
         raise ValueError(f"{path}: there is no host before the colon; a local file can be written ./{path}")

@@ -85,8 +85,7 @@ _NO_PYTHON = 86
 # In one line, since csh ends a quoted word with it. Nothing must be imported from the current directory, which -c puts
 # first. What is read ahead is none of the frames: we send none before the agent has greeted.
 _STAGE_ONE = (
-    "import sys;sys.path[:]=filter(None,sys.path);"
-    'f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
+    'import sys;sys.path[:]=filter(None,sys.path);f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
 )
 
 # Stage two reads on, and imports the engine from memory: ``sources`` has for each module's name whether it is a

@@ -145,9 +145,7 @@ def _replaced(host: Host, destination: str, planned: Iterator[Planned]) -> int:
 
 
 @contextlib.contextmanager
-def answer(
-    argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False
-) -> Iterator[IO[bytes]]:
+def answer(argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False) -> Iterator[IO[bytes]]:
     """What rsync says it would do; ``delete``: with ``--delete``. Raises RsyncFailed, if ``strict`` at any trouble."""
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(tempfile.TemporaryFile())

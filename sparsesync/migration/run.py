@@ -310,5 +310,3 @@ class Migration:
 
 def _stops(found: Sequence[Finding]) -> int:
     return sum(finding.level == STOP for finding in found)
-
-

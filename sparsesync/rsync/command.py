@@ -214,7 +214,7 @@ def _bundle(argument: str, rest: Iterator[str]) -> Iterator[Option]:
             continue
         attached = argument[index:]
         # popt takes one '=' between a letter and its value as punctuation: -B=800 is -B800.
-        value = attached[attached.startswith("="):] if attached else _next(rest, f"-{letter}")
+        value = attached[attached.startswith("=") :] if attached else _next(rest, f"-{letter}")
         yield Option(spec.name, value, (f"--{spec.name}={value}",))
         return
 

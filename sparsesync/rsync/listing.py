@@ -53,8 +53,8 @@ _ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
 
 # They change what is printed, or write a log. All of them are as good as absent in a dry run.
 _SILENCED = frozenset(
-    "quiet verbose progress stats itemize-changes human-readable out-format log-file log-file-format msgs2stderr"
-    .split()
+    "quiet verbose progress stats itemize-changes human-readable out-format log-file".split()
+    + ["log-file-format", "msgs2stderr"]
 )
 # A value of these may be one that rsync refuses (or --info=help, which prints and exits). So they stay, that the dry
 # run fails as the run itself would, and are then overruled.
@@ -168,7 +168,7 @@ def source_path(command: Command, listed: Listed) -> str | None:
     None if that is not certain.
     """
     shown = os.fsdecode(listed.source)
-    if not shown or command.far is not None and not command.far.push:
+    if not shown or (command.far is not None and not command.far.push):
         name, from_list = os.fsdecode(listed.name), command.files_from is not None
         paths = command.far.paths if command.far is not None and not command.far.push else command.sources
         return pulled_from(paths, name, relative=command.relative, files_from=from_list)

@@ -67,7 +67,7 @@ class RsyncOutput:
             self._in_totals = True
         elif _CLOSING.fullmatch(text):
             self._in_totals = True
-        elif text or not self._in_totals and not line.startswith((b"\n", b"\r")):
+        elif text or (not self._in_totals and not line.startswith((b"\n", b"\r"))):
             self._write(line)
 
     @property

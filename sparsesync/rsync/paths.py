@@ -39,7 +39,7 @@ def transfer_name(source: str, path: str, relative: bool) -> str | None:
     its contents. The name of what has none, a directory whose contents are copied, is "".
     """
     if relative:
-        head, cut, tail = source.partition("/./")
+        _head, cut, tail = source.partition("/./")
         top, shown = _clean(source), _clean(tail if cut else source).lstrip("/")
     else:
         top = _clean(source)
@@ -136,7 +136,7 @@ def far_end(
     else:
         raise NotForUs("which host is the other one is for rsync to say")
     user, host = ends[0].user, ends[0].host
-    if not host or any(end.host not in ("", host) or end.host and end.user != user for end in ends):
+    if not host or any(end.host not in ("", host) or (end.host and end.user != user) for end in ends):
         raise NotForUs("more than one other host is named")
     prefix = ""
     if rsync_path is not None:

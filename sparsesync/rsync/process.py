@@ -53,9 +53,7 @@ class Status(IntEnum):
 LISTED = frozenset([Status.OK, Status.PARTIAL, Status.VANISHED, Status.MAX_DELETE])
 """What a dry run may end with: some files could not be transferred, and what was listed still holds."""
 
-REFUSED = frozenset(
-    [Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START]
-)
+REFUSED = frozenset([Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START])
 """rsync does not even begin with such a command, and will not the next time."""
 
 NO_CONNECTION = frozenset(

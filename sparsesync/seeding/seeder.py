@@ -266,7 +266,7 @@ class Seeding:
         many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
         like = self._like()
         if not many and not command.relative:
-            many = like is not None and stat.S_ISDIR(like) or any(map(self._is_directory, self._sources))
+            many = (like is not None and stat.S_ISDIR(like)) or any(map(self._is_directory, self._sources))
         return Opening(
             many=many,
             one_source=len(self._sources) == 1,

@@ -53,7 +53,7 @@ def copy_content(
     reflink: str = "auto",
     holes: str = "auto",
     progress: OnProgress = None,
-    source_path: str = "source"
+    source_path: str = "source",
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 

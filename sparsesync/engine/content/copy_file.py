@@ -41,7 +41,7 @@ def copy_file(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: OnProgress = None
+    progress: OnProgress = None,
 ) -> Path:
     """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
 

@@ -37,7 +37,7 @@ def write_device(
     holes: str = "auto",
     fsync: bool = False,
     progress: OnProgress = None,
-    source_path: str = "source"
+    source_path: str = "source",
 ) -> int:
     """Write what the open file ``source`` holds to the device at ``path``; returns the bytes of data written.
 

@@ -95,7 +95,7 @@ def probe(path: str, largest: int = 0) -> Probe:
         refused,
         full,
         busy=exists and _is_locked(path),
-        **tried
+        **tried,
     )
 
 

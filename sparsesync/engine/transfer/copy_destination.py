@@ -32,7 +32,7 @@ class CopyDestination(Destination):
         inplace: bool,
         resume: bool,
         preallocate: bool = False,
-        fsync: bool = False
+        fsync: bool = False,
     ) -> None:
         if into and os.path.isdir(path):
             path = os.path.join(path, name)

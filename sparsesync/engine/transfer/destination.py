@@ -69,7 +69,7 @@ class Destination:
         fsync: bool = False,
         partial_dir: Optional[str] = None,
         resume: bool = False,
-        preallocate: bool = False
+        preallocate: bool = False,
     ) -> None:
         self.path = path
         self.single = single
@@ -142,7 +142,7 @@ class Destination:
             os.close(directory)
 
     def target(self, spec: FileSpec) -> "DestinationFile":
-        """The target for a file, to be opened. Raises Leave if rsync must make it, ValueError for its name, OSError."""
+        """Return the target for a file, to be opened. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
         name = spec.name
         parent, base = os.path.split(self.single or name)
         check_name(name)
@@ -168,7 +168,7 @@ class Destination:
             raise
 
     def _mode(self, source: int, old: Optional[os.stat_result]) -> int:
-        """The mode a file takes its name with, that is to replace ``old``. Raises Leave."""
+        """The mode a file takes its name with, that is to replace ``old``. Raises LeftToRsync."""
         if self.perms:
             return _PRIVATE
         mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
@@ -238,10 +238,10 @@ class Destination:
                 os.close(directory)
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
-        """What is at the destination; None if the file will be new. Raises Leave unless it is plain."""
-        if self.partial_dir and not self.resume:
-            if os.access(self._partial_name(base), os.F_OK, dir_fd=directory, follow_symlinks=False):
-                raise LeftToRsync("a partial file of an earlier run is there")
+        """What is at the destination; None if the file will be new. Raises LeftToRsync unless it is plain."""
+        partial = self._partial_name(base) if self.partial_dir and not self.resume else None
+        if partial is not None and os.access(partial, os.F_OK, dir_fd=directory, follow_symlinks=False):
+            raise LeftToRsync("a partial file of an earlier run is there")
         try:
             old = os.stat(base, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -339,7 +339,7 @@ class DestinationFile(Target):
         self._emptied = emptied
 
     def open(self) -> None:
-        """Open the file, or make the temporary. Raises Leave where rsync would first have to open the directory."""
+        """Open the file, or make the temporary. Raises LeftToRsync where rsync would have to open the directory."""
         try:
             super().open()
         except PermissionError:

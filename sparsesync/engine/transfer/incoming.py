@@ -32,7 +32,7 @@ class IncomingFile:
         self.guard = digest.new()
 
     def open(self, place: Destination) -> DestinationFile:
-        """The target, opened if it is not yet. Raises Leave, ValueError, OSError as :meth:`Destination.target`."""
+        """Return the target, which is open then. Raises LeftToRsync, ValueError, OSError as Destination.target()."""
         target = self.target
         if target is None:
             target = self.target = place.target(self.spec)

@@ -54,7 +54,7 @@ class OutgoingFile:
         self.guard: Any = None
 
     def open(self) -> int:
-        """Open the source. Raises Leave if it is not what it was when it was announced, OSError."""
+        """Open the source. Raises LeftToRsync if it is not what it was when it was announced, OSError."""
         fd = _open(self.sources, self.path, self.spec.name)
         st = os.fstat(fd)
         try:
@@ -70,11 +70,11 @@ class OutgoingFile:
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
-        """Raises Leave if the file, which has this stat by now, changed in a way that matters."""
+        """Raises LeftToRsync if the file, which has this stat by now, changed in a way that matters."""
         same = os.path.samestat(st, self.st) and st.st_size == self.st.st_size
         if self.opened is not None and not self.live:
             same = same and not was_written(self.opened, st)
-        if not same or not self.live and st.st_mtime_ns != self.st.st_mtime_ns:
+        if not same or (not self.live and st.st_mtime_ns != self.st.st_mtime_ns):
             raise LeftToRsync("it changed " + when)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ def outgoing(
     data: Optional[int] = None,
     live: bool = False,
     holes: str = "auto",
-    reserve: bool = False
+    reserve: bool = False,
 ) -> OutgoingFile:
     """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
 

@@ -69,7 +69,7 @@ class Sender:
         compressor: Optional[Compressor] = None,
         sparse: str = "auto",
         reserve: bool = False,
-        progress: OnProgress = None
+        progress: OnProgress = None,
     ) -> None:
         self.link = link
         self.digest = digest
@@ -99,7 +99,7 @@ class Sender:
         self._run()
 
     def send_wanted(self, make: Callable[[str, str], OutgoingFile]) -> None:
-        """Send what the receiver asks for. ``make`` gives the file for a path and a name; Leave or OSError: no."""
+        """Send what the receiver asks for. ``make`` gives the file for a path and a name, or raises why not."""
         self._source = self._made(make)
         self._run()
 

@@ -279,7 +279,7 @@ def digests(root: str, path: str, offset: int, length: int, block: int, digest: 
 
     Raises ValueError for a range that is longer than BLOCK, OSError, TruncatedError if the file is shorter.
     """
-    if not (0 < length <= BLOCK and 0 < block and 0 <= offset <= LARGEST):
+    if not (0 < length <= BLOCK and block > 0 and 0 <= offset <= LARGEST):
         raise ValueError("digests of {} bytes at {} by {}".format(length, offset, block))
     full_path = os.path.join(root, path) if path else root
     content = memoryview(bytearray(length))

@@ -109,7 +109,7 @@ class Reader:
     def _entry(self, entry: Entry) -> Entry:
         root = self._last is None
         name = entry.name
-        if root != (not name) or not root and len(components(name)) > 1:
+        if root != (not name) or (not root and len(components(name)) > 1):
             raise ProtocolError("an invalid entry in a manifest")
         if root:
             self._tree = entry.kind == "d"

@@ -114,7 +114,7 @@ def scan(
     parallel: bool = False,
     holes: str = "auto",
     reading: bool = True,
-    on_error: OnError = None
+    on_error: OnError = None,
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``.
 
@@ -178,7 +178,7 @@ def scan(
     look_through = partial(_look_through, min_size=min_size, every_file=every_file)
     helper = None
     try:
-        while waiting or helper is not None and helper.busy:
+        while waiting or (helper is not None and helper.busy):
             if helper is None and parallel and len(waiting) >= _MANY and possible():
                 helper = Helper(look_through)
             if helper is not None:

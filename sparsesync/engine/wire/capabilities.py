@@ -177,4 +177,3 @@ def _decompress(code: int, data: memoryview, size: int) -> bytes:
     # No window is larger than what we compress; a frame may ask for 128 MiB.
     with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD).stream_reader(bytes(data)) as reader:
         return bytes(reader.read(size + 1))
-

@@ -155,14 +155,21 @@ def xattrs(value: Any) -> bool:
 
 
 _ATTRIBUTES = {
-    "mode": PERMISSIONS, "uid": ID, "gid": ID, "atime_ns": TIME, "mtime_ns": TIME, "xattrs": xattrs,
+    "mode": PERMISSIONS,
+    "uid": ID,
+    "gid": ID,
+    "atime_ns": TIME,
+    "mtime_ns": TIME,
+    "xattrs": xattrs,
 }  # type: Dict[str, Check]
 
 
 def attributes(value: Any) -> bool:
     """What :func:`files.attributes.read` gives."""
-    return type(value) is dict and set(value) == set(_ATTRIBUTES) and all(
-        [check(value[field]) for field, check in _ATTRIBUTES.items()]
+    return (
+        type(value) is dict
+        and set(value) == set(_ATTRIBUTES)
+        and all([check(value[field]) for field, check in _ATTRIBUTES.items()])
     )
 
 

@@ -94,10 +94,7 @@ _DIGITS = 30
 """The most characters of a number: 64 bits of seconds, in nanoseconds, and a sign."""
 
 _RANGES_SIZE = _RANGED.size + RANGES * _RANGE.size
-_LIMITS = {
-    kind: CONTROL
-    for kind in (HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED)
-}  # fmt: skip
+_LIMITS = dict.fromkeys((HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED), CONTROL)
 _LIMITS.update({
     PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
@@ -328,9 +325,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return made
 
 
-_JSON = json.JSONDecoder(
-    parse_int=_integer, parse_float=_float, parse_constant=_float, object_pairs_hook=_unique
-)
+_JSON = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_float, object_pairs_hook=_unique)
 
 
 def _translate(value: Any, way: Callable[[str], str]) -> Any:
