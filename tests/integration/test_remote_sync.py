@@ -21,6 +21,8 @@ from tests.support.sshd import Sshd
 from tests.support.sync import difference, make_destination, make_source, snapshot
 from tests.support.trees import ODD_NAMES
 
+pytestmark = pytest.mark.ssh
+
 KIB = 1 << 10
 MIB = 1 << 20
 
@@ -119,6 +121,7 @@ def test_leaves_what_rsync_leaves(
     assert seeded(outcomes["sparsesync"]) or "--backup" in options, outcomes["sparsesync"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["push", "pull"])
 def test_through_ssh_with_one_login(sshd_server: Sshd, tmp_path: Path, direction: str) -> None:
     make_source(tmp_path / "src")
@@ -341,6 +344,7 @@ def wait_for(condition: Any) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_ssh_that_is_killed(sshd_server: Sshd, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     with open(tmp_path / "src/img", "wb") as file:
@@ -464,6 +468,7 @@ def test_a_far_end_that_falls_silent(tmp_path: Path) -> None:
     assert first.startswith(b"sparsesync: far: nothing was heard for 1 seconds; what was received is kept")
 
 
+@pytest.mark.slow
 def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     """Counted by a relay that delays: what is sent after something came may be an answer to it, and one trip more."""
     names = [f"d{n % 10}/f{n}" for n in range(1000)]
@@ -526,6 +531,7 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     assert all(same_content(tmp_path / "src" / name, tmp_path / "pushed" / name) for name in names[290:310])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", old_pythons() or [None])
 def test_an_old_python_there(tmp_path: Path, python: str | None) -> None:
     if python is None:

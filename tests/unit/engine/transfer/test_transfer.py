@@ -123,6 +123,7 @@ def settled(path: Path) -> None:
         os.close(fd)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("TRANSFER_EXAMPLES", "40")), deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -771,6 +772,7 @@ class Case:
         assert sorted(os.listdir(self.target)) == sorted(name for _, name in self.files)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("CUT_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -915,6 +917,7 @@ def peaks(source: Path, target: Path, *inplace: str) -> tuple[list[int], int, in
     return [int(words[0]) for words in said], int(said[0][2]), int(said[0][3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["200,000 extents", "100 GiB"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, mounted: Mounted, what: str) -> None:
     with contextlib.ExitStack() as stack:
