@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from tests.support.filesystems import KINDS, Mounted, filesystem, need_root
+from tests.support.shells import local_shell
 from tests.support.sshd import Sshd, sshd
 
-_MARKS: dict[object, str] = {need_root: "root", sshd: "ssh"}
+_MARKS: dict[object, str] = {need_root: "root", sshd: "ssh", local_shell: "ssh"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 others.append(item)
             item.add_marker(pytest.mark.faults(form=form))
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.ssh)  # the laboratory has a stand-in for it
             if form == "long":
                 item.add_marker(pytest.mark.timeout(0))
     if others:

@@ -54,7 +54,12 @@ def honest(source: Path, copy: Path) -> dict[str, list[str]]:
     }
 
 
+def need_counters() -> None:
+    need_root("what a process that has ended has read is told to root alone")
+
+
 def measured(work: Path, case: Case, **options: Any) -> dict[str, Any]:
+    need_counters()
     with Starter(work) as starter:
         return Runner(starter, **{"runs": 2, "limit": 60, "patience": 20, "seed": 1, **options}).run(case, work)
 
@@ -169,6 +174,7 @@ def test_what_cannot_be_used_is_named_in_a_line(tmp_path: Path, capsys: Any, mon
 
 
 def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_counters()
     need_tools("cp", "rsync")
     for module in (cases, cases_ssh):
         monkeypatch.setattr(module, "all_cases", lambda seed, quick: [])
@@ -193,6 +199,8 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_counters()
+
     def broken(source: Path, copy: Path) -> dict[str, list[str]]:
         return {**honest(source, copy), "cp": ["false"]}
 
@@ -201,6 +209,7 @@ def test_a_wrong_result_is_the_status(tmp_path: Path, monkeypatch: pytest.Monkey
     assert program.main(["--quick", "--directory", str(tmp_path), "--output", str(tmp_path / "results.json")]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_all", [False, True], ids=["runner", "all"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> None:
@@ -283,6 +292,7 @@ def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
     server.close()
 
 
+@pytest.mark.slow
 def test_who_was_slow_once_is_still_a_rival(tmp_path: Path) -> None:
     """A single run says little: it is the second slow one after which a peer is not repeated."""
     count = "n=$(cat {0}.count 2>/dev/null); echo x$n >{0}.count"
@@ -337,6 +347,7 @@ def test_a_case_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_case_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in the results and the status, and the others go on."""
+    need_counters()
     full = odd(OSError(28, "No space left on device"))
     monkeypatch.setattr(cases, "all_cases", lambda seed, quick: [full, small_case(honest)])
     monkeypatch.setattr(cases_ssh, "all_cases", lambda seed, quick: [])
@@ -348,6 +359,8 @@ def test_a_case_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_ours_was_wrong_or_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_counters()
+
     def slow(source: Path, copy: Path) -> dict[str, list[str]]:
         return {**honest(source, copy), "sparsesync": ["sleep", "60"]}
 

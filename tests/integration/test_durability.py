@@ -22,6 +22,7 @@ from tests.support.filesystems import (
     sparse_file,
 )
 from tests.support.powercut import cut
+from tests.support.shells import local_shell
 
 MIB = 1 << 20
 
@@ -45,10 +46,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def rsh(tmp_path: Path) -> str:
     """A remote shell that leads to this machine."""
-    shell = tmp_path / "rsh"
-    shell.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
-    shell.chmod(0o755)
-    return str(shell)
+    return local_shell(tmp_path / "rsh")
 
 
 def traced(
@@ -203,6 +201,7 @@ def test_a_filesystem_that_flushes_no_directory_is_flushed_whole(tmp_path: Path,
     assert same_content(source, target)
 
 
+@pytest.mark.slow
 def test_a_final_pass_is_on_the_disk_before_services_start(tmp_path: Path, source: Path, rsh: str) -> None:
     (tmp_path / "src/plain").write_text("plain\n")
     to = f"host:{tmp_path}/dst"

@@ -102,6 +102,7 @@ def hosts(tmp_path: Path) -> Hosts:
 OTHERS = [each for each in examples() if MIGRATION not in each[2] and BACKUP not in each[2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "text"), [pytest.param(*rest, id=where) for where, *rest in OTHERS])
 def test_an_example(hosts: Hosts, language: str, text: str) -> None:
     (hosts.there / "var/lib/docker").mkdir()
@@ -119,6 +120,7 @@ def test_an_example(hosts: Hosts, language: str, text: str) -> None:
         assert allocated(path) < 8 * MIB, f"{path} has lost its holes"
 
 
+@pytest.mark.slow
 def test_moving_a_docker_host(hosts: Hosts) -> None:
     old, new = hosts.here / "var/lib/docker", hosts.there / "var/lib/docker"
     log = old / "containers/0123/0123-json.log"

@@ -55,6 +55,7 @@ def rsync(place: Path, sources: list[str], relative: bool, target: str, *options
     return files(place / target)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, form=st.sampled_from(SOURCES))
 def test_rsync_leaves_out_the_sparse_files_and_nothing_else(
@@ -155,6 +156,7 @@ def test_borg_reads_utf_8(tmp_path: Path) -> None:
     assert (tmp_path / "list").read_text(encoding="utf-8").startswith("# 0 sparse files")
 
 
+@pytest.mark.slow
 def test_restic(tmp_path: Path) -> None:
     need_tools("restic")
     hostile_tree(tmp_path)

@@ -110,6 +110,7 @@ lies = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(0, 4), max_size=40),
@@ -484,6 +485,7 @@ def test_reservations_are_made_on_request(sshd_server: Sshd, reserving: Path, ho
     assert [(p["start"], p["length"]) for p in qemu_map(made) if p["data"]] == [(6 * MIB, MIB), (40 * MIB, MIB)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_sync_preallocates_over_there_too(sshd_server: Sshd, mounted: Mounted, tmp_path: Path, way: str) -> None:
     need_tools("rsync")
@@ -500,6 +502,7 @@ def test_sync_preallocates_over_there_too(sshd_server: Sshd, mounted: Mounted, t
         assert data_bytes(made) == sum(length for _, length in WRITTEN)
 
 
+@pytest.mark.slow
 def test_a_disk_of_100_gib_fits_on_one_of_2(mounted: Mounted, tmp_path: Path) -> None:
     need_tools("rsync")
     place = mounted("ext4")
@@ -596,6 +599,7 @@ def test_reservations_that_are_not_told(mounted: Mounted, tmp_path: Path) -> Non
         sparsesync.copyfile(source, tmp_path / "made", reserve=True)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_what_is_reserved(reserving: Path) -> None:
     path = reserving / "f"
     command("fallocate", "-l", str(20_000 * 16 * KIB), path)
@@ -741,6 +745,7 @@ def device(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
         yield Path(loop), image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["local", "push", "pull", "inplace"])
 def test_zeros_of_a_device_are_holes(
     sshd_server: Sshd, device: tuple[Path, Path], tmp_path: Path, way: str, capfd: pytest.CaptureFixture[str]

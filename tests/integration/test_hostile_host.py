@@ -446,6 +446,8 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
     return memory
 
 
+@pytest.mark.ssh
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lie", "argv", "status"),
     [

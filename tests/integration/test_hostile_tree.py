@@ -249,6 +249,7 @@ while time.monotonic() < end:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["src", "dst"])
 def test_a_tree_that_is_rearranged_all_the_time_leads_nowhere(tmp_path: Path, where: str) -> None:
     (tmp_path / "root").mkdir(mode=0o700)

@@ -85,7 +85,8 @@ def corrupt(path: Path) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A small tree to move."""
+    """A small tree to move. Who is not root is warned of it, each time."""
+    need_root("a migration without warnings needs root")
     source = tmp_path / "src"
     (source / "below").mkdir(parents=True)
     sparse_file(source / "disk", 64 * MIB, [(MIB, MIB), (40 * MIB, 4096)])
@@ -97,6 +98,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_docker_host(tmp_path: Path, sshd_server: Sshd) -> None:
     """In two passes over ssh, to a filesystem smaller than the apparent size, while services write."""
     with filesystem("ext4", tmp_path / "old", "3G") as old, filesystem("ext4", tmp_path / "new", "1G") as new:
@@ -173,6 +175,7 @@ def _check_report(report: dict[str, object], image: Path) -> None:
     assert verified["data"] > 40 * MIB and float(str(report["downtime"])) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["here", "push", "pull"])
 def test_two_passes(tree: Path, sshd_server: Sshd, direction: str) -> None:
     source = f"{'far:' if direction == 'pull' else ''}{tree}/src/"
@@ -288,6 +291,7 @@ def shut_down(server: Sshd) -> str:
     return f"all=$(pgrep -P {pid}); kill -9 {pid}; {each}; sleep 0.2"
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_lost_in_the_final_pass(tree: Path, own: Sshd) -> None:
     """Services at the other end are started again over a new one."""
     where = f"far:{tree}/src/", tree / "dst"
@@ -317,6 +321,7 @@ def test_a_host_that_is_lost_in_the_final_pass(tree: Path, own: Sshd, direction:
     assert done.returncode == 1 and done.stderr.endswith("sparsesync: far: ssh could not log in\n"), done
 
 
+@pytest.mark.slow
 def test_two_migrations_into_one_destination(tree: Path, sshd_server: Sshd) -> None:
     where = f"{tree}/src/", f"far:{tree}/dst"
     process = begin("--final", "--before", f"touch {tree}/in; sleep 60", *where, until=tree / "in", rsh=sshd_server.rsh)
@@ -354,6 +359,7 @@ def test_what_is_left_out(tree: Path) -> None:
     assert (tree / "all/tmp/scratch").exists()
 
 
+@pytest.mark.slow
 def test_files_that_are_left_out_may_be_in_use(tree: Path) -> None:
     (tree / "list").write_text("*.log\n")
     with open(tree / "src/service.log", "w"):
@@ -470,6 +476,7 @@ def check_stops(done: subprocess.CompletedProcess[str], *sentences: str) -> None
     assert done.stderr == f"sparsesync: {len(sentences)} of the checks above say stop; nothing was done\n"
 
 
+@pytest.mark.slow
 def test_checks_that_say_stop(tree: Path) -> None:
     src, dst = f"{tree}/src/", tree / "dst"
     inside = f"is inside the source {src} and would be copied into itself; name another place"
@@ -490,6 +497,7 @@ def test_checks_that_say_stop(tree: Path) -> None:
     assert not dst.exists()
 
 
+@pytest.mark.slow
 def test_checks_of_space(tree: Path) -> None:
     with filesystem("tmpfs", tree / "small", "512k") as small:
         done = migrate("--check", f"{tree}/src/", small)
@@ -579,6 +587,7 @@ def test_the_lock_needs_no_file(tree: Path) -> None:
     assert {path.name for path in (tree / "dst").iterdir()} == {"below", "disk", "linked"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [True, False])
 def test_one_bar_for_all_phases(tree: Path, shown: bool) -> None:
     (tree / "src/large").write_bytes(os.urandom(3 * MIB))
@@ -644,6 +653,7 @@ def test_a_report_of_what_failed(tree: Path) -> None:
         assert done.stderr == f"sparsesync: {report['failure']}\n"
 
 
+@pytest.mark.slow
 def test_a_source_that_the_destination_holds(tree: Path, sshd_server: Sshd) -> None:
     """With --delete it would remove itself, by whatever name the two are called."""
     for destination in (f"{tree}/", f"far:{tree}/"):
@@ -843,6 +853,7 @@ def test_parents_are_made_where_rsync_is_told_to(tree: Path) -> None:
     assert differs(tree / "src", tree / "a/b/dst") == ""
 
 
+@pytest.mark.slow
 def test_an_rsync_somewhere_else(tree: Path) -> None:
     real = shutil.which("rsync")
     (tree / "tools").mkdir()

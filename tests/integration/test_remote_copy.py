@@ -14,6 +14,8 @@ import sparsesync
 from tests.support.filesystems import allocated, command, filesystem, need_tools, same_content, sparse_file
 from tests.support.sshd import Sshd
 
+pytestmark = pytest.mark.ssh
+
 MIB = 1 << 20
 
 
@@ -84,6 +86,7 @@ def test_an_existing_file_is_replaced_and_keeps_what_it_had(
     assert (tmp_path / "link").is_symlink()
 
 
+@pytest.mark.slow
 def test_several_files_take_one_login(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
     other = sparse_file(tmp_path / "other", MIB, [(4096, 4096)])
     (tmp_path / "into").mkdir()
@@ -96,6 +99,7 @@ def test_several_files_take_one_login(sshd_server: Sshd, source: Path, tmp_path:
     assert b"Not a directory" in done.stderr
 
 
+@pytest.mark.slow
 def test_bad_input(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
     cases: list[tuple[tuple[str | Path, str | Path], str]] = [
         ((f"host:{tmp_path}/none", tmp_path / "x"), f"host:{tmp_path}/none: No such file or directory"),
@@ -143,6 +147,7 @@ def home(tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "home", str(rsh)
 
 
+@pytest.mark.slow
 def test_into_the_far_home(home: tuple[Path, str], source: Path) -> None:
     place, rsh = home
     assert sparsesync.copy(str(source), "host:", rsh=rsh) == "host:./src"

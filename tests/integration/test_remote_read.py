@@ -29,6 +29,8 @@ from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
 from tests.support.trees import ODD_NAMES, build, entries
 
+pytestmark = pytest.mark.ssh
+
 MIB = 1 << 20
 KIB = 1 << 10
 
@@ -265,6 +267,7 @@ def compared(agent: Connection, a: str, b: str, **options: Any) -> list[tuple[An
     return [tuple(difference) for difference in found]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(entries, entries, st.booleans())
 def test_random_trees_differ_as_they_do_here(agent: Connection, a: Any, b: Any, related: bool) -> None:
@@ -385,6 +388,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_
     assert frames == 1 + 4 * -(-1000 * len('["999", 0, 999, null]\n') // (64 * KIB))
 
 
+@pytest.mark.slow
 def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
@@ -404,6 +408,7 @@ def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, m
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_verify_in_the_shell(sshd_server: Sshd, local_rsh: str, tmp_path: Path) -> None:
     for root in "ab":
         (tmp_path / root / "d").mkdir(parents=True)

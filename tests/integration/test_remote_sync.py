@@ -21,6 +21,8 @@ from tests.support.sshd import Sshd
 from tests.support.sync import difference, make_destination, make_source, snapshot
 from tests.support.trees import ODD_NAMES
 
+pytestmark = pytest.mark.ssh
+
 KIB = 1 << 10
 MIB = 1 << 20
 
@@ -119,6 +121,7 @@ def test_leaves_what_rsync_leaves(
     assert seeded(outcomes["sparsesync"]) or "--backup" in options, outcomes["sparsesync"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["push", "pull"])
 def test_through_ssh_with_one_login(sshd_server: Sshd, tmp_path: Path, direction: str) -> None:
     make_source(tmp_path / "src")
@@ -341,6 +344,7 @@ def wait_for(condition: Any) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_ssh_that_is_killed(sshd_server: Sshd, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     with open(tmp_path / "src/img", "wb") as file:
@@ -509,6 +513,7 @@ def counting_relay(tmp_path: Path) -> Path:
     return relay
 
 
+@pytest.mark.slow
 def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     names = [f"d{n % 10}/f{n}" for n in range(1000)]
     for name in names:
@@ -552,6 +557,7 @@ def test_three_round_trips_before_the_first_byte(tmp_path: Path, direction: str)
     assert 0 < int((tmp_path / "first").read_text()) <= 2 * 3 + (direction == "push")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", old_pythons() or [None])
 def test_an_old_python_there(tmp_path: Path, python: str | None) -> None:
     if python is None:

@@ -46,6 +46,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("SYNC_EXAMPLES", "80")), deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -122,18 +122,32 @@ def device(path: Path, minor: int) -> Path:
     return path
 
 
-def unwritten(path: Path) -> list[tuple[int, int]]:
-    """The reserved ranges of a file, as filefrag sees them once it is flushed; neighbours are one."""
+def _extents(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Offset, length and flags of each extent, as filefrag sees them once the file is flushed."""
     need_tools("filefrag")
-    found: list[tuple[int, int]] = []
     for line in command("filefrag", "-s", "-b1", "-v", path).splitlines():
         fields = line.split(":")
-        if len(fields) > 4 and "unwritten" in fields[-1]:
+        if len(fields) > 4 and fields[0].strip().isdigit():
             start, end = (int(number) for number in fields[1].split(".."))
+            yield start, end + 1 - start, fields[-1]
+
+
+def unwritten(path: Path) -> list[tuple[int, int]]:
+    """The reserved ranges of a file; neighbours are one."""
+    found: list[tuple[int, int]] = []
+    for start, length, flags in _extents(path):
+        if "unwritten" in flags:
             if found and sum(found[-1]) == start:
-                start -= found.pop()[1]
-            found.append((start, end + 1 - start))
+                start, length = found[-1][0], found.pop()[1] + length
+            found.append((start, length))
     return found
+
+
+def written_bytes(path: Path) -> int:
+    """Bytes inside extents that hold data. Unlike st_blocks without a filesystem's own, unlike SEEK_DATA without what
+    is only reserved and has been read.
+    """
+    return sum(length for _, length, flags in _extents(path) if "unwritten" not in flags)
 
 
 def same_content(a: Path, b: Path) -> bool:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.filesystems import need_root
+
 KIB = 1024
 MIB = 1024 * KIB
 OLD = 1_500_000_000
@@ -64,6 +66,7 @@ def difference(ours: dict[str, tuple[object, ...]], theirs: dict[str, tuple[obje
 
 
 def make_source(top: Path) -> None:
+    need_root("files of several owners need root")
     (top / "a/b").mkdir(parents=True)
     (top / "c").mkdir()
     (top / "empty").mkdir()
@@ -84,9 +87,8 @@ def make_source(top: Path) -> None:
     os.chmod(top / "a/disk one", 0o666)
     os.chmod(top / "a", 0o750)
     os.chmod(top / "a/b", 0o2775)
-    if os.geteuid() == 0:
-        os.chown(top / "a/b/img", 1234, 4321)
-        run("setfacl", "-m", "u:1000:rwx", str(top / "a/disk one"))
+    os.chown(top / "a/b/img", 1234, 4321)
+    run("setfacl", "-m", "u:1000:rwx", str(top / "a/disk one"))
     for directory, names, files in os.walk(top):
         for name in files + names:
             os.utime(os.path.join(directory, name), ns=(OLD * 10**9, OLD * 10**9 + 123456789), follow_symlinks=False)
@@ -95,6 +97,7 @@ def make_source(top: Path) -> None:
 
 def make_destination(top: Path, kind: str) -> None:
     """An earlier state of the destination, for what rsync does with it to be seen."""
+    need_root("files of several owners need root")
     if kind == "missing":
         return
     top.mkdir()
@@ -110,8 +113,7 @@ def make_destination(top: Path, kind: str) -> None:
         os.link(top / "top.img", top / "a/other")
         os.chmod(top / "top.img", 0o640)
         os.setxattr(top / "top.img", "user.old", b"old")
-        if os.geteuid() == 0:
-            os.chown(top / "top.img", 77, 88)
+        os.chown(top / "top.img", 77, 88)
     elif kind == "in the way":
         (top / "top.img").symlink_to("elsewhere")
         (top / "a/b/img").mkdir()

@@ -42,6 +42,7 @@ def test_as_qemu_img_prints_it(mounted: Mounted, kind: str, size: int, layout: l
     assert end == size
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(size=st.integers(1, 1 << 21), layout=layouts)
 def test_bmaptool_accepts_it(mounted: Mounted, size: int, layout: list[tuple[int, int]]) -> None:

@@ -349,6 +349,7 @@ def test_depth_costs_no_descriptors(trees: Trees) -> None:
     assert len(os.listdir("/proc/self/fd")) == used
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tree(trees: Trees) -> None:
     for root in trees:
         for folder in range(100):
@@ -374,6 +375,7 @@ def test_a_walk_that_is_given_up_closes_what_it_opened(trees: Trees) -> None:
     assert len(os.listdir("/proc/self/fd")) == used
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(entries, entries, st.booleans())
 def test_random_trees(a_entries: Entries, b_entries: Entries, related: bool) -> None:

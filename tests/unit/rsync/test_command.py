@@ -285,6 +285,7 @@ def _rsync_wants_argument(option: str) -> bool | None:
     return None if f"{option}: unknown option" in done.stderr else f"{option}: missing argument" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_rsync")
 def test_names_and_arguments_agree_with_rsync() -> None:
     newest = version() >= (3, 5, 0)

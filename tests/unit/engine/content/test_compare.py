@@ -143,6 +143,7 @@ def layout(path: str, size: int, runs: Runs) -> str | Path:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, delta.BUFFER]))
 def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) -> None:
