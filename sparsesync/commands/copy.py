@@ -8,8 +8,8 @@ import os
 import stat
 
 from ..console.progress import data_bar
-from ..engine.content.copy_file import open_source
 from ..engine.files.claims import allocated, believes, file_size, looks_sparse
+from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
 from .options import Troubles, add_far_end, add_holes

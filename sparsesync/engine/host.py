@@ -13,8 +13,6 @@ import os
 from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .errors import OnError, error_path
-from .files.status import data_size
-from .tree.scan import Sparse, scan
 
 if TYPE_CHECKING:
     from .content.compare import Tally
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from .roles import LocalDestination, LocalSource, SourceSettings
     from .tree.block_map import Run
     from .tree.manifest import Event
+    from .tree.scan import Sparse
     from .wire.capabilities import Digest
 
 Range = Tuple[str, int, int]
@@ -32,7 +31,7 @@ Range = Tuple[str, int, int]
 class Scanned(NamedTuple):
     """A file that a scan found, and if it was measured the bytes and the number of its data extents."""
 
-    file: Sparse
+    file: "Sparse"
     data: int
     extents: int
 
@@ -56,6 +55,9 @@ class LocalHost:
         self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
     ) -> Iterator[Scanned]:
         """Yield the sparse files below ``path``; the options are those of :func:`.tree.scan.scan`."""
+        from .files.status import data_size
+        from .tree.scan import scan
+
         for file in scan(path, parallel=True, holes=holes, on_error=on_error, **options):
             try:
                 data, count = data_size(file.path, holes) if measured else (0, 0)
@@ -153,8 +155,8 @@ class LocalHost:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Tuple[int, int]]:
-    from .content.copy_file import open_source
     from .files.claims import file_size
+    from .files.status import open_source
 
     fd = open_source(path)
     try:

@@ -19,7 +19,7 @@ from typing import Callable, Iterator, Optional, Union
 from ..errors import OnProgress, error_path
 from ..files import attributes
 from ..files.claims import is_view
-from ..files.status import open_quietly
+from ..files.status import open_source, special_file
 from ..files.syscalls import flush_directory, was_written
 from ..files.target import Target
 from .copy import check_choices, copy_content
@@ -97,25 +97,6 @@ def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:
         )
 
 
-def open_source(path: str) -> int:
-    """Open a file or block device for reading. Raises IsADirectoryError, shutil.SpecialFileError, OSError."""
-    fd = open_quietly(path)
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return fd
-    os.close(fd)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise _special(path)
-
-
-def _special(path: str) -> OSError:
-    # shutil takes as long to import as the rest of the program, and only its exceptions are wanted.
-    from shutil import SpecialFileError
-
-    return SpecialFileError(errno.EINVAL, "not a regular file", path)
-
-
 def existing(path: str) -> Optional[os.stat_result]:
     """The stat of what is at a destination, behind symlinks; None if that is nothing. Raises OSError as stat(2)."""
     try:
@@ -169,7 +150,7 @@ def _check_replaceable(path: str, old: os.stat_result) -> None:
     if stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(old.st_mode):
-        raise _special(path)
+        raise special_file(path)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:

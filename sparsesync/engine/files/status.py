@@ -11,6 +11,7 @@ A file that was written to a moment ago may be written to again without its modi
 
 import errno
 import os
+import stat
 import time
 from typing import NamedTuple, Optional, Tuple
 
@@ -49,6 +50,26 @@ def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> 
         return os.open(path, flags | os.O_NOATIME, dir_fd=directory)
     except PermissionError:  # O_NOATIME is for the owner and root: open(2)
         return os.open(path, flags, dir_fd=directory)
+
+
+def open_source(path: str) -> int:
+    """Open a file or block device for reading. Raises IsADirectoryError, shutil.SpecialFileError, OSError."""
+    fd = open_quietly(path)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise special_file(path)
+
+
+def special_file(path: str) -> OSError:
+    """Return shutil's error for a pipe, a socket or another device."""
+    # shutil takes as long to import as the rest of the program, and only its exceptions are wanted.
+    from shutil import SpecialFileError
+
+    return SpecialFileError(errno.EINVAL, "not a regular file", path)
 
 
 def stat_mode(path: str) -> Tuple[Optional[int], bool]:
