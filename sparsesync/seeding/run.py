@@ -339,6 +339,8 @@ class SeededRun:
         if self.command.far is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
             print(*shown, sep="\n", file=sys.stderr)
+            if self.strict:
+                raise LinkError(f"{self.command.far.host}: rsync could not connect (status {status})")
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:
             return status

@@ -889,7 +889,7 @@ from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.wire.capabilities import Digest
 from sparsesync.engine.wire.link import Link
 from sparsesync.engine.transfer.outgoing import outgoing
-from sparsesync.engine.transfer.destination import Place
+from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.sender import Sender
 role, path, fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -899,7 +899,7 @@ digest = Digest("sha256", b"")
 if role == "send":
     Sender(link, digest, results.append).send(iter([outgoing(path, "f", Sources())]))
 else:
-    Receiver(link, digest, Place(path, resume=True, inplace=len(sys.argv) > 4), results.append).run()
+    Receiver(link, digest, Destination(path, resume=True, inplace=len(sys.argv) > 4), results.append).run()
 end.shutdown(socket.SHUT_WR)
 # Not getrusage(2), which begins with the peak of whoever started the process.
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
