@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Callable, NamedTuple
+import threading
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 _GLANCE = 0.2
 """Seconds after which it is looked whether anybody still wants the command."""
@@ -34,10 +35,12 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
 
     It ends, with all that it has started, when this is interrupted by an exception, or when ``given_up`` says so.
     """
-    process = subprocess.Popen(
-        ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
-    )
+    process: Any = None
     try:
+        with _uninterrupted():
+            process = subprocess.Popen(
+                ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+            )
         while True:
             try:
                 return Ran(process.wait(_GLANCE))
@@ -45,6 +48,8 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
                 if given_up():
                     raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
     except BaseException as error:
+        if process is None:
+            raise
         # A second interruption must not leave it running either: it could undo what is done next.
         try:
             os.killpg(process.pid, signal.SIGTERM)
@@ -55,3 +60,26 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         raise
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back the signals that would raise an exception here, until this is over.
+
+    A command may have begun when Popen() has not returned yet. Nobody would know of it, or end it.
+    """
+    came: List[int] = []
+    held: Dict[int, Callable[[int, Any], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                held[number] = handler
+                signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in held.items():
+            signal.signal(each, handler)
+    for each in came:
+        held[each](each, None)
