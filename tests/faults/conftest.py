@@ -12,8 +12,6 @@ _table = pytest.StashKey[Table]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_table] = Table()
-    if config.getoption("faults") == "long" and config.getoption("numprocesses", None):
-        raise pytest.UsageError("--faults=long has one table for all; leave out -n")
 
 
 @pytest.fixture(scope="session")
