@@ -232,7 +232,7 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> No
         if ours == 4:  # rsync is next, and takes long
             break
     for _ in range(1000):
-        if f"rsync -S {work}" in subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True).stdout:
+        if f"rsync -S {work}" in subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True).stdout:
             break
         time.sleep(0.05)
     else:
@@ -245,7 +245,7 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> No
     assert list(work.iterdir()) == []
     assert str(work) not in Path("/proc/self/mountinfo").read_text()
     assert str(work) not in subprocess.run(["losetup", "-a"], stdout=subprocess.PIPE, text=True).stdout
-    commands = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True).stdout
+    commands = subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True).stdout
     assert not [line for line in commands.splitlines() if str(work) in line and "pytest" not in line]
 
 
