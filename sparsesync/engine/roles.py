@@ -213,12 +213,13 @@ class LocalDestination:
         self._place = place
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
-        """Count what is going to be written."""
-        self.place.expect(needs)
+        """Count what is going to be written. Where the root was left to rsync that is nothing."""
+        if self._place is not None:
+            self._place.expect(needs)
 
     def space(self) -> List[Space]:
         """Return what all that was expected needs, by filesystem."""
-        return self.place.space()
+        return [] if self._place is None else self._place.space()
 
     def touch(self, names: Iterable[str]) -> None:
         """Give files the time of now."""

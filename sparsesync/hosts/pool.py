@@ -117,21 +117,17 @@ class HostPool:
         from ..engine.errors import LinkError
         from .remote import RemoteHost
 
-        if isinstance(host, LocalHost) or not self._is_lost(host, LinkError):
+        try:
+            host.query("sizes", paths=[])
+        except LinkError:
+            pass
+        else:
             yield host
             return
         again = HostPool(self._rsh, self._python, prefix=self._prefix, timeout=self._timeout)
-        assert isinstance(host, RemoteHost)  # there are two kinds
+        assert isinstance(host, RemoteHost)  # this one has no connection to lose
         with again:
             yield again.host(host.user, host.name)
-
-    @staticmethod
-    def _is_lost(host: Host, lost: type[Exception]) -> bool:
-        try:
-            host.query("sizes", paths=[])
-        except lost:
-            return True
-        return False
 
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         from .address import remote_shell, split_shell

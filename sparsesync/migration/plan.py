@@ -101,7 +101,9 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
         read, written = of.source(SourceSettings(follow=command.links_followed)), to.destination()
         seeding = Seeding(command, SeedOptions(), read, written, lambda line: None)
         if exists:
-            written.open(destination, Opening(many=True, one_source=False))
+            reason = written.open(destination, Opening(many=True, one_source=False))
+            if reason:
+                raise ValueError(reason)
         try:
             sparse = []
             room = 0

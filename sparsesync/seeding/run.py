@@ -148,7 +148,7 @@ def run(
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.host is not None:
-            result.wire = state.host.connection.link.sent + state.host.connection.link.received
+            result.wire = state.wire() - state.wired
     result.seconds = time.monotonic() - started
     return result
 
@@ -183,6 +183,8 @@ class SeededRun:
         self.seeding: Seeding | None = None
         self.hosts = hosts
         self.host: RemoteHost | None = None
+        self.wired = 0
+        """What had gone over the connection before: it may be one that others use, too."""
         self.hopeless = False
         """rsync refuses the command, and will again."""
         self.refusal = 0
@@ -305,6 +307,7 @@ class SeededRun:
                 HostPool(far.shell, self.seed.python, prefix=far.prefix, timeout=command.timeout, share=True)
             )
             self.host = host = hosts.host(far.user, far.host)
+            self.wired = self.wire() if self.hosts else 0
             if far.push:
                 source, destination = local.source(settings), host.destination()
             else:
@@ -312,6 +315,11 @@ class SeededRun:
         stack.callback(source.close)
         stack.callback(destination.close)
         return source, destination
+
+    def wire(self) -> int:
+        """What has gone over the connection to the other host, in bytes."""
+        link = self.host.connection.link if self.host else None
+        return link.sent + link.received if link else 0
 
     def _settings(self) -> Settings:
         command = self.command

@@ -107,7 +107,8 @@ class Seeding:
         """The files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._plan: IO[str] | None = None
-        self._like: Callable[[], int | None] = lambda: None
+        self._modes: list[Callable[[], int | None]] = []
+        """Each gives the mode of a source."""
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -121,7 +122,10 @@ class Seeding:
 
         Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
         """
-        self._like = self._ask_like()
+        listing.seek(0)
+        if next(parse_listing(listing), None) is None:
+            return NOTHING_SPARSE
+        self._modes = [self.source.ask_mode(path) for path in self._sources]
         plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         total = count = holes = 0
         for planned in self.sparse(listing):
@@ -249,24 +253,14 @@ class Seeding:
             else:
                 yield Planned(name, "", entry.size, entry.size, room=entry.size)
 
-    def _ask_like(self) -> Callable[[], int | None]:
-        """What gives the mode that the destination is to have from the source, if it is part of the transfer."""
-        # It is if one source is all that is in another.
-        contents = [path for path in self._sources if means_contents(path)]
-        if self.command.relative:
-            contents = [path for path in contents if path.rstrip("/").endswith("/.")]
-        if not contents or self.command.files_from is not None:
-            return lambda: None
-        return self.source.ask_mode(contents[0])
-
     def _opening(self, listing: IO[bytes]) -> Opening:
         """What has to be known of the transfer to open its destination."""
         command = self.command
         listing.seek(0)
         many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
-        like = self._like()
         if not many and not command.relative:
-            many = (like is not None and stat.S_ISDIR(like)) or any(map(self._is_directory, self._sources))
+            many = any(stat.S_ISDIR(mode() or 0) for mode in self._modes)
+        like = self._like()
         return Opening(
             many=many,
             one_source=len(self._sources) == 1,
@@ -283,9 +277,14 @@ class Seeding:
             preallocate=command.preallocate,
         )
 
-    def _is_directory(self, path: str) -> bool:
-        mode = self.source.ask_mode(path)()
-        return mode is not None and stat.S_ISDIR(mode)
+    def _like(self) -> int | None:
+        """The mode that the destination itself is to get: that of the first source that stands for its contents."""
+        if self.command.files_from is not None:
+            return None
+        for path, mode in zip(self._sources, self._modes):
+            if means_contents(path) and (not self.command.relative or path.rstrip("/").endswith("/.")):
+                return mode()
+        return None
 
     def _done(self, result: FileResult) -> None:
         holes = self._under_way.pop(result.name, 0)

@@ -543,18 +543,48 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     assert all(same_content(tmp_path / "src" / name, tmp_path / "pushed" / name) for name in names[290:310])
 
 
-@pytest.mark.parametrize("direction", ["push", "pull"])
-def test_three_round_trips_before_the_first_byte(tmp_path: Path, direction: str) -> None:
+@pytest.mark.parametrize(
+    ("paths", "trips"),
+    # There and back is one; the first is the start of the agent.
+    [
+        (["src/", "far:{}/dst"], 7),
+        (["far:{}/src/", "dst"], 6),
+        (["far:{}/src/f", "dst"], 6),
+        (["src/f", "far:{}/dst"], 7),
+    ],
+    ids=["push", "pull", "pull a file", "push a file"],
+)
+def test_three_round_trips_before_the_first_byte(tmp_path: Path, paths: list[str], trips: int) -> None:
     (tmp_path / "src").mkdir()
     with open(tmp_path / "src/f", "wb") as file:
         file.write(b"MARK" * 1024)
         file.truncate(MIB)
     rsh = f"{sys.executable} {counting_relay(tmp_path)}"
-    paths = ["src/", f"far:{tmp_path}/dst"] if direction == "push" else [f"far:{tmp_path}/src/", "dst"]
-    done = sync(rsh, "-a", "-v", f"--seed-python={sys.executable}", *paths, cwd=tmp_path)
+    given = [path.format(tmp_path) for path in paths]
+    done = sync(rsh, "-a", "-v", f"--seed-python={sys.executable}", *given, cwd=tmp_path)
     assert done.returncode == 0 and seeded(done) == ["f"]
-    # There and back is one; the first is the start of the agent.
-    assert 0 < int((tmp_path / "first").read_text()) <= 2 * 3 + (direction == "push")
+    assert 0 < int((tmp_path / "first").read_text()) <= trips
+
+
+def test_a_destination_that_is_left_to_rsync(tmp_path: Path) -> None:
+    """What was asked of it in the same breath is no trouble, and the agent goes on."""
+    (tmp_path / "src").mkdir()
+    sparse_file(tmp_path / "src/f", MIB, [(0, 4 * KIB)])
+    rsh = local_shell(tmp_path / "rsh")
+    done = sync(rsh, "-aR", "src/./f", f"far:{tmp_path}/new", cwd=tmp_path)
+    reason = b"whether the destination will be a file or a directory is for rsync to decide"
+    assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and done.stderr.endswith(reason + b"\n"), done
+
+
+def test_where_nothing_is_to_be_done_nothing_is_left_open(tmp_path: Path) -> None:
+    """The agent ends by itself, as the connection does, and is not ended by a signal."""
+    (tmp_path / "src").mkdir()
+    sparse_file(tmp_path / "src/f", MIB, [(0, 4 * KIB)])
+    rsh = script(tmp_path / "rsh", f'shift; sh -c "$*"; echo $? >>{tmp_path}/ended')
+    for _ in range(2):
+        assert sync(rsh, "-a", f"far:{tmp_path}/src/", "dst", cwd=tmp_path).returncode == 0
+    # The agent, rsync's dry run and rsync itself, twice.
+    assert (tmp_path / "ended").read_text().split() == ["0"] * 6
 
 
 @pytest.mark.slow
