@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.filesystems import allocated, filesystem, need, same_content, sparse_file
+from tests.support.filesystems import allocated, filesystem, need, need_tools, same_content, sparse_file
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
 from tests.support.sync import difference, make_destination, make_source, snapshot
@@ -466,6 +466,19 @@ def test_a_far_end_that_falls_silent(tmp_path: Path) -> None:
     assert done.returncode != 0
     first = done.stderr.splitlines()[0]
     assert first.startswith(b"sparsesync: far: nothing was heard for 1 seconds; what was received is kept")
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_long_to_flush_is_waited_for(tmp_path: Path) -> None:
+    """A backup is not to end because a flush takes longer than --timeout: the host is alive, and will get on."""
+    need_tools("strace")
+    for name in ("src", "dst"):
+        (tmp_path / name).mkdir()
+    sparse_file(tmp_path / "src/f", MIB, [(0, 4 * KIB)])
+    slow = "strace -f -o /dev/null -e trace=fsync -e inject=fsync:delay_enter=1600000"
+    rsh = script(tmp_path / "rsh", f'shift; case "$*" in *python*) exec {slow} sh -c "$*";; *) exec sh -c "$*";; esac')
+    done = sync(rsh, "-av", "--fsync", "--timeout=1", "src/", f"far:{tmp_path}/dst", cwd=tmp_path)
+    assert (done.returncode, done.stderr, seeded(done)) == (0, b"", ["f"])
 
 
 def counting_relay(tmp_path: Path) -> Path:

@@ -310,7 +310,9 @@ class Receiver:
             if arriving.guard.digest() != digest:
                 raise LeftToRsync("what arrived is not what was sent: their digests differ")
             target.trim(max(arriving.spec.data, arriving.data))
-            self.place.finish(target, arriving.spec)
+            # A disk may take long to flush, and nothing shows that it gets on.
+            with self.link.waiting():
+                self.place.finish(target, arriving.spec)
         except _TROUBLE as error:
             self._leave(arriving, error)
         else:

@@ -221,7 +221,7 @@ class Link:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Say that what the thread that called :meth:`keep_alive` waits for is the peer."""
+        """Say that the thread that called :meth:`keep_alive` does not hang: it waits for the peer, or for a flush."""
         self._waits, before = True, self._waits
         try:
             yield
@@ -231,7 +231,7 @@ class Link:
     def keep_alive(self, interval: float, *, working: bool = False) -> None:
         """Send pings from a thread of its own until the link is closed.
 
-        ``working``: they count as a sign of life only while the calling thread computes, or waits for the peer. Where
+        ``working``: they count as a sign of life only while the calling thread computes, or is :meth:`waiting`. Where
         it hangs, on a disk that does not answer, the peer will give it up.
         """
         stop = self._pinger = threading.Event()
