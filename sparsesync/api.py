@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator, Sequence
-    from typing import Any, Optional, Union
+    from collections.abc import Collection, Iterator, Sequence
+    from typing import Any, Union
 
     from .comparison.difference import Difference
     from .engine.content.compare import Tally
+    from .engine.errors import OnError, OnProgress
     from .engine.tree.scan import Sparse
     from .seeding.run import SyncResult
 
     PathLike = Union[str, os.PathLike[str]]
-    OnError = Optional[Callable[[OSError], None]]
-    Progress = Optional[Callable[[int], object]]
 
 
 def copyfile(
@@ -41,7 +40,7 @@ def copyfile(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: Progress = None,
+    progress: OnProgress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> PathLike:
@@ -88,7 +87,7 @@ def copy(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: Progress = None,
+    progress: OnProgress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> PathLike:
@@ -113,7 +112,7 @@ def copy2(
     holes: str = "auto",
     reserve: bool = False,
     fsync: bool = False,
-    progress: Progress = None,
+    progress: OnProgress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> PathLike:
@@ -168,12 +167,31 @@ def scan(
     Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an
     unknown ``holes``.
     """
-    from . import scanning
+    import os
 
-    return scanning.scan(
-        path, one_file_system=one_file_system, every_link=every_link, every_file=every_file, min_size=min_size,
-        prune=prune, follow=follow, holes=holes, on_error=on_error, rsh=rsh, python=python,
-    )  # fmt: skip
+    from .hosts.pool import is_remote
+
+    options: dict[str, Any] = {
+        "one_file_system": one_file_system, "every_link": every_link, "every_file": every_file,
+        "min_size": min_size, "follow": follow, "holes": holes, "on_error": on_error,
+    }  # fmt: skip
+    if is_remote(path):
+        return _scan_remote(str(path), prune, rsh, python, options)
+    from .engine.tree.scan import scan
+
+    return scan(os.fspath(path), prune=prune, **options)
+
+
+def _scan_remote(
+    path: str, prune: Collection[str], rsh: str | None, python: str | None, options: dict[str, Any]
+) -> Iterator[Sparse]:
+    from .hosts.pool import HostPool
+
+    with HostPool(rsh, python) as hosts:
+        host, below, prefix = hosts.locate(path)
+        pruned = [name[len(prefix) :] for name in prune if name.startswith(prefix)]
+        for found in host.scan(below, prune=pruned, **options):
+            yield found.file._replace(path=prefix + found.file.path)
 
 
 def extents(fd: int, start: int = 0, end: int | None = None, holes: str = "auto") -> Iterator[tuple[int, int]]:
@@ -200,7 +218,7 @@ def verify(
     holes: str = "auto",
     tallies: tuple[Tally, Tally] | None = None,
     on_error: OnError = None,
-    progress: Progress = None,
+    progress: OnProgress = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> Iterator[Difference]:

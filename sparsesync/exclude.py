@@ -19,8 +19,10 @@ colon.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
@@ -123,6 +125,19 @@ def _tar_path(source: str, path: str) -> str:
     top = source.rstrip("/") or "/"
     rest = path[len(source) :].lstrip("/")
     return top if not rest else (top if top == "/" else top + "/") + rest
+
+
+def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
+    """Options of rsync that leave out names of the transfer; a file that they need is gone with ``stack``."""
+    quote = quoter(null=True)
+    patterns = [quote("/" + name) for name in names]
+    if len(patterns) < 50:
+        return [f"--exclude={pattern}" for pattern in patterns]
+    listed = stack.enter_context(tempfile.NamedTemporaryFile(prefix="sparsesync-"))
+    listed.writelines(os.fsencode(pattern) + b"\n" for pattern in patterns if "\n" not in pattern)
+    listed.flush()
+    others = [f"--exclude={pattern}" for pattern in patterns if "\n" in pattern]
+    return [*others, f"--exclude-from={listed.name}"]
 
 
 def quoter(format: str = "rsync", null: bool = False) -> Callable[[str], str]:

@@ -20,7 +20,7 @@ MAX_LINES = 400
 MAX_MODULES = 10
 
 ORDER = (
-    "__main__", "commands", "", "api", "scanning", "migration", "seeding", "exclude", "comparison", "rsync", "hosts",
+    "__main__", "commands", "", "api", "migration", "seeding", "exclude", "comparison", "rsync", "hosts",
     "console", "engine.agent", "engine.host", "engine.roles", "engine.queries", "engine.transfer", "engine.tree",
     "engine.content", "engine.files", "engine.wire", "engine.text", "engine.errors", "engine",
 )  # fmt: skip

@@ -12,15 +12,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
+from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 
-Advance = Optional[Callable[[int], object]]
-BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[Advance]"]
+BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[OnProgress]"]
 """What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
 
 
 @contextlib.contextmanager
-def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
+def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
     """A bar of ``total`` data bytes (None: not known); yields the function to call with bytes done, or None."""
     with ProgressBar(total, quiet) as whole, whole.phase(total, what) as advance:
         yield advance
@@ -55,7 +55,7 @@ class ProgressBar:
         return self._bar is not None
 
     @contextlib.contextmanager
-    def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
+    def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
         """A phase by its name, ``total`` bytes of the whole; yields the function to call with bytes done, or None."""
         if self._bar is None or quiet:
             yield None

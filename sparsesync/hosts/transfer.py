@@ -11,9 +11,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..console.progress import Advance
 from ..engine.content.copy import copy_content
-from ..engine.errors import LeftToRsync, NoSpaceError
+from ..engine.errors import LeftToRsync, NoSpaceError, OnProgress
 from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile
 from ..engine.transfer.records import FileResult, SpaceNeed
@@ -41,7 +40,7 @@ def transfer(
     files: Iterator[Planned],
     settings: Settings,
     on_result: OnResult,
-    progress: Advance = None,
+    progress: OnProgress = None,
 ) -> None:
     """Put ``files`` of ``source`` in place at ``destination``, which is open.
 
@@ -64,7 +63,7 @@ def _local(
     files: Iterator[Planned],
     settings: Settings,
     on_result: OnResult,
-    progress: Advance,
+    progress: OnProgress,
 ) -> None:
     paced = _paced(progress, settings.bwlimit)
     for file in source.outgoing(files, on_result):
@@ -77,7 +76,7 @@ def _local(
     destination.place.settle()
 
 
-def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: Advance) -> FileResult:
+def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: OnProgress) -> FileResult:
     spec = file.spec
     fd = file.open()
     with destination.place.target(spec) as target:
@@ -94,7 +93,7 @@ def _push(
     files: Iterator[Planned],
     settings: Settings,
     on_result: OnResult,
-    progress: Advance,
+    progress: OnProgress,
 ) -> None:
     from ..engine.transfer.sender import Sender
     from ..engine.wire.capabilities import Compressor
@@ -127,7 +126,7 @@ def _pull(
     files: Iterator[Planned],
     settings: Settings,
     on_result: OnResult,
-    progress: Advance,
+    progress: OnProgress,
 ) -> None:
     from ..engine.transfer.receiver import Receiver
     from .ssh import named
@@ -170,7 +169,7 @@ def check_space(destination: Destination) -> None:
             raise NoSpaceError(needed, free, path)
 
 
-def _paced(progress: Advance, bwlimit: int | None) -> Advance:
+def _paced(progress: OnProgress, bwlimit: int | None) -> OnProgress:
     if bwlimit is None:
         return progress
     pace = RateLimit(bwlimit)

@@ -24,7 +24,8 @@ from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
 from ..rsync.listing import dry_run, parse_listing, source_path, unescape
 from ..rsync.process import LISTED, Status
-from ..seeding.seeder import Seeding, SeedOptions
+from ..seeding.options import SeedOptions
+from ..seeding.seeder import Seeding
 
 _PARTIAL = ".sparsesync-partial"
 _CREATED = re.compile(rb"[<>c][fdLDS]\+{9} ")

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from ..console.progress import Advance
 from ..engine.content.compare import Tally
+from ..engine.errors import OnProgress
 from ..engine.host import Range
 from ..hosts.base import Host, Location
 from ..rsync import command as rsync
@@ -42,7 +42,7 @@ class Verified(NamedTuple):
     believed: tuple[int, int] = (0, 0)
 
 
-def prove(source: Location, destination: Location, asked: MigrationCommand, progress: Advance) -> Verified:
+def prove(source: Location, destination: Location, asked: MigrationCommand, progress: OnProgress) -> Verified:
     """Compare both sides. Raises RsyncFailed, LinkError."""
     argv = asked.argv()
     differences: list[tuple[str, str]] = []

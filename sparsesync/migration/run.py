@@ -31,13 +31,13 @@ from ..console.progress import ProgressBar
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.roles import Planned
-from ..exclude import place_patterns, quoter, sparse_names
+from ..exclude import excluding, place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.output import RsyncOutput
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as wrapper
-from ..seeding.seeder import SeedOptions
+from ..seeding.options import SeedOptions
 from . import findings, plan, preflight
 from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding
@@ -184,7 +184,7 @@ class Migration:
             names.append(name.lstrip("/"))
             left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
             self.report["excluded"].append(left)
-        self.asked.patterns += wrapper.excluding(names, stack)
+        self.asked.patterns += excluding(names, stack)
 
     # What is told.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Callable
 
-from ..console.progress import Advance
+from ..engine.errors import OnProgress
 from .command import Command
 
 _PROGRESS = re.compile(rb"\s*([0-9]+)\s+[0-9]+%\s.*", re.DOTALL)
@@ -28,7 +28,7 @@ class RsyncOutput:
         self.options = [] if own else ["--stats", "--no-human-readable"]
         if shown and not own:
             self.options.append("--info=progress2")
-        self.advance: Advance = None
+        self.advance: OnProgress = None
         self._numbers: dict[str, int] = {}
         self._done = 0
         self._rest = b""

@@ -50,7 +50,7 @@ class Losses(NamedTuple):
 
 
 def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
-    """What may be lost if rsync does everything. ``holes``, ``min_hole``: as for :class:`~.seeder.SeedOptions`."""
+    """What may be lost if rsync does everything. ``holes``, ``min_hole``: as for :class:`~.options.SeedOptions`."""
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:
         return Losses(0)

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Callable
 
 from ..console.units import parse_size
 from ..engine.files.claims import HOLES
+from ..engine.roles import Planned
 from ..hosts.address import check_python
 from ..rsync.command import takes_next
-from .seeder import SeedOptions
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """The wrapper's own options.
+
+    ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
+    from which a file is worth seeding. ``holes``: whether the source's maps are believed
+    (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
+    ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
+    found to change, and the names it returns are kept from rsync, which would copy those files whole.
+    """
+
+    off: bool = False
+    min_hole: int = 1
+    space_check: bool = True
+    python: str | None = None
+    live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
+    holes: str = "auto"
+    required: bool = False
 
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:

@@ -49,8 +49,8 @@ from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from . import losses
-from .options import split_options
-from .seeder import NOTHING_SPARSE, Seeded, Seeding, SeedOptions
+from .options import SeedOptions, split_options
+from .seeder import NOTHING_SPARSE, Seeded, Seeding
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
@@ -221,10 +221,14 @@ class SeededRun:
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
         if self.seed.live is not None:
             result.later = sorted(self.seed.live(seeding.changing))
+            from ..exclude import excluding
+
             result.command[1:1] = excluding(result.later, stack)
         return handoff
 
     def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
+        from ..exclude import excluding
+
         # rsync would meet the same, after it has read all of their holes.
         for name, (code, reason) in refused.items():
             print_error(f"{name}: {reason}")
@@ -367,21 +371,6 @@ class SeededRun:
             environ["RSYNC_RSH"] = through
             return [], environ
         return [f"--rsh={through}"], environ
-
-
-def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
-    """Options of rsync that leave out names of the transfer; a file that they need is gone with ``stack``."""
-    from ..exclude import quoter
-
-    quote = quoter(null=True)
-    patterns = [quote("/" + name) for name in names]
-    if len(patterns) < 50:
-        return [f"--exclude={pattern}" for pattern in patterns]
-    listed = stack.enter_context(tempfile.NamedTemporaryFile(prefix="sparsesync-"))
-    listed.writelines(os.fsencode(pattern) + b"\n" for pattern in patterns if "\n" not in pattern)
-    listed.flush()
-    others = [f"--exclude={pattern}" for pattern in patterns if "\n" in pattern]
-    return [*others, f"--exclude-from={listed.name}"]
 
 
 def _no_temporary_directory() -> str | None:

@@ -19,8 +19,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Callable, NamedTuple
 
@@ -36,31 +35,13 @@ from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import means_contents
 from .losses import Losses
+from .options import SeedOptions
 
 NOTHING_SPARSE = "it would transfer no sparse file"
 
-_OWN = 16 * 1024
+_OWN_BYTES = 16 * 1024
+"""So much a filesystem may allocate for a file's extents, besides its data."""
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-
-
-@dataclass(frozen=True)
-class SeedOptions:
-    """The wrapper's own options.
-
-    ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
-    from which a file is worth seeding. ``holes``: whether the source's maps are believed
-    (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
-    ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
-    found to change, and the names it returns are kept from rsync, which would copy those files whole.
-    """
-
-    off: bool = False
-    min_hole: int = 1
-    space_check: bool = True
-    python: str | None = None
-    live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
-    holes: str = "auto"
-    required: bool = False
 
 
 class Seeded(NamedTuple):
@@ -206,7 +187,7 @@ class Seeding:
                 if state is None or now is None or not now.size or was.allocated >= was.size:
                     continue  # nobody can tell, or there never was a hole: its filesystem has none
                 # Up to so much are the filesystem's own blocks, with the list of the file's extents.
-                own = (was.size - was.data) // 2 if now is was else now.data // 8 + _OWN
+                own = (was.size - was.data) // 2 if now is was else now.data // 8 + _OWN_BYTES
                 lost = state[0] - max(now.data, was.allocated if now is was else 0)
                 if lost > own:
                     files, holes, first = files + 1, holes + lost, first or planned.name
