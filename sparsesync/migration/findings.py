@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 def findings(facts: Facts) -> Iterator[Finding]:
     """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
     yield from _host(facts.source, facts.hosts[0])
-    if facts.destination != facts.source:
+    if not facts.one_machine:
         yield from _host(facts.destination, facts.hosts[1])
     yield from _root(facts)
     for source, survey in facts.surveys.items():
@@ -123,7 +123,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     if probe.busy:
         yield Finding(STOP, name, "another migration is running into it; wait for it, or end it")
     one, other = (host.identity for host in facts.hosts)
-    same_machine = facts.source == facts.destination or one == other != ""
+    same_machine = facts.one_machine or one == other != ""
     for source, survey in facts.surveys.items():
         if not same_machine or not survey.place or not probe.place:
             continue

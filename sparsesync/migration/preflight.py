@@ -56,6 +56,11 @@ class Facts(NamedTuple):
         return self.destination.prefix + self.asked.path
 
     @property
+    def one_machine(self) -> bool:
+        """Whether source and destination are on one host, as far as their paths say."""
+        return self.source.host is self.destination.host
+
+    @property
     def keeps_attributes(self) -> bool:
         """Whether rsync was told to keep what only root may set in another way."""
         return any("fake-super" in token for option in self.asked.command.options for token in option.tokens)

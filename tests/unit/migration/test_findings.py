@@ -75,11 +75,13 @@ def facts(
     docker: Docker | None = None,
     probe: Probe = PROBE,
     survey: Survey = SURVEY,
+    local: bool = False,
 ) -> Facts:
     asked = MigrationCommand(Request(("/data/",), "new:/new", options))
     dockers = [] if docker is None else [docker]
-    there = SimpleNamespace(name="new")
-    ends = Location(LocalHost(), "/data/", ""), Location(there, "/new", "new:")  # type: ignore[arg-type]
+    here: Any = LocalHost()
+    there = here if local else SimpleNamespace(name="new")
+    ends = Location(here, "/data/", ""), Location(there, "/new", "" if local else "new:")
     return Facts(*ends, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, dockers, probe, AllInUse([], 0))
 
 
@@ -95,6 +97,17 @@ def test_all_is_well() -> None:
         "/data/: 1.0 GiB allocated, 100.0 GiB apparent, 10 files, preset none",
         "new:/new: ext4, 50.0 GiB and 1000 inodes free, has holes, punching holes, clones, xattrs, ACLs",
     ]
+
+
+def test_one_machine_is_both_ends() -> None:
+    """It is told of once, and a destination inside the source is seen though the machine has no identity of its own."""
+    assert [line for line in told(findings.OK, facts(local=True)) if line.startswith("this host: rsync")] == [
+        "this host: rsync 3.2.7, Python 3.11.2, Linux 6.1, root"
+    ]
+    inside = PROBE._replace(place="8:1 /data/new", device=SURVEY.device)
+    text = "is inside the source /data/ and would be copied into itself; name another place"
+    assert told(STOP, facts(local=True, probe=inside)) == [f"/new: {text}"]
+    assert told(STOP, facts(probe=inside)) == []
 
 
 @pytest.mark.parametrize(
