@@ -265,7 +265,7 @@ class SeededRun:
             return
         try:
             filled, first = self.seeding.filled()
-        except LinkError as error:
+        except (LinkError, OSError, ValueError) as error:
             if self.result.status == 0:  # else rsync has said what is wrong
                 print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
             return
@@ -352,7 +352,7 @@ class SeededRun:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
             print(*shown, sep="\n", file=sys.stderr)
             if self.strict:
-                raise LinkError(f"{self.command.far.host}: rsync could not connect (status {status})")
+                raise LinkError(f"{self.command.far.host}: rsync cannot tell what it would transfer (status {status})")
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:
             return status

@@ -231,7 +231,7 @@ def test_nothing_is_left_behind(tmp_path: Path, number: int, to_all: bool) -> No
         ours += b"sparsesync:" in line
         if ours == 4:  # rsync is next, and takes long
             break
-    for _ in range(1000):
+    for _ in range(200):
         if f"rsync -S {work}" in subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True).stdout:
             break
         time.sleep(0.05)

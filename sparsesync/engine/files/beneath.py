@@ -152,7 +152,9 @@ class Sources:
         Raises OSError; ELOOP or ENOTDIR where a symlink is not followed.
         """
         # This is asked of every file that rsync lists.
-        holder, _, base = path.rpartition("/")
+        # The slash stays: "/f" and "f" are in different directories.
+        cut = path.rfind("/") + 1
+        holder, base = path[:cut], path[cut:]
         parent, _, last = name.rpartition("/")
         where = holder, parent, base == last
         if self._last != where:
