@@ -92,7 +92,7 @@ def sparse_names(
 
 
 def preset_places(locations: Sequence[Location], preset: str | None, format: str) -> list[ExcludedPath]:
-    """What a preset leaves out at the sites. Raises ValueError for a format that cannot carry it."""
+    """Return what a preset leaves out at locations. Raises ValueError for a format that cannot carry it."""
     if preset is None:
         return []
     if format != "rsync":

@@ -15,7 +15,7 @@ from typing import BinaryIO, Callable
 from .. import __version__
 from ..console import streams
 from ..console.messages import format_error, print_error, print_line
-from ..migration import text as telling
+from ..migration import text
 from ..migration.request import Commands, Failed, Request
 from ..migration.run import Migration
 from .options import add_far_end
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         )},
         verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip
-    say = (lambda kind, value: None) if arguments.json else telling.print_event
+    say = (lambda kind, value: None) if arguments.json else text.print_event
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
     every_file = bool(arguments.report or arguments.json)
     try:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(report))
         elif "sync" in report or "downtime" in report:
-            for line in telling.summary(report):
+            for line in text.summary(report):
                 print_line(line)
 
 

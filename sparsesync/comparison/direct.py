@@ -55,9 +55,9 @@ def verify(
 ) -> Iterator[Difference]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.verify`."""
     if is_remote(a) or is_remote(b):
-        from . import digests as compare_far
+        from . import digests
 
-        return compare_far.verify(
+        return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
         )  # fmt: skip
     if holes not in HOLES:

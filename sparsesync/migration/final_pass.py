@@ -37,7 +37,7 @@ from .proof import Verified, prove
 from .request import Failed, MigrationCommand, Request
 
 _ENDS_WITHIN = 3
-"""Seconds in which a command on another host ends whose answer nobody waits for any more: ask.run()."""
+"""Seconds in which a command on another host ends whose answer nobody waits for any more: queries.shell.run()."""
 
 
 class Parts(Protocol):

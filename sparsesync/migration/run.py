@@ -36,7 +36,7 @@ from ..hosts.pool import HostPool
 from ..rsync.output import RsyncOutput
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
-from ..seeding import run as wrapper
+from ..seeding import run as seeding
 from ..seeding.options import SeedOptions
 from . import findings, plan, preflight
 from .final_pass import FinalPass
@@ -232,7 +232,7 @@ class Migration:
             with whole.phase(None, "rsync") as totals.advance:
                 live = None if self.request.final else self._live
                 seed = SeedOptions(python=self.request.python, live=live)
-                result = wrapper.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
+                result = seeding.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
             totals.end()
         except NoSpaceError as error:
             raise Failed(Status.FILE_IO, f"{error.filename}: {error.strerror}") from None

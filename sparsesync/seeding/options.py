@@ -16,7 +16,7 @@ from ..rsync.command import takes_next
 
 @dataclass(frozen=True)
 class SeedOptions:
-    """The wrapper's own options.
+    """The options of ``sync`` that are not rsync's.
 
     ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
     from which a file is worth seeding. ``holes``: whether the source's maps are believed

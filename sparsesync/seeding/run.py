@@ -1,4 +1,4 @@
-"""The wrapper: put sparse files in place, then let the user's own rsync run.
+"""One run of ``sync``: put sparse files in place, then let the user's own rsync run.
 
 rsync reads, hashes and sends the holes of a sparse file as if they were data. But it
 leaves a file alone whose size and modification time agree at both ends. So::

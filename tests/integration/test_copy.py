@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.engine.content import copy as engine_copy
-from sparsesync.engine.files import syscalls as fileio
+from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.claims import filesystem_of
 from tests.support.filesystems import (
     KINDS,
@@ -172,7 +172,7 @@ def test_inplace_without_punching(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     target = sparse_file(tmp_path / "dst", 4 * MIB, [(0, 4 * MIB)])
     with open(target, "rb") as file:
         here = os.fstat(file.fileno()).st_dev, filesystem_of(file.fileno())
-    monkeypatch.setattr(fileio, "_refused", {("punch", *here, *here)})
+    monkeypatch.setattr(syscalls, "_refused", {("punch", *here, *here)})
     sparsesync.copyfile(source, target, inplace=True)
     assert same_content(source, target)
 
@@ -200,14 +200,14 @@ def test_shares_extents_where_possible(mounted: Mounted) -> None:
 
 
 def test_refusals_are_remembered(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fileio, "_refused", set())
+    monkeypatch.setattr(syscalls, "_refused", set())
     calls = []
     real = fcntl.ioctl
     monkeypatch.setattr(fcntl, "ioctl", lambda *args: (calls.append(args[1]), real(*args))[1])
     top = mounted("ext4")
     for number in range(5):
         sparsesync.copyfile(sparse_file(top / "src", MIB, [(0, 4096)]), top / f"dst{number}")
-    assert calls.count(fileio.FICLONE) == 1
+    assert calls.count(syscalls.FICLONE) == 1
 
 
 def test_a_refusal_is_that_of_one_filesystem(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_source_truncated_while_it_is_copied(
 ) -> None:
     source = sparse_file(tmp_path / "src", 32 * MIB, extents)
     (tmp_path / "dst").write_bytes(b"old")
-    real = fileio.read_into
+    real = syscalls.read_into
 
     def cut(fd: int, view: memoryview, offset: int) -> int:
         os.truncate(source, 10 * MIB)
@@ -525,7 +525,7 @@ def test_without_write_permission(tmp_path: Path) -> None:
 def test_no_hole_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = sparse_file(tmp_path / "src", 1 << 40, [(0, 4096), (1 << 39, 4096)])
     read = []
-    real = fileio.read_into
+    real = syscalls.read_into
     monkeypatch.setattr(engine_copy, "read_into", lambda fd, view, at: (read.append(len(view)), real(fd, view, at))[1])
     sparsesync.copyfile(source, tmp_path / "dst", reflink="never")
     assert sum(read) == 8192

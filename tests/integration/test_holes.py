@@ -29,8 +29,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.commands.main import main
-from sparsesync.engine.files import claims
-from sparsesync.engine.files import syscalls as fileio
+from sparsesync.engine.files import claims, syscalls
 from sparsesync.engine.files.claims import believes
 from sparsesync.engine.files.extents import extents, is_sparse, layers
 from sparsesync.engine.files.status import stat_sparse
@@ -667,7 +666,7 @@ def test_a_file_that_is_punched_or_cut_while_it_is_copied(each_filesystem: Path)
     for fd in opened(path, os.O_RDWR):
         stream = extents(fd)
         first = next(stream)
-        fileio.punch(fd, 4 * MIB, MIB)
+        syscalls.punch(fd, 4 * MIB, MIB)
         os.ftruncate(fd, 6 * MIB)
         told = [first, *stream]
         assert set(told) <= {(MIB * number, 64 * KIB) for number in range(6)}

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsesync
-from sparsesync.comparison import digests as compare_far
+from sparsesync.comparison import digests
 from sparsesync.engine.host import LocalHost
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.base import Location
@@ -262,8 +262,8 @@ def test_a_preset_looks_at_the_far_host(tmp_path: Path) -> None:
 def compared(agent: Connection, a: str, b: str, **options: Any) -> list[tuple[Any, ...]]:
     """The differences between two paths, one of them at the agent's end: whichever it is, the same are found."""
     here, there = LocalHost(agent.digest), RemoteHost(agent)
-    found = sorted(compare_far.differences(Location(here, a, ""), Location(there, b, "far:"), **options))
-    assert found == sorted(compare_far.differences(Location(there, a, "far:"), Location(here, b, ""), **options))
+    found = sorted(digests.differences(Location(here, a, ""), Location(there, b, "far:"), **options))
+    assert found == sorted(digests.differences(Location(there, a, "far:"), Location(here, b, ""), **options))
     return [tuple(difference) for difference in found]
 
 
@@ -364,7 +364,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_
     received, sent = agent.link.received, agent.link.sent
     a, b = Location(here, str(tmp_path / "a"), ""), Location(there, str(tmp_path / "b"), "far:")
     told: list[int] = []
-    assert list(compare_far.differences(a, b, progress=told.append)) == []
+    assert list(digests.differences(a, b, progress=told.append)) == []
     assert agent.link.received - received < 32 * MIB // 1000 + 1000 * 100
     assert agent.link.sent - sent < 1000
     assert sum(told) == 32 * MIB + sum(range(1000))
@@ -381,7 +381,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_
 
     agent.link.write = counting  # type: ignore[method-assign]
     try:
-        found = {difference.path: difference.offset for difference in compare_far.differences(a, b)}
+        found = {difference.path: difference.offset for difference in digests.differences(a, b)}
     finally:
         agent.link.write = write  # type: ignore[method-assign]
     assert found == {f"{number}": number - 1 for number in range(1, 1000)}
@@ -392,7 +392,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_
 def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    monkeypatch.setattr(compare_far, "_SPOOL", 1000)
+    monkeypatch.setattr(digests, "_SPOOL", 1000)
     for root in "ab":
         for folder in range(20):
             (tmp_path / root / f"{folder}").mkdir(parents=True)
@@ -402,7 +402,7 @@ def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, m
     b = Location(RemoteHost(agent), str(tmp_path / "b"), "far:")
     tracemalloc.start()
     try:
-        assert sum(1 for difference in compare_far.differences(a, b) if difference.offset == 0) == 1000
+        assert sum(1 for difference in digests.differences(a, b) if difference.offset == 0) == 1000
         assert tracemalloc.get_traced_memory()[1] < 2 * MIB
     finally:
         tracemalloc.stop()

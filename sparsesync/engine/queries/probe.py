@@ -12,7 +12,7 @@ import os
 import struct
 from typing import Callable, Iterator, NamedTuple, Optional
 
-from ..files import syscalls as fileio
+from ..files import syscalls
 from ..files.claims import allocated, filesystem_type
 from ..files.extents import has_data
 from .mounts import location_key
@@ -90,7 +90,7 @@ def probe(path: str, largest: int = 0) -> Probe:
         location_key(path),
         device,
         filesystem_type(device) or "",
-        fileio.free_space(space),
+        syscalls.free_space(space),
         space.f_favail if space.f_files else -1,
         refused,
         full,
@@ -114,10 +114,10 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
     os.ftruncate(fd, _HOLE)
     os.pwrite(fd, b"x" * _MIB, _HOLE - _MIB)
     holes = allocated(os.fstat(fd)) < _HOLE // 2
-    fileio.punch(fd, _HOLE - _MIB, _MIB)
+    syscalls.punch(fd, _HOLE - _MIB, _MIB)
     punched = holes and not has_data(fd, _HOLE - _MIB, _MIB)
     with _scratch(directory) as (other, _):
-        cloned = _works(lambda: fcntl.ioctl(other, fileio.FICLONE, fd))
+        cloned = _works(lambda: fcntl.ioctl(other, syscalls.FICLONE, fd))
     large = True
     if holes:
         large = _works(lambda: os.ftruncate(fd, largest))

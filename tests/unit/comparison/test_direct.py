@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sparsesync.comparison.difference import Difference
 from sparsesync.comparison.direct import verify
-from sparsesync.engine.files import syscalls as fileio
+from sparsesync.engine.files import syscalls
 from tests.support.filesystems import (
     loop_device,
     need,
@@ -233,8 +233,8 @@ def test_holes_are_not_read_unless_asked(trees: Trees, monkeypatch: pytest.Monke
                 file.seek(size // 2)
                 file.write(b"x")
     read = []
-    read_into = fileio.read_into
-    monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
+    read_into = syscalls.read_into
+    monkeypatch.setattr(syscalls, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
     told: list[int] = []
     assert found(a, b, progress=told.append) == []
     block = os.statvfs(a).f_bsize

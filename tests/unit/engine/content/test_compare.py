@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine.content import compare as delta
+from sparsesync.engine.content import compare
 from sparsesync.engine.content.compare import differing, first_difference
 from sparsesync.engine.errors import TruncatedError
-from sparsesync.engine.files import syscalls as fileio
+from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.extents import extents
 
 KIB = 1024
@@ -101,14 +101,14 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     """Every read that delta makes, as (descriptor, offset, bytes)."""
     calls = []
-    read_into = fileio.read_into
+    read_into = syscalls.read_into
 
     def counting(fd: int, view: memoryview, offset: int) -> int:
         count = read_into(fd, view, offset)
         calls.append((fd, offset, count))
         return count
 
-    monkeypatch.setattr(fileio, "read_into", counting)
+    monkeypatch.setattr(syscalls, "read_into", counting)
     return calls
 
 
@@ -145,9 +145,9 @@ def layout(path: str, size: int, runs: Runs) -> str | Path:
 
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
-@given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, delta.BUFFER]))
+@given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, compare.BUFFER]))
 def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(delta, "BUFFER", buffer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
         assert first(a, b, full=full) == first(b, a, full=full) == by_cmp(a, b)
@@ -158,10 +158,10 @@ def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) ->
     pairs(),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
     st.sampled_from([1, 512, 1000, 4 * KIB, 64 * KIB, 1 << 20]),
-    st.sampled_from([4 * KIB, 7000, delta.BUFFER]),
+    st.sampled_from([4 * KIB, 7000, compare.BUFFER]),
 )
 def test_differing_is_what_reading_all_finds(pair: Pair, part: tuple[float, float], block: int, buffer: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(delta, "BUFFER", buffer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
         start = int(part[0] * pair[0])
@@ -184,7 +184,7 @@ def test_a_caller_may_write_to_b_on_the_way(pair: Pair, block: int, buffer: int,
         os.truncate(b, pair[0])
         expected = by_reading(a, b, 0, pair[0], block)
         written = []
-        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(delta, BUFFER=buffer, LONGEST=longest):
+        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(compare, BUFFER=buffer, LONGEST=longest):
             for offset, length in differing(a_fd, b_fd, 0, pair[0], block):
                 os.pwrite(b_fd, os.pread(a_fd, length, offset), offset)
                 written.append((offset, length))
@@ -210,7 +210,7 @@ def test_segments_cover_what_either_has(a_spans: list[Range], b_spans: list[Rang
     a, b = placed(a_spans), placed(b_spans)
     seen: dict[int, tuple[bool, bool]] = {}
     last = 0
-    for offset, length, a_has, b_has in delta._segments(iter(a), iter(b)):
+    for offset, length, a_has, b_has in compare._segments(iter(a), iter(b)):
         assert offset >= last and length > 0 and (a_has or b_has)
         last = offset + length
         seen.update((byte, (a_has, b_has)) for byte in range(offset, last))
@@ -272,7 +272,7 @@ def test_many_extents_take_no_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         assert first(*paths) is None
-        assert tracemalloc.get_traced_memory()[1] < 4 * delta.BUFFER
+        assert tracemalloc.get_traced_memory()[1] < 4 * compare.BUFFER
     finally:
         tracemalloc.stop()
 
@@ -293,8 +293,8 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with open(b, "r+b") as file:
         file.seek(200_000)
         file.write(bytes([data[200_000] ^ 1]))
-    read_into = fileio.read_into
-    monkeypatch.setattr(fileio, "read_into", lambda fd, view, offset: read_into(fd, view[:999], offset))
+    read_into = syscalls.read_into
+    monkeypatch.setattr(syscalls, "read_into", lambda fd, view, offset: read_into(fd, view[:999], offset))
     assert first(a, b) == 200_000
     with Opened(a, b) as (a_fd, b_fd):
         assert list(differing(a_fd, b_fd, 0, len(data))) == [(200_000 // 4096 * 4096, 4096)]
@@ -319,14 +319,14 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, data: bytes
 ) -> None:
     paths = [write(tmp_path / name, 1 << 20, (0, b"x" * 300 * KIB), ((1 << 20) - 1, data)) for name in "ab"]
-    read_into = fileio.read_into
+    read_into = syscalls.read_into
 
     def shrinking(fd: int, view: memoryview, offset: int) -> int:
         count = read_into(fd, view, offset)
         os.truncate(paths[which], 300 * KIB)
         return count
 
-    monkeypatch.setattr(fileio, "read_into", shrinking)
+    monkeypatch.setattr(syscalls, "read_into", shrinking)
     with Opened(*paths) as (a_fd, b_fd), pytest.raises(TruncatedError) as caught:
         first_difference(a_fd, b_fd, a_path="0", b_path="1")
     assert caught.value.filename == str(which)
@@ -347,7 +347,7 @@ def test_a_read_error_names_the_file(tmp_path: Path, bad: int) -> None:
 
 
 def test_blocks_are_whole_wherever_the_range_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta, "BUFFER", 8 * KIB)
+    monkeypatch.setattr(compare, "BUFFER", 8 * KIB)
     a, b = write(tmp_path / "a", 1 << 20, (20_481, b"x"), (40_959, b"x")), write(tmp_path / "b", 1 << 20)
     with Opened(a, b) as (a_fd, b_fd):
         for start in (0, 1, 100, 5000):
@@ -358,7 +358,7 @@ def test_ranges_are_not_held_back(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", 1 << 30, (5000, b"x")), write(tmp_path / "b", 1 << 30)
     with Opened(a, b) as (a_fd, b_fd):
         assert next(differing(a_fd, b_fd, 0, 1 << 30)) == (4096, 4096)
-    assert sum(count for _, _, count in reads) == 2 * delta.BUFFER
+    assert sum(count for _, _, count in reads) == 2 * compare.BUFFER
 
 
 def test_an_empty_range(tmp_path: Path, reads: list[Read]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine.errors import TruncatedError
-from sparsesync.engine.files import syscalls as fileio
+from sparsesync.engine.files import syscalls
 from sparsesync.engine.tree.manifest import (
     DIGEST,
     Blocks,
@@ -113,8 +113,8 @@ def test_the_blocks_that_are_not_zeros(mounted: Mounted, size: int, layout: list
 
 def test_holes_are_not_read_unless_asked(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    read_into = fileio.read_into
-    monkeypatch.setattr(fileio, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
+    read_into = syscalls.read_into
+    monkeypatch.setattr(syscalls, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
     path = sparse_file(mounted("ext4") / "f", 1 << 40, [(4096, 4096), (12288, 4096), (1 << 39, 4096)])
     assert [offset for offset, _ in blocks(events(path))] == [0, 1 << 39]
     assert read == [BLOCK, BLOCK]

@@ -13,8 +13,7 @@ import pytest
 
 from sparsesync.engine.agent import Agent
 from sparsesync.engine.errors import LinkError, ProtocolError
-from sparsesync.engine.wire import protocol
-from sparsesync.engine.wire import rate_limit as pace_module
+from sparsesync.engine.wire import protocol, rate_limit
 from sparsesync.engine.wire.link import Link, peer_error
 from sparsesync.engine.wire.protocol import Frame
 from sparsesync.engine.wire.rate_limit import RateLimit
@@ -51,7 +50,7 @@ class Clock:
 @pytest.mark.parametrize("rate", [1024, 100 * 1024, 10 << 20])
 def test_bwlimit(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
     clock = Clock()
-    monkeypatch.setattr(pace_module, "time", clock)
+    monkeypatch.setattr(rate_limit, "time", clock)
     source, sink = os.pipe()
     link = Link(source, sink)
     link.pace = RateLimit(rate)
@@ -71,7 +70,7 @@ def test_bwlimit(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
 
 def test_without_bwlimit_there_are_no_pauses(monkeypatch: pytest.MonkeyPatch, pair: tuple[Link, Link]) -> None:
     clock = Clock()
-    monkeypatch.setattr(pace_module, "time", clock)
+    monkeypatch.setattr(rate_limit, "time", clock)
     pair[0].write(b"x" * 1000)
     assert clock.pauses == []
 
