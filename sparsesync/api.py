@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Iterator, Sequence
-    from typing import Any, Union
+    from typing import Union
 
     from .comparison.difference import Difference
     from .engine.content.compare import Tally
+    from .engine.content.copy_file import CopyOptions
     from .engine.errors import OnError, OnProgress
-    from .engine.tree.scan import Sparse
+    from .engine.tree.scan import ScanOptions, Sparse
     from .seeding.run import SyncResult
 
     PathLike = Union[str, os.PathLike[str]]
@@ -70,10 +71,10 @@ def copyfile(
     shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. Nothing is changed then,
     unless ``inplace`` or in a device, and nothing left behind but the partial file of a lost connection.
     """
-    return _copy(
-        "content", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
-    )  # fmt: skip
+    from .engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
 
 
 def copy(
@@ -95,10 +96,10 @@ def copy(
 
     Takes and raises what :func:`copyfile` does.
     """
-    return _copy(
-        "mode", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
-    )  # fmt: skip
+    from .engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
 
 
 def copy2(
@@ -120,17 +121,19 @@ def copy2(
 
     Takes and raises what :func:`copyfile` does.
     """
-    return _copy(
-        "all", src, dst, rsh, python, follow_symlinks=follow_symlinks, inplace=inplace, reflink=reflink,
-        sparse=sparse, holes=holes, reserve=reserve, fsync=fsync, progress=progress,
-    )  # fmt: skip
+    from .engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
 
 
-def _copy(keep: str, src: PathLike, dst: PathLike, rsh: str | None, python: str | None, **options: Any) -> PathLike:
+def _copy(
+    src: PathLike, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: str | None, python: str | None
+) -> PathLike:
     from .hosts.copies import Copies
 
     with Copies(rsh, python) as copies:
-        return copies.copy(src, dst, keep, **options)
+        return copies.copy(src, dst, options, progress)
 
 
 def scan(
@@ -169,28 +172,24 @@ def scan(
     """
     import os
 
+    from .engine.tree.scan import ScanOptions, scan
     from .hosts.pool import is_remote
 
-    options: dict[str, Any] = {
-        "one_file_system": one_file_system, "every_link": every_link, "every_file": every_file,
-        "min_size": min_size, "follow": follow, "holes": holes, "on_error": on_error,
-    }  # fmt: skip
+    options = ScanOptions(one_file_system, every_link, every_file, min_size, prune, follow, holes)
     if is_remote(path):
-        return _scan_remote(str(path), prune, rsh, python, options)
-    from .engine.tree.scan import scan
-
-    return scan(os.fspath(path), prune=prune, **options)
+        return _scan_remote(str(path), options, on_error, rsh, python)
+    return scan(os.fspath(path), options, on_error=on_error)
 
 
 def _scan_remote(
-    path: str, prune: Collection[str], rsh: str | None, python: str | None, options: dict[str, Any]
+    path: str, options: ScanOptions, on_error: OnError, rsh: str | None, python: str | None
 ) -> Iterator[Sparse]:
     from .hosts.pool import HostPool
 
     with HostPool(rsh, python) as hosts:
         host, below, prefix = hosts.locate(path)
-        pruned = [name[len(prefix) :] for name in prune if name.startswith(prefix)]
-        for found in host.scan(below, prune=pruned, **options):
+        pruned = [name[len(prefix) :] for name in options.prune if name.startswith(prefix)]
+        for found in host.scan(below, options._replace(prune=pruned), on_error=on_error):
             yield found.file._replace(path=prefix + found.file.path)
 
 
@@ -281,10 +280,8 @@ def exclude_patterns(
     """
     from . import exclude
 
-    return exclude.exclude_patterns(
-        sources, relative=relative, min_size=min_size, min_ratio=min_ratio, one_file_system=one_file_system,
-        preset=preset, format=format, null=null, on_error=on_error, rsh=rsh, python=python,
-    )  # fmt: skip
+    options = exclude.PatternOptions(relative, min_size, min_ratio, one_file_system, preset, format, null)
+    return exclude.exclude_patterns(sources, options, on_error=on_error, rsh=rsh, python=python)
 
 
 def sync(sources: PathLike | Sequence[PathLike], destination: PathLike, options: Sequence[str] = ()) -> SyncResult:

@@ -24,11 +24,11 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from .engine.errors import OnError
 from .engine.queries.presets import ExcludedPath
-from .engine.tree.scan import Sparse
+from .engine.tree.scan import ScanOptions, Sparse
 from .hosts.base import Location, PathLike
 from .hosts.pool import HostPool
 from .rsync.paths import transfer_name
@@ -36,78 +36,71 @@ from .rsync.paths import transfer_name
 FORMATS = ("rsync", "tar", "borg", "restic")
 
 
+class PatternOptions(NamedTuple):
+    """What is excluded, and for whom; the fields are parameters of :func:`sparsesync.api.exclude_patterns`."""
+
+    relative: bool = False
+    min_size: int = 0
+    min_ratio: float = 0.0
+    one_file_system: bool = False
+    preset: str | None = None
+    format: str = "rsync"
+    null: bool = True
+
+
 def exclude_patterns(
     sources: Sequence[PathLike],
+    options: PatternOptions,
     *,
-    relative: bool = False,
-    min_size: int = 0,
-    min_ratio: float = 0.0,
-    one_file_system: bool = False,
-    preset: str | None = None,
-    format: str = "rsync",
-    null: bool = True,
     on_error: OnError = None,
     rsh: str | None = None,
     python: str | None = None,
 ) -> list[str]:
     """Return the patterns, as :func:`sparsesync.api.exclude_patterns`."""
-    quote = quoter(format, null)
+    quote = quoter(options.format, options.null)
     with HostPool(rsh, python) as hosts:
         locations = [hosts.locate(source) for source in sources]
-        places = preset_places(locations, preset, format)
-        patterns = set(place_patterns(places, relative, quote))
-        limits = (min_size, min_ratio, one_file_system)
-        for name, _ in sparse_names(locations, places, relative, format, *limits, on_error):
-            patterns.add(quote(name))
+        places = preset_places(locations, options)
+        patterns = set(place_patterns(places, options.relative, quote))
+        patterns.update(quote(name) for name, _ in sparse_names(locations, places, options, on_error))
     return sorted(patterns)
 
 
 def sparse_names(
     locations: Sequence[Location],
     places: Sequence[ExcludedPath],
-    relative: bool,
-    format: str = "rsync",
-    min_size: int = 0,
-    min_ratio: float = 0.0,
-    one_file_system: bool = False,
+    options: PatternOptions,
     on_error: OnError = None,
 ) -> Iterator[tuple[str, Sparse]]:
-    """Each sparse file, with its name as the program sees it that reads the pattern."""
+    """Yield each sparse file, with its name as the program sees it that reads the pattern."""
     for host, source, _ in locations:
         # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
-        prune = [place.path for place in places if place.source == source and place.wild in ("", "/*")]
-        top = host.directory() if format == "restic" else ""
+        prune = [place.path for place in places if place.source == source and place.wildcard in ("", "/*")]
+        top = host.directory() if options.format == "restic" else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
-        for found, data, _ in host.scan(
-            source,
-            one_file_system=one_file_system,
-            every_link=True,
-            min_size=min_size,
-            prune=prune,
-            measured=min_ratio > 0,
-            on_error=on_error,
-        ):
-            if not min_ratio or found.size - min(data, found.allocated) >= min_ratio * found.size:
-                yield _seen_as(format, top, source, found.path, relative), found
+        wanted = ScanOptions(options.one_file_system, every_link=True, min_size=options.min_size, prune=prune)
+        for found, data, _ in host.scan(source, wanted, measured=options.min_ratio > 0, on_error=on_error):
+            if not options.min_ratio or found.size - min(data, found.allocated) >= options.min_ratio * found.size:
+                yield _seen_as(options.format, top, source, found.path, options.relative), found
 
 
-def preset_places(locations: Sequence[Location], preset: str | None, format: str) -> list[ExcludedPath]:
-    """Return what a preset leaves out at locations. Raises ValueError for a format that cannot carry it."""
-    if preset is None:
+def preset_places(locations: Sequence[Location], options: PatternOptions) -> list[ExcludedPath]:
+    """Return what a preset leaves out at ``locations``. Raises ValueError for a format that cannot carry it."""
+    if options.preset is None:
         return []
-    if format != "rsync":
-        raise ValueError(f"the presets are for rsync; they cannot be written for {format}")
-    return [place for host, given, _ in locations for place in host.preset(preset, given)]
+    if options.format != "rsync":
+        raise ValueError(f"the presets are for rsync; they cannot be written for {options.format}")
+    return [place for host, given, _ in locations for place in host.preset(options.preset, given)]
 
 
 def place_patterns(places: Sequence[ExcludedPath], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
     """The patterns of places, anchored where the names of the transfer begin."""
-    for source, path, wild, _ in places:
+    for source, path, wildcard, _ in places:
         name = transfer_name(source, path, relative)
         if name is not None:
             anchored = "/" + name if name else ""
             quoted = quote(anchored)
-            yield _quote_wild(anchored) + wild if wild else quoted
+            yield _quote_wild(anchored) + wildcard if wildcard else quoted
 
 
 def _seen_as(format: str, top: str, source: str, path: str, relative: bool) -> str:

@@ -8,6 +8,7 @@ import os
 import stat
 
 from ..console.progress import data_bar
+from ..engine.content.copy_file import CopyOptions
 from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
@@ -42,24 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     if len(sources) > 1 and is_remote(destination):
         # Nobody has looked whether it is a directory; with the slash it has to be one.
         destination += "./" if destination.endswith(":") else "/"
+    options = CopyOptions(
+        "all" if arguments.preserve else "mode",
+        inplace=arguments.inplace,
+        reflink=arguments.reflink,
+        sparse=arguments.sparse,
+        holes=arguments.holes,
+        reserve=arguments.reserve,
+        fsync=arguments.fsync,
+    )
     troubles = Troubles()
     with Copies(arguments.rsh, arguments.python) as copies:
         for source in sources:
             try:
                 total = None if is_remote(source) else _work(source, arguments.holes)
                 with data_bar(total, os.path.basename(source), arguments.quiet) as advance:
-                    copies.copy(
-                        source,
-                        destination,
-                        "all" if arguments.preserve else "mode",
-                        inplace=arguments.inplace,
-                        reflink=arguments.reflink,
-                        sparse=arguments.sparse,
-                        holes=arguments.holes,
-                        reserve=arguments.reserve,
-                        fsync=arguments.fsync,
-                        progress=advance,
-                    )
+                    copies.copy(source, destination, options, advance)
             except IsADirectoryError as error:
                 hint = "is a directory; for trees use 'sparsesync sync -a'"
                 troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))

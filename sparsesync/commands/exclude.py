@@ -17,7 +17,7 @@ from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.errors import OnError
 from ..engine.text import escape_name
-from ..exclude import FORMATS, place_patterns, preset_places, quoter, sparse_names
+from ..exclude import FORMATS, PatternOptions, place_patterns, preset_places, quoter, sparse_names
 from ..hosts.pool import HostPool
 from .options import Troubles, add_far_end, add_one_file_system, byte_size
 
@@ -49,13 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
         write(
             out,
             arguments.sources,
-            relative=arguments.relative,
-            min_size=arguments.min_size,
-            min_ratio=arguments.min_ratio,
-            one_file_system=arguments.one_file_system,
-            preset=arguments.preset,
-            format=arguments.format,
-            null=arguments.null,
+            PatternOptions(
+                arguments.relative,
+                arguments.min_size,
+                arguments.min_ratio,
+                arguments.one_file_system,
+                arguments.preset,
+                arguments.format,
+                arguments.null,
+            ),
             on_error=troubles,
             command=f"sparsesync {__version__}",
             rsh=arguments.rsh,
@@ -67,14 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 def write(
     out: BinaryIO,
     sources: Sequence[str],
+    options: PatternOptions,
     *,
-    relative: bool = False,
-    min_size: int = 0,
-    min_ratio: float = 0.0,
-    one_file_system: bool = False,
-    preset: str | None = None,
-    format: str = "rsync",
-    null: bool = False,
     on_error: OnError = None,
     command: str = "sparsesync",
     rsh: str | None = None,
@@ -82,10 +78,11 @@ def write(
 ) -> None:
     """Write an exclude file: a head of comments that says what was found and how, and the patterns.
 
-    ``null`` ends every line with a NUL, for ``rsync --from0``. The other parameters are those of
-    :func:`~.api.exclude_patterns`; ``command`` is who made it, for the head. A file for tar has no head,
-    because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
+    With ``options.null`` every line ends with a NUL, for ``rsync --from0``. ``command`` is who made the file, for the
+    head. A file for tar has no head, because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
+    The other parameters, and what is raised: :func:`~.api.exclude_patterns`.
     """
+    relative, min_size, min_ratio, _, preset, format, null = options
     if null and format != "rsync":
         raise ValueError("-0 is for rsync's --from0; the other formats are lines of text")
     quote = quoter(format, null)
@@ -94,11 +91,10 @@ def write(
     patterns = Sorted()
     with HostPool(rsh, python) as hosts:
         locations = [hosts.locate(source) for source in sources]
-        places = preset_places(locations, preset, format)
+        places = preset_places(locations, options)
         for pattern in place_patterns(places, relative, quote):
             patterns.add(pattern)
-        limits = (min_size, min_ratio, one_file_system)
-        for name, found in sparse_names(locations, places, relative, format, *limits, on_error):
+        for name, found in sparse_names(locations, places, options, on_error):
             patterns.add(quote(name))
             count += 1
             size += found.size
@@ -110,11 +106,12 @@ def write(
             "restic": "restic backup --exclude-file FILE",
         }[format]
         given = " ".join(map(escape_name, sources))
-        options = " --relative" * relative + f" --preset {preset}" * bool(preset)
-        options += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
+        said = " --relative" * relative + f" --preset {preset}" * bool(preset)
+        said += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
+        files = "1 sparse file" if count == 1 else f"{count} sparse files"
         for line in (
-            f"# {count} sparse files: {iec(size)} apparent, {iec(allocated)} allocated",
-            f"# made by {command} exclude{options} {given}",
+            f"# {files}: {iec(size)} apparent, {iec(allocated)} allocated",
+            f"# made by {command} exclude{said} {given}",
             f"# use: {usage}",
         ):
             out.write(os.fsencode(line) + end)

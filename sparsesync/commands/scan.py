@@ -11,6 +11,7 @@ from ..console.messages import print_line
 from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.errors import LinkError
+from ..engine.tree.scan import ScanOptions
 from ..hosts.pool import HostPool
 from .options import Troubles, add_far_end, add_holes, add_one_file_system, byte_size, write_list
 
@@ -33,6 +34,13 @@ def add(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
+    options = ScanOptions(
+        arguments.one_file_system,
+        every_file=arguments.all,
+        min_size=arguments.min_size,
+        follow=True,
+        holes=arguments.holes,
+    )
     troubles = Troubles()
     found, count = Sorted(), 0
     known: dict[object, int] = {}
@@ -40,16 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path in arguments.paths:
             try:
                 host, below, prefix = hosts.locate(path)
-                for scanned in host.scan(
-                    below,
-                    measured=not arguments.null,
-                    one_file_system=arguments.one_file_system,
-                    min_size=arguments.min_size,
-                    every_file=arguments.all,
-                    follow=True,
-                    holes=arguments.holes,
-                    on_error=troubles,
-                ):
+                for scanned in host.scan(below, options, measured=not arguments.null, on_error=troubles):
                     file, count = scanned.file, count + 1
                     sizes = file.size, file.allocated, scanned.data, scanned.extents
                     inode = known.setdefault(host, len(known)), file.st.st_dev, file.st.st_ino

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .content.compare import Tally
+from .content.copy_file import CopyOptions
 from .errors import LinkError, ProtocolError
 from .files.claims import HOLES
 from .files.status import home
@@ -30,6 +31,7 @@ from .transfer.receiver import Receiver
 from .transfer.records import SpaceNeed
 from .transfer.sender import Sender
 from .tree.manifest_wire import batches
+from .tree.scan import ScanOptions
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files
 from .wire.fields import (
@@ -58,6 +60,13 @@ _SETTINGS = row(flag, flag, flag, flag, _HOLES, flag)
 """A :class:`~.roles.SourceSettings`."""
 _OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag)
 """An :class:`~.roles.Opening`."""
+_SPARSE = one_of("auto", "always")
+_COPY_OPTIONS = row(
+    one_of("content", "mode", "all"), flag, flag, one_of("auto", "always", "never"), _SPARSE, _HOLES, flag, flag
+)
+"""A :class:`~.content.copy_file.CopyOptions`."""
+_SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES)
+"""A :class:`~.tree.scan.ScanOptions`."""
 
 
 class Operation(NamedTuple):
@@ -178,8 +187,9 @@ def _measure(agent: Agent, path: str, settings: List[Any]) -> Tuple[int, int]:
         source.close()
 
 
-def _scan(agent: Agent, path: str, measured: bool, holes: str, **options: Any) -> Dict[str, Any]:
-    for file, data, count in agent.host.scan(path, measured=measured, holes=holes, on_error=agent.trouble, **options):
+def _scan(agent: Agent, path: str, options: List[Any], measured: bool) -> Dict[str, Any]:
+    found = agent.host.scan(path, ScanOptions(*options), measured=measured, on_error=agent.trouble)
+    for file, data, count in found:
         agent.link.send_json(
             protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
             data=data, extents=count,
@@ -231,6 +241,10 @@ def _find(agent: Agent, path: str, opening: List[Any]) -> Optional[str]:
     return agent.destination.find(path, Opening(*opening))
 
 
+def _open_copy(agent: Agent, path: str, name: str, options: List[Any]) -> str:
+    return agent.destination.open_copy(path, name, CopyOptions(*options))
+
+
 def _expect(agent: Agent, needs: List[Tuple[str, int]]) -> None:
     agent.destination.expect(SpaceNeed(name, size, None) for name, size in needs)
 
@@ -269,11 +283,7 @@ OPERATIONS = {
         {"preset": _WORD, "source": PATH}, _record(lambda agent, **given: agent.host.preset(**given))
     ),
     "scan": Operation(
-        {
-            "path": PATH, "measured": flag, "holes": _HOLES, "one_file_system": maybe(flag), "every_link": maybe(flag),
-            "every_file": maybe(flag), "min_size": maybe(SIZE), "prune": maybe(listed(PATH)), "follow": maybe(flag),
-        },
-        _scan,
+        {"path": PATH, "options": _SCAN_OPTIONS, "measured": flag}, _scan
     ),
     "layers": Operation({"path": PATH, "holes": _HOLES}, _mapped("layers")),
     "checksums": Operation({"path": PATH, "block": integer(512, 1 << 30), "holes": _HOLES}, _mapped("checksums")),
@@ -286,7 +296,7 @@ OPERATIONS = {
     "measure": Operation({"path": PATH, "settings": _SETTINGS}, _record(_measure)),
     "send": Operation(
         {
-            "settings": _SETTINGS, "sparse": one_of("auto", "always"),
+            "settings": _SETTINGS, "sparse": _SPARSE,
             "compressor": maybe(row(one_of("zlib", "zstd"), maybe(integer(-1000, 1000)))),
             "bwlimit": maybe(integer(1, 1 << 62)),
         },
@@ -295,11 +305,7 @@ OPERATIONS = {
     "find": Operation({"path": PATH, "opening": _OPENING}, _record(_find)),
     "open": Operation({"path": PATH, "opening": _OPENING}, _record(_open)),
     "open_copy": Operation(
-        {
-            "path": PATH, "name": PATH, "into": flag, "keep": one_of("content", "mode", "all"), "inplace": flag,
-            "fsync": maybe(flag), "preallocate": maybe(flag),
-        },
-        _record(lambda agent, **given: agent.destination.open_copy(**given)),
+        {"path": PATH, "name": PATH, "options": _COPY_OPTIONS}, _record(_open_copy)
     ),
     "expect": Operation({"needs": listed(row(PATH, SIZE))}, _record(_expect)),
     "space": Operation({}, _record(lambda agent: agent.destination.space())),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .roles import LocalDestination, LocalSource, SourceSettings
     from .tree.block_map import Run
     from .tree.manifest import Event
-    from .tree.scan import Sparse
+    from .tree.scan import ScanOptions, Sparse
     from .wire.capabilities import Digest
 
 Range = Tuple[str, int, int]
@@ -52,15 +52,15 @@ class LocalHost:
         return self._digest
 
     def scan(
-        self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
+        self, path: str, options: "ScanOptions", *, measured: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]:
-        """Yield the sparse files below ``path``; the options are those of :func:`.tree.scan.scan`."""
+        """Yield what :func:`.tree.scan.scan` finds below ``path``, in no certain order; ``measured``: with its data."""
         from .files.status import data_size
         from .tree.scan import scan
 
-        for file in scan(path, parallel=True, holes=holes, on_error=on_error, **options):
+        for file in scan(path, options, parallel=True, on_error=on_error):
             try:
-                data, count = data_size(file.path, holes) if measured else (0, 0)
+                data, count = data_size(file.path, options.holes) if measured else (0, 0)
             except OSError as error:
                 if on_error is None:
                     raise

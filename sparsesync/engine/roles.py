@@ -8,8 +8,9 @@ the files. Who copies, and over what, is not known here: sparsesync.hosts.transf
 
 import os
 import stat
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from .content.copy_file import CopyOptions
 from .errors import NoSpaceError, ProtocolError
 from .files.beneath import Sources, look_at
 from .files.status import SparseStat, stat_mode
@@ -199,12 +200,9 @@ class LocalDestination:
         self.expect(needs)
         return None
 
-    def open_copy(self, path: str, name: str, **options: Any) -> str:
-        """Open the destination of a copy; the options are :class:`~.transfer.copy_destination.CopyDestination`'s.
-
-        Returns the path of the file it will be. Raises OSError.
-        """
-        place = CopyDestination(path, name, resume=self._resume, **options)
+    def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
+        """Open the destination of a copy, and return the path of the file it will be. Raises OSError."""
+        place = CopyDestination(path, name, options, resume=self._resume)
         self._open(place)
         return place.file
 

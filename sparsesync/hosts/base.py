@@ -6,7 +6,7 @@ which kind of host it has::
 
     with HostPool() as hosts:
         location = hosts.locate("host:vms")
-        for found in location.host.scan(location.path):
+        for found in location.host.scan(location.path, ScanOptions()):
             print(location.prefix + found.file.path)
 
 What a remote host cannot read comes as OSError with the file named ``host:path``; any other failure is a LinkError.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally
+    from ..engine.content.copy_file import CopyOptions
     from ..engine.errors import OnError
     from ..engine.files.extents import Layer
     from ..engine.files.status import SparseStat
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..engine.transfer.records import Space, SpaceNeed
     from ..engine.tree.block_map import Run
     from ..engine.tree.manifest import Event
+    from ..engine.tree.scan import ScanOptions
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -66,7 +68,7 @@ class Destination(Protocol):
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
 
-    def open_copy(self, path: str, name: str, **options: Any) -> str:
+    def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
         """Open the destination of a copy. Returns the path of the file it will be. Raises OSError."""
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
@@ -93,7 +95,7 @@ class Host(Protocol):
         """What people call it."""
 
     def scan(
-        self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
+        self, path: str, options: ScanOptions, *, measured: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]: ...
 
     def layers(self, path: str, holes: str) -> AbstractContextManager[tuple[int, Iterator[Layer]]]: ...

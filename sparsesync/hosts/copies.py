@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..engine.content.copy import check_choices
-from ..engine.content.copy_file import Path, copy_file
+from ..engine.content.copy_file import CopyOptions, Path, copy_file
 from ..engine.errors import NoSpaceError, OnProgress
 from .pool import HostPool, remote_part
 
@@ -33,63 +32,55 @@ class Copies:
     def __exit__(self, *exc_info: object) -> None:
         self._hosts.__exit__(*exc_info)
 
-    def copy(self, src: Path, dst: Path, keep: str, **options: Any) -> Path:
-        """Copy as :func:`~.api.copyfile`, and of the attributes ``keep``: "content", "mode" or "all"."""
+    def copy(self, src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
+        """Copy ``src`` to ``dst``, and return the file made. Raises what :func:`~.api.copyfile` does."""
         source, destination = remote_part(src), remote_part(dst)
         if source is None and destination is None:
-            return copy_file(src, dst, keep, **options)
+            return copy_file(src, dst, options, progress)
         if source is not None and destination is not None:
             raise ValueError(f"{src}: the source and the destination cannot both be on another host")
-        return self._far_copy(src, dst, source, destination, keep, **options)
+        return self._remote_copy(src, dst, source, destination, options, progress)
 
-    def _far_copy(
+    def _remote_copy(
         self,
         src: Path,
         dst: Path,
         source: Remote | None,
         destination: Remote | None,
-        keep: str,
-        *,
-        follow_symlinks: bool = True,
-        inplace: bool = False,
-        reflink: str = "auto",
-        sparse: str = "auto",
-        holes: str = "auto",
-        reserve: bool = False,
-        fsync: bool = False,
-        progress: OnProgress = None,
+        options: CopyOptions,
+        progress: OnProgress,
     ) -> Path:
         from ..engine.roles import Planned, SourceSettings
         from .transfer import Settings, check_space, needs, transfer
 
-        check_choices(sparse, reflink, inplace, holes)
-        if reflink == "always":
+        options.check()
+        if options.reflink == "always":
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", os.fspath(dst))
-        if not follow_symlinks:
+        if not options.follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
         of, to = self._hosts.locate(src), self._hosts.locate(dst)
         # What a path is relative to over there, its host knows better.
         path = of.path if source is None else source.path
         target = to.path if destination is None else destination.path or "."
         name = os.path.basename(path)
-        settings = SourceSettings(follow=True, attributes=keep != "content", holes=holes, reserve=reserve)
+        settings = SourceSettings(
+            follow=True, attributes=options.keep != "content", holes=options.holes, reserve=options.reserve
+        )
         read, written = of.host.source(settings), to.host.destination(resume=True)
         results: list[FileResult] = []
         try:
             size, room = read.measure(path)
             plan = Planned(name, path, size, room, room=room)
-            made = written.open_copy(
-                target, name, into=keep != "content", keep=keep, inplace=inplace, fsync=fsync, preallocate=reserve
-            )
+            made = written.open_copy(target, name, options)
             written.expect(needs(read, [plan]))
             check_space(written)
-            transfer(read, written, iter([plan]), Settings(sparse == "always"), results.append, progress)
+            transfer(read, written, iter([plan]), Settings(options.sparse == "always"), results.append, progress)
         finally:
             read.close()
             written.close()
         (result,) = results
-        if result.no_space is not None:
-            raise NoSpaceError(*result.no_space, os.fspath(dst))
-        if result.left is not None:
-            raise OSError(result.errno or errno.EIO, result.left, os.fspath(src if result.at_source else dst))
+        if result.space is not None:
+            raise NoSpaceError(*result.space, os.fspath(dst))
+        if result.reason is not None:
+            raise OSError(result.errno or errno.EIO, result.reason, os.fspath(src if result.at_source else dst))
         return to.prefix + made

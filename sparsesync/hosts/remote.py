@@ -25,7 +25,7 @@ from ..engine.roles import Opening, SourceSettings
 from ..engine.transfer.records import Space, SpaceNeed
 from ..engine.tree.manifest import DIGEST, Event
 from ..engine.tree.manifest_wire import Reader
-from ..engine.tree.scan import Sparse
+from ..engine.tree.scan import ScanOptions, Sparse
 from ..engine.wire.fields import (
     LONGEST_TEXT,
     MODE,
@@ -51,6 +51,7 @@ from .ssh import named
 
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally
+    from ..engine.content.copy_file import CopyOptions
     from ..engine.files.extents import Layer
     from ..engine.tree.block_map import Run
     from ..engine.wire.capabilities import Digest
@@ -85,11 +86,12 @@ class RemoteHost:
             return get(self.connection.call(op, **arguments), "answer", check)
 
     def scan(
-        self, path: str, *, measured: bool = False, holes: str = "auto", on_error: OnError = None, **options: Any
+        self, path: str, options: ScanOptions, *, measured: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]:
         told = 0
+        options = options._replace(prune=list(options.prune))
         with self._naming():
-            for item in self.connection.items("scan", on_error, path=path, measured=measured, holes=holes, **options):
+            for item in self.connection.items("scan", on_error, path=path, options=options, measured=measured):
                 if not item:
                     return
                 found, stat = get(item, "path", NAME), get(item, "stat", STAT)
@@ -268,8 +270,8 @@ class RemoteDestination:
             reason: str | None = get(opened.get(), "answer", maybe(TEXT))
         return reason
 
-    def open_copy(self, path: str, name: str, **options: Any) -> str:
-        return str(self.host._call(NAME, "open_copy", path=path, name=name, **options))
+    def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
+        return str(self.host._call(NAME, "open_copy", path=path, name=name, options=options))
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
         self._space = None

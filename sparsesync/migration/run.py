@@ -31,7 +31,8 @@ from ..console.progress import ProgressBar
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.roles import Planned
-from ..exclude import excluding, place_patterns, quoter, sparse_names
+from ..engine.tree.scan import ScanOptions
+from ..exclude import PatternOptions, excluding, place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.output import RsyncOutput
 from ..rsync.paths import transfer_name
@@ -168,10 +169,10 @@ class Migration:
         relative = self.asked.command.relative
         patterns = sorted(set(place_patterns(facts.places, relative, quote)))
         self.asked.patterns = [f"--exclude={pattern}" for pattern in patterns]
-        files = [place.path for place in facts.places if not place.wild]
+        files = [place.path for place in facts.places if not place.wildcard]
         sizes = dict(zip(files, self.source.host.query("sizes", paths=files).found))
         self.report["excluded"] = [
-            {"pattern": pattern, "why": place.why, "sizes": sizes.get(place.path)}
+            {"pattern": pattern, "why": place.reason, "sizes": sizes.get(place.path)}
             for place in facts.places
             for pattern in place_patterns([place], relative, quote)
         ]
@@ -179,8 +180,8 @@ class Migration:
             return
         locations = [self.source._replace(path=path) for path in self.asked.sources]
         names = []
-        one = self.asked.command.one_file_system
-        for name, file in sparse_names(locations, facts.places, relative, one_file_system=one):
+        options = PatternOptions(relative, one_file_system=self.asked.command.one_file_system)
+        for name, file in sparse_names(locations, facts.places, options):
             names.append(name.lstrip("/"))
             left = {"pattern": name, "why": "--exclude-sparse", "sizes": [file.size, file.allocated]}
             self.report["excluded"].append(left)
@@ -230,8 +231,8 @@ class Migration:
         started = time.monotonic()
         try:
             with whole.phase(None, "rsync") as totals.advance:
-                live = None if self.request.final else self._live
-                seed = SeedOptions(python=self.request.python, live=live)
+                hold_back = None if self.request.final else self._hold_back
+                seed = SeedOptions(python=self.request.python, hold_back=hold_back)
                 result = seeding.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
             totals.end()
         except NoSpaceError as error:
@@ -262,7 +263,7 @@ class Migration:
         if result.status:
             raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
 
-    def _live(self, changing: Sequence[Planned]) -> list[str]:
+    def _hold_back(self, changing: Sequence[Planned]) -> list[str]:
         """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
         host = self.source.host
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
@@ -272,8 +273,8 @@ class Migration:
             # rsync would copy the file under another of its names.
             links: dict[tuple[int, int], set[str]] = {}
             for source in self.asked.sources:
-                one = self.asked.command.one_file_system
-                for file, _, _ in host.scan(source, one_file_system=one, every_link=True, on_error=lambda error: None):
+                options = ScanOptions(self.asked.command.one_file_system, every_link=True)
+                for file, _, _ in host.scan(source, options, on_error=lambda error: None):
                     if file.st.st_nlink > 1:
                         links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
             for group in links.values():
@@ -290,11 +291,12 @@ class Migration:
         moved = "sent" if self.asked.command.far else "data"
         sent = {each["name"]: each[moved] for each in self.report["sync"]["seeded"]}
         found: list[dict[str, Any]] = []
-        one, host = self.asked.command.one_file_system, self.source.host
-        prune = [place.path for place in facts.places if place.wild in ("", "/*")]
+        host = self.source.host
+        prune = [place.path for place in facts.places if place.wildcard in ("", "/*")]
+        options = ScanOptions(self.asked.command.one_file_system, prune=prune)
         skip = left_out(facts.places)
         for source in self.asked.sources if not self.request.exclude_sparse else ():
-            for scanned in host.scan(source, one_file_system=one, prune=prune, on_error=lambda error: None):
+            for scanned in host.scan(source, options, on_error=lambda error: None):
                 file = scanned.file
                 if skip(file.path):
                     continue

@@ -20,7 +20,7 @@ from typing import Callable, NamedTuple
 
 from ..console.units import iec
 from ..engine.files.claims import looks_sparse
-from ..engine.tree.scan import Sparse, scan
+from ..engine.tree.scan import ScanOptions, Sparse, scan
 from ..rsync import command as rsync
 from ..rsync.paths import is_remote
 
@@ -77,15 +77,7 @@ def below(
         top = "/" if command.relative else os.path.dirname(source)
         prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
         try:
-            yield from scan(
-                source,
-                one_file_system=command.one_file_system,
-                every_link=True,
-                prune=prune,
-                parallel=True,
-                holes=holes,
-                reading=False,
-                on_error=on_error,
-            )
+            options = ScanOptions(command.one_file_system, every_link=True, prune=prune, holes=holes)
+            yield from scan(source, options, parallel=True, reading=False, on_error=on_error)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             on_error(error)

@@ -21,17 +21,22 @@ class SeedOptions:
     ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
     from which a file is worth seeding. ``holes``: whether the source's maps are believed
     (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
-    ``live``: the source may be written to meanwhile, and another run will follow; then it is called with what was
-    found to change, and the names it returns are kept from rsync, which would copy those files whole.
+    ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
+    what was found to change. The names it returns are kept from rsync, which would copy those files whole.
     """
 
     off: bool = False
     min_hole: int = 1
     space_check: bool = True
     python: str | None = None
-    live: Callable[[Sequence[Planned]], Sequence[str]] | None = None
+    hold_back: Callable[[Sequence[Planned]], Sequence[str]] | None = None
     holes: str = "auto"
     required: bool = False
+
+    @property
+    def source_is_live(self) -> bool:
+        """Whether the source may be written to meanwhile."""
+        return self.hold_back is not None
 
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:

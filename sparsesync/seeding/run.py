@@ -219,8 +219,8 @@ class SeededRun:
         if not (self.command.sparse or deletes or self.command.dry_run):
             self._keep_from_rsync(seeding.refused, stack)
         result.bytes = sum(seeded.data for seeded in seeding.seeded)
-        if self.seed.live is not None:
-            result.later = sorted(self.seed.live(seeding.changing))
+        if self.seed.hold_back is not None:
+            result.later = sorted(self.seed.hold_back(seeding.changing))
             from ..exclude import excluding
 
             result.command[1:1] = excluding(result.later, stack)
@@ -295,7 +295,7 @@ class SeededRun:
         settings = SourceSettings(
             follow=command.links_followed,
             listed=command.relative or command.files_from is not None,
-            live=self.seed.live is not None,
+            live=self.seed.source_is_live,
             holes=self.seed.holes,
             reserve=command.preallocate,
         )

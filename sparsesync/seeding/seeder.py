@@ -139,7 +139,7 @@ class Seeding:
         with self.bar(total, "seeding", self.command.quiet > 0) as advance:
             files = self._started(_planned(plan))
             transfer(self.source, self.destination, files, self.settings, self._done, advance)
-        if self.options.live is not None:
+        if self.options.source_is_live:
             self.changing += self._changing(_planned(plan))
         return None
 
@@ -269,14 +269,14 @@ class Seeding:
 
     def _done(self, result: FileResult) -> None:
         holes = self._under_way.pop(result.name, 0)
-        if result.left is None:
+        if result.reason is None:
             self.seeded.append(Seeded(*result[:4], result.allocated))
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
             self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return
         if result.errno in _REFUSALS and not result.at_source:
-            self.refused[result.name] = result.errno, result.left
-        self._leave(result.name, result.left, holes)
+            self.refused[result.name] = result.errno, result.reason
+        self._leave(result.name, result.reason, holes)
 
     def _leave(self, name: str, reason: str, holes: int) -> None:
         self.left.append((name, reason))

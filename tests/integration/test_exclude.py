@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.commands import exclude
+from sparsesync.exclude import PatternOptions
 from tests.support.filesystems import need_tools
 
 NAMES = st.text(st.sampled_from(" *?[]\\#;-+!'\"$ab\n\r\t\udcff\u00e9."), min_size=1, max_size=6).filter(
@@ -69,10 +70,10 @@ def test_rsync_leaves_out_the_sparse_files_and_nothing_else(
     os.chdir(place)
     try:
         with open(place / "null", "wb") as out:
-            exclude.write(out, sources, relative=relative, null=True)
+            exclude.write(out, sources, PatternOptions(relative=relative, null=True))
         try:
             with open(place / "lines", "wb") as out:
-                exclude.write(out, sources, relative=relative)
+                exclude.write(out, sources, PatternOptions(relative=relative, null=False))
         except ValueError as error:
             assert "-0" in str(error)
             assert any("\n" in name or "\r" in name for name, sparse in files(place / "src").items() if sparse)
@@ -99,7 +100,7 @@ def test_tar(tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str
     os.chdir(place)
     try:
         with open("list", "wb") as out:
-            exclude.write(out, [source], format="tar")
+            exclude.write(out, [source], PatternOptions(format="tar", null=False))
         subprocess.run(["tar", "-cf", "x.tar", "--anchored", "-X", "list", source], check=True, timeout=60)
         (place / "out").mkdir()
         subprocess.run(["tar", "-xf", "x.tar", "-C", "out"], check=True, timeout=60)
@@ -130,7 +131,7 @@ def test_borg(tmp_path: Path) -> None:
     hostile_tree(tmp_path)
     environment = {**os.environ, "HOME": str(tmp_path), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [str(tmp_path / "src")], format="borg")
+        exclude.write(out, [str(tmp_path / "src")], PatternOptions(format="borg", null=False))
     for argv in (
         ["borg", "init", "-e", "none", "repo"],
         ["borg", "create", "--exclude-from", "list", "repo::one", str(tmp_path / "src")],
@@ -152,7 +153,7 @@ def test_borg_reads_utf_8(tmp_path: Path) -> None:
         sparsesync.exclude_patterns([source], format="borg")
     # Nothing is found, so only the head might hold the bytes.
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [source], format="borg", min_size=1 << 40)
+        exclude.write(out, [source], PatternOptions(format="borg", min_size=1 << 40, null=False))
     assert (tmp_path / "list").read_text(encoding="utf-8").startswith("# 0 sparse files")
 
 
@@ -162,7 +163,7 @@ def test_restic(tmp_path: Path) -> None:
     hostile_tree(tmp_path)
     environment = {**os.environ, "HOME": str(tmp_path), "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": "repo"}
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [str(tmp_path / "src")], format="restic")
+        exclude.write(out, [str(tmp_path / "src")], PatternOptions(format="restic", null=False))
     for argv in (
         ["restic", "init"],
         ["restic", "backup", "--exclude-file", "list", "src"],
@@ -201,7 +202,7 @@ def test_the_docker_preset(tmp_path: Path) -> None:
     for source, below in ((f"{root}/", ""), (str(root), "docker"), (str(root), str(root).lstrip("/"))):
         relative = below.count("/") > 0
         with open(tmp_path / "list", "wb") as out:
-            exclude.write(out, [source], preset="docker", relative=relative)
+            exclude.write(out, [source], PatternOptions(preset="docker", relative=relative, null=False))
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         assert set(rsync(tmp_path, [source], relative, "out", "--exclude-from=list")) == {
             os.path.join(below, name) for name in kept
@@ -218,7 +219,7 @@ def test_the_system_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     swaps.write_text(f"Filename\tType\tSize\n{top}/swap\\040file\tfile\t1\n/dev/sda2\tpartition\t1\n")
     monkeypatch.setattr("sparsesync.engine.queries.presets.SWAPS", str(swaps))
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [f"{top}/"], preset="system")
+        exclude.write(out, [f"{top}/"], PatternOptions(preset="system", null=False))
     assert set(rsync(tmp_path, ["root/"], False, "out", "--exclude-from=list")) == {
         "etc/passwd",
         "var/tmp/kept",
@@ -236,7 +237,7 @@ def test_what_a_preset_leaves_out_whole_is_not_walked(tmp_path: Path) -> None:
     patterns = sparsesync.exclude_patterns([top], preset="system")
     assert [pattern for pattern in patterns if "img" in pattern] == ["/img", "/srv/tmp/img"]
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [top], preset="system")
+        exclude.write(out, [top], PatternOptions(preset="system", null=False))
     assert (tmp_path / "list").read_text().startswith("# 2 sparse files")
     # A source of its own is not what the other source leaves out: its names in the transfer are others.
     patterns = sparsesync.exclude_patterns([str(tmp_path), str(tmp_path / "tmp/below")], preset="system")
@@ -254,9 +255,9 @@ def test_the_head_says_what_was_found(tmp_path: Path) -> None:
         file.truncate(3 << 30)
     (tmp_path / "dense").write_bytes(b"x")
     with open(tmp_path / "list", "wb") as out:
-        exclude.write(out, [f"{tmp_path}/"], command="sparsesync 9")
+        exclude.write(out, [f"{tmp_path}/"], PatternOptions(null=False), command="sparsesync 9")
     assert (tmp_path / "list").read_text().splitlines() == [
-        "# 1 sparse files: 3.0 GiB apparent, 0 B allocated",
+        "# 1 sparse file: 3.0 GiB apparent, 0 B allocated",
         f"# made by sparsesync 9 exclude {tmp_path}/",
         "# use: rsync --exclude-from=FILE",
         "/img",

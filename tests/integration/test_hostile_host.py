@@ -17,6 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from sparsesync.engine.agent import OPERATIONS, Agent
+from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyDestination
@@ -26,6 +27,7 @@ from sparsesync.engine.transfer.outgoing import OutgoingFile, outgoing
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
+from sparsesync.engine.tree.scan import ScanOptions
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.capabilities import capabilities
 from sparsesync.engine.wire.link import Link, peer_error
@@ -85,8 +87,8 @@ TO_RECEIVER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] 
 TO_SENDER: dict[tuple[int, str], tuple[dict[str, Any], dict[str, list[Any]]]] = {
     (protocol.STATE, ""): ({"id": 1, "basis": True}, {"id": [*NUMBER, 0, 2], "basis": FLAG}),
     (protocol.CLOSED, ""): (CLOSED, {
-        "id": [*NUMBER, 0, 2], "data": SIZE, "sent": SIZE, "left": [*NONE, *optional(TEXT)],
-        "no_space": [1, [], [1], [1, 2, 3], [-1, 1], [1, 1 << 63], [True, 1], "ab"],
+        "id": [*NUMBER, 0, 2], "data": SIZE, "sent": SIZE, "reason": [*NONE, *optional(TEXT)],
+        "space": [1, [], [1], [1, 2, 3], [-1, 1], [1, 1 << 63], [True, 1], "ab"],
         "errno": optional([*NUMBER, 4096]), "at_source": FLAG, "allocated": SIZE,
     }),
     (protocol.WANT, "pull"): ({"files": [[1, "f", "f", False]]}, {
@@ -118,7 +120,7 @@ def cases(frames: Any) -> list[Any]:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Destination]:
     (tmp_path / "target").mkdir()
-    made = CopyDestination(str(tmp_path / "target"), "f", into=True, keep="all", inplace=False, resume=True)
+    made = CopyDestination(str(tmp_path / "target"), "f", CopyOptions("all"), resume=True)
     yield made
     made.close()
 
@@ -246,7 +248,7 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
                 number = protocol.read_tail(memoryview(payload))[0]
                 del under_way[number]
                 over += 1
-                peer.say(protocol.CLOSED, **{**CLOSED, "id": number, "left": None})
+                peer.say(protocol.CLOSED, **{**CLOSED, "id": number, "reason": None})
             elif kind == protocol.END:
                 peer.say(protocol.DONE)
 
@@ -356,7 +358,7 @@ def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found waits on a disk, so that there is a limit to it."""
     monkeypatch.setattr("sparsesync.hosts.remote._MOST_TOLD", 100)
     with pytest.raises(ProtocolError, match="more files"):
-        list(RemoteHost(Liar(*[SCANNED] * 100)).scan("/x"))  # type: ignore[arg-type]
+        list(RemoteHost(Liar(*[SCANNED] * 100)).scan("/x", ScanOptions()))  # type: ignore[arg-type]
 
 
 # A client against the agent

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import sparsesync
 from sparsesync.comparison import digests
 from sparsesync.engine.host import LocalHost
+from sparsesync.engine.tree.scan import ScanOptions
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.base import Location
 from sparsesync.hosts.remote import RemoteHost
@@ -695,7 +696,7 @@ def test_a_host_that_is_none(
 @pytest.mark.parametrize("name", ["a\nb", "-x", "~x", "$(id)", "`id`", "a'b\"c\\", " ", "*", "\x9b\udcff"])
 def test_far_paths_arrive_as_they_are(agent: Connection, tmp_path: Path, name: str) -> None:
     sparse_file(tmp_path / name, MIB, [(0, 4096)])
-    *found, _ = agent.items("scan", path=str(tmp_path / name), measured=False, holes="auto")
+    *found, _ = agent.items("scan", path=str(tmp_path / name), options=ScanOptions(), measured=False)
     assert [item["path"] for item in found] == [str(tmp_path / name)]
 
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any, Callable
 
 from sparsesync.engine.content.compare import Tally
+from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.roles import Opening, SourceSettings
+from sparsesync.engine.tree.scan import ScanOptions
 from sparsesync.hosts.remote import RemoteDestination, RemoteHost, RemoteSource
 
 MISSING = object()
@@ -30,7 +32,7 @@ FILE: dict[str, Any] = {
     "id": 1, "name": "f", "size": 8192, "data": 4096, "mode": 0o644, "mtime_ns": 0, "parents": [], "attributes": None,
 }  # fmt: skip
 CLOSED: dict[str, Any] = {
-    "id": 1, "left": "no", "no_space": None, "data": 0, "sent": 0, "errno": None, "at_source": False,
+    "id": 1, "reason": "no", "space": None, "data": 0, "sent": 0, "errno": None, "at_source": False,
     "allocated": 0,
 }  # fmt: skip
 ERROR: dict[str, Any] = {"errno": 2, "strerror": "no", "filename": None, "value": False}
@@ -87,9 +89,11 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
               {"answer": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
     "states": (lambda liar: list(destination(liar).states(["x"])), {"answer": [[1, 2]]},
                {"answer": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
-    "open_copy": (lambda liar: destination(liar).open_copy("x", "x"), {"answer": "/x"}, {"answer": NAME}),
+    "open_copy": (
+        lambda liar: destination(liar).open_copy("x", "x", CopyOptions()), {"answer": "/x"}, {"answer": NAME},
+    ),
     "directory": (lambda liar: RemoteHost(liar).directory(), {"answer": "/x"}, {"answer": NAME}),
-    "scan": (lambda liar: list(RemoteHost(liar).scan("/x")), SCANNED, {
+    "scan": (lambda liar: list(RemoteHost(liar).scan("/x", ScanOptions())), SCANNED, {
         "path": [*NAME, "/etc/passwd"], "size": SIZE, "allocated": SIZE, "data": SIZE, "extents": SIZE,
         "stat": rows(SCANNED["stat"], [*NUMBER, 1 << 16], *[NUMBER] * 5, SIZE, *[SIGNED] * 3)}),
     "contents": (lambda liar: RemoteHost(liar).contents([("x", 0, 1)], False), {"answer": [[9, 9, "0" * 32, 9]]},

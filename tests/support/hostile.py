@@ -91,7 +91,7 @@ def _names(enemy: Enemy) -> None:
 
 def _closed(enemy: Enemy, **values: Any) -> None:
     number = enemy.link.read().json()["id"]
-    result = {"left": "no", "no_space": None, "data": 0, "sent": 0, "errno": None}
+    result = {"reason": "no", "space": None, "data": 0, "sent": 0, "errno": None}
     result.update(at_source=False, allocated=0, **values)
     enemy.link.send_json(protocol.CLOSED, id=number, **result)
     enemy.wait()

@@ -75,7 +75,7 @@ class Outcome:
 
     def left(self, name: str) -> str | None:
         (found,) = [result for result in self.receiver if result.name == name]
-        return found.left
+        return found.reason
 
 
 class Running:

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Callable, Iterator, Optional, Union
+from typing import Callable, Iterator, NamedTuple, Optional, Union
 
 from ..errors import OnProgress, error_path
 from ..files import attributes
@@ -29,31 +29,44 @@ Finish = Callable[[int, attributes.Attributes], None]
 """What gives the open file ``target`` the attributes of the source, as they were before the copying."""
 
 
-def copy_file(
-    src: Path,
-    dst: Path,
-    keep: str,
-    *,
-    follow_symlinks: bool = True,
-    inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    holes: str = "auto",
-    reserve: bool = False,
-    fsync: bool = False,
-    progress: OnProgress = None,
-) -> Path:
-    """Copy ``src`` to ``dst`` and return the file made; what is raised and the options: :func:`sparsesync.copyfile`.
+class CopyOptions(NamedTuple):
+    """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copyfile`.
 
-    Of what the source has besides content ``keep`` carries over nothing ("content", as shutil.copyfile does, and only
-    then must ``dst`` be no directory), its "mode" (shutil.copy) or "all" of it (shutil.copy2).
+    ``keep`` says what is carried over besides content: nothing ("content", as shutil.copyfile does, and only then
+    the destination must be no directory), the "mode" (shutil.copy) or "all" (shutil.copy2).
     """
-    finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[keep]
-    if keep != "content" and os.path.isdir(dst):
+
+    keep: str = "content"
+    follow_symlinks: bool = True
+    inplace: bool = False
+    reflink: str = "auto"
+    sparse: str = "auto"
+    holes: str = "auto"
+    reserve: bool = False
+    fsync: bool = False
+
+    @property
+    def into_directory(self) -> bool:
+        """Whether a destination that is a directory stands for a file in it."""
+        return self.keep != "content"
+
+    def check(self) -> None:
+        """Raise ValueError for a word that is none of its choices, or for choices that exclude each other."""
+        check_choices(self.sparse, self.reflink, self.inplace, self.holes)
+
+
+def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
+    """Copy ``src`` to ``dst`` on this machine and return the file made.
+
+    Raises what :func:`sparsesync.api.copyfile` does.
+    """
+    finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[options.keep]
+    if options.into_directory and os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(os.fspath(src)))
-    check_choices(sparse, reflink, inplace, holes)
+    options.check()
+    reflink, sparse, holes, fsync = options.reflink, options.sparse, options.holes, options.fsync
     source_path = os.fspath(src)
-    if not follow_symlinks and os.path.islink(source_path):
+    if not options.follow_symlinks and os.path.islink(source_path):
         return _copy_symlink(source_path, dst, finish, fsync)
     path = os.fspath(dst)
     source = open_source(source_path)
@@ -74,8 +87,8 @@ def copy_file(
             )  # fmt: skip
             return dst
         carried = attributes.read(source)
-        with replacing(path, old, inplace, lambda target: finish(target, carried), fsync) as target:
-            target.reserving = reserve
+        with replacing(path, old, options.inplace, lambda target: finish(target, carried), fsync) as target:
+            target.reserving = options.reserve
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )

@@ -61,15 +61,15 @@ _SYSTEM = (
 
 
 class ExcludedPath(NamedTuple):
-    """Everything at ``path`` followed by the wildcard ``wild``, in the transfer of ``source``.
+    """Everything at ``path`` followed by ``wildcard``, in the transfer of ``source``.
 
-    ``why`` says to a person why it is left out.
+    ``reason`` says to a person why it is left out.
     """
 
     source: str
     path: str
-    wild: str
-    why: str
+    wildcard: str
+    reason: str
 
 
 class Suggested(NamedTuple):
@@ -111,8 +111,8 @@ def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
     """Whether a path, spelled as a scan of the sources yields it, is left out with everything below it."""
     patterns = []
     for place in places:
-        wild = re.escape(place.wild).replace(re.escape("*"), "[^/]+")
-        patterns.append(re.escape(os.path.normpath(place.path)) + wild)
+        wildcard = re.escape(place.wildcard).replace(re.escape("*"), "[^/]+")
+        patterns.append(re.escape(os.path.normpath(place.path)) + wildcard)
     if not patterns:
         return lambda path: False
     matches = re.compile("(?:{})(?:/.*)?".format("|".join(patterns)), re.DOTALL).fullmatch
@@ -140,8 +140,8 @@ def _docker(source: str, loop: bool) -> Iterator[ExcludedPath]:
     for root in docker_roots(source):
         for folder, places in _VIEWS.items():
             if os.path.isdir(os.path.join(root, folder)):
-                for path, wild, why in places:
-                    yield ExcludedPath(source, os.path.join(root, path), wild, why)
+                for path, wildcard, reason in places:
+                    yield ExcludedPath(source, os.path.join(root, path), wildcard, reason)
         if loop and os.path.isdir(os.path.join(root, "devicemapper")):
             for path in LOOP_FILES:
                 yield ExcludedPath(source, os.path.join(root, path), "", _POOL)
@@ -181,12 +181,12 @@ def _system(source: str) -> Iterator[ExcludedPath]:
     # "/*", expanded by the shell, is the root as much as "/" is.
     name = os.path.basename(source.rstrip("/"))
     if os.path.abspath(os.path.dirname(source.rstrip("/")) or ".") == "/" and source.strip("/"):
-        for path, wild, why in _SYSTEM:
+        for path, wildcard, reason in _SYSTEM:
             if path == name:
-                yield ExcludedPath(source, source, wild, why)
+                yield ExcludedPath(source, source, wildcard, reason)
     elif os.path.isdir(source):
-        for path, wild, why in _SYSTEM:
-            yield ExcludedPath(source, os.path.join(source, path), wild, why)
+        for path, wildcard, reason in _SYSTEM:
+            yield ExcludedPath(source, os.path.join(source, path), wildcard, reason)
     for swap in swap_files():
         below = _below(source, swap)
         if below is not None:

@@ -9,32 +9,20 @@ import errno
 import os
 from typing import Optional
 
+from ..content.copy_file import CopyOptions
 from ..files import attributes
 from .destination import Destination, DestinationFile
 from .records import FileSpec
 
 
 class CopyDestination(Destination):
-    """The destination ``path``; if it is a directory and ``into`` is set, the file ``name`` in it.
-
-    ``keep`` is "content", "mode" or "all": how much the file gets of what the source has.
+    """The destination ``path``; if it is a directory and more than content is copied, the file ``name`` in it.
 
     Raises OSError if there is no such directory, IsADirectoryError where a directory has the file's name.
     """
 
-    def __init__(
-        self,
-        path: str,
-        name: str,
-        *,
-        into: bool,
-        keep: str,
-        inplace: bool,
-        resume: bool,
-        preallocate: bool = False,
-        fsync: bool = False,
-    ) -> None:
-        if into and os.path.isdir(path):
+    def __init__(self, path: str, name: str, options: CopyOptions, *, resume: bool) -> None:
+        if options.into_directory and os.path.isdir(path):
             path = os.path.join(path, name)
         elif path.endswith("/"):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
@@ -42,10 +30,12 @@ class CopyDestination(Destination):
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, base = os.path.split(target)
-        super().__init__(directory, base, inplace=inplace, resume=resume, preallocate=preallocate, fsync=fsync)
+        super().__init__(
+            directory, base, inplace=options.inplace, resume=resume, preallocate=options.reserve, fsync=options.fsync
+        )
         self.file = path
-        self.keep = keep
-        self.carries = keep != "content"
+        self.keep = options.keep
+        self.carries = options.keep != "content"
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         old = super()._existing(directory, base)

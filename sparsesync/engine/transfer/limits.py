@@ -59,14 +59,14 @@ class Reasons:
 
 def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> FileResult:
     """The result that a CLOSED frame carries."""
-    space = get(value, "no_space", maybe(row(SIZE, SIZE)))
-    left = get(value, "left", maybe(TEXT))
+    space = get(value, "space", maybe(row(SIZE, SIZE)))
+    reason = get(value, "reason", maybe(TEXT))
     return FileResult(
         name,
         size,
         get(value, "data", SIZE),
         get(value, "sent", SIZE),
-        None if left is None else reasons.keep(left),
+        None if reason is None else reasons.keep(reason),
         None if space is None else (space[0], space[1]),
         get(value, "errno", maybe(ERRNO)),
         get(value, "at_source", flag),

@@ -339,10 +339,10 @@ class Receiver:
 
     def _leave(self, arriving: IncomingFile, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-        left = reason(error, arriving.spec.name)[:LONGEST_TEXT]
+        why = reason(error, arriving.spec.name)[:LONGEST_TEXT]
         self._close(
             arriving.result()._replace(
-                left=left, no_space=space, errno=getattr(error, "errno", None), at_source=at_source
+                reason=why, space=space, errno=getattr(error, "errno", None), at_source=at_source
             ),
             arriving,
         )

@@ -45,7 +45,7 @@ class FileSpec(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """What became of a file. ``left``: why it was left alone, or None; sizes are bytes of content.
+    """What became of a file. ``reason``: why it was left alone, or None. Sizes are bytes of content.
 
     ``allocated`` is what it took when it got its name, in bytes.
     ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
@@ -55,8 +55,9 @@ class FileResult(NamedTuple):
     size: int
     data: int
     sent: int
-    left: Optional[str] = None
-    no_space: Optional[Tuple[int, int]] = None
+    reason: Optional[str] = None
+    space: Optional[Tuple[int, int]] = None
+    """What was needed of a filesystem and what was free, in bytes, where that is why."""
     errno: Optional[int] = None
     at_source: bool = False
     allocated: int = 0

@@ -201,7 +201,7 @@ class Sender:
             raise ProtocolError("a file is closed that was not announced")
         self._held_in_all -= self._held.pop(file.number)
         result = read_result(value, file.spec.name, file.spec.size, self._reasons)
-        if not file.over and result.left is None:
+        if not file.over and result.reason is None:
             raise ProtocolError("a file is closed that was not sent")
         self._writer.drop(file)
         self._done_with(file)

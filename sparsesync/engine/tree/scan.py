@@ -102,34 +102,37 @@ def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
         os.close(fd)
 
 
+class ScanOptions(NamedTuple):
+    """What a scan finds; the fields are parameters of :func:`sparsesync.api.scan`."""
+
+    one_file_system: bool = False
+    every_link: bool = False
+    every_file: bool = False
+    min_size: int = 0
+    prune: Collection[str] = ()
+    follow: bool = False
+    holes: str = "auto"
+
+
 def scan(
     path: str,
+    options: ScanOptions = ScanOptions(),  # noqa: B008
     *,
-    one_file_system: bool = False,
-    every_link: bool = False,
-    every_file: bool = False,
-    min_size: int = 0,
-    prune: Collection[str] = (),
-    follow: bool = False,
     parallel: bool = False,
-    holes: str = "auto",
     reading: bool = True,
     on_error: OnError = None,
 ) -> Iterator[Sparse]:
-    """Yield each sparse regular file at or below ``path``.
+    """Yield each sparse regular file at or below ``path``; the paths begin with ``path`` as it was given.
 
-    Paths begin with ``path`` as it was given. ``one_file_system`` stays on the
-    filesystem ``path`` is on; ``min_size`` is the smallest apparent size in bytes;
-    ``prune`` names paths, spelled as they would be yielded, that are not entered. A file
-    with several hard links is yielded once unless ``every_link``. ``every_file`` yields files
-    without holes too. With ``follow`` a ``path`` that is a symlink means the directory it leads to, as for du -D.
-    ``parallel``: a second process may help, and what is found comes in no certain order. ``holes``: whether a file's
-    map is believed (:func:`files.claims.believes`); where it is not, the file is read, but only if ``st_blocks`` say
-    that it has a hole, and without ``reading`` that is enough.
+    ``parallel``: a second process may help, and what is found comes in no certain order.
+    ``reading``: read a file whose map is not believed, and whose ``st_blocks`` say that it has a hole. Without it
+    ``st_blocks`` is enough.
+    ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
+    the error is raised.
 
-    Raises OSError if ``path`` itself cannot be examined. What cannot be examined
-    below it goes to ``on_error`` and the walk goes on; without ``on_error`` it is raised.
+    Raises OSError if ``path`` itself cannot be examined.
     """
+    one_file_system, every_link, every_file, min_size, prune, follow, holes = options
     if follow and os.path.islink(path) and os.path.isdir(path):
         path += "/"
     top = os.stat(path) if path.endswith("/") else os.lstat(path)

@@ -172,7 +172,7 @@ def test_what_arrives_is_what_was_sent(
     finally:
         place.close()
     assert outcome.errors == []
-    assert [result.left for result in outcome.receiver] == [None] * len(files)
+    assert [result.reason for result in outcome.receiver] == [None] * len(files)
     assert [(r.name, r.size, r.data, r.sent) for r in outcome.sender] == [
         (r.name, r.size, r.data, r.sent) for r in outcome.receiver
     ]
@@ -292,10 +292,10 @@ def test_a_file_that_is_made_after_the_sender_was_told_there_is_none(
     (result,), errors = received(place, script)
     assert errors == []
     if inplace and what == "f":
-        assert result.left == "it was made meanwhile"
+        assert result.reason == "it was made meanwhile"
         assert (tmp_path / "target/f").read_bytes() == b"x" * 8192
     else:
-        assert result.left is None
+        assert result.reason is None
         assert (tmp_path / "target/f").read_bytes() == b"d" * 4096 + bytes(4096)
         assert os.listdir(tmp_path / "target") == ["f"]
 
@@ -320,7 +320,7 @@ def test_a_name_that_leads_elsewhere(tmp_path: Path, place: Destination, name: s
         finish(peer)
 
     (result,), errors = received(place, script)
-    assert errors == [] and result.left and "\n" not in result.left
+    assert errors == [] and result.reason and "\n" not in result.reason
     assert sorted(os.listdir(tmp_path)) == ["source", "target"] and not os.path.exists("/tmp/f")
     assert [name for _, _, names in os.walk(tmp_path / "target") for name in names] == []
 
@@ -361,10 +361,10 @@ def test_numbers_that_are_large(tmp_path: Path, place: Destination, fields: dict
     (result,), errors = received(place, script)
     assert errors == []
     made = tmp_path / "target/a/b/f"
-    assert made.exists() == (result.left is None)
-    if result.left is None:
+    assert made.exists() == (result.reason is None)
+    if result.reason is None:
         assert stat.S_IMODE(made.stat().st_mode) & ~0o777 == 0 and made.stat().st_size >= 4096
-    assert os.listdir(tmp_path / "target/a/b") == (["f"] if result.left is None else [])
+    assert os.listdir(tmp_path / "target/a/b") == (["f"] if result.reason is None else [])
 
 
 def test_a_huge_size_costs_nothing(tmp_path: Path, mounted: Mounted) -> None:
@@ -378,7 +378,7 @@ def test_a_huge_size_costs_nothing(tmp_path: Path, mounted: Mounted) -> None:
 
     (result,), errors = received(place, script)
     assert errors == []
-    assert result.left is None and allocated(Path(place.path) / "f") < 64 * KIB
+    assert result.reason is None and allocated(Path(place.path) / "f") < 64 * KIB
     place.close()
 
 
@@ -436,7 +436,7 @@ def test_a_guard_that_does_not_agree(tmp_path: Path, place: Destination) -> None
         finish(peer)
 
     (result,), errors = received(place, script)
-    assert errors == [] and result.left and "digests differ" in result.left
+    assert errors == [] and result.reason and "digests differ" in result.reason
     assert (tmp_path / "target/f").read_bytes() == b"old" and os.listdir(tmp_path / "target") == ["f"]
 
 
@@ -458,7 +458,7 @@ def test_a_reason_that_is_too_long_to_be_told_again(place: Destination) -> None:
         finish(peer)
 
     results, errors = received(place, script)
-    assert errors == [] and len(results) == 2 and all(result.left for result in results)
+    assert errors == [] and len(results) == 2 and all(result.reason for result in results)
 
 
 def test_the_peer_says_that_it_failed(place: Destination) -> None:
@@ -483,12 +483,12 @@ def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Destination) -
         assert peer.hear()
         (tmp_path / "target/.f.sparsesync-partial").unlink()
         peer.write(protocol.encode_finish(1, DIGEST.of(packed + content)))
-        assert peer.json(protocol.CLOSED)["left"]
+        assert peer.json(protocol.CLOSED)["reason"]
         send_data(peer, number=2)
         finish(peer)
 
     results, errors = received(place, script)
-    assert errors == [] and [bool(result.left) for result in results] == [True, False]
+    assert errors == [] and [bool(result.reason) for result in results] == [True, False]
     assert os.listdir(tmp_path / "target") == ["g"]
 
 
@@ -570,7 +570,7 @@ def state(basis: object, number: object = 1) -> bytes:
 
 
 def closed(number: int = 1, **fields: Any) -> bytes:
-    values = {"left": None, "no_space": None, "data": 0, "sent": 0, "at_source": False, "allocated": 0, **fields}
+    values = {"reason": None, "space": None, "data": 0, "sent": 0, "at_source": False, "allocated": 0, **fields}
     return protocol.encode_json(protocol.CLOSED, id=number, **values)
 
 
@@ -581,11 +581,11 @@ ANSWERS = {
     "the state of none": [state(True, None)],
     "two states": [state(True) * 2],
     "closed without being sent": [closed()],
-    "closed, and unknown": [closed(9, left="x")],
-    "closed for a list": [closed(left=["x"])],
-    "closed twice": [closed(left="x") * 2],
-    "no space that is none": [closed(left="x", no_space=[1, "2"])],
-    "no space for three": [closed(left="x", no_space=[1, 2, 3])],
+    "closed, and unknown": [closed(9, reason="x")],
+    "closed for a list": [closed(reason=["x"])],
+    "closed twice": [closed(reason="x") * 2],
+    "no space that is none": [closed(reason="x", space=[1, "2"])],
+    "no space for three": [closed(reason="x", space=[1, 2, 3])],
     "digests unasked for": [protocol.encode_digests(1, b"x" * 16)],
     "no digests": [state(True), protocol.encode_digests(1, b"")],
     "more digests": [state(True), protocol.encode_digests(1, b"x" * 32)],
@@ -593,7 +593,7 @@ ANSWERS = {
     "digests of another": [state(True), protocol.encode_digests(2, b"x" * 16)],
     "the same digests again": [state(True), protocol.encode_digests(1, b"x" * 16) * 3],
     "done": [protocol.encode_json(protocol.DONE)],
-    "done after all was left": [state(True), closed(left="x"), protocol.encode_json(protocol.DONE)],
+    "done after all was left": [state(True), closed(reason="x"), protocol.encode_json(protocol.DONE)],
     "a file": [protocol.encode_json(protocol.FILE, id=1)],
     "data": [protocol.data_head(1, 0, protocol.pack_ranges([(0, 1)]), 1), b"x"],
     "the end": [protocol.encode(protocol.END)],
@@ -613,7 +613,7 @@ def test_answers_that_make_no_sense(tmp_path: Path, answer: str) -> None:
 
     results, (error,) = sent([path], script)
     assert isinstance(error, ProtocolError), error
-    assert all(result.left for result in results)
+    assert all(result.reason for result in results)
 
 
 def test_done_while_there_is_something_to_send(tmp_path: Path) -> None:
@@ -624,11 +624,11 @@ def test_done_while_there_is_something_to_send(tmp_path: Path) -> None:
         peer.json(protocol.FILE)
         peer.write(state(False))
         assert peer.hear()
-        peer.write(closed(left="x"), protocol.encode_json(protocol.DONE))
+        peer.write(closed(reason="x"), protocol.encode_json(protocol.DONE))
         peer.all()
 
     results, (error,) = sent([path], script)
-    assert isinstance(error, ProtocolError) and [result.left for result in results] == ["x"]
+    assert isinstance(error, ProtocolError) and [result.reason for result in results] == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -673,7 +673,7 @@ def test_wants_that_cannot_be_met(tmp_path: Path, place: Destination) -> None:
     files = [(Path(f"{tmp_path}/source/{name}"), f"f{number}") for number, name in enumerate(names)]
     outcome = transfer([*files, (write(tmp_path / "source/f", (MIB, [])), "f")], place, pull=True)
     assert outcome.errors == []
-    assert {result.name for result in outcome.receiver if result.left} == {name for _, name in files}
+    assert {result.name for result in outcome.receiver if result.reason} == {name for _, name in files}
     assert outcome.left("f") is None and os.listdir(tmp_path / "target") == ["f"]
 
 
@@ -687,7 +687,7 @@ def test_long_names_are_asked_for_by_the_frame(tmp_path: Path, place: Destinatio
              for n in range(200)]  # fmt: skip
     outcome = transfer(files, place, pull=True)
     assert outcome.errors == [] and len(outcome.receiver) == 200
-    assert not any(result.left for result in outcome.receiver)
+    assert not any(result.reason for result in outcome.receiver)
 
 
 def test_what_was_to_be_sent_of_a_file_that_is_left_does_not_go_into_another(tmp_path: Path) -> None:
@@ -701,7 +701,7 @@ def test_what_was_to_be_sent_of_a_file_that_is_left_does_not_go_into_another(tmp
         peer.json(protocol.FILE)
         peer.write(state(False), state(False, 2))
         assert peer.hear()
-        peer.write(closed(left="x"))
+        peer.write(closed(reason="x"))
         for kind, payload in iter(peer.hear, None):  # type: ignore[misc]
             if kind == protocol.DATA and (data := protocol.read_ranged(memoryview(payload))).file == 2:
                 ranges.extend(data.ranges)
@@ -711,7 +711,7 @@ def test_what_was_to_be_sent_of_a_file_that_is_left_does_not_go_into_another(tmp
                 peer.say(protocol.DONE)
 
     results, errors = sent([a, b], script)
-    assert errors == [] and [result.left for result in results] == ["x", None]
+    assert errors == [] and [result.reason for result in results] == ["x", None]
     assert ranges == [(60 * MIB, 8 * KIB)]
 
 
@@ -753,7 +753,7 @@ class Case:
 
     def check(self, outcome: Outcome) -> None:
         """Each file is the old one or the new one, and who says that it is the new one is right."""
-        done = {result.name for result in outcome.receiver if result.left is None}
+        done = {result.name for result in outcome.receiver if result.reason is None}
         names = {name for _, name in self.files}
         assert {name for name in os.listdir(self.target) if not name.startswith(".")} <= names
         for path, name in self.files:
@@ -768,12 +768,12 @@ class Case:
             else:
                 assert (target.read_bytes() if target.exists() else None) == self.before.get(name)
         # A sender that has heard nothing bad knows as much as the receiver.
-        assert outcome.errors or {result.name for result in outcome.sender if result.left is None} == done
+        assert outcome.errors or {result.name for result in outcome.sender if result.reason is None} == done
         assert outcome.errors or len(outcome.receiver) == len(self.files)
 
     def complete(self, pull: bool) -> None:
         second = self.run(pull=pull)
-        assert second.errors == [] and [result.left for result in second.receiver] == [None] * len(self.files)
+        assert second.errors == [] and [result.reason for result in second.receiver] == [None] * len(self.files)
         for path, name in self.files:
             assert same_content(path, self.target / name)
         assert sorted(os.listdir(self.target)) == sorted(name for _, name in self.files)
@@ -861,7 +861,7 @@ def test_a_source_that_changes_while_it_is_sent(
     assert left and ("changed while it was copied" in left or (what == "truncate" and "truncated" in left))
     assert os.listdir(tmp_path / "target") == (["f"] if old else [])
     assert not old or target.read_bytes() == b"old"
-    assert [result.left for result in outcome.sender] == [left]
+    assert [result.reason for result in outcome.sender] == [left]
 
 
 def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Destination) -> None:
@@ -903,7 +903,7 @@ else:
 end.shutdown(socket.SHUT_WR)
 # Not getrusage(2), which begins with the peak of whoever started the process.
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-print(peak, results[0].left, results[0].data, results[0].sent)
+print(peak, results[0].reason, results[0].data, results[0].sent)
 """
 
 

@@ -3,18 +3,21 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sparsesync.engine.errors import OnError
 from sparsesync.engine.files.status import data_size
-from sparsesync.engine.tree.scan import scan
+from sparsesync.engine.tree.scan import ScanOptions, scan
 from tests.support.filesystems import Mounted, command, filesystem, need_root, sparse_file
 
 MIB = 1 << 20
 
 
-def names(top: Path, **options: object) -> list[str]:
-    return sorted(os.path.relpath(found.path, top) for found in scan(str(top), **options))  # type: ignore[arg-type]
+def names(top: Path, on_error: OnError = None, **options: Any) -> list[str]:
+    found = scan(str(top), ScanOptions(**options), on_error=on_error)
+    return sorted(os.path.relpath(file.path, top) for file in found)
 
 
 def test_finds_the_sparse_files(each_filesystem: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sparsesync.engine.tree import scan as room
 from sparsesync.engine.tree import scan_helper
-from sparsesync.engine.tree.scan import scan
+from sparsesync.engine.tree.scan import ScanOptions, scan
 from sparsesync.engine.tree.scan_helper import Found, Helper
 
 MIB = 1 << 20
@@ -55,11 +55,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
 
 def test_it_finds_what_one_process_finds(tree: Path, counted: list[Helper]) -> None:
     for options in ({}, {"every_link": True}, {"every_file": True}, {"min_size": 2 * MIB}, {"prune": {f"{tree}/3"}}):
-        alone = {(found.st.st_dev, found.st.st_ino): found for found in scan(str(tree), **options)}  # type: ignore[arg-type]
-        found = list(scan(str(tree), parallel=True, **options))  # type: ignore[arg-type]
+        alone = {(found.st.st_dev, found.st.st_ino): found for found in scan(str(tree), ScanOptions(**options))}  # type: ignore[arg-type]
+        found = list(scan(str(tree), ScanOptions(**options), parallel=True))  # type: ignore[arg-type]
         assert {(it.st.st_dev, it.st.st_ino): it.size for it in found} == {key: it.size for key, it in alone.items()}
         if "every_link" in options:
-            assert sorted(it.path for it in found) == sorted(it.path for it in scan(str(tree), every_link=True))
+            assert sorted(it.path for it in found) == sorted(
+                it.path for it in scan(str(tree), ScanOptions(every_link=True))
+            )
         else:
             assert len(found) == len(alone)
     assert len(counted) == 5
