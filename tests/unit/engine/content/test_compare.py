@@ -260,6 +260,7 @@ def test_sizes_part_at_the_end_of_the_shorter(tmp_path: Path) -> None:
     assert first(write(tmp_path / "c", TIB + 1, (10, b"x")), a) == 10
 
 
+@pytest.mark.slow
 def test_many_extents_take_no_memory(tmp_path: Path) -> None:
     count = 50_000
     paths = [tmp_path / "a", tmp_path / "b"]

@@ -252,6 +252,7 @@ NAMES = st.text("a*?[]\\ -.é", min_size=1, max_size=4).filter(lambda name: name
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths=st.lists(PATHS, max_size=6), chosen=PATHS, wild=st.sampled_from(["", "/*", "/*/a/*"]), slash=st.booleans())
 def test_what_is_left_out_is_what_rsync_leaves_out(
