@@ -22,6 +22,7 @@ import os
 import signal
 import stat
 import warnings
+import zlib
 from typing import Optional, Tuple, TypeVar
 
 from ..errors import NoSpaceError, error_path
@@ -45,6 +46,9 @@ _SETSIG = 10
 _ATTEMPTS = 16
 _FEW = 32
 _NAME_MAX = 255
+"""Bytes in a name, where the filesystem does not say: limits.h."""
+_SHORTEST = 32
+"""Bytes of a name below which it is not cut further."""
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -71,9 +75,28 @@ def _is_only_ours(fd: int, directory: int) -> bool:
     return True
 
 
-def hidden_name(name: str, suffix: str) -> str:
-    """``.NAMEsuffix``, the name cut where it would be too long."""
-    return os.fsdecode(os.fsencode("." + name)[: _NAME_MAX - len(suffix)]) + suffix
+def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX) -> str:
+    """Return ``.NAMEsuffix``; where that has more than ``limit`` bytes, the name is cut between two characters.
+
+    A name that is cut gets a checksum of all of it, so that no two names become one.
+    """
+    whole = os.fsencode("." + name)
+    if len(whole) + len(suffix) <= limit:
+        return "." + name + suffix
+    suffix = "~{:08x}{}".format(zlib.crc32(whole), suffix)
+    end = max(1, limit - len(suffix))
+    # Some filesystems take UTF-8 only (NTFS, exFAT). A name that is not UTF-8 is none of theirs.
+    while end > 1 and whole[end] & 0xC0 == 0x80:
+        end -= 1
+    return os.fsdecode(whole[:end]) + suffix
+
+
+def name_limit(directory: int) -> int:
+    """Return the bytes that a name in an open directory can have, as far as the filesystem says."""
+    try:
+        return os.fpathconf(directory, "PC_NAME_MAX")
+    except OSError:
+        return _NAME_MAX
 
 
 class Target:
@@ -92,7 +115,13 @@ class Target:
     """
 
     def __init__(
-        self, directory: int, name: str, path: str, *, inplace: bool = False, partial: Optional[Tuple[int, str]] = None
+        self,
+        directory: int,
+        name: str,
+        path: str,
+        *,
+        inplace: bool = False,
+        partial: Optional[Tuple[int, str]] = None,
     ) -> None:
         self.directory = directory
         self.name = name
@@ -161,15 +190,22 @@ class Target:
                 raise
 
     def _create(self) -> None:
+        limit = name_limit(self.directory)
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
-            self._temporary = hidden_name(self.name, suffix)
+            self._temporary = hidden_name(self.name, suffix, limit)
             try:
                 self.fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self.directory)
                 return
             except FileExistsError:
                 self._temporary = None
+            except OSError as error:
+                self._temporary = None
+                # A limit may be told in other units than the name has: characters, or what it is encrypted to.
+                if error.errno != errno.ENAMETOOLONG or limit <= _SHORTEST:
+                    raise
+                limit //= 2
 
     def _take_up(self, directory: int, name: str) -> None:
         for _ in range(_ATTEMPTS):

@@ -29,7 +29,7 @@ from ..files.attributes import has_default_acl, umask
 from ..files.beneath import make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.syscalls import free_space, is_ours_alone
-from ..files.target import Target, hidden_name
+from ..files.target import Target, hidden_name, name_limit
 from .records import FileSpec, Space, SpaceNeed, check_name
 
 PARTIAL = ".sparsesync-partial"
@@ -112,7 +112,7 @@ class Destination:
             block = os.statvfs(holder or ".").f_frsize
             growth = -(-need.data // block) * block
             above, base = os.path.split(target)
-            for held in (target, os.path.join(above, self._partial_name(base))):
+            for held in (target, os.path.join(above, self._partial_name(self._root, base))):
                 with contextlib.suppress(OSError):
                     growth -= allocated(os.lstat(held))
             self._growth[device] = self._growth.get(device, 0) + growth
@@ -136,7 +136,7 @@ class Destination:
         except OSError:
             return False  # not there yet; or target() will say what is wrong
         try:
-            names = [base, self._partial_name(base)]
+            names = [base, self._partial_name(directory, base)]
             return any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names)
         finally:
             os.close(directory)
@@ -239,7 +239,7 @@ class Destination:
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         """What is at the destination; None if the file will be new. Raises LeftToRsync unless it is plain."""
-        partial = self._partial_name(base) if self.partial_dir and not self.resume else None
+        partial = self._partial_name(directory, base) if self.partial_dir and not self.resume else None
         if partial is not None and os.access(partial, os.F_OK, dir_fd=directory, follow_symlinks=False):
             raise LeftToRsync("a partial file of an earlier run is there")
         try:
@@ -254,9 +254,11 @@ class Destination:
             raise LeftToRsync("what is at its place cannot be read")  # rsync takes it for missing
         return old
 
-    def _partial_name(self, base: str) -> str:
+    def _partial_name(self, directory: int, base: str) -> str:
         """The path of the partial file of ``base``, relative to its directory unless absolute."""
-        return os.path.join(self.partial_dir, base) if self.partial_dir else hidden_name(base, PARTIAL)
+        if self.partial_dir:
+            return os.path.join(self.partial_dir, base)
+        return hidden_name(base, PARTIAL, name_limit(directory))
 
     def _partial(self, directory: int, base: str) -> Optional[Tuple[int, str]]:
         """Where the partial file goes: the descriptor of the directory, to be closed, and its name there.
@@ -264,7 +266,7 @@ class Destination:
         None if others may write in that directory: they could put another file in its place.
         """
         if not self.partial_dir:
-            return os.dup(directory), self._partial_name(base)
+            return os.dup(directory), self._partial_name(directory, base)
         # rsync(1), --partial-dir: made with mode 0700, relative to the file's own directory unless absolute.
         if self.partial_dir.startswith("/"):
             with contextlib.suppress(FileExistsError):

@@ -1,0 +1,59 @@
+"""How temporaries are named, whatever a filesystem takes for a name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsesync.engine.files import target as module
+from sparsesync.engine.files.target import hidden_name
+from tests.support.filesystems import filesystem, need, same_content, sparse_file
+
+names = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]) | st.sampled_from("яß漢😀"),
+    min_size=1,
+    max_size=255,
+)
+
+
+@given(name=names, limit=st.integers(32, 255))
+def test_a_hidden_name_fits_and_is_cut_between_characters(name: str, limit: int) -> None:
+    found = hidden_name(name, ".1234abcd", limit)
+    assert found.startswith(".") and found.endswith(".1234abcd")
+    assert len(found.encode()) <= max(limit, 1)  # which raises if it was cut within a character
+    if len(name.encode()) + 10 <= limit:
+        assert found == f".{name}.1234abcd"
+
+
+@given(a=names, b=names, limit=st.integers(48, 255))
+def test_two_names_stay_two(a: str, b: str, limit: int) -> None:
+    assert (hidden_name(a, ".sparsesync-partial", limit) == hidden_name(b, ".sparsesync-partial", limit)) == (a == b)
+
+
+def test_bytes_that_are_no_characters_are_cut_too() -> None:
+    assert len(os.fsencode(hidden_name(os.fsdecode(b"\xbf" * 255), ".part"))) <= 255
+
+
+@pytest.mark.parametrize("name", ["я" * 127, "\x01" * 255])
+def test_a_limit_may_be_told_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    import sparsesync
+
+    monkeypatch.setattr(module, "name_limit", lambda directory: 4096)
+    source = sparse_file(tmp_path / "src", 1 << 20, [(0, 4096)])
+    sparsesync.copyfile(source, tmp_path / name)
+    assert same_content(source, tmp_path / name) and sorted(os.listdir(tmp_path)) == sorted(["src", name])
+
+
+def test_names_of_a_filesystem_that_takes_characters(tmp_path: Path) -> None:
+    import sparsesync
+
+    need(os.path.exists("/dev/fuse"), "exfat-fuse needs /dev/fuse")
+    source = sparse_file(tmp_path / "src", 1 << 20, [(0, 4096)])
+    with filesystem("exfat", tmp_path / "fs", "64M") as top:
+        with pytest.warns(RuntimeWarning, match="has no holes"):
+            sparsesync.copyfile(source, top / ("я" * 124))
+        assert same_content(source, top / ("я" * 124)) and os.listdir(top) == ["я" * 124]
