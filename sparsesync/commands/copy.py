@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Nobody has looked whether it is a directory; with the slash it has to be one.
         destination += "./" if destination.endswith(":") else "/"
     options = CopyOptions(
-        "all" if arguments.preserve else "mode",
+        "all" if arguments.preserve else "new-mode",
         inplace=arguments.inplace,
         reflink=arguments.reflink,
         sparse=arguments.sparse,

@@ -62,7 +62,14 @@ _OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), f
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")
 _COPY_OPTIONS = row(
-    one_of("content", "mode", "all"), flag, flag, one_of("auto", "always", "never"), _SPARSE, _HOLES, flag, flag
+    one_of("content", "mode", "new-mode", "all"),
+    flag,
+    flag,
+    one_of("auto", "always", "never"),
+    _SPARSE,
+    _HOLES,
+    flag,
+    flag,
 )
 """A :class:`~.content.copy_file.CopyOptions`."""
 _SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES)

@@ -14,10 +14,10 @@ import errno
 import os
 import stat
 import warnings
-from typing import Callable, Iterator, NamedTuple, Optional, Union
+from typing import Iterator, List, NamedTuple, Optional, Union
 
 from ..errors import OnProgress, error_path
-from ..files import attributes
+from ..files import attributes, flags
 from ..files.claims import is_view
 from ..files.status import open_source, special_file
 from ..files.syscalls import flush_directory, was_written
@@ -25,15 +25,14 @@ from ..files.target import Target
 from .copy import check_choices, copy_content
 
 Path = Union[str, "os.PathLike[str]"]
-Finish = Callable[[int, attributes.Attributes], None]
-"""What gives the open file ``target`` the attributes of the source, as they were before the copying."""
 
 
 class CopyOptions(NamedTuple):
     """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copyfile`.
 
     ``keep`` says what is carried over besides content: nothing ("content", as shutil.copyfile does, and only then
-    the destination must be no directory), the "mode" (shutil.copy) or "all" (shutil.copy2).
+    the destination must be no directory), the "mode" (shutil.copy), the mode of a file that is new, less the umask
+    ("new-mode", as cp) or "all" (shutil.copy2, cp -p).
     """
 
     keep: str = "content"
@@ -60,14 +59,13 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
 
     Raises what :func:`sparsesync.api.copyfile` does.
     """
-    finish = {"content": _no_attributes, "mode": _copy_mode, "all": _copy_attributes}[options.keep]
     if options.into_directory and os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(os.fspath(src)))
     options.check()
     reflink, sparse, holes, fsync = options.reflink, options.sparse, options.holes, options.fsync
     source_path = os.fspath(src)
     if not options.follow_symlinks and os.path.islink(source_path):
-        return _copy_symlink(source_path, dst, finish, fsync)
+        return _copy_symlink(source_path, dst, options.keep, fsync)
     path = os.fspath(dst)
     source = open_source(source_path)
     try:
@@ -87,7 +85,7 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
             )  # fmt: skip
             return dst
         carried = attributes.read(source)
-        with replacing(path, old, options.inplace, lambda target: finish(target, carried), fsync) as target:
+        with replacing(path, old, options, carried) as target:
             target.reserving = options.reserve
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
@@ -124,33 +122,50 @@ def existing(path: str) -> Optional[os.stat_result]:
 def replacing(
     path: str,
     old: Optional[os.stat_result],
-    inplace: bool = False,
-    finish: Callable[[int], None] = lambda target: None,
-    fsync: bool = False,
+    options: CopyOptions = CopyOptions(),  # noqa: B008
+    carried: Optional[attributes.Attributes] = None,
 ) -> Iterator[Target]:
-    """The file to write what is to be at ``path``, a regular file (``old`` is its stat) or none; then it is put there.
+    """Give the file to write what is to be at ``path``, and then put it there.
 
-    With the owner, mode and extended attributes of the old file, a new one as the umask has it; ``finish`` may
-    then change them, given a descriptor. With ``fsync`` it is on the disk then, and its name too. Left by an exception
-    nothing is changed, unless ``inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a
-    rename would get past what forbids writing, and with ``fsync`` where the directory may not be read.
+    ``old`` is the stat of what is at ``path`` now, a regular file, or None. The new file has the owner, mode, extended
+    attributes and flags of the old one; without an old one it has the mode that open(2) gives it.
+    ``carried``: the source's attributes, of which it gets what ``options.keep`` says. What is not kept is warned of.
+    With ``options.fsync`` it is on the disk then, and its name too. Left by an exception nothing is changed, unless
+    ``options.inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a rename would get past
+    what forbids writing, and with ``options.fsync`` where the directory may not be read.
     """
     if old is not None:
         _check_replaceable(path, old)
     path = os.path.realpath(path) if os.path.islink(path) else path
-    directory = _open_directory(path, fsync)
+    directory = _open_directory(path, options.fsync)
+    inplace = options.inplace and old is not None
+    mode = 0o600 if old is not None else 0o666
+    if old is None and options.keep in ("mode", "all"):
+        mode = 0o600
+    elif old is None and options.keep == "new-mode" and carried is not None:
+        mode = attributes.without_privileges(carried["mode"])
     try:
-        with Target(directory, os.path.basename(path), path, inplace=inplace and old is not None) as target:
+        with Target(directory, os.path.basename(path), path, inplace=inplace, mode=mode) as target:
+            lost = [] if old is None or inplace else _carry_flags(path, target.fd)
             yield target
             with error_path(path, instead=True):
-                if old is None:
-                    os.fchmod(target.fd, 0o666 & ~attributes.umask())
-                elif not inplace:
-                    attributes.apply(target.fd, attributes.of_replaced(path))
-                finish(target.fd)
-            target.commit(fsync=fsync)
+                replaced = None if old is None else attributes.of_replaced(path)
+                lost += attributes.finish(target.fd, directory, options.keep, carried, replaced, inplace)
+            attributes.tell(path, lost)
+            target.commit(fsync=options.fsync)
     finally:
         os.close(directory)
+
+
+def _carry_flags(path: str, target: int) -> List[str]:
+    try:
+        old = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []  # it may be written to, and not read
+    try:
+        return flags.carry(old, target)
+    finally:
+        os.close(old)
 
 
 def _open_directory(path: str, fsync: bool) -> int:
@@ -168,13 +183,13 @@ def _check_replaceable(path: str, old: os.stat_result) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
-            raise
+            raise flags.refusal(error, path) from None
 
 
-def _copy_symlink(src: str, dst: Path, finish: Finish, fsync: bool) -> Path:
+def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:
     directory = _open_directory(os.fspath(dst), fsync)
     try:
-        _make_symlink(src, dst, finish)
+        _make_symlink(src, dst, keep)
         if fsync:
             flush_directory(directory, os.fspath(dst))
     finally:
@@ -182,25 +197,12 @@ def _copy_symlink(src: str, dst: Path, finish: Finish, fsync: bool) -> Path:
     return dst
 
 
-def _make_symlink(src: str, dst: Path, finish: Finish) -> None:
+def _make_symlink(src: str, dst: Path, keep: str) -> None:
     os.symlink(os.readlink(src), dst)
-    if finish is _copy_attributes:
+    if keep == "all":
         import shutil
 
         st = os.lstat(src)
         with contextlib.suppress(PermissionError):  # ownership where permitted
             os.lchown(dst, st.st_uid, st.st_gid)
         shutil.copystat(src, dst, follow_symlinks=False)
-
-
-def _no_attributes(target: int, carried: attributes.Attributes) -> None:
-    pass
-
-
-def _copy_mode(target: int, carried: attributes.Attributes) -> None:
-    os.fchmod(target, attributes.without_privileges(carried["mode"]))
-
-
-def _copy_attributes(target: int, carried: attributes.Attributes) -> None:
-    attributes.apply(target, carried)
-    attributes.apply_times(target, carried)

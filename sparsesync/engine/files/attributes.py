@@ -2,19 +2,31 @@
 
 :func:`read` takes them from one open file and :func:`apply` gives them to another, which may be on another
 machine: what lies between is a dictionary that JSON can carry (:func:`wire.fields.attributes`).
+
+:func:`finish` is what a copy does, by the rules of cp and shutil. What a destination does not keep, because it cannot
+or because the user may not set it, is no error: each function returns it in words, and :func:`tell` warns of it all.
 """
 
 import errno
 import os
 import stat
+import struct
 import warnings
 from base64 import b64decode, b64encode
-from typing import Any, Callable, Dict, List, Union
+from typing import AbstractSet, Any, Callable, Dict, List, Optional, Union
 
 Attributes = Dict[str, Any]
 
-# What shutil leaves out without a word (shutil.copystat): the destination cannot hold it, or only root may.
-_NOT_HELD = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES])
+_REFUSED = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENOSYS])
+"""The destination cannot hold it, or only root may set it; EINVAL is an owner without a number in a user namespace."""
+_NO_XATTR = _REFUSED | {errno.ENODATA}
+_TOO_LARGE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE])
+"""What an extended attribute is that has no room beside the file: setxattr(2)."""
+_ONLY_ROOTS = ("security.", "trusted.")
+
+_OWNER = "the owner"
+_TAG_USER, _TAG_GROUP, _TAG_MASK, _TAG_OTHER = 0x01, 0x04, 0x10, 0x20
+"""ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_MASK and ACL_OTHER: linux/posix_acl.h."""
 
 
 def read(file: Union[int, str]) -> Attributes:
@@ -51,30 +63,100 @@ def without_privileges(mode: int) -> int:
     return mode & 0o777
 
 
-def apply(fd: int, attributes: Attributes) -> None:
-    """Give an open file owner, extended attributes and mode, but no times. Raises OSError, ValueError for nonsense.
+def finish(
+    fd: int, directory: int, keep: str, carried: Optional[Attributes], old: Optional[Attributes], inplace: bool = False
+) -> List[str]:
+    """Give the copy ``fd``, which is in the open ``directory``, what it is to have besides content.
 
-    What the destination cannot hold or the user may not set is left out.
+    ``keep`` is the :class:`~.content.copy_file.CopyOptions`' word. ``carried`` are the source's attributes, ``old``
+    those of the file whose place the copy takes (:func:`of_replaced`), or None. ``inplace``: the copy is the old file.
+    Returns what is not kept, in words. Raises OSError, ValueError for nonsense.
+    """
+    lost: List[str] = []
+    if old is not None and not inplace:
+        lost += apply(fd, old)
+    elif not inplace:
+        bits = carried["mode"] if carried is not None and keep == "new-mode" else 0o666
+        lost += set_mode(fd, created_mode(directory, bits))
+    if carried is not None and keep == "mode":
+        lost += set_mode(fd, without_privileges(carried["mode"]))
+    elif carried is not None and keep == "all":
+        # "Ownership where permitted": who is not root is not told that it is not, as by cp -p.
+        lost += [what for what in apply(fd, carried) if what != _OWNER or os.geteuid() == 0]
+        lost += _apply_times(fd, carried)
+    return lost
+
+
+def tell(path: str, lost: List[str]) -> None:
+    """Warn, once, of what a file does not keep."""
+    if lost:
+        what = "{}: not kept, since it cannot be set there: {}".format(path, ", ".join(sorted(set(lost))))
+        warnings.warn(what, RuntimeWarning, stacklevel=5)
+
+
+def apply(fd: int, attributes: Attributes) -> List[str]:
+    """Give an open file owner, extended attributes and mode, but no times. Returns what is not kept, in words.
+
+    Raises OSError, ValueError for nonsense.
     """
     mode, uid, gid = (attributes[name] for name in ("mode", "uid", "gid"))
+    lost: List[str] = []
     new = os.fstat(fd)
     if (uid, gid) != (new.st_uid, new.st_gid):
         try:
             os.fchown(fd, uid, gid)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
             # What ran as its owner must not run as somebody else: as cp -p.
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
+            lost.append(_OWNER)
     wanted = attributes["xattrs"]
     for name in set(_names(fd)) - set(wanted):  # an ACL inherited from the directory
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
     for name in sorted(wanted):
-        _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])))  # type: ignore[misc]
-    os.fchmod(fd, mode)
+        held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _TOO_LARGE)  # type: ignore[misc]
+        if not held and not name.startswith(_ONLY_ROOTS):
+            lost.append("the extended attribute " + name)
+    return lost + set_mode(fd, mode)
 
 
-def apply_times(fd: int, attributes: Attributes) -> None:
-    """Give an open file access and modification time."""
-    os.utime(fd, ns=(attributes["atime_ns"], attributes["mtime_ns"]))
+def set_mode(fd: int, mode: int) -> List[str]:
+    """Give an open file a mode, if it has another. Returns what is not kept, in words. Raises OSError."""
+    if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+        return []
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        return ["the mode {:04o}".format(mode)]
+    return []
+
+
+def _apply_times(fd: int, attributes: Attributes) -> List[str]:
+    try:
+        os.utime(fd, ns=(attributes["atime_ns"], attributes["mtime_ns"]))
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        return ["the times"]
+    return []
+
+
+def created_mode(directory: int, bits: int) -> int:
+    """Return the mode of a file that open(2) makes with ``bits`` in an open directory: umask(2), acl(5)."""
+    bits &= 0o777
+    try:
+        # By its name: it may be open as a place only (O_PATH).
+        acl = os.getxattr("/proc/self/fd/{}".format(directory), "system.posix_acl_default")
+    except OSError as error:
+        if error.errno not in _NO_XATTR | {errno.ENOENT}:  # there is no /proc
+            raise
+        return bits & ~umask()
+    entries = {tag: allowed for tag, allowed, _ in struct.iter_unpack("<HHI", acl[4:])}  # type: Dict[int, int]
+    group = entries.get(_TAG_MASK, entries[_TAG_GROUP])
+    return bits & (entries[_TAG_USER] << 6 | group << 3 | entries[_TAG_OTHER])
 
 
 def umask() -> int:
@@ -104,14 +186,16 @@ def _names(file: Union[int, str]) -> List[str]:
     return names
 
 
-def _if_held(call: Callable[[], None]) -> None:
+def _if_held(call: Callable[[], None], besides: AbstractSet[int] = frozenset()) -> bool:
     try:
         call()
     except OSError as error:
-        if error.errno not in _NOT_HELD:
+        if error.errno not in _NO_XATTR | besides:
             if isinstance(error.filename, int):  # a descriptor says nothing to whoever reads of it
                 error.filename = None
             raise
+        return False
+    return True
 
 
 def has_default_acl(directory: int) -> bool:

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 import warnings
 from typing import Any, Callable, Optional, Set, Tuple
 
@@ -20,12 +19,6 @@ from .extents import own_extents
 
 FICLONE = 0x40049409
 """_IOW(0x94, 9, int): ioctl_ficlone(2)."""
-
-_FSGETXATTR = 0x801C581F
-_FSSETXATTR = 0x401C5820
-_FSXATTR = struct.Struct("=5I8s")
-_COWEXTSIZE = 0x00010000
-"""FS_IOC_FSGETXATTR, its counterpart, struct fsxattr and FS_XFLAG_COWEXTSIZE: ioctl_xfs_fsgetxattr(2), linux/fs.h."""
 
 _KEEP_SIZE = 0x01
 _PUNCH = _KEEP_SIZE | 0x02
@@ -64,28 +57,6 @@ def clone(source: int, target: int) -> bool:
         if error.errno in (errno.EINVAL, errno.ETXTBSY, errno.EPERM):
             return False
         raise
-
-
-def copy_on_write_by_block(fd: int, by_block: bool) -> None:
-    """Have a shared block of an open file copied alone when it is written to; or, with false, as is usual again.
-
-    XFS allocates 128 KiB around each such block and keeps what it did not need for minutes: for a clone that is
-    updated here and there, many times what changed. A size that a user has set is left as it is.
-    """
-    state = bytearray(_FSXATTR.size)
-    try:
-        fcntl.ioctl(fd, _FSGETXATTR, state)
-        flags, extent, count, project, size, rest = _FSXATTR.unpack(state)
-        block = os.fstat(fd).st_blksize
-        if by_block and not flags & _COWEXTSIZE:
-            flags, size = flags | _COWEXTSIZE, block
-        elif not by_block and flags & _COWEXTSIZE and size == block:
-            flags, size = flags & ~_COWEXTSIZE, 0
-        else:
-            return
-        fcntl.ioctl(fd, _FSSETXATTR, _FSXATTR.pack(flags, extent, count, project, size, rest))
-    except OSError:
-        pass  # another filesystem, which has no such habit
 
 
 def copy_range(source: int, target: int, offset: int, length: int) -> Optional[int]:

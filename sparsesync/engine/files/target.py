@@ -29,10 +29,10 @@ from ..errors import NoSpaceError, error_path
 from .claims import allocated, knows_holes
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
+from .flags import copy_on_write_by_block, refusal
 from .syscalls import (
     UNSUPPORTED,
     clone,
-    copy_on_write_by_block,
     flush_directory,
     free_space,
     is_ours_alone,
@@ -111,6 +111,8 @@ class Target:
     more if :attr:`keep` is set. No two runs write the same one: it is locked. One that somebody else can have open, or
     linked, gives way to a new one.
 
+    ``mode``: what a temporary is made with, less the umask. Only who may read the finished file may read that.
+
     With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
     """
 
@@ -122,7 +124,9 @@ class Target:
         *,
         inplace: bool = False,
         partial: Optional[Tuple[int, str]] = None,
+        mode: int = 0o600,
     ) -> None:
+        self._create_mode = mode
         self.directory = directory
         self.name = name
         self.path = path
@@ -196,7 +200,7 @@ class Target:
             suffix = "." + os.urandom(4).hex()
             self._temporary = hidden_name(self.name, suffix, limit)
             try:
-                self.fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self.directory)
+                self.fd = os.open(self._temporary, _CREATE, self._create_mode, dir_fd=self.directory)
                 return
             except FileExistsError:
                 self._temporary = None
@@ -204,7 +208,7 @@ class Target:
                 self._temporary = None
                 # A limit may be told in other units than the name has: characters, or what it is encrypted to.
                 if error.errno != errno.ENAMETOOLONG or limit <= _SHORTEST:
-                    raise
+                    raise refusal(error, self.path) from None
                 limit //= 2
 
     def _take_up(self, directory: int, name: str) -> None:

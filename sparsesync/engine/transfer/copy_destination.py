@@ -7,10 +7,11 @@ its attributes, if they are asked for. A destination that is a symlink is follow
 
 import errno
 import os
-from typing import Optional
+from typing import List, Optional
 
 from ..content.copy_file import CopyOptions
 from ..files import attributes
+from ..files.flags import carry, refusal
 from .destination import Destination, DestinationFile
 from .records import FileSpec
 
@@ -46,24 +47,22 @@ class CopyDestination(Destination):
                 os.close(os.open(base, flags, dir_fd=directory))
             except OSError as error:
                 if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
-                    raise
+                    raise refusal(error, self.file) from None
         return old
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Give the file what it is to have, and commit it."""
-        if target.old is None:
-            os.fchmod(target.fd, 0o666 & ~self._umask)
-        elif not target.inplace:
-            old = target.open_old()
-            assert old is not None  # it is there, and is not what is written to
+        replaced = None
+        lost: List[str] = []
+        old = target.open_old()
+        if old is not None:
             try:
-                attributes.apply(target.fd, attributes.of_replaced(old))
+                replaced = attributes.of_replaced(old)
+                lost += carry(old, target.fd)
             finally:
                 os.close(old)
-        carried = spec.attributes
-        if carried is not None and self.keep == "mode":
-            os.fchmod(target.fd, attributes.without_privileges(carried["mode"]))
-        elif carried is not None and self.keep == "all":
-            attributes.apply(target.fd, carried)
-            attributes.apply_times(target.fd, carried)
+        lost += attributes.finish(
+            target.fd, target.directory, self.keep, spec.attributes, replaced, inplace=target.inplace
+        )
+        attributes.tell(self.file, lost)
         target.commit(fsync=self.fsync)

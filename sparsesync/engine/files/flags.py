@@ -1,0 +1,119 @@
+"""What chattr(1) and lsattr(1) show of a file: its flags, and the project that a quota counts it for.
+
+A file that takes the place of another gets that one's flags (:func:`carry`), as if somebody had written to the old
+file. NOCOW has to be set while the new file is empty. Immutable and append-only are no flags to carry: who has
+them cannot be replaced, and :func:`why_refused` says so. A filesystem without flags refuses all of these calls.
+"""
+
+import array
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from typing import List, Optional
+
+_GETFLAGS = 0x80086601
+_SETFLAGS = 0x40086602
+"""FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: ioctl_iflags(2)."""
+
+_SYNC, _IMMUTABLE, _APPEND = 0x08, 0x10, 0x20
+_CARRIED = 0x04 | _SYNC | 0x40 | 0x80 | 0x400 | 0x4000 | 0x00800000
+"""FS_COMPR_FL, SYNC, NODUMP, NOATIME, NOCOMP, JOURNAL_DATA and NOCOW: linux/fs.h."""
+
+_FSGETXATTR = 0x801C581F
+_FSSETXATTR = 0x401C5820
+_FSXATTR = struct.Struct("=5I8s")
+_COWEXTSIZE = 0x00010000
+"""FS_IOC_FSGETXATTR, its counterpart, struct fsxattr and FS_XFLAG_COWEXTSIZE: ioctl_xfs_fsgetxattr(2), linux/fs.h."""
+
+
+def _flags(fd: int) -> Optional[int]:
+    """Return the flags of an open file, or None if its filesystem has none."""
+    held = array.array("l", [0])
+    try:
+        fcntl.ioctl(fd, _GETFLAGS, held)
+    except OSError:
+        return None
+    return held[0] & 0xFFFFFFFF
+
+
+def why_refused(path: str) -> Optional[str]:
+    """Return why nobody may write to a file, if that is one of its flags, or one of its directory's."""
+    for place, what in ((path, "it"), (os.path.dirname(path) or ".", "its directory")):
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            flags = _flags(fd) or 0
+        finally:
+            os.close(fd)
+        for flag, word, letter in ((_IMMUTABLE, "immutable", "i"), (_APPEND, "append-only", "a")):
+            if flags & flag:
+                return "{} is {}; chattr -{} lifts that".format(what, word, letter)
+    return None
+
+
+def carry(old: int, new: int) -> List[str]:
+    """Give the open file ``new`` the flags and the project of the open file ``old``.
+
+    Returns what the filesystem does not take, in words: NOCOW only by an empty file.
+    """
+    flags, current = _flags(old), _flags(new)
+    if flags is None or current is None:
+        return []
+    lost: List[str] = []
+    wanted = current & ~_CARRIED | flags & _CARRIED
+    if wanted != current:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(new, _SETFLAGS, array.array("l", [wanted]))
+        if _flags(new) != wanted:
+            lost.append("the flags that lsattr shows")
+    return lost + _carry_project(old, new)
+
+
+def _carry_project(old: int, new: int) -> List[str]:
+    states = bytearray(_FSXATTR.size), bytearray(_FSXATTR.size)
+    try:
+        for fd, state in zip((old, new), states):
+            fcntl.ioctl(fd, _FSGETXATTR, state)
+    except OSError:
+        return []
+    project = _FSXATTR.unpack(states[0])[3]
+    flags, extent, count, current, size, rest = _FSXATTR.unpack(states[1])
+    if project == current:
+        return []
+    try:
+        fcntl.ioctl(new, _FSSETXATTR, _FSXATTR.pack(flags, extent, count, project, size, rest))
+    except OSError:
+        return ["the project"]
+    return []
+
+
+def copy_on_write_by_block(fd: int, by_block: bool) -> None:
+    """Have a shared block of an open file copied alone when it is written to; or, with false, as is usual again.
+
+    XFS allocates 128 KiB around each such block and keeps what it did not need for minutes: for a clone that is
+    updated here and there, many times what changed. A size that a user has set is left as it is.
+    """
+    state = bytearray(_FSXATTR.size)
+    try:
+        fcntl.ioctl(fd, _FSGETXATTR, state)
+        flags, extent, count, project, size, rest = _FSXATTR.unpack(state)
+        block = os.fstat(fd).st_blksize
+        if by_block and not flags & _COWEXTSIZE:
+            flags, size = flags | _COWEXTSIZE, block
+        elif not by_block and flags & _COWEXTSIZE and size == block:
+            flags, size = flags & ~_COWEXTSIZE, 0
+        else:
+            return
+        fcntl.ioctl(fd, _FSSETXATTR, _FSXATTR.pack(flags, extent, count, project, size, rest))
+    except OSError:
+        pass  # another filesystem, which has no such habit
+
+
+def refusal(error: OSError, path: str) -> OSError:
+    """Return the error to raise for ``path``: with the reason, where the system only says EPERM."""
+    why = why_refused(path) if error.errno == errno.EPERM else None
+    return error if why is None else PermissionError(errno.EPERM, why, path)

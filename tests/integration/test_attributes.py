@@ -1,0 +1,216 @@
+"""What a copy has besides its content: where a mount refuses it, as cp and shutil have it, and what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparsesync
+from tests.support.filesystems import (
+    Mounted,
+    command,
+    need,
+    need_root,
+    need_tools,
+    same_content,
+    sparse_file,
+)
+from tests.support.shells import local_shell
+from tests.support.trees import NOBODY, unprivileged
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = sparse_file(tmp_path / "src", MIB, [(4096, 4096)])
+    os.chmod(path, 0o751)
+    return path
+
+
+@contextlib.contextmanager
+def refusing(top: Path, *options: str) -> Iterator[Path]:
+    """A mount that refuses what others take: CIFS, 9p, GVFS and gcsfuse do."""
+    need_root("bindfs for all")
+    need_tools("bindfs")
+    below, mountpoint = top / "below", top / "refusing"
+    below.mkdir()
+    mountpoint.mkdir()
+    command("bindfs", *options, below, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        command("umount", mountpoint)
+
+
+@pytest.mark.parametrize(
+    ("option", "lost"), [("--chmod-deny", "the mode"), ("--chown-deny", "the owner"), ("--xattr-none", "user.note")]
+)
+def test_what_cannot_be_kept_is_told_once(tmp_path: Path, source: Path, option: str, lost: str) -> None:
+    os.setxattr(source, "user.note", b"1")
+    if os.geteuid() == 0:
+        os.chown(source, 1234, 4321)
+    with refusing(tmp_path, option) as mount:
+        for old in (False, True):
+            copy = mount / f"copy{old}"
+            if old:
+                copy.write_bytes(b"old")
+            with pytest.warns(RuntimeWarning) as told:
+                sparsesync.copy2(source, copy)
+            assert [f"{copy}: not kept" in str(each.message) and lost in str(each.message) for each in told] == [True]
+            assert same_content(source, copy) and os.stat(copy).st_mtime_ns == os.stat(source).st_mtime_ns
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sparsesync.copyfile(source, mount / "content")
+        assert stat.S_IMODE(os.stat(mount / "content").st_mode) == 0o666 & ~_umask()
+        done = subprocess.run(
+            [sys.executable, "-m", "sparsesync", "copy", "-p", source, mount / "told"], capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stderr.count("\n") == 1 and lost in done.stderr
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_an_owner_without_a_number(tmp_path: Path, source: Path) -> None:
+    need_root("files of several owners")
+    need_tools("unshare")
+    need(subprocess.run(["unshare", "-r", "true"]).returncode == 0, "there are no user namespaces")
+    os.chmod(tmp_path, 0o777)
+    os.chmod(source, 0o644)
+    (tmp_path / "old").write_bytes(b"old")
+    for path in (source, tmp_path / "old"):
+        os.chown(path, 4321, 4321)
+    os.chmod(tmp_path / "old", 0o666)
+    code = "import sparsesync as s; s.copy2('src', 'new'); s.copyfile('src', 'old')"
+    done = subprocess.run(
+        ["unshare", "-r", sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the owner") == 2
+    assert same_content(source, tmp_path / "new") and same_content(source, tmp_path / "old")
+
+
+def test_only_the_owner_of_a_replaced_file_is_missed_by_others(tmp_path: Path, source: Path) -> None:
+    need_root("files of several owners")
+    os.chown(tmp_path, NOBODY, NOBODY)
+    os.chmod(source, 0o644)
+    (tmp_path / "old").write_bytes(b"old")
+    os.chmod(tmp_path / "old", 0o666)
+    with unprivileged(tmp_path):
+        with pytest.warns(RuntimeWarning, match=r"old: not kept.*: the owner$"):
+            sparsesync.copyfile("src", "old")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sparsesync.copy2("src", "new")  # as cp -p and shutil.copy2: ownership where permitted
+            os.chmod("new", 0o644)
+            sparsesync.copyfile("src", "new", inplace=True)
+
+
+def test_in_place_the_mode_is_let_alone(tmp_path: Path, source: Path) -> None:
+    need_root("files of several owners")
+    os.chmod(source, 0o666)
+    shutil.copy(source, tmp_path / "theirs")
+    os.truncate(tmp_path / "theirs", 5)
+    with unprivileged(tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsesync.copy("src", "theirs", inplace=True)
+    assert same_content(source, tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("acl", ["", "u::rwx,g::r-x,o::-", "u::rwx,u:77:rw,g::rwx,m::rw,o::r"])
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_copy_has_the_mode_that_cps_has(tmp_path: Path, source: Path, acl: str, remote: bool) -> None:
+    need_tools("setfacl", "getfacl", "cp")
+    rsh = local_shell(tmp_path / "rsh") if remote else None
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    if acl:
+        command("setfacl", "-d", "-m", acl, inside)
+    for mask in (0o022, 0o077):
+        ours, cps = inside / f"ours{mask}", inside / f"cps{mask}"
+        for old in (None, 0o604):
+            options = [f"--rsh={rsh}"] if remote else []
+            to = f"host:{ours}" if remote else str(ours)
+            if old is not None:
+                for path in (ours, cps):
+                    path.write_bytes(b"old")
+                    os.chmod(path, old)
+            copy = [sys.executable, "-m", "sparsesync", "copy", "-q", *options, str(source), to]
+            for argv in (copy, ["cp", str(source), str(cps)]):
+                subprocess.run(
+                    argv, check=True, umask=mask, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+                )
+            assert _acl(ours) == _acl(cps), (mask, old)
+            os.unlink(ours)
+            os.unlink(cps)
+        before = os.umask(mask)
+        try:
+            for function, shutils in ((sparsesync.copyfile, shutil.copyfile), (sparsesync.copy, shutil.copy)):
+                function(str(source), to, rsh=rsh)
+                shutils(source, cps)
+                assert _acl(ours) == _acl(cps), (mask, function)
+                os.unlink(ours)
+                os.unlink(cps)
+        finally:
+            os.umask(before)
+
+
+def _acl(path: Path) -> str:
+    return command("getfacl", "-pcn", path)
+
+
+def test_a_replaced_file_keeps_its_flags(mounted: Mounted, tmp_path: Path, source: Path) -> None:
+    need_tools("chattr", "lsattr")
+    for kind, flags in (("ext4", "dA"), ("xfs", "dA"), ("btrfs", "C")):
+        top = mounted(kind)
+        (top / "old").touch()
+        command("chattr", f"+{flags}", top / "old")
+        (top / "old").write_bytes(b"old")
+        before = command("lsattr", top / "old").split()[0]
+        assert all(flag in before for flag in flags)
+        shutil.copy(source, top / "src")
+        for src in (source, top / "src"):  # from another filesystem, and where extents could be shared
+            sparsesync.copyfile(src, top / "old")
+            assert command("lsattr", top / "old").split()[0].replace("m", "-") == before
+            assert same_content(source, top / "old")
+
+
+def test_a_replaced_file_keeps_its_project(mounted: Mounted, source: Path) -> None:
+    need_tools("chattr", "lsattr")
+    old = mounted("xfs") / "old"
+    old.write_bytes(b"old")
+    command("chattr", "-p", "77", old)
+    sparsesync.copyfile(source, old)
+    assert command("lsattr", "-p", old).split()[0] == "77"
+
+
+@pytest.mark.parametrize(("flag", "said"), [("i", "it is immutable"), ("a", "it is append-only")])
+def test_what_nobody_may_replace_says_so(mounted: Mounted, source: Path, flag: str, said: str) -> None:
+    need_tools("chattr")
+    top = mounted("ext4")
+    (top / "dir").mkdir()
+    for fixed, target in ((top / "old", top / "old"), (top / "dir", top / "dir/new")):
+        if fixed == target:
+            fixed.write_bytes(b"old")
+        command("chattr", f"+{flag}", fixed)
+        try:
+            if fixed == target or flag == "i":
+                with pytest.raises(PermissionError, match=f"{said.split()[-1]}; chattr -{flag} lifts that") as raised:
+                    sparsesync.copyfile(source, target)
+                assert raised.value.filename == str(target)
+        finally:
+            command("chattr", f"-{flag}", fixed)
+    assert os.listdir(top / "dir") == []
