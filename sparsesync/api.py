@@ -63,8 +63,8 @@ def copyfile(
     ``progress``: called with the bytes done since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    A new file has the mode that open(2) gives it. One that is replaced keeps its owner, mode, extended attributes, flags
-    and project.
+    A new file has the mode that open(2) gives it. One that is replaced keeps its owner, mode, extended attributes,
+    flags and project.
 
     Warns with a RuntimeWarning, once, of what the destination does not take of these. Warns with one if ``src`` is
     written to meanwhile, on one machine; to or from another that is an OSError.

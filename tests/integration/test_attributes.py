@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -211,6 +212,28 @@ def test_what_nobody_may_replace_says_so(mounted: Mounted, source: Path, flag: s
                 with pytest.raises(PermissionError, match=f"{said.split()[-1]}; chattr -{flag} lifts that") as raised:
                     sparsesync.copyfile(source, target)
                 assert raised.value.filename == str(target)
+            if fixed == target:
+                with pytest.raises(PermissionError, match="lifts that"):
+                    sparsesync.copyfile(source, target, inplace=True)
         finally:
             command("chattr", f"-{flag}", fixed)
     assert os.listdir(top / "dir") == []
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_that_is_mounted_is_written_to_only_in_place(tmp_path: Path, source: Path, remote: bool) -> None:
+    need_root("bind mounts")
+    rsh = local_shell(tmp_path / "rsh") if remote else None
+    (tmp_path / "volume").write_bytes(b"old")
+    (tmp_path / "mounted").touch()
+    to = f"host:{tmp_path}/mounted" if remote else str(tmp_path / "mounted")
+    command("mount", "--bind", tmp_path / "volume", tmp_path / "mounted")
+    try:
+        with pytest.raises(OSError, match="--inplace") as raised:
+            sparsesync.copy(str(source), to, rsh=rsh)
+        assert raised.value.errno == errno.EBUSY and (tmp_path / "volume").read_bytes() == b"old"
+        sparsesync.copy(str(source), to, rsh=rsh, inplace=True)
+        assert same_content(source, tmp_path / "volume")
+    finally:
+        command("umount", tmp_path / "mounted")
+    assert sorted(os.listdir(tmp_path)) == sorted(["src", "volume", "mounted", *(["rsh"] if remote else [])])

@@ -19,7 +19,7 @@ from typing import Iterator, List, NamedTuple, Optional, Union
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
 from ..files.claims import is_view
-from ..files.status import open_source, special_file
+from ..files.status import check_replaceable, open_source, special_file
 from ..files.syscalls import flush_directory, was_written
 from ..files.target import Target
 from .copy import check_choices, copy_content
@@ -134,8 +134,10 @@ def replacing(
     ``options.inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a rename would get past
     what forbids writing, and with ``options.fsync`` where the directory may not be read.
     """
-    if old is not None:
-        _check_replaceable(path, old)
+    if old is not None and stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        raise special_file(path)
     path = os.path.realpath(path) if os.path.islink(path) else path
     directory = _open_directory(path, options.fsync)
     inplace = options.inplace and old is not None
@@ -144,8 +146,11 @@ def replacing(
         mode = 0o600
     elif old is None and options.keep == "new-mode" and carried is not None:
         mode = attributes.without_privileges(carried["mode"])
+    name = os.path.basename(path)
     try:
-        with Target(directory, os.path.basename(path), path, inplace=inplace, mode=mode) as target:
+        if old is not None and not inplace:
+            check_replaceable(name, directory, path)
+        with Target(directory, name, path, inplace=inplace, mode=mode) as target:
             lost = [] if old is None or inplace else _carry_flags(path, target.fd)
             yield target
             with error_path(path, instead=True):
@@ -172,18 +177,6 @@ def _open_directory(path: str, fsync: bool) -> int:
     # Only what may be read can be flushed, and to write into a directory one need not be able to read it.
     access = os.O_RDONLY if fsync else os.O_PATH
     return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _check_replaceable(path: str, old: os.stat_result) -> None:
-    if stat.S_ISDIR(old.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(old.st_mode):
-        raise special_file(path)
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-    except OSError as error:
-        if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
-            raise flags.refusal(error, path) from None
 
 
 def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:

@@ -292,7 +292,7 @@ def filesystem_of(fd: int) -> str:
     device = os.fstat(fd).st_dev
     name = types.get(device)
     if name is None:
-        name = types[device] = filesystem_type(device, _mount_of(fd)) or ""
+        name = types[device] = filesystem_type(device, mount_of(fd)) or ""
     return name
 
 
@@ -328,8 +328,8 @@ class _Mounts:
 _mounts = _Mounts()
 
 
-def _mount_of(fd: int) -> bytes:
-    """The ID of the mount by which a file was opened (proc_pid_fdinfo(5)); empty if unknown."""
+def mount_of(fd: int) -> bytes:
+    """Return the ID of the mount by which a file was opened (proc_pid_fdinfo(5)); empty if unknown."""
     try:
         with open("/proc/self/fdinfo/{}".format(fd), "rb") as info:
             for line in info:

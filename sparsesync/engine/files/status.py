@@ -15,8 +15,9 @@ import stat
 import time
 from typing import NamedTuple, Optional, Tuple
 
-from .claims import allocated, believes, is_view, may_be_sparse
+from .claims import allocated, believes, is_view, may_be_sparse, mount_of
 from .extents import extents, layers
+from .flags import refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
@@ -159,3 +160,23 @@ def stat_sparse(
 def home(path: str) -> str:
     """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+def check_replaceable(name: str, directory: int, path: str) -> None:
+    """Raise OSError unless the file ``name`` in an open directory may be replaced as it may be written to.
+
+    A rename would get past what the file itself refuses: its permissions, a read-only mount. A file that is mounted by
+    itself (a bind mount, a volume of one file in a container) cannot be renamed over: rename(2), EBUSY.
+    """
+    try:
+        os.close(os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory))
+    except OSError as error:
+        if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
+            error.filename = path
+            raise refusal(error, path) from None
+    fd = os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        if mount_of(fd) != mount_of(directory):
+            raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
+    finally:
+        os.close(fd)

@@ -147,7 +147,10 @@ class Target:
         try:
             with error_path(self.path, instead=True):
                 if self.inplace:
-                    self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
+                    try:
+                        self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
+                    except OSError as error:
+                        raise refusal(error, self.path) from None
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                         raise OSError(errno.EINVAL, "not a regular file", self.path)
                 elif self._partial is not None:

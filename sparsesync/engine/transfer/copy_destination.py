@@ -11,7 +11,8 @@ from typing import List, Optional
 
 from ..content.copy_file import CopyOptions
 from ..files import attributes
-from ..files.flags import carry, refusal
+from ..files.flags import carry
+from ..files.status import check_replaceable
 from .destination import Destination, DestinationFile
 from .records import FileSpec
 
@@ -40,14 +41,8 @@ class CopyDestination(Destination):
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         old = super()._existing(directory, base)
-        if old is not None:
-            # A rename would get past what the file itself refuses: permission, a read-only mount.
-            try:
-                flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                os.close(os.open(base, flags, dir_fd=directory))
-            except OSError as error:
-                if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
-                    raise refusal(error, self.file) from None
+        if old is not None and not self.inplace:
+            check_replaceable(base, directory, self.file)
         return old
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
