@@ -13,7 +13,9 @@ a terminal) has no places: it gets every byte in order, and zeros for the holes.
 Sizes and offsets are bytes.
 """
 
+import array
 import errno
+import fcntl
 import os
 import stat
 from typing import Iterable, Iterator, Tuple
@@ -26,6 +28,9 @@ from .copy import data_ranges, read_on
 from .workers import PIECE
 
 _ZEROS = memoryview(bytes(PIECE))
+
+_BLKSSZGET = 0x1268
+"""linux/fs.h."""
 
 
 def write_device(
@@ -86,6 +91,13 @@ def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[T
                 length -= count
 
 
+def _logical_block(fd: int) -> int:
+    """Return the bytes that a block device takes at a time: 512 to 65536."""
+    held = array.array("i", [0])
+    fcntl.ioctl(fd, _BLKSSZGET, held)
+    return held[0]
+
+
 class _Device:
     """A device open for writing. ``room`` is the size of a block device, None for any other."""
 
@@ -93,6 +105,7 @@ class _Device:
         self.path = path
         self.fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
         self.room = file_size(self.fd) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
+        self.block = ZERO_BLOCK if self.room is None else max(ZERO_BLOCK, _logical_block(self.fd))
 
     def write(self, data: memoryview, offset: int) -> None:
         with error_path(self.path):
@@ -114,8 +127,8 @@ class _Device:
     def zero(self, start: int, end: int) -> None:
         """Make a range read as zeros that begins where the last write ended."""
         if self.room is not None:
-            # The device zeroes whole blocks of its own, which are not larger than these: fallocate(2).
-            first, last = -(-start // ZERO_BLOCK) * ZERO_BLOCK, end // ZERO_BLOCK * ZERO_BLOCK
+            # The device zeroes whole blocks of its own: fallocate(2).
+            first, last = -(-start // self.block) * self.block, end // self.block * self.block
             if first < last:
                 self._write_zeros(start, first)
                 with error_path(self.path):
