@@ -280,14 +280,23 @@ class Target:
         if self._closed:
             return
         self._closed = True
+        made, self.fd = self.fd, -1
+        # A signal may come between a system call and the note that it is done.
+        expected = FileNotFoundError if made >= 0 else OSError
         try:
-            if self._temporary is not None and not (self.keep and allocated(os.fstat(self.fd))):
-                # A signal may come between a system call and the note that it is done.
-                with contextlib.suppress(FileNotFoundError if self.fd >= 0 else OSError):
-                    os.unlink(self._temporary, dir_fd=self._temporary_directory)
+            # What is removed while it is open, FUSE and NFS show a while longer under another name. But a partial file
+            # is ours only as long as we have it open.
+            if made >= 0 and self._partial is None:
+                made, closing = -1, made
+                os.close(closing)
         finally:
-            if self.fd >= 0:
-                os.close(self.fd)
+            try:
+                if self._temporary is not None and not (self.keep and made >= 0 and allocated(os.fstat(made))):
+                    with contextlib.suppress(expected):
+                        os.unlink(self._temporary, dir_fd=self._temporary_directory)
+            finally:
+                if made >= 0:
+                    os.close(made)
 
     def reserve(self, size: int, needed: int) -> bool:
         """Give the new, empty file its size, once it is sure that ``needed`` bytes of data fit.
@@ -315,8 +324,13 @@ class Target:
         # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
         # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
         gap = min(size, 1 << 20)
+        before = os.fstatvfs(self.fd)
         os.ftruncate(self.fd, gap)
-        return allocated(os.fstat(self.fd)) < gap
+        if allocated(os.fstat(self.fd)) < gap:
+            return True
+        # Some make st_blocks up from st_size (sshfs). Then it is the free space that tells.
+        taken = (before.f_bfree - os.fstatvfs(self.fd).f_bfree) * before.f_frsize
+        return before.f_blocks > 0 and taken < gap // 2
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. In a temporary all that is not written is one already."""

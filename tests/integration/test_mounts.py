@@ -1,0 +1,52 @@
+"""Copies to mounts that take content, but not in the way that a local disk does."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparsesync
+from tests.support.filesystems import allocated, command, filesystem, need_tools, same_content, sparse_file
+from tests.support.sshd import sshd
+
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def sshfs(below: Path, top: Path) -> Iterator[Path]:
+    """What is below, by way of SFTP."""
+    need_tools("sshfs", "fusermount3")
+    mountpoint = top / "sshfs"
+    mountpoint.mkdir()
+    with sshd(top / "sshd", server="Subsystem sftp internal-sftp") as server:
+        command("sshfs", "-o", f"ssh_command={server.rsh}", f"host:{below}", mountpoint)
+        try:
+            yield mountpoint
+        finally:
+            command("fusermount3", "-u", mountpoint)
+
+
+def test_a_mount_that_makes_its_blocks_up(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    sparse_file(source / "disk", 300 * MIB, [(200 * MIB, 4096)])
+    with filesystem("ext4", tmp_path / "fs", "200M") as small, sshfs(small, tmp_path) as mount:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sparsesync.copyfile(source / "disk", mount / "copy")
+        assert allocated(small / "copy") < MIB and same_content(source / "disk", small / "copy")
+        done = subprocess.run(
+            [sys.executable, "-m", "sparsesync", "sync", "-rt", f"{source}/", f"{mount}/sub"], capture_output=True
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert allocated(small / "sub/disk") < MIB and same_content(source / "disk", small / "sub/disk")
+        dense = sparse_file(tmp_path / "dense", 220 * MIB, [(0, 220 * MIB)])
+        with pytest.raises(sparsesync.NoSpaceError):
+            sparsesync.copyfile(dense, mount / "dense")
+        assert sorted(path.name for path in small.iterdir()) == ["copy", "lost+found", "sub"]
