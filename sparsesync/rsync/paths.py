@@ -32,6 +32,22 @@ def means_contents(source: str) -> bool:
     return os.path.basename(source) in ("", ".", "..")
 
 
+def sent_as_top(source: str, relative: bool) -> str | None:
+    """Return the directory that a source argument sends as the transfer's own top, ``.``; None if it sends none.
+
+    The destination directory gets that one's mode. With ``--relative`` it is sent by a path that has nothing behind its
+    ``/./``, or another ``./`` at the beginning of what is behind it: rsync(1), --relative.
+    """
+    if not relative:
+        return source if means_contents(source) else None
+    above, cut, active = source.partition("/./")
+    active = active.lstrip("/") if cut else source
+    above = (above or "/") if cut else ""
+    if active.startswith("./") and active != "./":
+        return above or "."
+    return os.path.join(above, active) if not active.strip("./") and not active.startswith("/") else None
+
+
 def transfer_name(source: str, path: str, relative: bool) -> str | None:
     """The name in rsync's transfer of ``path``, which is ``source`` or below it; None if it is neither.
 

@@ -33,7 +33,7 @@ from ..hosts.base import Destination, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
-from ..rsync.paths import means_contents
+from ..rsync.paths import sent_as_top
 from .losses import Losses
 from .options import SeedOptions
 
@@ -89,6 +89,7 @@ class Seeding:
         self._under_way: dict[str, int] = {}
         self._plan: IO[str] | None = None
         self._modes: list[Callable[[], int | None]] = []
+        self._top_modes: list[Callable[[], int | None]] = []
         """Each gives the mode of a source."""
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
@@ -107,6 +108,8 @@ class Seeding:
         if next(parse_listing(listing), None) is None:
             return NOTHING_SPARSE
         self._modes = [self.source.ask_mode(path) for path in self._sources]
+        tops = (sent_as_top(path, self.command.relative) for path in self._sources)
+        self._top_modes = [self.source.ask_mode(path) for path in tops if path is not None]
         plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         total = count = holes = 0
         for planned in self.sparse(listing):
@@ -259,13 +262,10 @@ class Seeding:
         )
 
     def _like(self) -> int | None:
-        """The mode that the destination itself is to get: that of the first source that stands for its contents."""
+        """The mode that the destination itself is to get: that of the first directory sent as the top."""
         if self.command.files_from is not None:
             return None
-        for path, mode in zip(self._sources, self._modes):
-            if means_contents(path) and (not self.command.relative or path.rstrip("/").endswith("/.")):
-                return mode()
-        return None
+        return next((mode() for mode in self._top_modes), None)
 
     def _done(self, result: FileResult) -> None:
         holes = self._under_way.pop(result.name, 0)

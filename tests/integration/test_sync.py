@@ -58,6 +58,7 @@ OPTIONS = [
     umask=st.sampled_from([0o022, 0o077, 0o002]),
 )
 @example(options=[["-E"]], base="-r", kind="missing", form="src/", umask=0o022)
+@example(options=[["-R"]], base="-r", kind="missing", form=".", umask=0o002)
 def test_leaves_what_rsync_leaves(
     tmp_path_factory: pytest.TempPathFactory, options: list[list[str]], base: str, kind: str, form: str, umask: int
 ) -> None:

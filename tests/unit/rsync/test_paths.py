@@ -18,6 +18,7 @@ from sparsesync.rsync.paths import (
     far_end,
     means_contents,
     pulled_from,
+    sent_as_top,
     why_not_plain,
 )
 from sparsesync.rsync.process import version
@@ -30,6 +31,38 @@ from tests.support.filesystems import need, need_tools
 )
 def test_means_contents(source: str, contents: bool) -> None:
     assert means_contents(source) == contents
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ways=st.lists(st.sampled_from(["/", "//", "/./", "/././", "/.//"]), min_size=3, max_size=3),
+    start=st.sampled_from(["", "./", "././", ".//", "TOP/", "TOP/./", "TOP/.//"]),
+    end=st.sampled_from(["", "/", "/.", "/./", "/./.", "//"]),
+    depth=st.integers(0, 2),
+    relative=st.booleans(),
+)
+def test_whose_mode_the_destination_gets(
+    tmp_path_factory: pytest.TempPathFactory, ways: list[str], start: str, end: str, depth: int, relative: bool
+) -> None:
+    need_tools("rsync")
+    top = tmp_path_factory.mktemp("modes")
+    (top / "a/b").mkdir(parents=True)
+    (top / "a/b/f").touch()
+    modes = {top: 0o711, top / "a": 0o751, top / "a/b": 0o750}
+    for path, mode in modes.items():
+        path.chmod(mode)
+    source = start.replace("TOP", str(top)) + "".join(n + way for n, way in zip(["a", "b"][:depth], ways)).rstrip("/")
+    source = (source or ".") + end
+    assert os.path.realpath(top / source).startswith(str(top))  # it is copied with all that is below
+    options = ["-R"] if relative else []
+    done = subprocess.run(["rsync", "-r", *options, source, top / "dst/"], cwd=top, umask=0o022, capture_output=True)
+    if not os.path.isdir(top / "dst"):
+        assert done.returncode  # a path of "/" alone, say
+        return
+    found = sent_as_top(source, relative)
+    expected = 0o755 if found is None else os.stat(top / found).st_mode & 0o777
+    assert oct((top / "dst").stat().st_mode & 0o777) == oct(expected), source
 
 
 def far(*paths: str, rsync_path: str | None = None, rsh: str | None = None, family: str | None = None) -> Far:
