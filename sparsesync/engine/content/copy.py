@@ -32,7 +32,7 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import clone, copy_range, free_space, read_into, write_all
+from ..files.syscalls import check_room, clone, copy_range, read_into, write_all
 from ..files.target import Target
 from .compare import LONGEST, all_differing
 from .workers import PIECE, Clock, Helpers, pieces
@@ -192,15 +192,13 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
 
 def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
     """Raise NoSpaceError, before anything is written, if an update in place cannot fit whatever it may overwrite."""
-    filesystem = os.fstatvfs(target.fd)
-    free = free_space(filesystem)
     held = allocated(os.fstat(target.fd))
-    if at_most - held <= free or not filesystem.f_blocks:
-        return
-    if not target.reserving:
-        at_most = _count(source, size, believed)
-    if at_most - held > free:
-        raise NoSpaceError(at_most - held, free, target.path)
+    try:
+        check_room(target.fd, at_most - held, target.path)
+    except NoSpaceError:
+        if target.reserving:
+            raise
+        check_room(target.fd, _count(source, size, believed) - held, target.path)
 
 
 def _count(source: int, size: int, believed: bool) -> int:

@@ -31,6 +31,7 @@ import warnings
 from typing import Dict, Iterator, Optional, Tuple
 
 from . import fiemap
+from .flags import is_compressed
 
 SECTOR = 512
 """The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
@@ -76,6 +77,9 @@ reserved ranges there that are shared with a clone."""
 _ZFS_VERSION = "/sys/module/zfs/version"
 
 _SAMPLED_HOLES = 16
+
+_COMPRESSING = {"btrfs": "compress", "f2fs": "compress_algorithm", "zfs": "", "bcachefs": "", "ubifs": ""}
+"""Filesystems that compress, and how the mount option begins that says so; "": nobody but the filesystem knows."""
 
 
 def allocated(st: os.stat_result) -> int:
@@ -271,16 +275,32 @@ def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
     From /proc/self/mountinfo (proc_pid_mountinfo(5)). A btrfs subvolume has a
     device number of its own that is not listed there.
     """
+    return _mounted(device, mount)[0]
+
+
+def may_compress(fd: int) -> bool:
+    """Return whether what is written to an open file, or below an open directory, may take less room than it has bytes.
+
+    Then free space does not say what fits. The filesystem's options tell, or the file's own flag: chattr(1).
+    """
+    name, options = _mounted(os.fstat(fd).st_dev, mount_of(fd))
+    option = _COMPRESSING.get(name or "")
+    return is_compressed(fd) or (option is not None and any(each.startswith(option) for each in options.split(",")))
+
+
+def _mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
+    """The type and the filesystem's own options of a mount, by its ID or else its device; None if unknown."""
     number = "{}:{}".format(os.major(device), os.minor(device)).encode()
     try:
         with open("/proc/self/mountinfo", "rb") as table:
             for line in table:
                 fields = line.split()
                 if fields[0] == mount if mount else fields[2] == number:
-                    return os.fsdecode(fields[fields.index(b"-") + 1])
+                    rest = [os.fsdecode(field) for field in fields[fields.index(b"-") + 1 :]]
+                    return rest[0], rest[-1]
     except FileNotFoundError:
         pass  # a chroot without /proc: nothing is known
-    return None
+    return None, ""
 
 
 def filesystem_of(fd: int) -> str:

@@ -17,8 +17,8 @@ _GETFLAGS = 0x80086601
 _SETFLAGS = 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: ioctl_iflags(2)."""
 
-_SYNC, _IMMUTABLE, _APPEND = 0x08, 0x10, 0x20
-_CARRIED = 0x04 | _SYNC | 0x40 | 0x80 | 0x400 | 0x4000 | 0x00800000
+_COMPRESSED, _SYNC, _IMMUTABLE, _APPEND = 0x04, 0x08, 0x10, 0x20
+_CARRIED = _COMPRESSED | _SYNC | 0x40 | 0x80 | 0x400 | 0x4000 | 0x00800000
 """FS_COMPR_FL, SYNC, NODUMP, NOATIME, NOCOMP, JOURNAL_DATA and NOCOW: linux/fs.h."""
 
 _FSGETXATTR = 0x801C581F
@@ -36,6 +36,11 @@ def _flags(fd: int) -> Optional[int]:
     except OSError:
         return None
     return held[0] & 0xFFFFFFFF
+
+
+def is_compressed(fd: int) -> bool:
+    """Return whether an open file, or what is made in an open directory, is to be compressed."""
+    return bool((_flags(fd) or 0) & _COMPRESSED)
 
 
 def why_refused(path: str) -> Optional[str]:

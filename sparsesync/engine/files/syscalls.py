@@ -14,7 +14,8 @@ import stat
 import warnings
 from typing import Any, Callable, Optional, Set, Tuple
 
-from .claims import file_size, filesystem_of
+from ..errors import NoSpaceError
+from .claims import file_size, filesystem_of, may_compress
 from .extents import own_extents
 
 FICLONE = 0x40049409
@@ -216,3 +217,15 @@ def was_written(before: os.stat_result, after: os.stat_result) -> bool:
 def free_space(filesystem: os.statvfs_result) -> int:
     """The bytes that this user may still take of a filesystem."""
     return (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
+
+
+def check_room(fd: int, needed: int, path: str) -> None:
+    """Raise NoSpaceError if ``needed`` bytes do not fit on the filesystem of an open file, which people call ``path``.
+
+    Where nobody can say what fits, the writes themselves will tell: where the filesystem says 0 of 0, as some in memory
+    or on a server do, and where it may compress.
+    """
+    filesystem = os.fstatvfs(fd)
+    free = free_space(filesystem)
+    if needed > free and filesystem.f_blocks and not may_compress(fd):
+        raise NoSpaceError(needed, free, path)

@@ -25,16 +25,16 @@ import warnings
 import zlib
 from typing import Optional, Tuple, TypeVar
 
-from ..errors import NoSpaceError, error_path
+from ..errors import error_path
 from .claims import allocated, knows_holes
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
 from .flags import copy_on_write_by_block, refusal
 from .syscalls import (
     UNSUPPORTED,
+    check_room,
     clone,
     flush_directory,
-    free_space,
     is_ours_alone,
     preallocate,
     punch,
@@ -305,8 +305,6 @@ class Target:
         Raises NoSpaceError before anything is written.
         """
         holes = needed >= size or self._probe_holes(size)
-        filesystem = os.fstatvfs(self.fd)
-        free = free_space(filesystem)
         if not holes:
             warnings.warn(
                 "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
@@ -314,9 +312,7 @@ class Target:
                 stacklevel=4,
             )
             needed = size
-        # Some filesystems in memory or on a server say 0 of 0; then the writes themselves will tell.
-        if needed > free and filesystem.f_blocks:
-            raise NoSpaceError(needed, free, self.path)
+        check_room(self.fd, needed, self.path)
         os.ftruncate(self.fd, size)
         return holes
 

@@ -27,7 +27,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 from ..errors import LeftToRsync
 from ..files.attributes import has_default_acl, umask
 from ..files.beneath import make_directory, open_beneath, open_trusted
-from ..files.claims import allocated
+from ..files.claims import allocated, may_compress
 from ..files.syscalls import free_space, is_ours_alone
 from ..files.target import Target, hidden_name, name_limit
 from .records import FileSpec, Space, SpaceNeed, check_name
@@ -122,9 +122,16 @@ class Destination:
         """What all that was expected needs on each of the filesystems it goes to."""
         found = []
         for device, needed in self._growth.items():
-            filesystem = os.statvfs(self._example[device])
-            if filesystem.f_blocks:  # some of the kernel's own have no size
-                found.append(Space(needed, free_space(filesystem), self._example[device]))
+            path = self._example[device]
+            with contextlib.ExitStack() as stack:
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                except PermissionError:  # one may write into it and not read it; then its flags are not known
+                    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                filesystem = os.fstatvfs(fd)
+                if filesystem.f_blocks and not may_compress(fd):  # some of the kernel's own have no size
+                    found.append(Space(needed, free_space(filesystem), path))
         return found
 
     def has_basis(self, name: str) -> bool:
