@@ -232,7 +232,8 @@ class Migration:
         try:
             with whole.phase(None, "rsync") as totals.advance:
                 hold_back = None if self.request.final else self._hold_back
-                seed = SeedOptions(python=self.request.python, hold_back=hold_back)
+                loud = self.asked.command.verbose > 0 and not self.asked.command.quiet
+                seed = SeedOptions(python=self.request.python, hold_back=hold_back, verbose=loud)
                 result = seeding.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
             totals.end()
         except NoSpaceError as error:

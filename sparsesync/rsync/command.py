@@ -62,6 +62,8 @@ class Command:
     stats: bool
     files_from: str | None
     compress: bool
+    whole_file: bool
+    """Whether files are sent without a look at what is there: rsync(1), --whole-file."""
     bwlimit: int | None
     """Bytes per second."""
     timeout: int | None
@@ -157,6 +159,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         stats=state["stats"] > 0,
         files_from=files_from,
         compress=_compresses(state, values),
+        whole_file=_whole_file(options, far),
         bwlimit=parse_bwlimit(values.get("bwlimit")),
         timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
@@ -259,6 +262,11 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
         if name == "chown" and value is not None and value.partition(":")[2]:
             state["group"] = max(1, state["group"])
     return state, values
+
+
+def _whole_file(options: Sequence[Option], far: Far | None) -> bool:
+    given = [option.name for option in options if option.name in ("whole-file", "no-whole-file")]
+    return given[-1] == "whole-file" if given else far is None
 
 
 def _compresses(state: Counter[str], values: Mapping[str, str]) -> bool:

@@ -6,6 +6,9 @@ of the user's own options, rebuilt one by one without those that change what is 
     >f+++++++++ 107374182400 docker/data//var/lib/docker/data
     what (%i)   size (%l)    name (%n)  //  source (%f)
 
+and behind a mark that no name has, where the user's own options make rsync print a line for each file, that line
+(:mod:`verbosity`; :mod:`report` needs it).
+
 rsync prints unprintable bytes as ``\\#ooo``, in the format as well as in names, so no control character can separate
 the two names. But it prints both of them cleaned: neither ever holds ``//``, a file's name does not end with ``/``, and
 %f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. Where both names together
@@ -30,39 +33,51 @@ from typing import IO, NamedTuple
 from .command import Command
 from .paths import pulled_from
 from .process import LISTED, Status
+from .verbosity import shown
 
 
 class Listed(NamedTuple):
-    """A regular file that rsync would transfer."""
+    """A file or directory in rsync's answer."""
 
     itemize: bytes
     size: int
-    name: bytes
-    """Beneath the destination (%n): never with a leading slash, though -R may show one."""
+    printed: bytes
+    """%n, with rsync's escapes; a directory's ends with a slash."""
     source: bytes
     """%f; see source_path()."""
+    lines: tuple[bytes, ...]
+    """What the user's formats make of it."""
+
+    @property
+    def name(self) -> bytes:
+        """Beneath the destination: never with a leading slash, though -R may show one."""
+        return unescape(self.printed).lstrip(b"/")
 
 
-# What the dry run is asked with; parse_listing() reads it.
+MARK = f"sparsesync-{os.urandom(6).hex()}:"
+"""What stands before a line in the user's format. Names that are transferred were given before it was made up."""
+
+# What the dry run is asked with; parse_all() reads it.
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
 _PIECE = 1 << 20
 _LONGEST_SAID = 8192
-_LINE = re.compile(rb"([<>]f.{9}) ([0-9]+) (.+)", re.DOTALL)
+# The name of a directory ends with a slash.
+_LINE = re.compile(rb"([<>ch.][fdLDS].{9}) ([0-9]+) (.+?)//(?!/)(.*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
 
 # They change what is printed, or write a log. All of them are as good as absent in a dry run.
 _SILENCED = frozenset(
-    "quiet verbose progress stats itemize-changes human-readable out-format log-file".split()
-    + ["log-file-format", "msgs2stderr"]
+    "quiet verbose progress stats itemize-changes out-format log-file log-file-format msgs2stderr".split()
 )
 # A value of these may be one that rsync refuses (or --info=help, which prints and exits). So they stay, that the dry
 # run fails as the run itself would, and are then overruled.
-_OVERRULED = {"info": "--info=all0,name1", "debug": "--debug=all0", "stderr": "--stderr=errors"}
+_OVERRULED = {"debug": "--debug=all0", "stderr": "--stderr=errors"}
 
 
 def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
     """The arguments of the dry run that asks rsync what it would transfer; ``with_sources``: and where that is."""
+    told = shown(command)
     asked: list[str] = []
     for option in command.options:
         if option.name == "P":
@@ -70,7 +85,13 @@ def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
         elif option.name.replace("no-", "", 1) not in _SILENCED:
             asked += option.tokens
     asked += (overruling for name, overruling in _OVERRULED.items() if command.value(name) is not None)
+    words = ["name2" if told.unchanged else "name1", *(["stats2"] if told.stats > 1 or told.progress else [])]
+    if command.value("info") is not None:
+        words.insert(0, "all0")
+    if command.value("info") is not None or words != ["name1"]:
+        asked.append(f"--info={','.join(words)}")
     how = _FORMAT if with_sources else _FORMAT_WITHOUT_SOURCES
+    how += "".join(MARK + form for form in (told.lines, told.logged) if form is not None)
     asked += ["--dry-run", how, "--", *command.sources]
     return asked if command.destination is None else [*asked, command.destination]
 
@@ -148,13 +169,25 @@ def _is_cut(listing: IO[bytes]) -> bool:
 
 
 def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
-    """The regular files that rsync's answer to ``listing_argv`` names, one at a time."""
+    """The regular files that rsync's answer to ``listing_argv`` says it would transfer, one at a time."""
+    for entry in parse_all(stream):
+        if isinstance(entry, Listed) and entry.itemize[:1] in b"<>" and entry.itemize[1:2] == b"f":
+            yield entry
+
+
+def parse_all(stream: IO[bytes]) -> Iterator[Listed | bytes]:
+    """Everything in rsync's answer to ``listing_argv``, one at a time; as it is what is no line of a file."""
+    mark = MARK.encode()
     for line in stream:
         # A last line cut short, by a dying rsync, has no newline.
-        match = _LINE.fullmatch(line[:-1]) if line.endswith(b"\n") else None
-        if match and match[3].count(b"//") == 1:
-            name, source = match[3].split(b"//")
-            yield Listed(match[1], int(match[2]), unescape(name).lstrip(b"/"), unescape(source))
+        if not line.endswith(b"\n"):
+            continue
+        head, *lines = line[:-1].split(mark)
+        match = _LINE.fullmatch(head)
+        if match is None:
+            yield line
+        elif b"//" not in match[4]:
+            yield Listed(match[1], int(match[2]), match[3], unescape(match[4]), tuple(lines))
 
 
 def unescape(name: bytes) -> bytes:

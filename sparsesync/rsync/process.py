@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import IO, Callable
 
@@ -140,8 +140,12 @@ def run_rsync(
     environ: dict[str, str],
     stdin: IO[bytes] | None,
     output: Callable[[bytes], object] | None,
+    inherited: Sequence[int] = (),
 ) -> int:
-    """Run rsync to its end, handing on to it the signals that reach us."""
+    """Run rsync to its end, handing on to it the signals that reach us.
+
+    ``output``: called with what it prints. ``inherited``: descriptors that it gets besides the standard ones.
+    """
     if stdin is not None:
         stdin.seek(0)
     process: subprocess.Popen[bytes] | None = None
@@ -162,7 +166,12 @@ def run_rsync(
                 handlers[number] = signal.signal(number, hand_on)
     try:
         process = subprocess.Popen(
-            command, env=environ, stdin=stdin, stdout=subprocess.PIPE if output else None, preexec_fn=_ends_with_us()
+            command,
+            env=environ,
+            stdin=stdin,
+            stdout=subprocess.PIPE if output else None,
+            pass_fds=inherited,
+            preexec_fn=_ends_with_us(),
         )
         for missed in early:
             process.send_signal(missed)

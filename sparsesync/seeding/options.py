@@ -18,9 +18,9 @@ from ..rsync.command import takes_next
 class SeedOptions:
     """The options of ``sync`` that are not rsync's.
 
-    ``required``: rsync must not run if a sparse file would be left to it. ``min_hole``: bytes of hole
-    from which a file is worth seeding. ``holes``: whether the source's maps are believed
-    (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
+    ``verbose``: say of each file what becomes of it. ``required``: rsync must not run if a sparse file would be left to
+    it. ``min_hole``: bytes of hole from which a file is worth seeding. ``holes``: whether the source's maps are
+    believed (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
     ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
     what was found to change. The names it returns are kept from rsync, which would copy those files whole.
     """
@@ -32,6 +32,7 @@ class SeedOptions:
     hold_back: Callable[[Sequence[Planned]], Sequence[str]] | None = None
     holes: str = "auto"
     required: bool = False
+    verbose: bool = False
 
     @property
     def source_is_live(self) -> bool:
@@ -41,7 +42,7 @@ class SeedOptions:
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
+    off, min_hole, space_check, python, holes, required, verbose = False, 1, True, None, "auto", False, False
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -58,6 +59,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             space_check = False
         elif word == "--seed-required":
             required = True
+        elif word == "--seed-verbose":
+            verbose = True
         elif name == "--seed-min-hole":
             if not equals:
                 value = next(words, "")
@@ -73,8 +76,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             if holes not in HOLES:
                 raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
         else:
-            known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
-            raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")
+            known = "--seed-off, --seed-required, --seed-verbose, --seed-min-hole=SIZE, --seed-holes=WORD"
+            raise ValueError(f"{word}: unknown; there are {known}, --seed-no-space-check, --seed-python=PATH")
     if off and required:
         raise ValueError("--seed-off and --seed-required exclude each other")
-    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required), rest
+    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose), rest

@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Callable
 
-from ..console.messages import as_bytes, format_error, print_error, print_line
+from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
 from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
 from ..engine.files.claims import looks_sparse
@@ -48,14 +48,17 @@ from ..rsync import command as rsync
 from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
+from ..rsync.verbosity import why_untold
 from . import losses
 from .options import SeedOptions, split_options
-from .seeder import NOTHING_SPARSE, Seeded, Seeding
+from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory
+from .telling import report_of, telling
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..hosts.pool import HostPool
     from ..hosts.remote import RemoteHost
+    from ..rsync.report import Report
 
 _NO_SPARSE_FILES = "there are no sparse files"
 
@@ -116,13 +119,10 @@ def run(
     command = rsync.parse(argv)
 
     def say(message: str) -> None:
-        if command.verbose and not command.quiet:
-            line = f"sparsesync: {message}"
-            if output is not None:
-                output(as_bytes(line))
-                return
-            with contextlib.suppress(OSError):  # rsync has the same standard output, and says what it thinks of it
-                print_line(line)
+        if seed.verbose and output is not None:
+            output(as_bytes(f"sparsesync: {message}"))
+        elif seed.verbose:
+            print_error(message)
 
     state = SeededRun(command, seed, say, bar, strict, hosts)
     result = state.result
@@ -142,7 +142,9 @@ def run(
             with error_path("rsync", instead=True):
                 os.execvp("rsync", result.command)
         options, environ = state.shared()
-        result.status = run_rsync(with_options(result.command, options), environ, state.spool, output)
+        with telling(state.report, output) as (reader, more, inherited):
+            argv = with_options(result.command, [*options, *more])
+            result.status = run_rsync(argv, environ, state.spool, reader, inherited)
         result.status = int(result.status or state.refusal)
         state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
@@ -182,6 +184,8 @@ class SeededRun:
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
         self.hosts = hosts
+        self.report: Report | None = None
+        """What rsync would have said of what was seeded, if anybody listens."""
         self.host: RemoteHost | None = None
         self.wired = 0
         """What had gone over the connection before: it may be one that others use, too."""
@@ -278,8 +282,11 @@ class SeededRun:
         command, far = self.command, self.command.far
         if self.seed.off or command.handoff:
             return command.handoff if not self.seed.off else "--seed-off is given"
+        handoff = why_untold(command)
+        if handoff:
+            return handoff
         handoff = _nothing_to_seed(command, self.seed) if far is None or far.push else None
-        handoff = handoff or _no_temporary_directory()
+        handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff
         version = check_version()
@@ -337,7 +344,9 @@ class SeededRun:
                 self.hopeless = status in REFUSED
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
-                return seeding.run(listing)
+                handoff = seeding.run(listing)
+                self.report = report_of(self.command, listing, seeding.seeded, self._control())
+                return handoff
         except NoSpaceError:
             raise
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
@@ -359,10 +368,13 @@ class SeededRun:
         status = status if status > 0 else 128 - status
         raise _EndedError(status, f"rsync was killed twice when asked what it would transfer (status {status})")
 
+    def _control(self) -> list[str]:
+        return self.host.connection.control if self.host is not None and self.hosts is None else []
+
     def shared(self) -> tuple[list[str], dict[str, str]]:
         """The options and the environment by which rsync shares the agent's connection."""
         environ = dict(os.environ)
-        control = self.host.connection.control if self.host is not None and self.hosts is None else []
+        control = self._control()
         if not control:
             return [], environ
         rsh = self.command.value("rsh")
@@ -371,14 +383,6 @@ class SeededRun:
             environ["RSYNC_RSH"] = through
             return [], environ
         return [f"--rsh={through}"], environ
-
-
-def _no_temporary_directory() -> str | None:
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        return str(error.strerror)
-    return None
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:

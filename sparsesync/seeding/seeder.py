@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Callable, NamedTuple
 
-from ..console.messages import print_line
 from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
@@ -124,7 +123,7 @@ class Seeding:
         if self.command.dry_run:
             reason = self.destination.find(self._destination, self._opening(listing))
             for planned in [] if reason else _planned(plan):
-                print_line(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
+                self.say(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
             return reason
         # --delete may make room, and how much --sparse leaves is known only once all is read.
         checked = self.options.space_check and not (self.command.delete or self.command.sparse)
@@ -292,3 +291,12 @@ def _planned(plan: IO[str]) -> Iterator[Planned]:
 
 def _sizes(size: int, data: int) -> str:
     return f"{iec(data)} of {iec(size)}"
+
+
+def no_temporary_directory() -> str | None:
+    """Return why no temporary file can be made, or None."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return str(error.strerror)
+    return None

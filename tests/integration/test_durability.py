@@ -184,10 +184,10 @@ def test_a_name_that_cannot_be_flushed_is_an_error(tmp_path: Path, source: Path)
 
 
 def test_sync_leaves_what_cannot_be_flushed_to_rsync(tmp_path: Path, source: Path) -> None:
-    argv: list[str | Path] = ["sync", "-av", "--fsync", f"{tmp_path}/src/", tmp_path / "dst"]
+    argv: list[str | Path] = ["sync", "-av", "--seed-verbose", "--fsync", f"{tmp_path}/src/", tmp_path / "dst"]
     (tmp_path / "dst").mkdir()
     _, done = traced(tmp_path, *argv, inject="fsync:error=EIO:when=1")
-    assert "left to rsync: disk: Input/output error" in done.stdout
+    assert "left to rsync: disk: Input/output error" in done.stderr
     # It met the same.
     assert done.returncode != 0 and "fsync failed" in done.stderr
 

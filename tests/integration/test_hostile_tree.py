@@ -229,8 +229,8 @@ def test_a_partial_dir_that_others_may_write_to_is_not_used(tmp_path: Path) -> N
     os.chmod(tmp_path / "shared", 0o777)
     os.chmod(image(tmp_path / "shared/f", content=b"planted"), 0o600)
     far = [f"--rsh={local_shell(tmp_path / 'rsh')}", f"--partial-dir={tmp_path}/shared"]
-    done = sync("-av", *far, "src/", f"h:{tmp_path}/dst/", cwd=tmp_path)
-    assert done.returncode == 0 and b"seeded f" in done.stdout
+    done = sync("-av", "--seed-verbose", *far, "src/", f"h:{tmp_path}/dst/", cwd=tmp_path)
+    assert done.returncode == 0 and b"seeded f" in done.told
     assert (tmp_path / "dst/f").read_bytes() == (tmp_path / "src/f").read_bytes()
 
 

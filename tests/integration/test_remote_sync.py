@@ -18,7 +18,7 @@ import pytest
 from tests.support.filesystems import allocated, filesystem, need, need_tools, same_content, sparse_file
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
-from tests.support.sync import difference, make_destination, make_source, snapshot
+from tests.support.sync import Synced, difference, make_destination, make_source, snapshot
 from tests.support.trees import ODD_NAMES
 
 pytestmark = pytest.mark.ssh
@@ -44,12 +44,12 @@ def run(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProces
     return done
 
 
-def sync(rsh: str, *argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return run(sys.executable, "-m", "sparsesync", "sync", *argv, cwd=cwd, RSYNC_RSH=rsh, **environment)
+def sync(rsh: str, *argv: str, cwd: Path, **environment: str) -> Synced:
+    return Synced(run(sys.executable, "-m", "sparsesync", "sync", *argv, cwd=cwd, RSYNC_RSH=rsh, **environment))
 
 
-def seeded(done: subprocess.CompletedProcess[bytes]) -> list[str]:
-    lines = done.stdout.decode(errors="surrogateescape").splitlines()
+def seeded(done: Synced) -> list[str]:
+    lines = done.told.decode(errors="surrogateescape").splitlines()
     return [line.partition("seeded ")[2].rpartition(": ")[0] for line in lines if line.startswith("sparsesync: seeded")]
 
 
@@ -110,7 +110,10 @@ def test_leaves_what_rsync_leaves(
         if who == "rsync":
             outcomes[who] = run("rsync", *options, *paths, cwd=place, RSYNC_RSH=local_rsh)
         else:
-            outcomes[who] = sync(local_rsh, *options, "-v", *paths, cwd=place)
+            outcomes[who] = run(
+                sys.executable, "-m", "sparsesync", "sync", *options, "-v", "--seed-verbose", *paths,
+                cwd=place, RSYNC_RSH=local_rsh,
+            )  # fmt: skip
         top = place / "dst"
         results[who] = snapshot(top, since) if top.is_dir() else snapshot(place, since).get("dst")
         results[who + " source"] = {path: entry[:5] for path, entry in snapshot(place / "src", since).items()}
@@ -118,7 +121,7 @@ def test_leaves_what_rsync_leaves(
     ours, theirs = results["sparsesync"], results["rsync"]
     assert ours == theirs if not isinstance(ours, dict) else difference(ours, theirs) == {}, outcomes
     assert difference(results["sparsesync source"], results["rsync source"]) == {}
-    assert seeded(outcomes["sparsesync"]) or "--backup" in options, outcomes["sparsesync"]
+    assert seeded(Synced(outcomes["sparsesync"])) or "--backup" in options, outcomes["sparsesync"]
 
 
 @pytest.mark.slow
@@ -128,7 +131,7 @@ def test_through_ssh_with_one_login(sshd_server: Sshd, tmp_path: Path, direction
     before = sshd_server.logins()
     user = "root@" if direction == "push" else ""
     paths = ["src/", f"{user}far:{tmp_path}/dst/"] if direction == "push" else [f"far:{tmp_path}/src/", "dst/"]
-    done = sync(sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-aHAXv", "--seed-verbose", *paths, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert sshd_server.logins() == before + 1
     names = seeded(done)
@@ -139,11 +142,22 @@ def test_through_ssh_with_one_login(sshd_server: Sshd, tmp_path: Path, direction
         assert allocated(tmp_path / "dst" / name) <= allocated(tmp_path / "src" / name)
     # After a touch there is nothing to send, and then nothing to do.
     os.utime(tmp_path / "src/top.img")
-    done = sync(sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
-    assert b"sparsesync: seeded top.img: 16 KiB of 2 MiB, 0 B sent\n" in done.stdout
+    done = sync(sshd_server.rsh, "-aHAXv", "--seed-verbose", *paths, cwd=tmp_path)
+    assert b"sparsesync: seeded top.img: 16 KiB of 2 MiB, 0 B sent\n" in done.told
     assert (done.returncode, done.stderr) == (0, b"")
-    done = run(sys.executable, "-m", "sparsesync", "sync", "-e", sshd_server.rsh, "-aHAXv", *paths, cwd=tmp_path)
-    assert b"everything is left to rsync: it would transfer no sparse file" in done.stdout
+    again = run(
+        sys.executable,
+        "-m",
+        "sparsesync",
+        "sync",
+        "-e",
+        sshd_server.rsh,
+        "-aHAX",
+        "--seed-verbose",
+        *paths,
+        cwd=tmp_path,
+    )
+    assert b"everything is left to rsync: it would transfer no sparse file" in again.stderr
     assert sshd_server.logins() == before + 3
 
 
@@ -159,7 +173,7 @@ def test_odd_names(local_rsh: str, tmp_path: Path, direction: str) -> None:
     os.utime(tmp_path / "src", (10**9, 10**9))
     far = f"far:{tmp_path}"
     paths = ["src/", f"{far}/dst o'\"s"] if direction == "push" else [f"{far}/src/", "dst o'\"s"]
-    done = sync(local_rsh, "-av", *paths, cwd=tmp_path)
+    done = sync(local_rsh, "-av", "--seed-verbose", *paths, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(seeded(done)) == len(names)
     assert difference(snapshot(tmp_path / "dst o'\"s", time.time()), snapshot(tmp_path / "src", time.time())) == {}
@@ -220,18 +234,20 @@ def test_forms_of_a_far_path(tmp_path: Path, form: str) -> None:
     rsh = local_shell(tmp_path / "rsh", f"HOME={home}", "export HOME", "cd", '[ "$1" = far ] && shift')
     if form.startswith("root@"):
         rsh = local_shell(tmp_path / "rsh", "shift 2", f"HOME={home}", "export HOME", "cd")
-    done = sync(rsh, "-av", "src/top.img", form, cwd=tmp_path)
+    done = sync(rsh, "-av", "--seed-verbose", "src/top.img", form, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b""), done
     assert seeded(done) == ["top.img"]
     made = home / ("top.img" if form == "far:" else "dst")
     assert same_content(tmp_path / "src/top.img", made)
-    back = sync(rsh, "-av", form + ("top.img" if form == "far:" else ""), "back", cwd=tmp_path)
+    back = sync(rsh, "-av", "--seed-verbose", form + ("top.img" if form == "far:" else ""), "back", cwd=tmp_path)
     assert seeded(back) == [made.name] and same_content(made, tmp_path / "back")
 
 
 def test_several_sources_of_one_host(local_rsh: str, tmp_path: Path) -> None:
     make_source(tmp_path / "src")
-    done = sync(local_rsh, "-av", f"far:{tmp_path}/src/a", f":{tmp_path}/src/top.img", "dst", cwd=tmp_path)
+    done = sync(
+        local_rsh, "-av", "--seed-verbose", f"far:{tmp_path}/src/a", f":{tmp_path}/src/top.img", "dst", cwd=tmp_path
+    )
     assert done.returncode == 0 and {"a/b/img", "a/disk one", "top.img"} <= set(seeded(done))
     assert same_content(tmp_path / "src/a/b/img", tmp_path / "dst/a/b/img")
 
@@ -239,13 +255,13 @@ def test_several_sources_of_one_host(local_rsh: str, tmp_path: Path) -> None:
 def test_a_prefix_before_rsync(local_rsh: str, tmp_path: Path) -> None:
     sparse_file(tmp_path / "img", MIB, [(0, 4096)])
     rsh = local_shell(tmp_path / "rsh", f'echo "$*" >> {tmp_path}/asked')
-    done = sync(rsh, "-av", "--rsync-path=env X=1 rsync", "img", f"far:{tmp_path}/made", cwd=tmp_path)
+    done = sync(rsh, "-av", "--seed-verbose", "--rsync-path=env X=1 rsync", "img", f"far:{tmp_path}/made", cwd=tmp_path)
     assert (done.returncode, seeded(done)) == (0, ["img"])
     asked = (tmp_path / "asked").read_text().splitlines()
     assert sum("env X=1 sh -c" in line for line in asked) == 1
     assert sum("env X=1 rsync --server" in line for line in asked) == 2
-    done = sync(rsh, "-av", "--rsync-path=other", "img", f"far:{tmp_path}/made2", cwd=tmp_path)
-    assert done.returncode != 0 and b"--rsync-path runs something other than rsync" in done.stdout
+    done = sync(rsh, "-av", "--seed-verbose", "--rsync-path=other", "img", f"far:{tmp_path}/made2", cwd=tmp_path)
+    assert done.returncode != 0 and b"--rsync-path runs something other than rsync" in done.told
 
 
 # Trouble
@@ -328,9 +344,9 @@ def test_a_connection_that_breaks(tmp_path: Path, direction: str) -> None:
     told = [line for line in done.stderr.splitlines() if not line.startswith(b"sparsesync agent: ")]
     assert len(told) == 1 and told[0].startswith(b"sparsesync: far: the connection "), done.stderr
     assert wait_for(lambda: os.listdir(tmp_path / "dst") == [".img.sparsesync-partial"])
-    done = sync(rsh, *options, "-v", *paths, cwd=tmp_path)
+    done = sync(rsh, *options, "-v", "--seed-verbose", *paths, cwd=tmp_path)
     assert done.returncode == 0 and seeded(done) == ["img"]
-    sent = float(done.stdout.partition(b"of 100 MiB, ")[2].partition(b" MiB sent")[0])
+    sent = float(done.told.partition(b"of 100 MiB, ")[2].partition(b" MiB sent")[0])
     assert 0 < sent < 25
     assert os.listdir(tmp_path / "dst") == ["img"] and same_content(source / "img", tmp_path / "dst/img")
 
@@ -363,7 +379,7 @@ def test_ssh_that_is_killed(sshd_server: Sshd, tmp_path: Path) -> None:
     _, told = process.communicate(timeout=60)
     assert process.returncode != 0 and told.startswith(b"sparsesync: far: ") and b"Traceback" not in told
     assert partial.exists() and os.listdir(tmp_path / "dst") == [".img.sparsesync-partial"]
-    done = sync(sshd_server.rsh, "-av", "src/", f"far:{tmp_path}/dst/", cwd=tmp_path)
+    done = sync(sshd_server.rsh, "-av", "--seed-verbose", "src/", f"far:{tmp_path}/dst/", cwd=tmp_path)
     assert (done.returncode, seeded(done)) == (0, ["img"])
     assert os.listdir(tmp_path / "dst") == ["img"] and same_content(tmp_path / "src/img", tmp_path / "dst/img")
 
@@ -399,17 +415,17 @@ def test_no_symlink_is_followed_below_the_destination(local_rsh: str, tmp_path: 
     (tmp_path / "dst/c").symlink_to(tmp_path / "outside")
     far = f"far:{tmp_path}"
     paths = ["src/", f"{far}/dst/"] if direction == "push" else [f"{far}/src/", "dst/"]
-    done = sync(local_rsh, "-av", *paths, cwd=tmp_path)
+    done = sync(local_rsh, "-av", "--seed-verbose", *paths, cwd=tmp_path)
     (said,) = done.stderr.splitlines()
     assert done.returncode == 0 and said.startswith(b"sparsesync: 4 sparse files are left to rsync, which writes ")
-    assert b"sparsesync: left to rsync: c/-x: c at the destination is not a directory\n" in done.stdout
+    assert b"sparsesync: left to rsync: c/-x: c at the destination is not a directory\n" in done.told
     assert os.listdir(tmp_path / "outside") == [] and not (tmp_path / "dst/c").is_symlink()
 
 
 def test_v_says_what_is_done_and_why_not(local_rsh: str, tmp_path: Path) -> None:
     make_source(tmp_path / "src")
     far = f"far:{tmp_path}/dst/"
-    said = sync(local_rsh, "-av", "src/", far, cwd=tmp_path).stdout.decode(errors="surrogateescape")
+    said = sync(local_rsh, "-av", "--seed-verbose", "src/", far, cwd=tmp_path).told.decode(errors="surrogateescape")
     assert "sparsesync: seeded a/b/img: 16 KiB of 2 MiB, 16 KiB sent\n" in said
     assert "sparsesync: seeded a/hole: 0 B of 2 MiB, 0 B sent\n" in said
     assert sync(local_rsh, "-a", "src/", f"far:{tmp_path}/dst2/", cwd=tmp_path).stdout == b""
@@ -418,11 +434,15 @@ def test_v_says_what_is_done_and_why_not(local_rsh: str, tmp_path: Path) -> None
         (["--seed-off"], "--seed-off is given"),
         (["--seed-min-hole=1G"], "there are no sparse files"),
     ):
-        said = sync(local_rsh, "-av", *options, "src/", f"far:{tmp_path}/dst3/", cwd=tmp_path).stdout.decode("latin-1")
+        said = sync(
+            local_rsh, "-av", "--seed-verbose", *options, "src/", f"far:{tmp_path}/dst3/", cwd=tmp_path
+        ).told.decode("latin-1")
         assert f"sparsesync: everything is left to rsync: {reason}" in said
-    said = sync(local_rsh, "-av", f"far:{tmp_path}/s*/", "dst4/", cwd=tmp_path).stdout.decode("latin-1")
+    said = sync(local_rsh, "-av", "--seed-verbose", f"far:{tmp_path}/s*/", "dst4/", cwd=tmp_path).told.decode("latin-1")
     assert "wildcards are for the remote host's shell" in said
-    said = sync(local_rsh, "-av", f"other:{tmp_path}/src/", f"far:{tmp_path}/src/", "d/", cwd=tmp_path).stdout.decode()
+    said = sync(
+        local_rsh, "-av", "--seed-verbose", f"other:{tmp_path}/src/", f"far:{tmp_path}/src/", "d/", cwd=tmp_path
+    ).told.decode()
     assert "more than one other host is named" in said
 
 
@@ -431,8 +451,8 @@ def test_dry_run_writes_nothing(local_rsh: str, tmp_path: Path, direction: str) 
     make_source(tmp_path / "src")
     far = f"far:{tmp_path}"
     paths = ["src/", f"{far}/dst"] if direction == "push" else [f"{far}/src/", "dst"]
-    done = sync(local_rsh, "-an", *paths, cwd=tmp_path)
-    assert b"would seed a/b/img: 16 KiB of 2 MiB\n" in done.stdout and not (tmp_path / "dst").exists()
+    done = sync(local_rsh, "-an", "--seed-verbose", *paths, cwd=tmp_path)
+    assert b"would seed a/b/img: 16 KiB of 2 MiB\n" in done.told and not (tmp_path / "dst").exists()
 
 
 def test_a_far_end_that_falls_silent(tmp_path: Path) -> None:
@@ -477,7 +497,7 @@ def test_a_disk_that_takes_long_to_flush_is_waited_for(tmp_path: Path) -> None:
     sparse_file(tmp_path / "src/f", MIB, [(0, 4 * KIB)])
     slow = "strace -f -o /dev/null -e trace=fsync -e inject=fsync:delay_enter=1600000"
     rsh = script(tmp_path / "rsh", f'shift; case "$*" in *python*) exec {slow} sh -c "$*";; *) exec sh -c "$*";; esac')
-    done = sync(rsh, "-av", "--fsync", "--timeout=1", "src/", f"far:{tmp_path}/dst", cwd=tmp_path)
+    done = sync(rsh, "-av", "--seed-verbose", "--fsync", "--timeout=1", "src/", f"far:{tmp_path}/dst", cwd=tmp_path)
     assert (done.returncode, done.stderr, seeded(done)) == (0, b"", ["f"])
 
 
@@ -543,14 +563,14 @@ def test_a_thousand_files_take_few_round_trips(tmp_path: Path) -> None:
     far = f"far:{tmp_path}"
     python = f"--seed-python={sys.executable}"
     for paths in (["src/", f"{far}/pushed"], [f"{far}/src/", "pulled"]):
-        done = sync(rsh, "-a", "-v", python, *paths, cwd=tmp_path)
+        done = sync(rsh, "-a", "--seed-verbose", python, *paths, cwd=tmp_path)
         assert done.returncode == 0 and len(seeded(done)) == 1000
         assert trips() < 300
     # And with a basis that differs.
     for name in names[:300]:
         with open(tmp_path / "src" / name, "r+b") as file:
             file.write(b"!")
-    done = sync(rsh, "-a", "-v", python, "src/", f"{far}/pushed", cwd=tmp_path)
+    done = sync(rsh, "-a", "--seed-verbose", python, "src/", f"{far}/pushed", cwd=tmp_path)
     assert done.returncode == 0 and len(seeded(done)) == 300
     assert trips() < 300
     assert all(same_content(tmp_path / "src" / name, tmp_path / "pushed" / name) for name in names[290:310])
@@ -574,7 +594,7 @@ def test_three_round_trips_before_the_first_byte(tmp_path: Path, paths: list[str
         file.truncate(MIB)
     rsh = f"{sys.executable} {counting_relay(tmp_path)}"
     given = [path.format(tmp_path) for path in paths]
-    done = sync(rsh, "-a", "-v", f"--seed-python={sys.executable}", *given, cwd=tmp_path)
+    done = sync(rsh, "-a", "--seed-verbose", f"--seed-python={sys.executable}", *given, cwd=tmp_path)
     assert done.returncode == 0 and seeded(done) == ["f"]
     assert 0 < int((tmp_path / "first").read_text()) <= trips
 
@@ -607,7 +627,7 @@ def test_an_old_python_there(tmp_path: Path, python: str | None) -> None:
         pytest.skip("there is no Python 3.6 to 3.8 to try")
     rsh = local_shell(tmp_path / "rsh", "unset LANG PYTHONUTF8", "export LC_ALL=C")
     make_source(tmp_path / "src")
-    options = ("-av", "--inplace", "-z", f"--seed-python={python}")
+    options = ("-av", "--seed-verbose", "--inplace", "-z", f"--seed-python={python}")
     for paths in (["src/", f"far:{tmp_path}/pushed"], [f"far:{tmp_path}/pushed/", "pulled"]):
         done = sync(rsh, *options, *paths, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")

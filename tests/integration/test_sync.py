@@ -118,30 +118,32 @@ def test_holes_stay_holes(tree: Path, options: list[str]) -> None:
 def test_a_second_run_has_nothing_to_do(tree: Path) -> None:
     sync("-a", "src/", "dst/", cwd=tree)
     before = {p: os.stat(p).st_ino for p in (tree / "dst").rglob("*")}
-    done = sync("-aiv", "src/", "dst/", cwd=tree)
-    assert b"everything is left to rsync: it would transfer no sparse file" in done.stdout
+    done = sync("-ai", "--seed-verbose", "src/", "dst/", cwd=tree)
+    assert done.stdout == b"" and b"everything is left to rsync: it would transfer no sparse file" in done.told
     assert before == {p: os.stat(p).st_ino for p in (tree / "dst").rglob("*")}
 
 
 def test_v_says_what_was_seeded_and_what_was_left_and_why(tree: Path) -> None:
     make_destination(tree / "dst", "in the way")
-    out = sync("-av", "src/", "dst/", cwd=tree).stdout.decode(errors="surrogateescape")
+    out = sync("-av", "--seed-verbose", "src/", "dst/", cwd=tree).told.decode(errors="surrogateescape")
     assert "sparsesync: seeded a/hole: 0 B of 2 MiB\n" in out
     assert "sparsesync: seeded c/" not in out
     assert "sparsesync: left to rsync: c/-x: c at the destination is not a directory\n" in out
     assert "sparsesync: left to rsync: a/disk one: what is at its place is not a regular file\n" in out
-    out = sync("-av", "--append", "src/", "other/", cwd=tree).stdout.decode(errors="surrogateescape")
+    out = sync("-av", "--seed-verbose", "--append", "src/", "other/", cwd=tree).told.decode(errors="surrogateescape")
     assert "sparsesync: everything is left to rsync: --append is given" in out
-    out = sync("-av", "host:src/", "other/", "--rsh=false", cwd=tree).stdout.decode(errors="surrogateescape")
+    out = sync("-av", "--seed-verbose", "host:src/", "other/", "--rsh=false", cwd=tree).told.decode(
+        errors="surrogateescape"
+    )
     assert "everything is left to rsync: host: no agent could be started: " in out
 
 
 def test_dry_run_writes_nothing_and_says_what_would_be_seeded(tree: Path) -> None:
-    done = sync("-an", "src/", "dst/", cwd=tree)
-    assert b"would seed a/b/img: 16 KiB of 2 MiB\n" in done.stdout
-    assert b"would seed c/\\#377\\#012\\#134#012" in done.stdout or b"would seed c/\xff\\#012" in done.stdout
+    done = sync("-an", "--seed-verbose", "src/", "dst/", cwd=tree)
+    assert done.stdout == b"" and b"would seed a/b/img: 16 KiB of 2 MiB\n" in done.told
+    assert b"would seed c/\\#377\\#012\\#134#012" in done.told or b"would seed c/\xff\\#012" in done.told
     assert not (tree / "dst").exists()
-    assert b"top.img" in sync("-ani", "src/", "dst/", cwd=tree).stdout.replace(b"would seed top.img", b"")
+    assert b"top.img" in sync("-ani", "src/", "dst/", cwd=tree).stdout
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,8 @@ def test_without_rsync(tree: Path) -> None:
     assert done.stderr == b"sparsesync: rsync is not installed; install it, for instance: apt install rsync\n"
     assert not (tree / "dst").exists()
     for argv in (["scan", "src"], ["copy", "src/top.img", "x"], ["verify", "src", "src"], ["exclude", "-0", "src"]):
-        done = run(sys.executable, "-m", "sparsesync", *argv, cwd=tree, env=environment)
-        assert done.returncode == 0, (argv, done.stderr)
+        other = run(sys.executable, "-m", "sparsesync", *argv, cwd=tree, env=environment)
+        assert other.returncode == 0, (argv, other.stderr)
 
 
 def test_an_rsync_that_is_too_old(tree: Path) -> None:
@@ -224,12 +226,12 @@ def test_an_rsync_that_is_too_old(tree: Path) -> None:
 
 
 def test_options_of_our_own(tree: Path) -> None:
-    done = sync("-av", "--seed-off", "src/", "dst/", cwd=tree)
-    assert b"everything is left to rsync: --seed-off is given" in done.stdout
-    done = sync("-av", "--seed-min-hole=10M", "src/", "dst2/", cwd=tree)
-    assert b"everything is left to rsync: there are no sparse files" in done.stdout
-    done = sync("-av", "--seed-min-hole", "1M", "src/", "dst3/", cwd=tree)
-    assert b"sparsesync: seeded" in done.stdout
+    done = sync("-av", "--seed-verbose", "--seed-off", "src/", "dst/", cwd=tree)
+    assert b"everything is left to rsync: --seed-off is given" in done.told
+    done = sync("-av", "--seed-verbose", "--seed-min-hole=10M", "src/", "dst2/", cwd=tree)
+    assert b"everything is left to rsync: there are no sparse files" in done.told
+    done = sync("-av", "--seed-verbose", "--seed-min-hole", "1M", "src/", "dst3/", cwd=tree)
+    assert b"sparsesync: seeded" in done.told
     done = sync("-a", "--seed-everything", "src/", "dst4/", cwd=tree)
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
     done = sync("-a", "--seed-min-hole=big", "src/", "dst4/", cwd=tree)
@@ -344,7 +346,7 @@ def test_the_command_of_a_real_report(tmp_path: Path) -> None:
     ours = run("bash", "-c", script.format(root=root, run=f"{sys.executable} -m sparsesync sync", target="../ours"))
     theirs = run("bash", "-c", script.format(root=root, run="rsync", target="../theirs"))
     assert ours.returncode == theirs.returncode == 0
-    assert b"sparsesync: seeded var/lib/docker/data: 16 KiB of 2 MiB" in ours.stdout
+    assert b"var/lib/docker/data\n" in ours.stdout and ours.stdout.count(b"lib/docker/data") == 1
     since = time.time() - 60
     assert difference(snapshot(tmp_path / "ours", since), snapshot(tmp_path / "theirs", since)) == {}
     assert allocated(tmp_path / "ours/var/lib/docker/data") == allocated(root / "var/lib/docker/data")
@@ -406,17 +408,17 @@ def test_odd_places(tmp_path: Path, make: Callable[[Path], None], options: list[
 
 
 def test_parents_are_made_with_mkpath_and_links_are_looked_through(tree: Path) -> None:
-    done = sync("-av", "--mkpath", "src/", "one/two/three/", cwd=tree)
-    assert b"seeded top.img" in done.stdout
+    done = sync("-av", "--seed-verbose", "--mkpath", "src/", "one/two/three/", cwd=tree)
+    assert b"seeded top.img" in done.told
     (tree / "links").mkdir()
     (tree / "links/f").symlink_to(tree / "src/top.img")
-    assert b"seeded f" in sync("-avL", "links/", "looked/", cwd=tree).stdout
+    assert b"seeded f" in sync("-aL", "--seed-verbose", "links/", "looked/", cwd=tree).told
 
 
 def test_the_value_of_an_option_is_not_an_option_of_ours(tree: Path) -> None:
-    done = sync("-av", "--exclude", "--seed-off", "src/", "dst/", cwd=tree)
+    done = sync("-av", "--seed-verbose", "--exclude", "--seed-off", "src/", "dst/", cwd=tree)
     assert done.returncode == 0
-    assert b"seeded top.img" in done.stdout
+    assert b"seeded top.img" in done.told
 
 
 @pytest.mark.parametrize("options", [["-aS"], ["-a"]])

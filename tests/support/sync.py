@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -28,8 +29,19 @@ def run(*argv: str, cwd: Path | None = None, **more: object) -> subprocess.Compl
     return subprocess.run(argv, cwd=cwd, capture_output=True, timeout=120, **more)  # type: ignore
 
 
-def sync(*argv: str, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[bytes]:
-    return run(sys.executable, "-m", "sparsesync", "sync", *argv, cwd=cwd, **more)
+class Synced(subprocess.CompletedProcess[bytes]):
+    """A run of ``sync``. ``told`` is what ``--seed-verbose`` says on standard error; ``stderr`` is the rest of that."""
+
+    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
+        super().__init__(done.args, done.returncode, done.stdout)
+        lines = done.stderr.splitlines(keepends=True)
+        ours = rb"sparsesync: (seeded|would seed|left to rsync:|everything is left to rsync:) "
+        self.told = b"".join(line for line in lines if re.match(ours, line))
+        self.stderr = b"".join(line for line in lines if not re.match(ours, line))
+
+
+def sync(*argv: str, cwd: Path | None = None, **more: object) -> Synced:
+    return Synced(run(sys.executable, "-m", "sparsesync", "sync", *argv, cwd=cwd, **more))
 
 
 def snapshot(top: Path, since: float) -> dict[str, tuple[object, ...]]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync.rsync import command as rsync
-from sparsesync.rsync.listing import Listed, listing_argv, parse_listing, source_path
+from sparsesync.rsync.listing import MARK, Listed, listing_argv, parse_listing, source_path
 from sparsesync.rsync.options import LETTERS, LONGS
 from sparsesync.rsync.process import version
 
@@ -208,18 +208,20 @@ def test_parse_never_raises(argv: list[str]) -> None:
 
 
 def test_listing_argv_leaves_out_what_would_spoil_it() -> None:
-    command = parse("-avvqhiP", "--stats", "--log-file=x", "--log-format=%n", "--exclude", "y", "-essh", "a", "-n",
-                    "--", "-b", "c")  # fmt: skip
+    command = parse("-avvqhiP", "--stats", "--log-format=%n", "--exclude", "y", "-essh", "a", "-n", "--", "-b", "c")
     assert listing_argv(command) == [
-        "-a", "--partial", "--exclude=y", "--rsh=ssh", "-n", "--dry-run", "--out-format=%i %l %n//%f", "--",
+        "-a", "-h", "--partial", "--exclude=y", "--rsh=ssh", "-n", "--dry-run", "--out-format=%i %l %n//%f", "--",
         "a", "-b", "c",
     ]  # fmt: skip
+    command = parse("-ai", "--stats", "--log-file=x", "--log-file-format=%n", "a", "c")
+    form = f"--out-format=%i %l %n//%f{MARK}%i %n%L{MARK}%n"
+    assert listing_argv(command) == ["-a", "--info=name1,stats2", "--dry-run", form, "--", "a", "c"]
 
 
 def test_options_that_rsync_may_refuse_stay_and_are_overruled() -> None:
     command = parse("-r", "--info=progress2", "--debug=all", "--stderr=all", "a", "b")
     asked = listing_argv(command)
-    assert asked.index("--info=all0,name1") > asked.index("--info=progress2")
+    assert asked.index("--info=all0,name1,stats2") > asked.index("--info=progress2")
     assert asked.index("--debug=all0") > asked.index("--debug=all")
     assert asked.index("--stderr=errors") > asked.index("--stderr=all")
 
@@ -238,14 +240,14 @@ def test_parse_listing_passes_over_everything_else() -> None:
         b"\n"
         b">f+++++++++ 12 cut//sh"
     )
-    assert list(parse_listing(stream)) == [
+    assert [(*each[:2], each.name, each.source) for each in parse_listing(stream)] == [
         (b">f+++++++++", 12, b"a/x y\n", b"src/a/x y\n"),
         (b"<f.st......", 7, b"abs/x", b"abs/x"),
     ]
 
 
 def test_a_source_that_could_be_two_is_not_told() -> None:
-    listed = Listed(b">f+++++++++", 1, b"x", b"etc/x")
+    listed = Listed(b">f+++++++++", 1, b"x", b"etc/x", ())
     assert source_path(parse("/etc/", "etc/", "b"), listed) is None
     assert source_path(parse("/", ".", "b"), listed) is None
     assert source_path(parse("/etc/", "other", "b"), listed) == "/etc/x"
@@ -380,7 +382,7 @@ def test_the_listing_is_not_fooled_by_deletions_hard_links_and_directories(tmp_p
         command = rsync.parse([flags, "--delete", "--stats", "src/", "dest/"])
         # Which of the names rsync transfers, and which it links to that, is its own affair.
         (listed,) = listing(command, tmp_path)
-        assert listed in [(b">f+++++++++", 3, name, b"src/" + name) for name in (b"one", b"two")]
+        assert listed[:4] in [(b">f+++++++++", 3, name, b"src/" + name) for name in (b"one", b"two")]
     assert (tmp_path / "dest/old").exists()
 
 

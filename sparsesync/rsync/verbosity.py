@@ -1,0 +1,111 @@
+"""What a command line makes rsync print: the lines of files, totals, progress, a log file.
+
+rsync turns ``-v`` into levels of information (``--info``, rsync(1)), and a line for each file into a format:
+``--out-format`` as it was given, ``%i %n%L`` for ``-i``, ``%n%L`` for names alone. :func:`shown` says what comes of all
+options together. The table of levels is rsync's own (``rsync --info=help``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .command import Command
+
+_ITEMIZED = "%i %n%L"
+_NAMED = "%n%L"
+_HAS_ITEMIZE = re.compile(r"%'*-?[0-9]*'*i")
+_ONLY_TRANSFERRED = re.compile(r"%'*-?[0-9]*'*([bcC])")
+
+
+class Shown(NamedTuple):
+    """What rsync prints. ``lines`` and ``logged`` are formats of a file's line, None where there is no such line."""
+
+    lines: str | None
+    logged: str | None
+    """The format of a line in the log file."""
+    names: int
+    """The level of ``--info=name``."""
+    stats: int
+    progress: int
+    human: int
+    """How numbers are printed: 0 digits, 1 in groups of three, 2 in units of 1000, 3 of 1024."""
+    unchanged: bool
+    """Whether files that need nothing have a line, too."""
+
+    @property
+    def itemized(self) -> bool:
+        """Whether a line says what changes: a file whose attributes change has one, too."""
+        return self.lines is not None and has_itemize(self.lines)
+
+    @property
+    def anything(self) -> bool:
+        """Whether a file that is transferred shows in any of it."""
+        return bool(self.lines is not None or self.logged or self.stats > 1 or self.progress)
+
+
+def shown(command: Command) -> Shown:
+    """Return what rsync prints, run with these options."""
+    lines = command.value("out-format")
+    itemize = sum(1 if option.name == "itemize-changes" else 0 for option in command.options)
+    itemize = itemize if command.itemize else 0
+    if lines is None and itemize:
+        lines = _ITEMIZED
+    named = min(command.verbose, 2)
+    if command.progress and lines is None:
+        named = max(1, named)
+    names = _level(command, "name", named)
+    stats = _level(command, "stats", 2 if command.stats else min(command.verbose, 1))
+    progress = _level(command, "progress", int(command.progress))
+    if lines is None and names:
+        lines = _NAMED
+    logged = None
+    if command.value("log-file") is not None:
+        given = command.value("log-file-format")
+        logged = _ITEMIZED if given is None else given
+    human = 1
+    for option in command.options:
+        if option.name == "human-readable":
+            human += 1
+        elif option.name == "no-human-readable":
+            human = 0
+    if command.quiet:
+        lines, names, stats, progress = None, 0, 0, 0
+    unchanged = lines is not None and has_itemize(lines) and (itemize > 1 or names > 1)
+    return Shown(lines, logged or None, names, stats, progress, min(human, 3), unchanged)
+
+
+def has_itemize(form: str) -> bool:
+    """Return whether a format says what changes (``%i``)."""
+    return bool(_HAS_ITEMIZE.search(form))
+
+
+def why_untold(command: Command) -> str | None:
+    """Return why nobody but rsync can print what it would have printed of a file; None if the dry run knows it."""
+    what = shown(command)
+    if not what.anything:
+        return None
+    if command.verbose > 2 or command.value("debug") is not None:
+        return "what rsync says of its own work is wanted (-vvv, --debug)"
+    for form in (what.lines, what.logged):
+        found = _ONLY_TRANSFERRED.search(form or "")
+        if found:
+            return f"a format has %{found[1]}, which only a transfer knows"
+    apart = True
+    for option in command.options:
+        if option.name == "stderr":
+            apart = not (option.value or "").startswith("a")
+        elif option.name in ("msgs2stderr", "no-msgs2stderr"):
+            apart = option.name.startswith("no-")
+    return None if apart else "what rsync prints of files goes to standard error (--stderr=all)"
+
+
+def _level(command: Command, word: str, level: int) -> int:
+    """The level of a word of ``--info``: ``level``, unless something was said of it."""
+    for option in command.options:
+        if option.name == "info":
+            for each in (option.value or "").lower().split(","):
+                match = re.fullmatch(r"([a-z]+?)([0-9]*)", each)
+                if match and match[1] in (word, "all", "none"):
+                    level = 0 if match[1] == "none" else int(match[2] or 1)
+    return level

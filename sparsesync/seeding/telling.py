@@ -1,0 +1,48 @@
+"""What rsync prints of a run, with the lines of the files that were seeded in it.
+
+Nothing of ours goes to standard output. Where rsync prints nothing that tells of a file, or nothing was seeded, rsync
+writes there by itself. Otherwise its output goes through a :class:`~.rsync.report.Report`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, Callable, Optional
+
+from ..rsync.command import Command
+from ..rsync.report import Report
+from ..rsync.verbosity import shown
+from .seeder import Seeded
+
+Output = Optional[Callable[[bytes], object]]
+"""What gets rsync's output; None: our standard output."""
+
+
+def report_of(command: Command, listing: IO[bytes], seeded: Sequence[Seeded], control: Sequence[str]) -> Report | None:
+    """Return the report of a run, given the dry run's answer; None if rsync's own output tells all there is to tell.
+
+    ``control`` are the words by which rsync's remote shell shares a connection; nobody is to see them.
+    """
+    told = shown(command).anything and not command.dry_run
+    sent = {each.name: each.sent for each in seeded if told}
+    if not sent and not (control and command.verbose > 1):
+        return None
+    return Report(command, listing, sent, command.whole_file, " ".join(control))
+
+
+@contextlib.contextmanager
+def telling(report: Report | None, output: Output) -> Iterator[tuple[Output, list[str], list[int]]]:
+    """Give what reads rsync's output, and the options and descriptors that rsync gets for that."""
+    if report is None or output is not None:
+        yield output, [], []
+        return
+    with report.open(_to_standard_output) as opened:
+        yield opened
+
+
+def _to_standard_output(data: bytes) -> None:
+    with contextlib.suppress(OSError):  # it is full or closed; rsync goes on without it, too
+        while data:
+            data = data[os.write(1, data) :]

@@ -1,0 +1,145 @@
+"""What `sync` prints and logs, held against what rsync alone does from the same start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.filesystems import allocated, command, need_tools, sparse_file
+from tests.support.sshd import Sshd
+
+MIB = 1 << 20
+SYNC = [sys.executable, "-m", "sparsesync", "sync"]
+
+# "_" stands for a blank.
+OPTIONS = [
+    "-v", "-vv", "-i", "-ii", "-vi", "-vvi", "-n -i", "-n -v", "-q -i", "--stats", "-v --stats", "-h --stats",
+    "-hh --stats", "--no-h --stats", "--out-format=<<CHANGED>>%i%_%n%L", "--out-format=%n", "--out-format=/%n",
+    "--out-format=%o_%l_%'l_%''l_%f_%B_%M", "--out-format=", "--out-format=100%", "--log-format=%n", "--info=name",
+    "--info=name2", "--info=name0 -v", "--info=all2", "--info=none -i", "--info=stats2,name1", "--info=stats0 -v",
+    "--progress", "--progress -v", "-P -i", "--info=progress2", "--info=progress2 -h", "--info=progress2 --stats",
+    "-v --info=progress2", "-i --delete", "-v -b", "-ii -m", "-i -R", "-vR --stats", "-i --existing", "-i -u", "-i -O",
+    "-i -H", "-i -c", "-8 -i", "--outbuf=N -i", "--log-file=LOG", "-v --log-file=LOG",
+    "-ii --log-file=LOG --log-file-format=%o_%n", "--log-file=LOG --log-file-format=", "--log-file=LOG --stats",
+    "-vv --log-file=LOG", "--log-file=NONE/LOG -i", "-i --no-p --chmod=F600", "-i --size-only", "-i -t --no-t",
+    "-i --remove-source-files", "-v --remove-source-files", "--out-format=%b_%n", "--stderr=all -i",
+    "--msgs2stderr -v", "-i --max-size=1M", "-v --mkpath", "-i --no-o --no-g",
+]  # fmt: skip
+
+
+def source(top: Path) -> None:
+    for name in ("a/b/img", "top.img", "new\nline\tand \\#012", "c d/img"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        sparse_file(top / name, MIB, [(4096, 5000)], seed=len(name))
+    (top / "dense").write_bytes(b"dense" * 1000)
+    (top / "a/dense").write_bytes(b"dense" * 999)
+    os.symlink("dense", top / "link")
+    os.link(top / "top.img", top / "z hard")
+    (top / "empty").mkdir()
+    for path in top.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (10**9, 10**9))
+    os.utime(top, (10**9, 10**9))
+
+
+def destination(top: Path, kind: str) -> None:
+    if kind == "new":
+        return
+    command("cp", "-a", "--sparse=always", top.parent / "src", top)
+    (top / "extra").write_bytes(b"?")
+    if kind == "older":
+        with open(top / "a/b/img", "r+b") as file:
+            file.write(b"older")
+        os.utime(top / "a/b/img", (10**8, 10**8))
+        os.utime(top / "a/b", (10**9, 10**9))  # nothing but the file tells of the change
+        os.truncate(top / "top.img", 5)
+        os.chmod(top / "a/dense", 0o600)
+        os.chmod(top / "a", 0o700)
+        shutil.rmtree(top / "c d")
+
+
+_NUMBERS = re.compile(
+    r"(?<=sent )[0-9.,]+[KMG]?|(?<=received )[0-9.,]+[KMG]?|[0-9.,]+[KMG]? bytes/sec|(?<=speedup is )[0-9.,]+"
+    r"|(?<=to-chk=)[0-9]+|(?<=bytes received: )[0-9.,]+[KMG]?|(?<=bytes sent: )[0-9.,]+[KMG]?|(?<=time: )[0-9.]+"
+    r"|(?<=File list size: )[0-9.,]+[KMG]?| +[0-9.]+[kMG]B/s|[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9:]{8} \[[0-9]+\]"
+    r"|[0-9]+:[0-9]{2}:[0-9]{2}"
+)
+
+
+def lines(said: bytes, where: Path, options: str = "") -> Counter[str]:
+    """The lines as a multiset, without what is another time or another number of bytes on the wire."""
+    text = said.decode(errors="surrogateescape").replace(str(where), "WHERE")
+    # Of the progress of one file only the last step is certain, and of that of all files the last file's.
+    if "progress2" in options or "all2" in options:
+        text = re.sub(r"\r[^\r\n]*(?=\r)", "", text)
+        *_, last = re.findall(r"\r[^\r\n]*xfr#[^\r\n]*", text) or [""]
+        text = re.sub(r"\r[^\r\n]*xfr#[^\r\n]*", "", text)
+        text += re.sub(" *[0-9]+%", "%", last.rstrip()) if "-h" in options else last.rstrip()
+        text = re.sub("\n+", "\n", text)  # what ends a step, and how many there are, is a matter of time
+    text = re.sub(r"[^\n]*\r(?=[^\r\n]*(?:\n|$))", "", text)
+    text = re.sub(r"(?<=xfr#)[0-9]+(?=, to)", "N", text)
+    return Counter(_NUMBERS.sub("#", text).replace(where.name, "WHO").split("\n"))
+
+
+def compare(tmp_path: Path, options: str, kind: str, rsh: str = "", push: bool = True) -> None:
+    said = {}
+    words = [word.replace("_", " ") for word in options.split()]
+    relative = any(re.fullmatch("-[a-z]*R", word) for word in words)
+    for who in ("rsync", "sparsesync"):
+        place = tmp_path / f"by-{who}"
+        place.mkdir()
+        source(place / "src")
+        destination(place / "dst", kind)
+        log = place / "LOG"
+        remote = f"host:{place}/" if rsh else ""
+        paths = ["" if push else remote, remote if push else ""]
+        paths = [paths[0] + ("src/./" if relative else "src/"), paths[1] + "dst/"]
+        given = [*([f"--rsh={rsh}"] if rsh else []), *(word.replace("LOG", str(log)) for word in words)]
+        program = ["rsync"] if who == "rsync" else SYNC
+        done = subprocess.run([*program, "-a", *given, *paths], cwd=place, capture_output=True)
+        logged = log.read_bytes() if log.exists() else b""
+        if rsh and kind == "older":  # what was sent is another share of the file than rsync's algorithm finds
+            numbers = (
+                rb"(?<=Literal data: |Matched data: )[0-9,]+|(?<=data=)[0-9]+|(?<=matches=)[0-9]+|(?<=hits=)[0-9]+"
+            )
+            done.stdout = re.sub(numbers, b"#", done.stdout)
+        said[who] = done.returncode, lines(done.stdout, place, options), lines(logged, place), done.stderr
+        kept = (place / "dst/top.img").exists() and allocated(place / "dst/top.img") < 64 * 1024
+    ours, theirs = said["sparsesync"], said["rsync"]
+    assert ours[0] == theirs[0]
+    assert ours[1] == theirs[1], (ours[1] - theirs[1], theirs[1] - ours[1])
+    assert ours[2] == theirs[2], (ours[2] - theirs[2], theirs[2] - ours[2])
+    if kind == "new" and not any(option in LEFT for option in words):
+        assert kept and (ours[3] == theirs[3] or any(option in words for option in ("--no-o", "--log-file=NONE/LOG")))
+    shutil.rmtree(tmp_path)
+
+
+LEFT = ("-n", "--out-format=%b %n", "--stderr=all", "--msgs2stderr", "-c", "--chmod=F600", "--max-size=1M", "-b")
+"""Where nothing is seeded, or nothing is to be transferred."""
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_it_is_what_rsync_says(tmp_path: Path, options: str) -> None:
+    need_tools("rsync")
+    compare(tmp_path, options, "older")
+
+
+@pytest.mark.parametrize("options", ["-v", "-vvi", "--log-file=LOG -v --stats", "--progress", "-v --mkpath", "-iR"])
+def test_it_is_what_rsync_says_where_nothing_was(tmp_path: Path, options: str) -> None:
+    need_tools("rsync")
+    compare(tmp_path, options, "new")
+
+
+@pytest.mark.parametrize("options", ["-vi", "-vv", "-ii --log-file=LOG", "--info=progress2", "-v --stats", "-i -z"])
+@pytest.mark.parametrize("kind", ["new", "older"])
+@pytest.mark.parametrize("push", [True, False])
+def test_it_is_what_rsync_says_over_ssh(tmp_path: Path, sshd_server: Sshd, options: str, kind: str, push: bool) -> None:
+    need_tools("rsync")
+    compare(tmp_path, options, kind, sshd_server.rsh, push)
