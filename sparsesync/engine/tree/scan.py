@@ -18,7 +18,7 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..errors import OnError
 from ..files.claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, looks_sparse, may_be_sparse
@@ -35,6 +35,9 @@ _KERNEL_VIEWS = frozenset(
         "sysfs", "tracefs",
     ]
 )  # fmt: skip
+
+LeftOut = Optional[Callable[[str, bool], bool]]
+"""Says whether a path is left out; True: it is a directory, and all that is in it is left out with it."""
 
 _MANY = 32
 """Directories that wait when the tree is taken for a large one."""
@@ -64,8 +67,11 @@ def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
         os.close(fd)
 
 
-def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[Tuple[str, Found]]:
-    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat."""
+def _look_through(directory: str, min_size: int, every_file: bool, left_out: LeftOut) -> Iterator[Tuple[str, Found]]:
+    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat.
+
+    A directory that is left out is not even looked at: it may be a mount that does not answer.
+    """
     prefix = os.path.join(directory, "")
     sector, asked_from = SECTOR, 0 if every_file else ASKED_FROM
     try:
@@ -76,14 +82,19 @@ def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[T
                         st = entry.stat(follow_symlinks=False)
                         # As may_be_sparse(), which is called too often here.
                         size = st.st_size
-                        if (st.st_blocks * sector < size or size >= asked_from) and size >= min_size:
+                        may_be = (st.st_blocks * sector < size or size >= asked_from) and size >= min_size
+                        if may_be and not (left_out and left_out(prefix + entry.name, False)):
                             yield prefix + entry.name, st
-                    elif entry.is_dir(follow_symlinks=False):
+                    elif entry.is_dir(follow_symlinks=False) and not (left_out and left_out(prefix + entry.name, True)):
                         yield prefix + entry.name, entry.stat(follow_symlinks=False)
                 except OSError as error:
                     yield prefix + entry.name, error
     except OSError as error:
         yield directory, error
+
+
+def _pruned(prune: Collection[str], left_out: LeftOut, path: str, directory: bool) -> bool:
+    return (directory and path in prune) or (left_out is not None and left_out(path, directory))
 
 
 def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
@@ -118,12 +129,14 @@ def scan(
     path: str,
     options: ScanOptions = ScanOptions(),  # noqa: B008
     *,
+    left_out: LeftOut = None,
     parallel: bool = False,
     reading: bool = True,
     on_error: OnError = None,
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``; the paths begin with ``path`` as it was given.
 
+    ``left_out``: asked of every path, ``path`` itself among them, before it is looked at; see :data:`LeftOut`.
     ``parallel``: a second process may help, and what is found comes in no certain order.
     ``reading``: read a file whose map is not believed, and whose ``st_blocks`` say that it has a hole. Without it
     ``st_blocks`` is enough.
@@ -136,6 +149,10 @@ def scan(
     if follow and os.path.islink(path) and os.path.isdir(path):
         path += "/"
     top = os.stat(path) if path.endswith("/") else os.lstat(path)
+    if prune:
+        left_out = partial(_pruned, prune, left_out)
+    if left_out is not None and left_out(path, stat.S_ISDIR(top.st_mode)):
+        return
     seen: Set[Tuple[int, int]] = set()
     entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     waiting: List[str] = []
@@ -158,7 +175,7 @@ def scan(
     def enter(directory: str, device: int) -> None:
         if device not in entered:
             entered[device] = not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
-        if entered[device] and directory not in prune:
+        if entered[device]:
             waiting.append(directory)
 
     def examine(file: str, st: os.stat_result) -> Optional[Sparse]:
@@ -178,7 +195,7 @@ def scan(
                 yield sparse
         return
     enter(path, top.st_dev)
-    look_through = partial(_look_through, min_size=min_size, every_file=every_file)
+    look_through = partial(_look_through, min_size=min_size, every_file=every_file, left_out=left_out)
     helper = None
     try:
         while waiting or (helper is not None and helper.busy):
