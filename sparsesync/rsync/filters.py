@@ -7,7 +7,7 @@ dry run is the walk (:func:`walk` returns None). Three steps::
 
     options     --exclude, --include, their -from files, --filter          in the order given
     rules       a sign, a pattern, what it is compared with               (Rule)
-    runs        rules of one sign that stand together: sets and a regex    (_Run)
+    regexes     one of what is excluded of directories, one of all else    (_excluded)
 
 **What a pattern is compared with.** A name is what it will be below the destination: ``a/b`` for the source ``x/a/``
 named without its slash. The first rule that matches decides; no rule, and the name is taken. What is not taken is not
@@ -29,13 +29,14 @@ for. Rules for the receiving side (protect, risk), and those for names of attrib
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple
 
-from ..engine.tree.scan import LeftOut
+from ..engine.tree.left_out import LeftOut, NameRules, left_out
 from .command import Command
 from .paths import means_contents
 
@@ -43,6 +44,8 @@ _MAX_FILE_BYTES = 1 << 20
 _MAX_PATTERN_BYTES = 1000
 _MAX_STARS = {b"*": 4, b"**": 2}
 """How many ``*`` between two slashes, and how many ``**`` in all, a regex is quick with."""
+_MAX_TURNS = 32
+"""How often includes and excludes may take turns."""
 _MAX_DEPTH = 32
 """Of files of rules that read others; as rsync has it."""
 
@@ -85,33 +88,24 @@ class Walk:
     def __init__(self, rules: list[Rule], *, relative: bool, recursive: bool) -> None:
         self._relative = relative
         self._recursive = recursive
-        self._runs = {
-            (directory, absolute): list(_runs(rules, directory, absolute))
-            for directory in (False, True)
+        self._excludes = not all(rule.include for rule in rules)
+        self._regexes = {
+            absolute: (_excluded(rules, True, absolute), _excluded(rules, False, absolute))
             for absolute in (False, relative)
         }
 
-    def left_out(self, source: str) -> LeftOut:
-        """Return what a scan of a source, as the command names it, has to leave out; None: nothing."""
-        shown, absolute = _shown(source, self._relative)
-        of_files, of_directories = self._runs[False, absolute], self._runs[True, absolute]
-        if self._recursive and not (of_files or of_directories):
+    def rules(self, source: str) -> NameRules | None:
+        """Return what is left out at and below a source, as the command names it; None: nothing."""
+        if self._recursive and not self._excludes:
             return None
-        base = shown + b"/" if shown else b""
-        cut = len(os.path.join(source, ""))
+        shown, absolute = _shown(source, self._relative)
+        directories, others = self._regexes[absolute]
+        return NameRules(shown.decode("latin-1"), directories, others, self._recursive)
 
-        def left_out(path: str, directory: bool) -> bool:
-            if directory and not self._recursive:
-                return True
-            name = shown if path == source else base + os.fsencode(path[cut:])
-            if not name:
-                return False  # the contents of a directory were asked for
-            for run in of_directories if directory else of_files:
-                if run.matches(name, directory):
-                    return not run.include
-            return False
-
-        return left_out
+    def left_out(self, source: str) -> LeftOut:
+        """Return the same for a scan of the source on this machine."""
+        rules = self.rules(source)
+        return None if rules is None else left_out(source, rules)
 
 
 def walk(command: Command) -> Walk | None:
@@ -234,60 +228,29 @@ def _lines(path: bytes, nulls: bool) -> list[bytes]:
     return [line for line in lines if line and line[:1] not in (b"#", b";")]
 
 
-# From rules to what a name is held against.
+# From rules to regexes.
 
 
-class _Run(NamedTuple):
-    """Rules of one sign that stand together, so that any of them may be the first: for directories, or for others."""
-
-    include: bool
-    paths: frozenset[bytes]
-    """Whole names, and in ``names`` last parts of one."""
-    names: frozenset[bytes]
-    match: Callable[[bytes], object] | None
-
-    def matches(self, name: bytes, directory: bool) -> bool:
-        if name in self.paths or name[name.rfind(b"/") + 1 :] in self.names:
-            return True
-        return self.match is not None and self.match(b"/%b/" % name if directory else b"/" + name) is not None
-
-
-def _runs(rules: list[Rule], directory: bool, absolute: bool) -> Iterator[_Run]:
-    run: list[Rule] = []
-    for rule in rules:
-        if run and run[0].include != rule.include:
-            yield _run(run, directory, absolute)
-            run = []
-        run.append(rule)
-    if run:
-        yield _run(run, directory, absolute)
-
-
-def _run(rules: list[Rule], directory: bool, absolute: bool) -> _Run:
-    paths: set[bytes] = set()
-    names: set[bytes] = set()
-    regexes: list[bytes] = []
-    for rule in rules:
-        literal = not rule.negated and not _is_wild(rule.pattern)
-        if rule.directories and not directory:
-            regexes += [b""] * rule.negated
-        elif literal and rule.pattern.startswith(b"/"):
-            paths.add(rule.pattern[1:])
-        elif literal and b"/" not in rule.pattern:
-            names.add(rule.pattern)
-        else:
-            regex = _regex(rule.pattern, directory, absolute)
-            regexes.append(b"(?!%b)" % regex if rule.negated else regex)
-    match = re.compile(b"|".join(regexes), re.DOTALL).match if regexes else None
-    return _Run(rules[0].include, frozenset(paths), frozenset(names), match)
+def _excluded(rules: list[Rule], directory: bool, absolute: bool) -> str:
+    """A regex that matches the names of directories, or of all else, whose first rule to match is an exclude."""
+    regex = _NEVER
+    for turn, (include, run) in enumerate(itertools.groupby(reversed(rules), key=lambda rule: rule.include)):
+        if turn == _MAX_TURNS:
+            raise _NotUnderstood
+        any_of = b"|".join(_regex(rule, directory, absolute) for rule in run)
+        regex = b"(?!%b)%b" % (any_of, regex) if include else b"(?:%b|%b)" % (any_of, regex)
+    return regex.decode("latin-1")
 
 
 def _is_wild(pattern: bytes) -> bool:
     return re.search(rb"[*?\[]", pattern) is not None
 
 
-def _regex(pattern: bytes, directory: bool, absolute: bool) -> bytes:
-    """What a name with a slash before it, and a directory's one behind it, begins with if the pattern matches it."""
+def _regex(rule: Rule, directory: bool, absolute: bool) -> bytes:
+    """A regex of the names that a rule matches, of directories or of all else."""
+    pattern = rule.pattern
+    if rule.directories and not directory:
+        return b"" if rule.negated else _NEVER
     if pattern.startswith(b"/"):
         before, pattern = b"/", pattern[1:]
     elif pattern.startswith(b"**"):
@@ -296,7 +259,8 @@ def _regex(pattern: bytes, directory: bool, absolute: bool) -> bytes:
         before = b".*/"
     body = _body(pattern) if _is_wild(pattern) else re.escape(pattern)
     end = b"/" if directory and not pattern.endswith(b"***") else b""
-    return before + body + end + rb"\Z"
+    regex = before + body + end + rb"\Z"
+    return b"(?!%b)" % regex if rule.negated else regex
 
 
 def _body(pattern: bytes) -> bytes:

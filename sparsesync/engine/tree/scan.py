@@ -18,12 +18,13 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Callable, Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..errors import OnError
 from ..files.claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, looks_sparse, may_be_sparse
 from ..files.extents import is_sparse
 from ..files.status import open_quietly
+from .left_out import LeftOut
 from .scan_helper import Found, Helper, possible
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
@@ -35,9 +36,6 @@ _KERNEL_VIEWS = frozenset(
         "sysfs", "tracefs",
     ]
 )  # fmt: skip
-
-LeftOut = Optional[Callable[[str, bool], bool]]
-"""Says whether a path is left out; True: it is a directory, and all that is in it is left out with it."""
 
 _MANY = 32
 """Directories that wait when the tree is taken for a large one."""
