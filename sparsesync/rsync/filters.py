@@ -36,7 +36,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple
 
-from ..engine.tree.left_out import LeftOut, NameRules, left_out
+from ..engine.tree.left_out import NameRules
 from .command import Command
 from .paths import means_contents
 
@@ -101,11 +101,6 @@ class Walk:
         shown, absolute = _shown(source, self._relative)
         directories, others = self._regexes[absolute]
         return NameRules(shown.decode("latin-1"), directories, others, self._recursive)
-
-    def left_out(self, source: str) -> LeftOut:
-        """Return the same for a scan of the source on this machine."""
-        rules = self.rules(source)
-        return None if rules is None else left_out(source, rules)
 
 
 def walk(command: Command) -> Walk | None:

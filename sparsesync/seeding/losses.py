@@ -75,8 +75,7 @@ def below(
     """
     for source in command.sources:
         try:
-            options = ScanOptions(command.one_file_system, every_link=True, holes=holes)
-            left_out = walk.left_out(source)
-            yield from scan(source, options, left_out=left_out, parallel=True, reading=False, on_error=on_error)
+            options = ScanOptions(command.one_file_system, every_link=True, holes=holes, rules=walk.rules(source))
+            yield from scan(source, options, parallel=True, reading=False, on_error=on_error)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             on_error(error)

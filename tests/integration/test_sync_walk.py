@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.support.filesystems import command, need, need_root, need_tools
+from tests.support.filesystems import command, dead_mount, need_root, need_tools
 from tests.support.sync import image, run
 
 _DIRECTORIES = [
@@ -119,38 +114,12 @@ def test_another_filesystem_is_not_read(tmp_path: Path) -> None:
         command("umount", top / "src/mnt")
 
 
-@pytest.fixture
-def dead(tmp_path: Path) -> Iterator[Path]:
-    """A mount at ``src/mnt/dead`` that does not answer."""
-    need_root("FUSE needs root")
-    need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
-    need_tools("bindfs", "fusermount")
+def test_a_mount_that_does_not_answer_is_not_asked(tmp_path: Path) -> None:
     top = plant(tmp_path)
-    mountpoint = top / "src/mnt/dead"
-    mountpoint.mkdir()
-    with subprocess.Popen(["bindfs", "-f", top / "src/a", mountpoint]) as server:
-        try:
-            while not os.path.ismount(mountpoint):
-                assert server.poll() is None
-                time.sleep(0.01)
-            server.send_signal(signal.SIGSTOP)
-            yield top
-        finally:
-            server.send_signal(signal.SIGCONT)
-            command("fusermount", "-u", mountpoint)
-
-
-def test_a_mount_that_does_not_answer_is_not_asked(dead: Path) -> None:
-    source, destination = f"{dead}/src/", f"{dead}/dst/"
-    for options in (
-        "--exclude=mnt/",
-        "--exclude=m*",
-        f"-f.- {dead}/list",
-        "-F",
-        "-F --checksum",
-        "--exclude=/mnt --checksum",
-    ):
-        argv = [sys.executable, "-m", "sparsesync", "sync", "-a", *options.split(" -")]
-        argv[6:] = [f"-{option}" for option in argv[6:]]
-        done = subprocess.run([*argv, source, destination], capture_output=True, timeout=20)
-        assert (done.returncode, os.path.lexists(f"{dead}/dst/mnt")) == (0, False), done.stderr
+    (top / "src/mnt/dead").mkdir()
+    with dead_mount(top / "src/mnt/dead"):
+        for options in ("--exclude=mnt/", "--exclude=m*", f"-f.- {top}/list", "-F", "--exclude=/mnt --checksum"):
+            argv = [sys.executable, "-m", "sparsesync", "sync", "-a", *options.split(" -")]
+            argv[6:] = [f"-{option}" for option in argv[6:]]
+            done = subprocess.run([*argv, f"{top}/src/", f"{top}/dst/"], capture_output=True, timeout=20)
+            assert (done.returncode, os.path.lexists(f"{top}/dst/mnt")) == (0, False), done.stderr

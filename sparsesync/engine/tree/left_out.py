@@ -7,7 +7,7 @@ text, as in a regex that travels, each character stands for one byte (Latin-1).
 
 import os
 import re
-from typing import Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 LeftOut = Optional[Callable[[str, bool], bool]]
 """Says whether a path is left out; True: it is a directory, and all that is in it is left out with it."""
@@ -25,8 +25,14 @@ class NameRules(NamedTuple):
     recursive: bool = True
 
 
-def left_out(source: str, rules: NameRules) -> Callable[[str, bool], bool]:
-    """Return the :data:`LeftOut` of a walk through ``source``. Raises ValueError for what is no regex."""
+def left_out(source: str, given: Optional[Sequence[Any]]) -> LeftOut:
+    """Return what a walk through ``source`` is to ask. ``given``: a :class:`NameRules`, as a list too; None: no rules.
+
+    Raises ValueError for what is no regex.
+    """
+    if given is None:
+        return None
+    rules = NameRules(*given)
     try:
         directories, others = [
             re.compile(regex.encode("latin-1"), re.DOTALL).match for regex in (rules.directories, rules.others)

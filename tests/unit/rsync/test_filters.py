@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsesync.engine.tree.left_out import left_out
 from sparsesync.engine.tree.scan import ScanOptions, scan
 from sparsesync.rsync import command as rsync
 from sparsesync.rsync import filters
@@ -84,19 +85,17 @@ def asked(*argv: str) -> set[bytes]:
 
 
 def gone_to(walk: filters.Walk, source: str, shown: str) -> set[bytes]:
-    """What a scan of a source, whose name in the transfer is ``shown``, looks at."""
-    ask = walk.left_out(source)
+    """What is looked at of a source, whose name in the transfer is ``shown``: all that is not left out."""
+    skip = left_out(source, walk.rules(source))
     found: set[bytes] = set()
-
-    def left_out(path: str, directory: bool) -> bool:
-        out = ask is not None and ask(path, directory)
-        name = os.fsencode(path.replace(source, shown, 1)).lstrip(b"/")
-        if directory and not out and name:
-            found.add(name.rstrip(b"/") + b"/")
-        return out
-
-    for each in scan(source, ScanOptions(every_file=True), left_out=left_out):
-        found.add(os.fsencode(each.path.replace(source, shown, 1)).lstrip(b"/"))
+    ahead = [source]
+    while ahead:
+        path = ahead.pop()
+        directory = os.path.isdir(path) and not os.path.islink(path)
+        if skip is None or not skip(path, directory):
+            name = os.fsencode(path.replace(source, shown, 1)).strip(b"/")
+            found |= {name + b"/" if directory else name} - {b"/"}
+            ahead += [os.path.join(path, name) for name in os.listdir(path)] if directory else []
     return found
 
 
@@ -230,7 +229,7 @@ def test_no_rules_cost_nothing() -> None:
     for line in ("-a", "-r --delete --backup --partial", "-a --filter=P_x --filter=-x_y", "-a --exclude=x --exclude=!"):
         found = walk(*(word.replace("_", " ") for word in line.split()), "a", "b")
         assert found is not None
-        assert found.left_out("a") is None
+        assert found.rules("a") is None
 
 
 def test_what_a_run_has_left_is_not_transferred(top: Path) -> None:
@@ -248,8 +247,8 @@ def test_without_recursion(top: Path) -> None:
         for source in (f"{top}/src/", f"{top}/src"):
             ours = walk(recursive, "--exclude=x", source, "b")
             assert ours is not None
-            assert [*scan(source, ScanOptions(every_file=True), left_out=ours.left_out(source))] == []
+            assert [*scan(source, ScanOptions(every_file=True, rules=ours.rules(source)))] == []
         ours = walk(recursive, f"{top}/src/c", f"{top}/src/a", "b")
         assert ours is not None
-        assert len([*scan(f"{top}/src/c", ScanOptions(every_file=True), left_out=ours.left_out(f"{top}/src/c"))]) == 1
+        assert len([*scan(f"{top}/src/c", ScanOptions(every_file=True, rules=ours.rules(f"{top}/src/c")))]) == 1
     assert compare(top, f"{top}/src/", "--exclude=b", recursive="-a")
