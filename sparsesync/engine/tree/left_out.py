@@ -1,4 +1,4 @@
-"""What of a tree is left out, by rules that whoever asks for it has turned into regexes: for rsync it is rsync/filters.
+"""What of a tree is left out, by rules that whoever asks has turned into regexes: ``rsync/filters.py``, for rsync's.
 
 A path below the source has a name: ``shown``, which is the name of the source itself, and what comes behind the
 source. For the regexes it begins with a slash, and a directory's ends with one. A name is bytes. Where it has to be
