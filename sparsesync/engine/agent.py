@@ -35,6 +35,7 @@ from .tree.scan import ScanOptions
 from .wire import protocol
 from .wire.capabilities import Compressor, Digest, capabilities, choose_files
 from .wire.fields import (
+    NAME_RULES,
     PATH,
     PERMISSIONS,
     SIZE,
@@ -72,7 +73,7 @@ _COPY_OPTIONS = row(
     flag,
 )
 """A :class:`~.content.copy_file.CopyOptions`."""
-_SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES)
+_SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES, maybe(NAME_RULES))
 """A :class:`~.tree.scan.ScanOptions`."""
 
 

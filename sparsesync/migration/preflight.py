@@ -79,7 +79,7 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
                 places += (ExcludedPath(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
     probe = destination.query("probe", path=asked.path)
     options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
-    surveys = {each: source.query("survey", source=each, **options) for each in asked.sources}
+    surveys = {each: source.query("survey", source=each, rules=asked.rules(each), **options) for each in asked.sources}
     largest = max(survey.largest for survey in surveys.values())
     if largest:
         probe = destination.query("probe", path=asked.path, largest=largest)

@@ -9,10 +9,16 @@ one.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
+from ..engine.wire.fields import MAX_REGEX_CHARS
 from ..hosts.address import remote_shell
 from ..rsync import command as rsync
+from ..rsync import filters
 from ..rsync.paths import means_contents, why_not_plain
+
+if TYPE_CHECKING:
+    from ..engine.tree.left_out import NameRules
 
 BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
 
@@ -127,6 +133,13 @@ class MigrationCommand:
     def filters(self) -> bool:
         """Whether the user leaves something out by patterns of his own."""
         return any(option.name in _FILTERS for option in self.command.options)
+
+    def rules(self, source: str) -> NameRules | None:
+        """What the user leaves out of a source, for a walk on its machine; None: nothing, or only rsync knows."""
+        walk = filters.walk(self.command)
+        rules = walk.rules(source) if walk is not None else None
+        travels = rules is not None and max(len(rules.directories), len(rules.others)) <= MAX_REGEX_CHARS
+        return rules if travels else None
 
     def argv(self, *more: str) -> list[str]:
         """The arguments of rsync, with ``more`` options."""

@@ -274,7 +274,8 @@ class Migration:
             # rsync would copy the file under another of its names.
             links: dict[tuple[int, int], set[str]] = {}
             for source in self.asked.sources:
-                options = ScanOptions(self.asked.command.one_file_system, every_link=True)
+                rules = self.asked.rules(source)
+                options = ScanOptions(self.asked.command.one_file_system, every_link=True, rules=rules)
                 for file, _, _ in host.scan(source, options, on_error=lambda error: None):
                     if file.st.st_nlink > 1:
                         links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
@@ -294,9 +295,9 @@ class Migration:
         found: list[dict[str, Any]] = []
         host = self.source.host
         prune = [place.path for place in facts.places if place.wildcard in ("", "/*")]
-        options = ScanOptions(self.asked.command.one_file_system, prune=prune)
         skip = left_out(facts.places)
         for source in self.asked.sources if not self.request.exclude_sparse else ():
+            options = ScanOptions(self.asked.command.one_file_system, prune=prune, rules=self.asked.rules(source))
             for scanned in host.scan(source, options, on_error=lambda error: None):
                 file = scanned.file
                 if skip(file.path):

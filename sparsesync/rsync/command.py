@@ -35,9 +35,8 @@ class Command:
     """The other host, if one is named."""
     spool_stdin: bool
     """An option reads standard input, which both runs of rsync must be given."""
-    literal_excludes: tuple[str, ...]
-    """Excluded paths (/literal or /literal/*) that a scan may leave out, to be faster and for nothing else."""
 
+    recursive: bool
     relative: bool
     implied_dirs: bool
     times: bool
@@ -79,11 +78,8 @@ class _NotUnderstood(Exception):
     """The reason is its message."""
 
 
-_LITERAL = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[^/*?\[\\]+)+(?:/\*?)?", re.DOTALL)
-
-_FILTERS = frozenset("cvs-exclude F filter include exclude-from include-from".split())
 _IMPLIED = {
-    "archive": ("links", "perms", "times", "group", "owner", "devices", "specials"),
+    "archive": ("recursive", "links", "perms", "times", "group", "owner", "devices", "specials"),
     "acls": ("perms",),
     "D": ("devices", "specials"),
     "P": ("partial", "progress"),
@@ -134,7 +130,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         handoff=why_not[0] if why_not else None,
         far=far,
         spool_stdin=bool(stdin_readers),
-        literal_excludes=_literal_excludes(options),
+        recursive=state["recursive"] > 0,
         relative=relative,
         implied_dirs=[o.name for o in options if o.name.endswith("implied-dirs")][-1:] != ["no-implied-dirs"],
         times=state["times"] > 0,
@@ -287,14 +283,6 @@ def parse_bwlimit(text: str | None) -> int | None:
     power = "bkmgtp".index(match[2].lower() or "k")
     limit = float(match[1]) * (1000 if (match[3] or "").lower() == "b" else 1024) ** power + int(match[4] or 0)
     return max(int(limit), 512) if limit else None
-
-
-def _literal_excludes(options: Sequence[Option]) -> tuple[str, ...]:
-    patterns = [option.value for option in options if option.name == "exclude" and option.value is not None]
-    # An --exclude may be an include in disguise ('+ PATTERN'), or may clear all before it ('!').
-    if any(option.name in _FILTERS for option in options) or any(p.startswith(("+ ", "- ", "!")) for p in patterns):
-        return ()
-    return tuple(pattern for pattern in patterns if _LITERAL.fullmatch(pattern))
 
 
 def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:

@@ -14,7 +14,6 @@ Sizes are bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
@@ -22,6 +21,7 @@ from ..console.units import iec
 from ..engine.files.claims import looks_sparse
 from ..engine.tree.scan import ScanOptions, Sparse, scan
 from ..rsync import command as rsync
+from ..rsync import filters
 from ..rsync.paths import is_remote
 
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
@@ -54,10 +54,11 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:
         return Losses(0)
-    if command.files_from or command.links_followed or any(map(is_remote, command.sources)):
+    walk = filters.walk(command)
+    if walk is None or any(map(is_remote, command.sources)):
         return Losses()
     files = lost = 0
-    for found in below(command, holes):
+    for found in below(command, walk, holes):
         hole = found.size - found.allocated
         if hole >= min_hole and looks_sparse(found.st):
             files += 1
@@ -66,18 +67,15 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
 
 
 def below(
-    command: rsync.Command, holes: str, on_error: Callable[[OSError], None] = lambda error: None
+    command: rsync.Command, walk: filters.Walk, holes: str, on_error: Callable[[OSError], None] = lambda error: None
 ) -> Iterator[Sparse]:
-    """What there is at and below the sources, which are on this machine, that is sparse by its stat.
+    """What rsync would look at, at and below the sources, which are on this machine, that is sparse by its stat.
 
     ``on_error`` gets what is in the way; rsync meets the same and says it.
     """
     for source in command.sources:
-        # Patterns are anchored where the names of the transfer begin: rsync(1), ANCHORING INCLUDE/EXCLUDE PATTERNS.
-        top = "/" if command.relative else os.path.dirname(source)
-        prune = {os.path.join(top, pattern.strip("/*")) for pattern in command.literal_excludes}
         try:
-            options = ScanOptions(command.one_file_system, every_link=True, prune=prune, holes=holes)
+            options = ScanOptions(command.one_file_system, every_link=True, holes=holes, rules=walk.rules(source))
             yield from scan(source, options, parallel=True, reading=False, on_error=on_error)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             on_error(error)

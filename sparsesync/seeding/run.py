@@ -45,6 +45,7 @@ from ..engine.text import printable_already
 from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
+from ..rsync import filters
 from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
@@ -387,10 +388,11 @@ class SeededRun:
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """One scan, ended by the first sparse file."""
-    if command.files_from or command.links_followed:
-        return None  # rsync's answer is another one than the tree below the source
+    walk = filters.walk(command)
+    if walk is None:
+        return None
     troubles: list[OSError] = []
-    for found in losses.below(command, seed.holes, troubles.append):
+    for found in losses.below(command, walk, seed.holes, troubles.append):
         # How much of a file is reserved is not known yet.
         if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
             return None

@@ -23,6 +23,7 @@ from tests.support.docker_host import APPARENT, docker_host, stopping
 from tests.support.filesystems import (
     allocated,
     command,
+    dead_mount,
     filesystem,
     need,
     need_root,
@@ -336,6 +337,14 @@ def test_two_migrations_into_one_destination(tree: Path, sshd_server: Sshd) -> N
             break
         time.sleep(0.1)
     assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+
+
+def test_what_is_left_out_is_not_looked_at(tree: Path) -> None:
+    (tree / "src/mnt/dead").mkdir(parents=True)
+    with dead_mount(tree / "src/mnt/dead"):
+        done = migrate("--json", f"{tree}/src/", tree / "dst", "--", "--exclude=/mnt/")
+        assert done.returncode == 0, done
+        assert not (tree / "dst/mnt").exists()
 
 
 def test_what_is_left_out(tree: Path) -> None:

@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,6 +105,24 @@ def filesystem(kind: str, place: Path, size: str = "1G", options: str = "default
         with loop_device(image) as loop, made_on(loop, kind, mountpoint, options):
             yield mountpoint
         image.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def dead_mount(mountpoint: Path) -> Iterator[None]:
+    """A mount at an empty directory that does not answer: whoever asks it anything waits."""
+    need_root("FUSE needs root")
+    need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
+    need_tools("bindfs", "fusermount")
+    with subprocess.Popen(["bindfs", "-f", mountpoint.parent, mountpoint]) as server:
+        while not os.path.ismount(mountpoint):
+            assert server.poll() is None
+            time.sleep(0.01)
+        server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGCONT)
+            command("fusermount", "-u", mountpoint)
 
 
 def sparse_file(path: Path, size: int, extents: list[tuple[int, int]], seed: int = 1) -> Path:

@@ -7,7 +7,7 @@ most connections ask none. The answer is a NamedTuple, which JSON can carry.
 from importlib import import_module
 from typing import Any, Dict
 
-from ..wire.fields import PATH, SIZE, arguments, flag, listed, maybe, row, text
+from ..wire.fields import NAME_RULES, PATH, SIZE, arguments, flag, listed, maybe, row, text
 
 QUERIES = {
     "host": ".system",
@@ -27,7 +27,13 @@ _PLACES = maybe(listed(row(PATH, PATH, text(100), text(1000))))
 _ARGUMENTS = {
     "host": {"wanted": maybe(listed(text(100), 100)), "rsync": maybe(PATH)},
     "docker": {"source": PATH},
-    "survey": {"source": PATH, "one_file_system": maybe(flag), "places": _PLACES, "fold": maybe(flag)},
+    "survey": {
+        "source": PATH,
+        "one_file_system": maybe(flag),
+        "places": _PLACES,
+        "fold": maybe(flag),
+        "rules": maybe(NAME_RULES),
+    },
     "probe": {"path": PATH, "largest": maybe(SIZE)},
     "in_use": {"sources": listed(PATH), "places": _PLACES},
     "suggested": {"source": PATH},

@@ -8,11 +8,13 @@ without upper and lower case takes for one.
 
 import os
 import stat
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..files.claims import allocated, filesystem_type
+from ..tree.left_out import LeftOut, left_out
 from .mounts import location_key
-from .presets import ExcludedPath, left_out
+from .presets import ExcludedPath
+from .presets import left_out as excluded
 
 _MANY = 1000
 """How many names are told at the most."""
@@ -49,10 +51,17 @@ class Survey(NamedTuple):
 
 
 def survey(
-    source: str, one_file_system: bool = True, places: Sequence[Sequence[str]] = (), fold: bool = False
+    source: str,
+    one_file_system: bool = True,
+    places: Sequence[Sequence[str]] = (),
+    fold: bool = False,
+    rules: Optional[Sequence[Any]] = None,
 ) -> Survey:
-    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.ExcludedPath`."""
-    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], fold)
+    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.ExcludedPath`.
+
+    ``rules`` say what else is left out: :class:`..tree.left_out.NameRules`, as a list too.
+    """
+    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], fold, left_out(source, rules))
     slash = source.endswith("/") or os.path.basename(source) in (".", "..")
     try:
         st = os.stat(source) if slash else os.lstat(source)
@@ -70,9 +79,10 @@ def survey(
 
 
 class _Walk:
-    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], fold: bool) -> None:
+    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], fold: bool, skip: LeftOut) -> None:
         self.one_file_system = one_file_system
-        self.left_out = left_out(places)
+        self.excluded = excluded(places)
+        self.skip = skip
         self.fold = fold
         self.sums = dict.fromkeys(("files", "others", "size", "allocated", "devices", "whiteouts", "foreign"), 0)
         self.largest = (0, "")
@@ -107,9 +117,11 @@ class _Walk:
     def _directory(self, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]) -> None:
         folded: Dict[str, str] = {}
         for entry in entries:
-            if self.left_out(entry.path):
+            if self.excluded(entry.path):
                 continue
             try:
+                if self.skip and self.skip(entry.path, entry.is_dir(follow_symlinks=False)):
+                    continue
                 st = entry.stat(follow_symlinks=False)
             except OSError as error:
                 self.unreadable(entry.path, error)

@@ -18,12 +18,13 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Collection, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Collection, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import OnError
 from ..files.claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, looks_sparse, may_be_sparse
 from ..files.extents import is_sparse
 from ..files.status import open_quietly
+from .left_out import LeftOut, left_out
 from .scan_helper import Found, Helper, possible
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
@@ -64,8 +65,11 @@ def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
         os.close(fd)
 
 
-def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[Tuple[str, Found]]:
-    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat."""
+def _look_through(directory: str, min_size: int, every_file: bool, skip: LeftOut) -> Iterator[Tuple[str, Found]]:
+    """Of what is in a directory the directories, and the files that may be sparse; or an error instead of the stat.
+
+    A directory that is left out is not even looked at: it may be a mount that does not answer.
+    """
     prefix = os.path.join(directory, "")
     sector, asked_from = SECTOR, 0 if every_file else ASKED_FROM
     try:
@@ -76,14 +80,19 @@ def _look_through(directory: str, min_size: int, every_file: bool) -> Iterator[T
                         st = entry.stat(follow_symlinks=False)
                         # As may_be_sparse(), which is called too often here.
                         size = st.st_size
-                        if (st.st_blocks * sector < size or size >= asked_from) and size >= min_size:
+                        may_be = (st.st_blocks * sector < size or size >= asked_from) and size >= min_size
+                        if may_be and not (skip and skip(prefix + entry.name, False)):
                             yield prefix + entry.name, st
-                    elif entry.is_dir(follow_symlinks=False):
+                    elif entry.is_dir(follow_symlinks=False) and not (skip and skip(prefix + entry.name, True)):
                         yield prefix + entry.name, entry.stat(follow_symlinks=False)
                 except OSError as error:
                     yield prefix + entry.name, error
     except OSError as error:
         yield directory, error
+
+
+def _pruned(prune: Collection[str], skip: LeftOut, path: str, directory: bool) -> bool:
+    return (directory and path in prune) or (skip is not None and skip(path, directory))
 
 
 def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
@@ -112,6 +121,8 @@ class ScanOptions(NamedTuple):
     prune: Collection[str] = ()
     follow: bool = False
     holes: str = "auto"
+    rules: Optional[Sequence[Any]] = None
+    """A :class:`.left_out.NameRules`: what else is not looked at."""
 
 
 def scan(
@@ -132,10 +143,15 @@ def scan(
 
     Raises OSError if ``path`` itself cannot be examined.
     """
-    one_file_system, every_link, every_file, min_size, prune, follow, holes = options
+    one_file_system, every_link, every_file, min_size, prune, follow, holes, rules = options
     if follow and os.path.islink(path) and os.path.isdir(path):
         path += "/"
     top = os.stat(path) if path.endswith("/") else os.lstat(path)
+    skip = left_out(path, rules)
+    if prune:
+        skip = partial(_pruned, prune, skip)
+    if skip is not None and skip(path, stat.S_ISDIR(top.st_mode)):
+        return
     seen: Set[Tuple[int, int]] = set()
     entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     waiting: List[str] = []
@@ -158,7 +174,7 @@ def scan(
     def enter(directory: str, device: int) -> None:
         if device not in entered:
             entered[device] = not one_file_system and filesystem_type(device) not in _KERNEL_VIEWS
-        if entered[device] and directory not in prune:
+        if entered[device]:
             waiting.append(directory)
 
     def examine(file: str, st: os.stat_result) -> Optional[Sparse]:
@@ -178,7 +194,7 @@ def scan(
                 yield sparse
         return
     enter(path, top.st_dev)
-    look_through = partial(_look_through, min_size=min_size, every_file=every_file)
+    look_through = partial(_look_through, min_size=min_size, every_file=every_file, skip=skip)
     helper = None
     try:
         while waiting or (helper is not None and helper.busy):

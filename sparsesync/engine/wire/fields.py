@@ -116,6 +116,10 @@ PATH = name(CONTROL)
 
 TEXT = text(LONGEST_TEXT)
 
+MAX_REGEX_CHARS = CONTROL // 16
+NAME_RULES = row(text(LONGEST_TEXT), text(MAX_REGEX_CHARS), text(MAX_REGEX_CHARS), flag)
+"""What of a tree is left out: tree.left_out.NameRules."""
+
 STAT = row(MODE, *[UNSIGNED] * 3, *[integer(0, (1 << 32) - 1)] * 2, SIZE, *[SECONDS] * 3)
 """The first ten of os.stat_result: the numbers whole, and times in seconds."""
 

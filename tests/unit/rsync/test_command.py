@@ -139,28 +139,6 @@ def test_empty_paths_are_left_to_rsync(argv: tuple[str, str]) -> None:
     assert parse(*argv).handoff == "a source or the destination is empty"
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("--exclude=/proc --exclude=/a/b/ --exclude=/sys/*", ("/proc", "/a/b/", "/sys/*")),
-        ("--exclude=*.o --exclude=/x --exclude=y", ("/x",)),
-        ("--exclude=/x* --exclude=/x/** --exclude=/[a] --exclude=/a?b --exclude=/ --exclude=/* --exclude=/a/../b", ()),
-        ("--exclude=/a\\b --exclude=/a//b", ()),
-        ("--include=/a/b --exclude=/a", ()),
-        ("--exclude-from=/nonexistent --exclude=/a", ()),
-        ("-F --exclude=/a", ()),
-        ("-C --exclude=/a", ()),
-        ("--exclude=! --exclude=/a", ()),
-    ],
-)
-def test_literal_excludes(line: str, expected: tuple[str, ...]) -> None:
-    assert parse("-a", *line.split(), "a", "b").literal_excludes == expected
-
-
-def test_an_exclude_may_be_an_include_in_disguise() -> None:
-    assert parse("-a", "--exclude=+ /a/b", "--exclude=/a", "a", "b").literal_excludes == ()
-
-
 # Any command line.
 
 _paths = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1)

@@ -59,6 +59,9 @@ def test_a_survey(tmp_path: Path) -> None:
     assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs"]]
     assert (crossing.files, survey.clashes) == (4, [])
     assert survey.names == sorted(os.listdir(top))
+    rules = ["", r"/a/\Z", r"/plain\Z", True]
+    assert answer_query("survey", source=f"{top}/", rules=rules).files == 0
+    assert answer_query("survey", source=str(top), rules=["top", *rules[1:]]).files == 3
     assert answer_query("survey", source=f"{top}/missing").kind == ""
     (top / "link").symlink_to("a")
     kinds = [answer_query("survey", source=f"{top}/{name}").kind for name in ("link", "link/")]
@@ -284,6 +287,7 @@ def test_questions_to_another_host(tmp_path: Path, sshd_server: Sshd) -> None:
         there = RemoteHost(agent)
         for question, arguments in (
             ("survey", {"source": str(tmp_path)}),
+            ("survey", {"source": f"{tmp_path}/", "rules": ["", r"/o[^/]*/\Z", r".*\.img\Z", True]}),
             ("suggested", {"source": str(tmp_path)}),
             ("docker", {"source": str(tmp_path)}),
             ("sizes", {"paths": [str(tmp_path / "image"), "/no such file"]}),
