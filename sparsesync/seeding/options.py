@@ -23,6 +23,7 @@ class SeedOptions:
     (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
     ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
     what was found to change. The names it returns are kept from rsync, which would copy those files whole.
+    ``heal``: give files their holes back that were written without them (:mod:`healing`).
     """
 
     off: bool = False
@@ -32,6 +33,7 @@ class SeedOptions:
     hold_back: Callable[[Sequence[Planned]], Sequence[str]] | None = None
     holes: str = "auto"
     required: bool = False
+    heal: bool = True
 
     @property
     def source_is_live(self) -> bool:
@@ -41,7 +43,7 @@ class SeedOptions:
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
+    off, min_hole, space_check, python, holes, required, heal = False, 1, True, None, "auto", False, True
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -58,6 +60,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             space_check = False
         elif word == "--seed-required":
             required = True
+        elif word == "--seed-no-heal":
+            heal = False
         elif name == "--seed-min-hole":
             if not equals:
                 value = next(words, "")
@@ -74,7 +78,7 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
                 raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
         else:
             known = "--seed-off, --seed-required, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-no-space-check"
-            raise ValueError(f"{word}: unknown; there are {known}, --seed-python=PATH")
+            raise ValueError(f"{word}: unknown; there are {known}, --seed-no-heal, --seed-python=PATH")
     if off and required:
         raise ValueError("--seed-off and --seed-required exclude each other")
-    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required), rest
+    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, heal=heal), rest

@@ -12,12 +12,12 @@ leaves a file alone whose size and modification time agree at both ends. So::
        the source's modification time, rename it to its place
     5. run the user's command unchanged: for what was seeded, rsync has only the
        attributes left to do
+    6. have holes back where they were lost, now or some time ago (:mod:`healing`)
 
-Seeding may never change the result. Where an option, a path or a file makes it uncertain
-what rsync would do, that file, or the run, is left to rsync. So every shortcut here has the
-form "if in doubt, leave it". What is left loses its holes, which is told (:mod:`losses`), and
-with ``-v`` the reason for each file. What the destination refuses is kept from rsync, which
-would read all of its holes to find out.
+Seeding may never change the result. Where an option, a path or a file makes it uncertain what rsync would do, that
+file, or the run, is left to rsync. So every shortcut here has the form "if in doubt, leave it". What is left loses its
+holes for a while, which is told (:mod:`losses`), and with ``-v`` the reason for each file. What the destination refuses
+is kept from rsync, which would read all of its holes to find out.
 
 Below source and destination no symlink is followed that rsync would not follow. Memory does not
 grow with the tree: what rsync answers in step 3 goes through a temporary file.
@@ -76,6 +76,8 @@ class SyncResult:
     """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
     holes: int = 0
     """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
+    healed: list[tuple[str, int]] = field(default_factory=list)
+    """Files that had lost holes and have them again, each with the bytes of these."""
     bytes: int = 0
     wire: int = 0
     """What the seeding of files sent and received over the network."""
@@ -138,13 +140,13 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
+        if replace and state.spool is None and state.host is None and not (state.seeding and state.seeding.has_more):
             with error_path("rsync", instead=True):
                 os.execvp("rsync", result.command)
         options, environ = state.shared()
         result.status = run_rsync(with_options(result.command, options), environ, state.spool, output)
         result.status = int(result.status or state.refusal)
-        state.tell_filled()
+        state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.host is not None:
@@ -259,12 +261,16 @@ class SeededRun:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         print_error(line)
 
-    def tell_filled(self) -> None:
-        """Say which holes rsync has filled in what was seeded, if any."""
-        if not self.result.seeded or self.seeding is None:
+    def heal(self) -> None:
+        """Have holes back that are lost, and say which rsync has filled in what was seeded and are not back."""
+        if self.seeding is None:
             return
         try:
             filled, first = self.seeding.filled()
+            if self.result.status in LISTED:
+                self.result.healed = self.seeding.heal({*self.result.later, *self.result.refused})
+            if filled.files and self.result.healed:
+                filled, first = self.seeding.filled()
         except (LinkError, OSError, ValueError) as error:
             if self.result.status == 0:  # else rsync has said what is wrong
                 print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
@@ -332,21 +338,22 @@ class SeededRun:
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
         """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
         try:
-            with tempfile.TemporaryFile() as listing:
-                status = self._ask(listing)
+            with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
+                unchanged = kept if seeding.healing.wanted else None
+                status = self._ask(listing, unchanged)
                 self.hopeless = status in REFUSED
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
-                return seeding.run(listing)
+                return seeding.run(listing, unchanged)
         except NoSpaceError:
             raise
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
             return f"seeding has ended early: {format_error(error)}"
 
-    def _ask(self, listing: IO[bytes]) -> int:
+    def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
         options, environ = self.shared()
-        status, said = dry_run(self.command, listing, options=options, stdin=self.spool, environ=environ)
+        status, said = dry_run(self.command, listing, unchanged, options=options, stdin=self.spool, environ=environ)
         # What it says of troubles is said again by the real run, which meets the same.
         if self.command.far is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
