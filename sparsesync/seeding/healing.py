@@ -82,8 +82,8 @@ class Healing:
         """
         self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         for planned, allocated in self._states(self._sparse(unchanged)):
-            # What is not there yet will be a link to what --link-dest has.
-            if allocated is not None and not _is_filled(allocated, planned.data):
+            # What is not there yet will be a link to what --link-dest has, or a copy.
+            if allocated is not None and not is_filled(allocated, planned.data):
                 continue
             if self.command.dry_run:
                 self._make_holes(planned, asks=True)
@@ -97,14 +97,14 @@ class Healing:
         if not self.wanted or self.command.dry_run:
             return
         states = self._states(chain(self._found(), more))
-        found = ((planned, held or 0) for planned, held in states if _is_filled(held or 0, planned.data))
+        found = ((planned, held or 0) for planned, held in states if is_filled(held or 0, planned.data))
         for batch in _batches(found, _BATCH):
             # By now a source may be another one, and so what its holes are.
             looked = self.source.look((planned.source, planned.name) for planned, _ in batch)
             filled = [
                 (planned._replace(size=now.size, data=now.data), held - now.data)
                 for (planned, held), now in zip(batch, looked)
-                if now is not None and self._is_worth_it(now.size, now.data) and _is_filled(held, now.data)
+                if now is not None and self._is_worth_it(now.size, now.data) and is_filled(held, now.data)
             ]
             if filled:
                 total = sum(lost for _, lost in filled)
@@ -176,7 +176,7 @@ class Healing:
             self.say(f"holes of the source are data in {planned.name}: {why}")
 
 
-def _is_filled(allocated: int, data: int) -> bool:
+def is_filled(allocated: int, data: int) -> bool:
     """Whether a file takes more than data of its size, and the list of its extents, can take."""
     return allocated - data > data // _OWN_SHARE + _OWN_BYTES
 

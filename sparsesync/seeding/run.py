@@ -4,7 +4,7 @@ rsync reads, hashes and sends the holes of a sparse file as if they were data. B
 leaves a file alone whose size and modification time agree at both ends. So::
 
     1. understand the command line        nothing certain?  rsync does it all
-    2. look for one sparse file           none?             rsync does it all
+    2. look for one sparse file to bring  none?             rsync does it all
        (not on a pull); start an agent on the other host, if there is one
     3. ask rsync, by a dry run under exactly the user's filters and options,
        which files it would transfer
@@ -38,7 +38,6 @@ from typing import IO, TYPE_CHECKING, Callable
 from ..console.messages import as_bytes, format_error, print_error, print_line
 from ..console.progress import BarFactory, data_bar
 from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
-from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
@@ -51,13 +50,12 @@ from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_versio
 from . import losses
 from .options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding
+from .settled import NO_SPARSE_FILES, nothing_to_seed
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..hosts.pool import HostPool
     from ..hosts.remote import RemoteHost
-
-_NO_SPARSE_FILES = "there are no sparse files"
 
 
 @dataclass
@@ -242,7 +240,7 @@ class SeededRun:
     def tell_losses(self) -> None:
         """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
         handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
-        if handoff in (None, NOTHING_SPARSE, _NO_SPARSE_FILES):
+        if handoff in (None, NOTHING_SPARSE, NO_SPARSE_FILES):
             kept = {*self.result.later, *self.result.refused}
             left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
@@ -284,7 +282,7 @@ class SeededRun:
         command, far = self.command, self.command.far
         if self.seed.off or command.handoff:
             return command.handoff if not self.seed.off else "--seed-off is given"
-        handoff = _nothing_to_seed(command, self.seed) if far is None or far.push else None
+        handoff = nothing_to_seed(command, self.seed) if far is None or far.push else None
         handoff = handoff or _no_temporary_directory()
         if handoff:
             return handoff
@@ -386,15 +384,3 @@ def _no_temporary_directory() -> str | None:
     except FileNotFoundError as error:
         return str(error.strerror)
     return None
-
-
-def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
-    """One scan, ended by the first sparse file."""
-    if command.files_from or command.links_followed:
-        return None  # rsync's answer is another one than the tree below the source
-    troubles: list[OSError] = []
-    for found in losses.below(command, seed.holes, troubles.append):
-        # How much of a file is reserved is not known yet.
-        if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
-            return None
-    return None if troubles else _NO_SPARSE_FILES

@@ -100,16 +100,13 @@ def test_of_a_file_partly_dense_only_the_holes_of_the_source_come_back(top: Path
 
 OPTIONS = [
     (["-a"], "src/f", "dst/"),
-    (["-a"], "src/f", "dst/f"),
     (["-a"], "src/f", "dst/other"),
     (["-aH"], "src", "in/"),
     (["-aR"], "src/./sub/g", "dst/"),
     (["-r", "--size-only"], "src/", "dst/"),
-    (["-a", "--existing"], "src/", "dst/"),
     (["-a", "--exclude=*.txt", "--filter=- /x y/", "--include=*/"], "src/", "dst/"),
     (["-a", "--files-from=list"], "src/", "dst/"),
     (["-aL"], "src/", "dst/"),
-    (["-a", "--inplace", "--delete"], "src/", "dst/"),
 ]
 
 
@@ -172,14 +169,15 @@ def test_content_that_differs_stays(top: Path) -> None:
     assert same_content(top / "was", top / "dst/f") and not same_content(top / "src/f", top / "dst/f")
 
 
-@pytest.mark.parametrize("way", ["local", "pull"])
-def test_what_link_dest_has_gets_its_holes_too(top: Path, way: str) -> None:
-    """It is one file with two names then; a run that makes the second gives both their holes."""
-    options = ["-a", f"--link-dest={top}/dst"]
-    assert sync(*options, *ends(top, way, target="new/"), cwd=top).returncode == 0
+@pytest.mark.parametrize(
+    ("way", "option"), [("local", "--link-dest"), ("pull", "--link-dest"), ("push", "--copy-dest")]
+)
+def test_what_another_directory_has_gets_its_holes_too(top: Path, way: str, option: str) -> None:
+    """A link is one file with two names, and a run that makes the second gives both their holes."""
+    assert sync("-a", f"{option}={top}/dst", *ends(top, way, target="new/"), cwd=top).returncode == 0
     for name in ("f", "sub/g"):
-        assert os.path.samefile(top / "dst" / name, top / "new" / name) and is_sparse(top / "new" / name)
-        assert same_content(top / "src" / name, top / "new" / name)
+        assert is_sparse(top / "new" / name) and same_content(top / "src" / name, top / "new" / name)
+        assert os.path.samefile(top / "dst" / name, top / "new" / name) == (option == "--link-dest")
     assert rsync("-ani", "src/", "dst/", cwd=top) == b""
 
 
@@ -240,9 +238,50 @@ def test_those_who_read_the_destination_meanwhile_see_what_there_is(top: Path) -
         ["sh", "-c", "while cmp -s src/large dst/large; do test -e stop && exit 0; done; exit 1"], cwd=top
     )
     try:
-        for _ in range(3):
+        for _ in range(2):
             assert sync("-a", "src/", "dst/", cwd=top).returncode == 0
     finally:
         (top / "stop").touch()
     assert reader.wait(60) == 0
     assert sync("-a", "src/", "dst/", cwd=top).returncode == 0 and is_sparse(top / "dst/large")
+
+
+CHANGES = {
+    "nothing": ":",
+    "dense": "cp --sparse=never --preserve=all src/f dst/f",
+    "time": "touch -d @5 dst/f",
+    "size": "truncate -s +1 dst/f; touch -r src/f dst/f",
+    "missing": "rm dst/f",
+    "another file": "mv dst/f dst/x; ln -s x dst/f",
+    "another directory": "mv dst/sub elsewhere; ln -s ../elsewhere dst/sub",
+    "reserved": "fallocate -l 2M src/f; cp --preserve=all src/f dst/f; touch -r src/f dst/f",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_rsync_is_asked_only_if_a_sparse_file_may_not_be_as_it_is_to_be(top: Path, change: str) -> None:
+    assert sync("-a", "src/", "dst/", cwd=top).returncode == 0
+    subprocess.run(CHANGES[change], shell=True, cwd=top, check=True)
+    done = sync("-a", "src/", "dst/", cwd=top, env=between(top, asked=f"touch {top}/asked"))
+    assert done.returncode == 0 and (top / "asked").exists() == (change != "nothing")
+    assert same_content(top / "src/f", top / "dst/f") and (change == "reserved" or is_sparse(top / "dst/f"))
+    assert rsync("-ani", "src/", "dst/", cwd=top) == b""
+
+
+@pytest.mark.parametrize(
+    ("sources", "target", "is_asked"),
+    [
+        (["src/f"], "dst/f", False),
+        (["src/", "src/sub/"], "flat", True),  # g is in both, under two names
+        (["-R", "src/./sub"], "in", False),
+        (["--size-only", "src/"], "dst", False),
+        (["-I", "src/"], "dst", False),  # and all is left to rsync
+    ],
+)
+def test_it_is_not_asked_whatever_names_the_files(top: Path, sources: list[str], target: str, is_asked: bool) -> None:
+    shutil.rmtree(top / "dst")
+    for name in ("dst", "flat"):
+        (top / name).mkdir()
+    rsync("-aS", *(word for word in sources if word != "-I"), target, cwd=top)
+    done = sync("-a", *sources, target, cwd=top, env=between(top, asked=f"touch {top}/asked"))
+    assert done.returncode == 0 and (top / "asked").exists() == is_asked
