@@ -26,6 +26,7 @@ _COMMANDS = {
     "scan": "find the sparse files below paths",
     "map": "show where the data of a file is",
     "copy": "copy files, holes as holes",
+    "dig": "make holes of what is zeros in files, in place",
     "exclude": "write an exclude file for rsync that leaves out the sparse files",
     "verify": "compare two files or trees, reading only data",
     "migrate": "move a host's data: look, plan, sync while services run, stop them, sync, verify",

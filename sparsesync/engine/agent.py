@@ -59,7 +59,7 @@ _HOLES = one_of(*HOLES)
 _WORD = text(100)
 _SETTINGS = row(flag, flag, flag, flag, _HOLES, flag)
 """A :class:`~.roles.SourceSettings`."""
-_OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag)
+_OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag)
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")
 _COPY_OPTIONS = row(
@@ -195,6 +195,16 @@ def _measure(agent: Agent, path: str, settings: List[Any]) -> Tuple[int, int]:
         source.close()
 
 
+def _extents(agent: Agent, path: str, name: str, settings: List[Any]) -> Dict[str, Any]:
+    source = agent.host.source(SourceSettings(*settings))
+    try:
+        for batch in _batched(source.extents(path, name)):
+            agent.link.send_json(protocol.ITEM, parts=batch)
+    finally:
+        source.close()
+    return {}
+
+
 def _scan(agent: Agent, path: str, options: List[Any], measured: bool) -> Dict[str, Any]:
     found = agent.host.scan(path, ScanOptions(*options), measured=measured, on_error=agent.trouble)
     for file, data, count in found:
@@ -302,6 +312,7 @@ OPERATIONS = {
     "look": Operation({"files": listed(row(PATH, PATH)), "settings": _SETTINGS}, _record(_look)),
     "mode": Operation({"path": PATH}, _record(_mode)),
     "measure": Operation({"path": PATH, "settings": _SETTINGS}, _record(_measure)),
+    "extents": Operation({"path": PATH, "name": PATH, "settings": _SETTINGS}, _extents),
     "send": Operation(
         {
             "settings": _SETTINGS, "sparse": _SPARSE,
@@ -319,6 +330,10 @@ OPERATIONS = {
     "space": Operation({}, _record(lambda agent: agent.destination.space())),
     "touch": Operation({"names": listed(PATH)}, _record(lambda agent, names: agent.destination.touch(names))),
     "states": Operation({"names": listed(PATH)}, _record(lambda agent, names: list(agent.destination.states(names)))),
+    "dig": Operation(
+        {"name": PATH, "size": SIZE, "holes": listed(row(SIZE, SIZE)), "asks": flag},
+        _record(lambda agent, **given: agent.destination.dig(**given)),
+    ),
     "receive": Operation({}, _receive),
 }  # type: Dict[str, Operation]  # fmt: skip
 """The operations."""

@@ -6,14 +6,17 @@ the files. Who copies, and over what, is not known here: sparsesync.hosts.transf
 :mod:`.agent` at the other.
 """
 
+import errno
 import os
 import stat
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .content.copy_file import CopyOptions
 from .errors import NoSpaceError, ProtocolError
 from .files.beneath import Sources, look_at
-from .files.status import SparseStat, stat_mode
+from .files.dig import Dug, dig, measure
+from .files.extents import Extent, extents
+from .files.status import SparseStat, open_quietly, stat_mode
 from .transfer.copy_destination import CopyDestination
 from .transfer.destination import Destination
 from .transfer.outgoing import OutgoingFile, outgoing
@@ -59,8 +62,8 @@ class Opening(NamedTuple):
     """What rsync's rule for the path of a destination depends on (rsync(1), USAGE), and its options.
 
     ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
-    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer. The others
-    are rsync's options of the same name.
+    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer.
+    ``existing``: only open what is there. The others are rsync's options of the same name.
     """
 
     many: bool
@@ -76,6 +79,7 @@ class Opening(NamedTuple):
     fsync: bool = False
     partial_dir: Optional[str] = None
     preallocate: bool = False
+    existing: bool = False
 
 
 class LocalSource:
@@ -111,6 +115,16 @@ class LocalSource:
             holes=settings.holes,
             reserve=settings.reserve,
         )
+
+    def extents(self, path: str, name: str) -> Iterator[Extent]:
+        """Yield where the data of a file is. Raises OSError."""
+        found, follow = self._sources.find(path, name), self.settings.follow
+        fd = open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
+        try:
+            for extent in extents(fd, holes=self.settings.holes):
+                yield extent
+        finally:
+            os.close(fd)
 
     def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[OutgoingFile]:
         """Yield the files, ready to be sent. ``on_result`` gets those that cannot be."""
@@ -170,6 +184,8 @@ class LocalDestination:
         reason, root, single = self._find(path, opening)
         if reason:
             return reason
+        if opening.existing and not os.path.exists(path):
+            return "{}: {}".format(path, os.strerror(errno.ENOENT))
         make = 0o777 if opening.mkpath else None
         like = None
         if single is None:
@@ -226,6 +242,22 @@ class LocalDestination:
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
         """Yield what each file takes, in bytes, and its modification time; None if it is there no more."""
         return self.place.states(names)
+
+    def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
+        """Make holes of what is zeros in a file, where its source has ``holes``; ``asks``: only say what is data there.
+
+        ``size``: another size and the file is left. What is in the way is the answer's reason.
+        """
+        for directory, base in self.place.each([name]):
+            try:
+                if directory is None:
+                    break
+                if asks:
+                    return Dug(measure(base, holes, directory=directory, size=size))
+                return dig(base, holes, directory=directory, size=size)
+            except OSError as error:
+                return Dug(0, reason(error, base))
+        return Dug(0, "its directory is out of reach")
 
     def close(self) -> None:
         """Let go of the destination."""

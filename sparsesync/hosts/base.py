@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..engine.content.compare import Tally
     from ..engine.content.copy_file import CopyOptions
     from ..engine.errors import OnError
-    from ..engine.files.extents import Layer
+    from ..engine.files.dig import Dug
+    from ..engine.files.extents import Extent, Layer
     from ..engine.files.status import SparseStat
     from ..engine.host import Range, Scanned
     from ..engine.queries.presets import ExcludedPath
@@ -55,6 +56,9 @@ class Source(Protocol):
     def measure(self, path: str) -> tuple[int, int]:
         """Return the size of a file, and what it will take; bytes. Raises OSError."""
 
+    def extents(self, path: str, name: str) -> Iterator[Extent]:
+        """Yield where the data of a file is. Raises OSError."""
+
     def close(self) -> None:
         """Let go of the source."""
 
@@ -82,6 +86,12 @@ class Destination(Protocol):
 
     def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
         """Yield what each file takes, in bytes, and its modification time; None if it is there no more."""
+
+    def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
+        """Make holes of what is zeros in a file, where its source has ``holes``; ``asks``: only say what is data there.
+
+        ``size``: another size and the file is left. What is in the way is the answer's reason.
+        """
 
     def close(self) -> None:
         """Let go of the destination."""

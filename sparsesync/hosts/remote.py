@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, get_args, get_origin, get_type_hints
 
 from ..engine.errors import OnError, ProtocolError
+from ..engine.files.dig import Dug
 from ..engine.files.status import SparseStat
 from ..engine.host import Range, Scanned
 from ..engine.queries.presets import ExcludedPath
@@ -52,7 +53,7 @@ from .ssh import named
 if TYPE_CHECKING:
     from ..engine.content.compare import Tally
     from ..engine.content.copy_file import CopyOptions
-    from ..engine.files.extents import Layer
+    from ..engine.files.extents import Extent, Layer
     from ..engine.tree.block_map import Run
     from ..engine.wire.capabilities import Digest
     from .ssh import Answer, Connection
@@ -197,13 +198,8 @@ class RemoteHost:
     def _mapped(self, check: Check, op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
         """The size of a file, and the parts of it that an operation lists."""
         items = self.connection.items(op, **arguments)
-
-        def parts() -> Iterator[Any]:
-            for item in items:
-                yield from get(item, "parts", listed(check)) if item else []
-
         with self._naming():
-            return get(next(items), "size", SIZE), parts()
+            return get(next(items), "size", SIZE), _parts(items, check)
 
     def _ordered(self, parts: Iterator[Any], limit: int, span: Callable[[Any], tuple[int, int]]) -> Iterator[Any]:
         """The parts as tuples. Raises ProtocolError unless each begins where there is room and ends by the limit."""
@@ -244,6 +240,11 @@ class RemoteSource:
     def measure(self, path: str) -> tuple[int, int]:
         size, data = self.host._call(row(SIZE, SIZE), "measure", path=path, settings=self.settings)
         return size, data
+
+    def extents(self, path: str, name: str) -> Iterator[Extent]:
+        items = self.host.connection.items("extents", path=path, name=name, settings=self.settings)
+        with named(self.host.name):
+            yield from self.host._ordered(_parts(items, row(SIZE, SIZE)), LARGEST, _extent)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -296,8 +297,18 @@ class RemoteDestination:
         for batch in _batches(names):
             yield from _each(self.host, batch, maybe(row(SIZE, TIME)), lambda *state: state, "states", names=batch)
 
+    def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
+        made, why = self.host._call(row(SIZE, maybe(TEXT)), "dig", name=name, size=size, holes=holes, asks=asks)
+        return Dug(made, why)
+
     def close(self) -> None:
         """The agent lets go of it when it ends."""
+
+
+def _parts(items: Iterator[dict[str, Any]], check: Check) -> Iterator[Any]:
+    """The parts of a file that the items of an answer list."""
+    for item in items:
+        yield from get(item, "parts", listed(check)) if item else []
 
 
 def _each(

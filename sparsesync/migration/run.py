@@ -250,6 +250,7 @@ class Migration:
             "left_to_rsync": result.handoff,
             "seeded": [seeded._asdict() for seeded in result.seeded],
             "left": result.left,
+            "healed": result.healed,
             "later": result.later,
             "written_by_rsync": totals.literal,
             "sent": (result.wire if self.asked.command.far else moved) + (by_rsync or 0),

@@ -14,6 +14,10 @@ the two names. But it prints both of them cleaned: neither ever holds ``//``, a 
 %f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. Where both names together
 pass 5000 bytes rsync gives up, with status 13: then it is asked again without %f.
 
+**What would it leave as it is?** With ``-ii`` rsync lists what is unchanged, too, which takes 0.4 s for 300,000 files.
+These lines are kept apart as they come (:func:`_sort`), and only those of files that are large enough: ``.f`` is a file
+that is there, ``hf`` and ``cf`` are one that is going to be a link to what ``--link-dest`` has, or a copy of it.
+
 **Which file is that?** %f is the source argument and the path beneath it, less a leading ``/``: ``etc/x`` may be /etc/x
 or ./etc/x. ``source_path`` finds the source argument it begins with, and says None where two kinds of them fit. With
 --files-from, %f is relative to the one source directory. From another host, or without %f, the name of the transfer has
@@ -24,7 +28,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +67,10 @@ _PIECE = 1 << 20
 _LONGEST_SAID = 8192
 # The name of a directory ends with a slash.
 _LINE = re.compile(rb"([<>ch.][fdLDS].{9}) ([0-9]+) (.+?)//(?!/)(.*)", re.DOTALL)
+_LARGE_UNCHANGED = re.compile(rb"[.hc]f.{9} [0-9]{5,} ", re.DOTALL)
+"""Of at least 10,000 bytes: a hole in less is hardly one."""
+_NOTHING_CHANGED = re.compile(rb"\.[^d] {9} ")
+"""Without -ii there is no such line. What is said of directories is kept, since there are few."""
 _ESCAPE = re.compile(rb"\\#([0-3][0-7][0-7])")
 
 # They change what is printed, or write a log. All of them are as good as absent in a dry run.
@@ -99,6 +106,7 @@ def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
 def dry_run(
     command: Command,
     listing: IO[bytes],
+    unchanged: IO[bytes] | None = None,
     *,
     options: Sequence[str] = (),
     destination: str | None = None,
@@ -106,6 +114,8 @@ def dry_run(
     environ: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Have rsync list, into ``listing``, what it would transfer; return its exit status and what it says of troubles.
+
+    ``unchanged`` gets the files of at least 10,000 bytes whose content it would leave as it is.
 
     ``options`` are more of rsync's, ``destination`` another than the command's. ``stdin`` is read from its start. An
     rsync that is killed is asked once more. A negative status is the signal that killed it, as subprocess has it.
@@ -115,10 +125,12 @@ def dry_run(
     status, said = 0, b""
     for _ in range(2):
         for with_sources in (True, False):
-            argv = with_options(listing_argv(command, with_sources), options)
+            argv = with_options(
+                listing_argv(command, with_sources), options if unchanged is None else [*options, "-ii"]
+            )
             if destination is not None:
                 argv[-1] = destination
-            status, said = _ask(argv, listing, stdin, environ)
+            status, said = _ask(argv, listing, unchanged, stdin, environ)
             if status != Status.DIAGNOSTICS:
                 break
         if status >= 0 and status != Status.SIGNAL:
@@ -133,10 +145,15 @@ def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
 
 
 def _ask(
-    argv: list[str], listing: IO[bytes], stdin: IO[bytes] | None, environ: Mapping[str, str] | None
+    argv: list[str],
+    listing: IO[bytes],
+    unchanged: IO[bytes] | None,
+    stdin: IO[bytes] | None,
+    environ: Mapping[str, str] | None,
 ) -> tuple[int, bytes]:
-    listing.seek(0)
-    listing.truncate()
+    for file in filter(None, (listing, unchanged)):
+        file.seek(0)
+        file.truncate()
     if stdin is not None:
         stdin.seek(0)
     with tempfile.TemporaryFile() as said:
@@ -145,10 +162,10 @@ def _ask(
         assert process.stdout is not None
         try:
             with process.stdout:
-                shutil.copyfileobj(process.stdout, listing, _PIECE)
+                cut = not _sort(process.stdout, listing, unchanged)
             listing.flush()
             status = process.wait()
-            if status in LISTED and _is_cut(listing):
+            if status in LISTED and cut:
                 status = Status.SIGNAL
         except BaseException:
             process.kill()
@@ -159,19 +176,32 @@ def _ask(
         return status, said.read(_LONGEST_SAID)
 
 
-def _is_cut(listing: IO[bytes]) -> bool:
-    """Whether the last line lacks its end: rsync never got to write it."""
-    size = listing.tell()
-    if not size:
-        return False
-    listing.seek(size - 1)
-    return listing.read(1) != b"\n"
+def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None) -> bool:
+    """Write rsync's lines to where they belong. False if the last line lacks its end: rsync never got to write it."""
+    last = b"\n"
+    # In large pieces: mostly rsync has ended before one of them cannot be written, and need not be killed.
+    for lines in iter(lambda: stream.readlines(_PIECE), []):
+        last = lines[-1]
+        if unchanged is not None:
+            unchanged.writelines(filter(_LARGE_UNCHANGED.match, lines))
+            lines = [line for line in lines if not _NOTHING_CHANGED.match(line)]
+        listing.writelines(lines)
+    return last.endswith(b"\n")
 
 
 def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
     """The regular files that rsync's answer to ``listing_argv`` says it would transfer, one at a time."""
+    return _files(stream, b"<>")
+
+
+def parse_unchanged(stream: IO[bytes]) -> Iterator[Listed]:
+    """The files that it would leave as they are, as :func:`dry_run` has kept them apart."""
+    return _files(stream, b".hc")
+
+
+def _files(stream: IO[bytes], what: bytes) -> Iterator[Listed]:
     for entry in parse_all(stream):
-        if isinstance(entry, Listed) and entry.itemize[:1] in b"<>" and entry.itemize[1:2] == b"f":
+        if isinstance(entry, Listed) and entry.itemize[:1] in what and entry.itemize[1:2] == b"f":
             yield entry
 
 

@@ -1,13 +1,13 @@
-"""What is left to rsync loses its holes for good: how much that is, said in one line.
+"""What is left to rsync loses its holes: how much that is, said in one line.
 
-A sparse file that is not seeded is written by rsync, holes and all; and the next run finds its size and time equal
-and leaves it so. So no run goes on like that without a word::
+A sparse file that is not seeded is written by rsync, holes and all. It may get its holes back (:mod:`healing`), but it
+takes the time and, for a while, the room. So no run goes on like that without a word::
 
     single files     are counted as they are left (:mod:`seeder`)
     the whole run    one scan of the sources, if they are on this machine, tells what may be lost
     rsync has -S     nothing is lost but time: it leaves out what is zeros
     what was seeded  has its holes still, unless it was changed at either end before rsync came to it, which then wrote
-                     it anew: what each file takes is looked at again when rsync is done
+                     it anew: what each file takes is looked at again when rsync is done, and told if it stays so
 
 Sizes are bytes.
 """

@@ -23,6 +23,7 @@ class SeedOptions:
     believed (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
     ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
     what was found to change. The names it returns are kept from rsync, which would copy those files whole.
+    ``heal``: give files their holes back that were written without them (:mod:`healing`).
     """
 
     off: bool = False
@@ -33,6 +34,7 @@ class SeedOptions:
     holes: str = "auto"
     required: bool = False
     verbose: bool = False
+    heal: bool = True
 
     @property
     def source_is_live(self) -> bool:
@@ -42,7 +44,8 @@ class SeedOptions:
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
-    off, min_hole, space_check, python, holes, required, verbose = False, 1, True, None, "auto", False, False
+    off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
+    required, verbose, heal = False, False, True
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -61,6 +64,8 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             required = True
         elif word == "--seed-verbose":
             verbose = True
+        elif word == "--seed-no-heal":
+            heal = False
         elif name == "--seed-min-hole":
             if not equals:
                 value = next(words, "")
@@ -76,8 +81,11 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             if holes not in HOLES:
                 raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
         else:
-            known = "--seed-off, --seed-required, --seed-verbose, --seed-min-hole=SIZE, --seed-holes=WORD"
-            raise ValueError(f"{word}: unknown; there are {known}, --seed-no-space-check, --seed-python=PATH")
+            known = "--seed-off, --seed-required, --seed-verbose, --seed-no-heal, --seed-no-space-check"
+            raise ValueError(
+                f"{word}: unknown; there are {known}, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-python=PATH"
+            )
     if off and required:
         raise ValueError("--seed-off and --seed-required exclude each other")
-    return SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose), rest
+    seed = SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose, heal=heal)
+    return seed, rest

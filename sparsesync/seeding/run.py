@@ -4,7 +4,7 @@ rsync reads, hashes and sends the holes of a sparse file as if they were data. B
 leaves a file alone whose size and modification time agree at both ends. So::
 
     1. understand the command line        nothing certain?  rsync does it all
-    2. look for one sparse file           none?             rsync does it all
+    2. look for one sparse file to bring  none?             rsync does it all
        (not on a pull); start an agent on the other host, if there is one
     3. ask rsync, by a dry run under exactly the user's filters and options,
        which files it would transfer
@@ -12,12 +12,12 @@ leaves a file alone whose size and modification time agree at both ends. So::
        the source's modification time, rename it to its place
     5. run the user's command unchanged: for what was seeded, rsync has only the
        attributes left to do
+    6. have holes back where they were lost, now or some time ago (:mod:`healing`)
 
-Seeding may never change the result. Where an option, a path or a file makes it uncertain
-what rsync would do, that file, or the run, is left to rsync. So every shortcut here has the
-form "if in doubt, leave it". What is left loses its holes, which is told (:mod:`losses`), and
-with ``-v`` the reason for each file. What the destination refuses is kept from rsync, which
-would read all of its holes to find out.
+Seeding may never change the result. Where an option, a path or a file makes it uncertain what rsync would do, that
+file, or the run, is left to rsync. So every shortcut here has the form "if in doubt, leave it". What is left loses its
+holes for a while, which is told (:mod:`losses`), and with ``-v`` the reason for each file. What the destination refuses
+is kept from rsync, which would read all of its holes to find out.
 
 Below source and destination no symlink is followed that rsync would not follow. Memory does not
 grow with the tree: what rsync answers in step 3 goes through a temporary file.
@@ -38,14 +38,12 @@ from typing import IO, TYPE_CHECKING, Callable
 from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
 from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
-from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
 from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
-from ..rsync import filters
 from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
@@ -53,6 +51,7 @@ from ..rsync.verbosity import why_untold
 from . import losses
 from .options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory
+from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
 
 if TYPE_CHECKING:
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     from ..hosts.pool import HostPool
     from ..hosts.remote import RemoteHost
     from ..rsync.report import Report
-
-_NO_SPARSE_FILES = "there are no sparse files"
 
 
 @dataclass
@@ -80,6 +77,8 @@ class SyncResult:
     """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
     holes: int = 0
     """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
+    healed: list[tuple[str, int]] = field(default_factory=list)
+    """Files that had lost holes and have them again, each with the bytes of these."""
     bytes: int = 0
     wire: int = 0
     """What the seeding of files sent and received over the network."""
@@ -139,7 +138,7 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
+        if replace and state.spool is None and state.host is None and not (state.seeding and state.seeding.has_more):
             with error_path("rsync", instead=True):
                 os.execvp("rsync", result.command)
         options, environ = state.shared()
@@ -147,7 +146,7 @@ def run(
             argv = with_options(result.command, [*options, *more])
             result.status = run_rsync(argv, environ, state.spool, reader, inherited)
         result.status = int(result.status or state.refusal)
-        state.tell_filled()
+        state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
         if state.host is not None:
@@ -245,7 +244,7 @@ class SeededRun:
     def tell_losses(self) -> None:
         """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
         handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
-        if handoff in (None, NOTHING_SPARSE, _NO_SPARSE_FILES):
+        if handoff in (None, NOTHING_SPARSE, NO_SPARSE_FILES):
             kept = {*self.result.later, *self.result.refused}
             left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
@@ -264,12 +263,16 @@ class SeededRun:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         print_error(line)
 
-    def tell_filled(self) -> None:
-        """Say which holes rsync has filled in what was seeded, if any."""
-        if not self.result.seeded or self.seeding is None:
+    def heal(self) -> None:
+        """Have holes back that are lost, and say which rsync has filled in what was seeded and are not back."""
+        if self.seeding is None:
             return
         try:
             filled, first = self.seeding.filled()
+            if self.result.status in LISTED:
+                self.result.healed = self.seeding.heal({*self.result.later, *self.result.refused})
+            if filled.files and self.result.healed:
+                filled, first = self.seeding.filled()
         except (LinkError, OSError, ValueError) as error:
             if self.result.status == 0:  # else rsync has said what is wrong
                 print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
@@ -286,7 +289,7 @@ class SeededRun:
         handoff = why_untold(command)
         if handoff:
             return handoff
-        handoff = _nothing_to_seed(command, self.seed) if far is None or far.push else None
+        handoff = nothing_to_seed(command, self.seed) if far is None or far.push else None
         handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff
@@ -340,12 +343,13 @@ class SeededRun:
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
         """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
         try:
-            with tempfile.TemporaryFile() as listing:
-                status = self._ask(listing)
+            with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
+                unchanged = kept if seeding.healing.wanted else None
+                status = self._ask(listing, unchanged)
                 self.hopeless = status in REFUSED
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
-                handoff = seeding.run(listing)
+                handoff = seeding.run(listing, unchanged)
                 self.report = report_of(self.command, listing, seeding.seeded, self._control())
                 return handoff
         except NoSpaceError:
@@ -353,10 +357,10 @@ class SeededRun:
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
             return f"seeding has ended early: {format_error(error)}"
 
-    def _ask(self, listing: IO[bytes]) -> int:
+    def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
         options, environ = self.shared()
-        status, said = dry_run(self.command, listing, options=options, stdin=self.spool, environ=environ)
+        status, said = dry_run(self.command, listing, unchanged, options=options, stdin=self.spool, environ=environ)
         # What it says of troubles is said again by the real run, which meets the same.
         if self.command.far is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
@@ -384,16 +388,3 @@ class SeededRun:
             environ["RSYNC_RSH"] = through
             return [], environ
         return [f"--rsh={through}"], environ
-
-
-def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
-    """One scan, ended by the first sparse file."""
-    walk = filters.walk(command)
-    if walk is None:
-        return None
-    troubles: list[OSError] = []
-    for found in losses.below(command, walk, seed.holes, troubles.append):
-        # How much of a file is reserved is not known yet.
-        if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
-            return None
-    return None if troubles else _NO_SPARSE_FILES

@@ -19,10 +19,11 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import IO, Callable, NamedTuple
 
+from ..console.messages import format_error
 from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
@@ -33,6 +34,7 @@ from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import sent_as_top
+from .healing import Healing
 from .losses import Losses
 from .options import SeedOptions
 
@@ -86,6 +88,7 @@ class Seeding:
         self.planned = Losses(0)
         """The files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
+        self._filled: set[str] = set()
         self._plan: IO[str] | None = None
         self._modes: list[Callable[[], int | None]] = []
         self._top_modes: list[Callable[[], int | None]] = []
@@ -97,12 +100,28 @@ class Seeding:
         assert command.destination is not None  # parse() hands off a command without one
         self._sources = far.paths if far and not far.push else command.sources
         self._destination = far.paths[0] if far and far.push else command.destination
+        self.healing = Healing(command, options, source, destination, self._destination, say, bar)
 
-    def run(self, listing: IO[bytes]) -> str | None:
+    def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
         """Seed what the listing names. Returns why nothing at all was seeded, or None.
 
-        Raises NoSpaceError, before anything is written, when the data cannot fit, and LinkError.
+        ``unchanged``: find what has lost its holes among these. Raises NoSpaceError, before anything is written, when
+        the data cannot fit, and LinkError.
         """
+        why_not = self._seed(listing)
+        if unchanged is not None:
+            try:
+                self.healing.find(unchanged)
+            except (OSError, ValueError) as error:
+                self.say(f"what has lost its holes is not known: {format_error(error)}")
+        return why_not
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be something to do when rsync is done."""
+        return bool(self.planned.files or self.healing.found)
+
+    def _seed(self, listing: IO[bytes]) -> str | None:
         listing.seek(0)
         if next(parse_listing(listing), None) is None:
             return NOTHING_SPARSE
@@ -147,6 +166,7 @@ class Seeding:
 
     def close(self) -> None:
         """Forget the plan."""
+        self.healing.close()
         if self._plan is not None:
             self._plan.close()
 
@@ -165,6 +185,17 @@ class Seeding:
                 if planned.name in left or not still:
                     yield planned
             batch = list(islice(plan, 1000))
+
+    def heal(self, kept: Collection[str]) -> list[tuple[str, int]]:
+        """Have holes back, once rsync is done; returns where, and how many bytes. ``kept``: what was kept from rsync.
+
+        Of what was to be seeded that is what was left to rsync, and what :meth:`filled` has found. Raises OSError,
+        LinkError.
+        """
+        whole = {*kept, *(each.name for each in self.seeded)} - self._filled
+        planned = _planned(self._plan) if self._plan is not None else iter(())
+        self.healing.heal(each for each in planned if each.name not in whole)
+        return self.healing.healed
 
     def touch(self) -> None:
         """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
@@ -193,6 +224,7 @@ class Seeding:
                 lost = state[0] - max(now.data, was.allocated if now is was else 0)
                 if lost > own:
                     files, holes, first = files + 1, holes + lost, first or planned.name
+                    self._filled.add(planned.name)
         return Losses(files, holes), first
 
     def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:

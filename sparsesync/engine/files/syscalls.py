@@ -1,8 +1,9 @@
 """What the kernel can do with an open file, in small functions: the calls a copy is made of.
 
 :func:`clone`, :func:`copy_range`, :func:`read_into`, :func:`write_all`, :func:`punch` and :func:`preallocate` change or
-read content. :func:`flush_directory` and :func:`flush_filesystem` have it on the disk. A call that a filesystem does
-not offer is tried once per pair of filesystems, and the refusal is remembered for the life of the process.
+read content. :func:`flush_directory` and :func:`flush_filesystem` have it on the disk. :func:`take_lease` keeps all
+others from opening a file. A call that a filesystem does not offer is tried once per pair of filesystems, and the
+refusal is remembered for the life of the process.
 
 Sizes and offsets are bytes. Failures are OSError.
 """
@@ -10,6 +11,7 @@ Sizes and offsets are bytes. Failures are OSError.
 import errno
 import fcntl
 import os
+import signal
 import stat
 import warnings
 from typing import Any, Callable, Optional, Set, Tuple
@@ -26,6 +28,9 @@ _PUNCH = _KEEP_SIZE | 0x02
 """FALLOC_FL_KEEP_SIZE, and with it FALLOC_FL_PUNCH_HOLE: fallocate(2)."""
 
 _ZEROS = bytes(256 * 1024)
+
+_SETSIG = 10
+"""F_SETSIG: fcntl(2), linux/fcntl.h."""
 
 UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS, errno.ENOTTY])
 """What a call says that the filesystem does not offer, or not between these two."""
@@ -126,7 +131,7 @@ def punch(fd: int, offset: int, length: int) -> None:
 
     Where the filesystem cannot punch, what data there is in the range is overwritten with zeros.
     """
-    if length <= 0 or _allocates("punch", fd, _PUNCH, offset, length):
+    if length <= 0 or punch_only(fd, offset, length):
         return
     zeros = memoryview(_ZEROS)
     data = iter([(offset, length)])
@@ -138,6 +143,11 @@ def punch(fd: int, offset: int, length: int) -> None:
             write_all(fd, zeros[:size], start)
             start += size
             count -= size
+
+
+def punch_only(fd: int, offset: int, length: int) -> bool:
+    """Make a range of an open file a hole, without changing its size. False: its filesystem does not offer that."""
+    return _allocates("punch", fd, _PUNCH, offset, length)
 
 
 def preallocate(fd: int, offset: int, length: int) -> bool:
@@ -161,6 +171,29 @@ def _allocates(call: str, fd: int, mode: int, offset: int, length: int) -> bool:
         return True
 
     return _once(call, fd, fd, attempt) is not None
+
+
+def take_lease(fd: int) -> None:
+    """Have whoever else opens an open file, or truncates it, wait until the lease is gone: fcntl(2), F_SETLEASE.
+
+    The kernel grants it only if nobody has the file open by another descriptor, or mapped. It ends with the
+    descriptor, by :func:`drop_lease`, or a while after somebody asked for the file (proc_sys_fs(5),
+    lease-break-time: 45 s). Raises BlockingIOError if somebody has the file open, OSError where there are no leases, or
+    none for us.
+    """
+    # Whoever opens it before the lease is given back makes a signal. It must be none that ends us.
+    fcntl.fcntl(fd, _SETSIG, signal.SIGURG)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+
+def has_lease(fd: int) -> bool:
+    """Whether nobody has asked for an open file since its lease was taken."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
+
+
+def drop_lease(fd: int) -> None:
+    """Give the lease of an open file back."""
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def is_ours_alone(st: os.stat_result) -> bool:

@@ -19,7 +19,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import stat
 import warnings
 import zlib
@@ -34,14 +33,13 @@ from .syscalls import (
     UNSUPPORTED,
     check_room,
     clone,
+    drop_lease,
     flush_directory,
     is_ours_alone,
     preallocate,
     punch,
+    take_lease,
 )
-
-_SETSIG = 10
-"""F_SETSIG: fcntl(2), linux/fcntl.h."""
 
 _ATTEMPTS = 16
 _FEW = 32
@@ -64,10 +62,8 @@ def _is_only_ours(fd: int, directory: int) -> bool:
     a directory in which only we can give names.
     """
     try:
-        # Whoever opens it before the lease is given back makes a signal. It must be none that ends us.
-        fcntl.fcntl(fd, _SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        take_lease(fd)
+        drop_lease(fd)
     except BlockingIOError:
         return False  # somebody has
     except OSError:

@@ -293,14 +293,14 @@ class Destination:
 
     def touch(self, names: Iterable[str]) -> None:
         """Give files the time of the transfer, as rsync does without ``--times``."""
-        for directory, base in self._each(names):
+        for directory, base in self.each(names):
             if directory is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(base, dir_fd=directory, follow_symlinks=False)
 
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
         """What each file takes, in bytes, and its modification time; None if it is there no more."""
-        for directory, base in self._each(names):
+        for directory, base in self.each(names):
             found = None
             if directory is not None:
                 with contextlib.suppress(OSError):
@@ -308,8 +308,11 @@ class Destination:
                     found = allocated(st), st.st_mtime_ns
             yield found
 
-    def _each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
-        """Each file as its directory and its name there; the directory None if rsync had a reason to replace it."""
+    def each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
+        """Yield each file as its directory, which is open until the next, and its name there.
+
+        The directory is None if rsync had a reason to replace it.
+        """
         last, directory = None, None  # type: Optional[str], Optional[int]
         try:
             for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sparsesync.rsync.command import parse
-from sparsesync.rsync.listing import dry_run, parse_listing
-from tests.support.filesystems import need_tools
+from sparsesync.rsync.listing import dry_run, parse_listing, parse_unchanged, source_path
+from tests.support.filesystems import command, need_tools
 
 
 def test_names_that_are_too_long_for_a_line_are_asked_for_without_their_sources(tmp_path: Path) -> None:
@@ -43,9 +44,35 @@ def test_more_options_and_another_destination(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "dst/gone").touch()
     (tmp_path / "other/too").touch()
-    command = parse(["-a", f"{tmp_path}/src/", f"{tmp_path}/dst/"])
+    asked = parse(["-a", f"{tmp_path}/src/", f"{tmp_path}/dst/"])
     with tempfile.TemporaryFile() as listing:
-        dry_run(command, listing, options=["--delete"])
+        dry_run(asked, listing, options=["--delete"])
         assert b"gone" in listing.read()
-        dry_run(command, listing, options=["--delete"], destination=f"{tmp_path}/other/")
+        dry_run(asked, listing, options=["--delete"], destination=f"{tmp_path}/other/")
         assert b"too" in listing.read()
+
+
+def test_what_is_left_as_it_is_is_kept_apart(tmp_path: Path) -> None:
+    """Only files that are large enough; the listing is what it is without them."""
+    need_tools("rsync")
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    src.mkdir()
+    for name, size in [("same", 10_000), ("mode", 12_345), ("small", 9999), ("new", 10_000), ("excluded", 10_000)]:
+        (src / name).write_bytes(b"x" * size)
+    command("rsync", "-a", "--exclude=new", f"{src}/", f"{dst}/")
+    os.chmod(src / "mode", 0o600)
+    argv = ["-avi", "--exclude=excluded", f"{src}/", f"{dst}/"]
+    with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as unchanged:
+        dry_run(parse(argv), listing)
+        alone = listing.read()
+        dry_run(parse(argv), listing, unchanged)
+        assert b"".join(line for line in listing if not line.startswith(b".d ")) == alone
+        assert [found.name for found in parse_listing(io.BytesIO(alone))] == [b"new"]
+        unchanged.seek(0)
+        found = {entry.name: entry for entry in parse_unchanged(unchanged)}
+        assert {name: entry.size for name, entry in found.items()} == {b"same": 10_000, b"mode": 12_345}
+        assert source_path(parse(argv), found[b"same"]) == str(src / "same")
+        linked = parse(["-a", f"--link-dest={dst}", f"{src}/", f"{tmp_path}/new/"])
+        dry_run(linked, listing, unchanged)
+        unchanged.seek(0)
+        assert sorted(entry.name for entry in parse_unchanged(unchanged)) == [b"excluded", b"mode", b"same"]

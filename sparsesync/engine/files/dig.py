@@ -1,0 +1,179 @@
+"""Make holes of what reads as zeros in a file that is there, in place, and change nothing else of it.
+
+A hole is punched where zeros were read. Whoever writes there between the two loses what he wrote. So nobody may: the
+file is dug only while the kernel keeps everybody else from opening it (:func:`~.syscalls.take_lease`)::
+
+    open it, and take the lease          somebody has it open, or mapped: it is left as it is
+    for each 4 MiB of its data:
+        read it; which blocks are zeros?
+        has anybody asked for the file?  then it is given up here
+        punch, and set the modification time back
+
+Whoever asks for the file waits for as long as 4 MiB take, and not for all of it. He gets it anyway after the time that
+the kernel allows a holder of a lease (proc_sys_fs(5), lease-break-time: 45 s). So only a process that is stopped for
+that long just between the last question and the punch, which are two system calls in a row, could do any harm.
+
+A lease proves nothing where others than this kernel can write: on a server's, a cluster's or a FUSE filesystem, or on
+an overlay, whose files have two names. There nothing is dug (:data:`_ALONE`). Nor is what punching takes more from than
+blocks: a setuid bit, or capabilities (:func:`_keeps_privileges`). What is reserved is a hole already, and stays
+reserved.
+
+Other names of the file, and files that share its extents, go on reading what they did: the blocks that are given up
+are those of this file only. Offsets and lengths are bytes. Failures are OSError.
+"""
+
+import errno
+import os
+import stat
+from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
+
+from ..errors import OnProgress
+from .claims import filesystem_of
+from .extents import Extent, nonzero, own_extents
+from .status import special_file
+from .syscalls import drop_lease, has_lease, punch_only, take_lease
+
+_ALONE = frozenset(["ext4", "ext3", "xfs", "btrfs", "tmpfs", "f2fs", "bcachefs", "zfs"])
+"""Local filesystems: whoever writes to a file of theirs, by NFS too, has it open in this kernel."""
+
+_CHUNK = 4 << 20
+
+
+class Dug(NamedTuple):
+    """What was done to a file: the bytes that are holes now and were data, and why it was given up, None if not."""
+
+    holes: int
+    why: Optional[str] = None
+
+
+def dig(
+    name: str,
+    ranges: Optional[Iterable[Extent]] = None,
+    *,
+    directory: Optional[int] = None,
+    size: Optional[int] = None,
+    follow: bool = False,
+    progress: OnProgress = None,
+) -> Dug:
+    """Make holes of the blocks of zeros in a file, by default in all of it.
+
+    ``name`` is relative to ``directory``, a descriptor, if that is given; ``follow``: it may be a symlink. ``ranges``
+    are ascending, and only whole blocks in them are looked at. ``size``: another size and the file is left.
+    ``progress`` is called with the bytes that were read since its last call.
+
+    Raises OSError if the file cannot be opened, or may not be dug; EBUSY if somebody has it open.
+    """
+    fd = _open(name, directory, size, follow, os.O_RDWR | os.O_NOATIME)
+    try:
+        if filesystem_of(fd) not in _ALONE:
+            raise OSError(errno.EOPNOTSUPP, "its filesystem cannot tell who else writes to it", name)
+        try:
+            take_lease(fd)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "somebody has it open", name) from None
+        st = os.fstat(fd)  # as nobody can change it any more
+        if not _keeps_privileges(fd, st):
+            what = "it has a setuid or setgid bit, or capabilities, which punching may take away"
+            raise OSError(errno.EPERM, what, name)
+        holes, why = 0, None
+        try:
+            for offset, length in _data(fd, st, ranges):
+                dug, why = _dig(fd, st, offset, length)
+                holes += dug
+                if why is not None:
+                    break
+                if progress is not None:
+                    progress(length)
+        finally:
+            drop_lease(fd)
+        return Dug(holes, why)
+    finally:
+        os.close(fd)
+
+
+def measure(name: str, ranges: Iterable[Extent], *, directory: Optional[int] = None, size: Optional[int] = None) -> int:
+    """Return how many bytes of data a file has in ranges, in whole blocks. Nothing is read, and nothing changed.
+
+    The parameters are those of :func:`dig`. Raises OSError.
+    """
+    fd = _open(name, directory, size, False, os.O_RDONLY)
+    try:
+        if filesystem_of(fd) not in _ALONE:
+            return 0
+        return sum(length for _, length in _data(fd, os.fstat(fd), ranges))
+    finally:
+        os.close(fd)
+
+
+def _open(name: str, directory: Optional[int], size: Optional[int], follow: bool, flags: int) -> int:
+    st = os.stat(name, dir_fd=directory, follow_symlinks=follow)
+    if not stat.S_ISREG(st.st_mode):
+        raise special_file(name)
+    # Somebody else's lease would be waited for.
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    fd = os.open(name, flags, dir_fd=directory)
+    now = os.fstat(fd)
+    if not os.path.samestat(st, now) or (size is not None and now.st_size != size):
+        os.close(fd)
+        raise OSError(errno.ESTALE, "it was changed meanwhile", name)
+    return fd
+
+
+def _keeps_privileges(fd: int, st: os.stat_result) -> bool:
+    """Whether an open file has none of what the kernel takes from a file that is written to: capabilities(7)."""
+    if st.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return False
+    try:
+        os.getxattr(fd, "security.capability")
+    except OSError as error:
+        return error.errno in (errno.ENODATA, errno.EOPNOTSUPP)
+    return False
+
+
+def _data(fd: int, st: os.stat_result, ranges: Optional[Iterable[Extent]]) -> Iterator[Extent]:
+    """The data in whole blocks of ranges of an open file, in pieces of at most 4 MiB.
+
+    The last block of a file counts as whole, though the file ends within it.
+    """
+    block = os.fstatvfs(fd).f_frsize
+    for offset, length in [(0, st.st_size)] if ranges is None else ranges:
+        start, end = _whole(offset, offset + length, block, st.st_size)
+        for position, count in own_extents(fd, start, end, exactly=True) if start < end else ():
+            position, stop = _whole(position, position + count, block, st.st_size)
+            while position < stop:
+                piece = min(stop, position - position % _CHUNK + _CHUNK)
+                yield position, piece - position
+                position = piece
+
+
+def _whole(start: int, end: int, block: int, size: int) -> Tuple[int, int]:
+    return -(-start // block) * block, size if end >= size else end - end % block
+
+
+def _dig(fd: int, st: os.stat_result, start: int, length: int) -> Tuple[int, Optional[str]]:
+    """Make holes of the blocks of zeros in a piece of a file that we have the lease of; returns as :class:`Dug` has it.
+
+    ``st`` has the time that the file is to keep.
+    """
+    block = os.fstatvfs(fd).f_frsize
+    zeros = list(_between(nonzero(fd, start, length, block), start, start + length))
+    holes = 0
+    for offset, count in zeros:
+        if not has_lease(fd):
+            return holes, "somebody opened it meanwhile"
+        try:
+            if not punch_only(fd, offset, -(-count // block) * block):
+                return holes, "its filesystem cannot punch holes"
+        finally:
+            os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns))
+        holes += count
+    return holes, None
+
+
+def _between(parts: Iterable[Extent], start: int, end: int) -> Iterator[Extent]:
+    for offset, length in parts:
+        if offset > start:
+            yield start, offset - start
+        start = offset + length
+    if start < end:
+        yield start, end - start

@@ -1,0 +1,94 @@
+"""Nothing to do for us: found out by one scan of the source, before rsync is asked anything.
+
+rsync's dry run takes as long as rsync itself when there is nothing to do. So it is asked only if the scan finds a
+sparse file that may have to be seeded, or healed. On this machine that is none whose size, time and allocation are the
+same at the destination already (:class:`Settled`): rsync leaves such a file alone, and so do we.
+
+What is not certain is not settled. Then the dry run decides.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..engine.files.claims import allocated, looks_sparse
+from ..engine.host import LocalHost
+from ..engine.roles import Opening
+from ..engine.tree.scan import Sparse
+from ..rsync import command as rsync
+from ..rsync import filters
+from ..rsync.paths import transfer_name
+from . import losses
+from .healing import is_filled
+from .options import SeedOptions
+from .seeder import NOTHING_SPARSE
+
+NO_SPARSE_FILES = "there are no sparse files"
+
+_MOST_SETTLED = 1000
+"""Sparse files that are looked up one by one. For more a dry run is quicker."""
+_EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
+"""Options with which rsync does not go by size and time."""
+
+
+def nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
+    """Return why there is nothing to be seeded or healed; None if there may be something."""
+    walk = filters.walk(command)
+    if walk is None:
+        return None
+    troubles: list[OSError] = []
+    settled = 0
+    with Settled(command, seed) as is_settled:
+        for found in losses.below(command, walk, seed.holes, troubles.append):
+            # How much of a file is reserved is not known yet.
+            if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
+                if settled == _MOST_SETTLED or not is_settled(found):
+                    return None
+                settled += 1
+    if troubles:
+        return None
+    return NOTHING_SPARSE if settled else NO_SPARSE_FILES
+
+
+class Settled:
+    """Whether a sparse file of the source is at the destination already, as it is to be. A context manager."""
+
+    def __init__(self, command: rsync.Command, seed: SeedOptions) -> None:
+        self.command = command
+        self.seed = seed
+        self._destination = LocalHost().destination()
+        self._is_open = False
+
+    def __enter__(self) -> Settled:
+        command = self.command
+        asks = command.far is None and not self.seed.source_is_live
+        if asks and command.destination is not None and not _EQUAL_ANYWAY & {each.name for each in command.options}:
+            there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
+            self._is_open = self._destination.open(command.destination, there) is None
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._destination.close()
+
+    def __call__(self, found: Sparse) -> bool:
+        """Return whether that is so, for certain."""
+        names = {transfer_name(source, found.path, self.command.relative) for source in self.command.sources} - {
+            None,
+            "",
+        }
+        # What is reserved at the source shows in no stat.
+        if not self._is_open or len(names) != 1 or not looks_sparse(found.st):
+            return False
+        try:
+            for directory, base in self._destination.place.each(filter(None, names)):
+                if directory is not None:
+                    return self._is_equal(os.stat(base, dir_fd=directory, follow_symlinks=False), found)
+        except (OSError, ValueError):
+            pass  # it is not there, or has a name that is none: for rsync to see to
+        return False
+
+    def _is_equal(self, st: os.stat_result, found: Sparse) -> bool:
+        if not stat.S_ISREG(st.st_mode) or (st.st_size, st.st_mtime_ns) != (found.size, found.st.st_mtime_ns):
+            return False
+        return not self.seed.heal or not is_filled(allocated(st), found.allocated)
