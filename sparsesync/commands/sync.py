@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..console.messages import format_error, print_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
+from ..rsync.command import transfers
 from ..rsync.process import RsyncTooOldError, Status
-from ..seeding import run as seeding
+from ..rsync.program import become
 from ..seeding.options import split_options
 from . import TROUBLE
 
@@ -24,6 +25,11 @@ def run(argv: list[str]) -> int:
         print_error(error)
         return Status.SYNTAX
     try:
+        if not transfers(rest):
+            become(rest)
+        # A server starts often, and needs none of it.
+        from ..seeding import run as seeding
+
         return seeding.run(rest, seed, replace=True).status
     except NoSpaceError as error:
         print_error(f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)")
@@ -41,7 +47,7 @@ def run(argv: list[str]) -> int:
     except FileNotFoundError as error:
         if error.filename != "rsync":
             raise
-        print_error("rsync is not installed; install it, for instance: apt install rsync")
+        print_error(f"rsync {error.strerror}")
         return _NOT_FOUND
     except SystemExit as ended:
         return Status.SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

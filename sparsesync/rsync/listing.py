@@ -27,9 +27,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from .command import Command
+from .command import Command, end_of_options
 from .paths import pulled_from
 from .process import LISTED, Status
+from .program import environment, program
 
 
 class Listed(NamedTuple):
@@ -106,8 +107,8 @@ def dry_run(
 
 
 def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Return a command line of rsync with more options, which win over the earlier ones: options end at ``--``."""
-    end = argv.index("--") if "--" in argv else len(argv)
+    """Return the arguments of rsync with more options, which win over the earlier ones."""
+    end = end_of_options(argv)
     return [*argv[:end], *options, *argv[end:]]
 
 
@@ -120,7 +121,13 @@ def _ask(
         stdin.seek(0)
     with tempfile.TemporaryFile() as said:
         reads = stdin if stdin is not None else subprocess.DEVNULL
-        process = subprocess.Popen(["rsync", *argv], env=environ, stdin=reads, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(
+            [program(), *argv],
+            env=environment(os.environ if environ is None else environ),
+            stdin=reads,
+            stdout=subprocess.PIPE,
+            stderr=said,
+        )
         assert process.stdout is not None
         try:
             with process.stdout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -43,10 +44,11 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
     off, min_hole, space_check, python, holes, required = False, 1, True, None, "auto", False
     rest: list[str] = []
+    posix = "POSIXLY_CORRECT" in os.environ
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if word == "--":
+        if word == "--" or (posix and (word == "-" or not word.startswith("-"))):
             rest += [word, *words]
         elif not word.startswith("--seed-"):
             rest.append(word)

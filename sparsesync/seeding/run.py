@@ -37,7 +37,7 @@ from typing import IO, TYPE_CHECKING, Callable
 
 from ..console.messages import as_bytes, format_error, print_error, print_line
 from ..console.progress import BarFactory, data_bar
-from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
+from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
@@ -48,6 +48,7 @@ from ..rsync import command as rsync
 from ..rsync.listing import dry_run, with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
+from ..rsync.program import become
 from . import losses
 from .options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding
@@ -139,10 +140,9 @@ def run(
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
-            with error_path("rsync", instead=True):
-                os.execvp("rsync", result.command)
+            become(result.command[1:])
         options, environ = state.shared()
-        result.status = run_rsync(with_options(result.command, options), environ, state.spool, output)
+        result.status = run_rsync(["rsync", *with_options(result.command[1:], options)], environ, state.spool, output)
         result.status = int(result.status or state.refusal)
         state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
