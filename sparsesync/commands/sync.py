@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..console.messages import format_error, print_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..rsync.command import transfers
+from ..rsync.listing import run_refused
 from ..rsync.process import RsyncTooOldError, Status
 from ..rsync.program import become
 from ..seeding.options import split_options
@@ -34,9 +35,9 @@ def run(argv: list[str]) -> int:
     except NoSpaceError as error:
         print_error(f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)")
         return Status.FILE_IO
-    except LoginError as error:
-        print_error(error)
-        return Status.SSH
+    except LoginError:
+        # The remote shell has said why; the rest is rsync's to say.
+        return run_refused(rest)
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
         print_error(f"{error}; what was received is kept, run the same command again to go on from there")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from ..hosts.address import remote_shell
+from ..hosts.address import remote_shell, with_words
 from ..rsync import command as rsync
 from ..rsync.paths import means_contents, why_not_plain
 
@@ -142,7 +142,7 @@ class MigrationCommand:
 
     def share(self, control: list[str]) -> None:
         """Have rsync go through another connection: ``control`` are options of ssh. The last ``--rsh`` counts."""
-        self._rsh = " ".join([remote_shell(self.command.value("rsh")), *control])
+        self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
 
     def shown(self, command: list[str]) -> list[str]:
         """A command as a person can give it: with the remote shell that was asked for, not the way we share it."""

@@ -160,8 +160,8 @@ class Migration:
             )
         )
         self.source, self.destination = self.hosts.locate_pair(request.sources[0], request.destination)
-        if self.hosts.control:
-            self.asked.share(self.hosts.control)
+        if self.hosts.shared.control:
+            self.asked.share(self.hosts.shared.control)
 
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""

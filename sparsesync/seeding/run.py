@@ -42,21 +42,20 @@ from ..engine.files.claims import looks_sparse
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
-from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
-from ..rsync.listing import dry_run, with_options
+from ..rsync.listing import with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from ..rsync.program import become
 from . import losses
+from .login import Login
 from .options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..hosts.pool import HostPool
-    from ..hosts.remote import RemoteHost
 
 _NO_SPARSE_FILES = "there are no sparse files"
 
@@ -139,16 +138,17 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
+        if replace and state.spool is None and not state.login.lasts and not (result.seeded or result.refused):
             become(result.command[1:])
-        options, environ = state.shared()
-        result.status = run_rsync(["rsync", *with_options(result.command[1:], options)], environ, state.spool, output)
+        options, environ = state.login.through()
+        argv = ["rsync", *with_options(result.command[1:], options)]
+        with state.login.without_agent(state.seeding.destination if state.seeding else None):
+            result.status = run_rsync(argv, environ, state.spool, output)
         result.status = int(result.status or state.refusal)
         state.tell_filled()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
-        if state.host is not None:
-            result.wire = state.wire() - state.wired
+        result.wire = state.login.wire()
     result.seconds = time.monotonic() - started
     return result
 
@@ -181,10 +181,7 @@ class SeededRun:
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.hosts = hosts
-        self.host: RemoteHost | None = None
-        self.wired = 0
-        """What had gone over the connection before: it may be one that others use, too."""
+        self.login = Login(command, hosts)
         self.hopeless = False
         """rsync refuses the command, and will again."""
         self.refusal = 0
@@ -305,13 +302,7 @@ class SeededRun:
         if far is None:
             source, destination = local.source(settings), local.destination()
         else:
-            from ..hosts.pool import HostPool
-
-            hosts = self.hosts or stack.enter_context(
-                HostPool(far.shell, self.seed.python, prefix=far.prefix, timeout=command.timeout, share=True)
-            )
-            self.host = host = hosts.host(far.user, far.host)
-            self.wired = self.wire() if self.hosts else 0
+            host = self.login.connect(self.seed.python, stack)
             if far.push:
                 source, destination = local.source(settings), host.destination()
             else:
@@ -319,11 +310,6 @@ class SeededRun:
         stack.callback(source.close)
         stack.callback(destination.close)
         return source, destination
-
-    def wire(self) -> int:
-        """What has gone over the connection to the other host, in bytes."""
-        link = self.host.connection.link if self.host else None
-        return link.sent + link.received if link else 0
 
     def _settings(self) -> Settings:
         command = self.command
@@ -345,8 +331,7 @@ class SeededRun:
 
     def _ask(self, listing: IO[bytes]) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
-        options, environ = self.shared()
-        status, said = dry_run(self.command, listing, options=options, stdin=self.spool, environ=environ)
+        status, said = self.login.dry_run(listing, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
         if self.command.far is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
@@ -359,26 +344,15 @@ class SeededRun:
         status = status if status > 0 else 128 - status
         raise _EndedError(status, f"rsync was killed twice when asked what it would transfer (status {status})")
 
-    def shared(self) -> tuple[list[str], dict[str, str]]:
-        """The options and the environment by which rsync shares the agent's connection."""
-        environ = dict(os.environ)
-        control = self.host.connection.control if self.host is not None and self.hosts is None else []
-        if not control:
-            return [], environ
-        rsh = self.command.value("rsh")
-        through = " ".join([remote_shell(rsh), *control])
-        if rsh is None:
-            environ["RSYNC_RSH"] = through
-            return [], environ
-        return [f"--rsh={through}"], environ
-
 
 def _no_temporary_directory() -> str | None:
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        return str(error.strerror)
-    return None
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    places = [os.path.abspath(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp") if place]
+    # Python would go on and take the current directory, which may be the source.
+    with contextlib.suppress(FileNotFoundError):
+        if any(os.access(place, os.W_OK | os.X_OK) for place in places) and tempfile.gettempdir() in places:
+            return None
+    return "there is no directory for temporary files that can be written to; TMPDIR can name one"
 
 
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
