@@ -62,6 +62,7 @@ class Request:
     commands: Commands = field(default_factory=Commands)
     rsh: str | None = None
     python: str | None = None
+    remote_prefix: str = ""
 
 
 class Failed(Exception):
@@ -136,6 +137,8 @@ class MigrationCommand:
         base = [option for option in BASE if option.lstrip("-") not in extra]
         base += ["--modify-window=-1"] * (self.fine_times and "modify-window" not in extra)
         rsh = [f"--rsh={self._rsh}"] if self._rsh else []
+        # An option of the same name behind -- counts.
+        base += [f"--rsync-path={request.remote_prefix} rsync"] if request.remote_prefix else []
         excludes = [f"--exclude-from={path}" for path in request.exclude_from]
         options = [*base, *more, *self.patterns, *excludes, *request.options, *rsh]
         return [*options, "--", *request.sources, request.destination]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sparsesync.hosts import sharing
-from tests.support.filesystems import Mounted, allocated, command, filesystem, need_tools, same_content
+from tests.support.filesystems import Mounted, allocated, command, filesystem, need_root, need_tools, same_content
 from tests.support.shells import script
 from tests.support.sshd import Sshd, sshd
 from tests.support.sync import sparse
@@ -155,6 +156,60 @@ def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, ho
         assert done.stderr.splitlines()[-1].endswith(
             b"far: a forced command there runs rsync, whatever is asked for, and lets no agent start"
         )
+
+
+# By sudo.
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Callable[[str], str]:
+    """Gives a remote shell that leads to an account which may do as root what is said in sudoers(5)."""
+    need_tools("sudo", "unshare", "setpriv")
+    need_root("mounts another sudoers")
+    (tmp_path / "sudoers.d").mkdir()
+
+    def shell(rule: str) -> str:
+        sudoers = tmp_path / "sudoers"
+        sudoers.write_text(f"Defaults secure_path=/usr/bin:/bin\nroot ALL=(ALL) ALL\n{rule}")
+        sudoers.chmod(0o440)
+        bind = f"mount --bind {sudoers} /etc/sudoers; mount --bind {tmp_path}/sudoers.d /etc/sudoers.d; cd /"
+        user = 'PATH=/usr/bin:/bin exec setpriv --reuid 65534 --clear-groups sh -c "$*"'
+        return script(tmp_path / "deploy", f"shift; exec unshare -m sh -c '{bind}; {user}' sh \"$@\"")
+
+    return shell
+
+
+def the_rule() -> str:
+    """The rule of the documentation, for the account of the tests."""
+    text = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    (rule,) = re.findall(r"^deploy ALL=.*\n", text, re.MULTILINE)
+    return str(rule).replace("deploy", "nobody")
+
+
+def test_as_root_over_there_by_the_documented_rule(place: Path, deploy: Callable[[str], str]) -> None:
+    rsh = deploy(the_rule())
+    place.chmod(0o700)
+    far = f"far:{place}"
+    done = ours(place, rsh, "sync", "-a", "--rsync-path=sudo rsync", "src/", f"{far}/dst/")
+    assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+    for argv in (
+        ["copy", "-q", "src/img", f"{far}/copied"],
+        ["verify", "-q", "src", f"{far}/dst"],
+        ["exclude", f"{far}/src/"],
+        ["migrate", "-q", "-n", "src/", f"{far}/moved"],
+    ):
+        done = ours(place, rsh, argv[0], "--remote-prefix=sudo", *argv[1:])
+        assert (done.returncode, done.stderr) == (0, b""), done
+    assert ours(place, rsh, "scan", f"{far}/src").returncode != 0
+
+
+def test_what_sudo_has_to_allow_is_said(place: Path, deploy: Callable[[str], str]) -> None:
+    rsh = deploy("nobody ALL=(root) NOPASSWD: /usr/bin/rsync\n")
+    allow = b"far: no agent could be started: 'sudo' has to be allowed to run /usr/bin/python3 -c exec(input()) "
+    done = ours(place, rsh, "sync", "-a", "--rsync-path=sudo rsync", "src/", f"far:{place}/dst/")
+    assert done.returncode == 0 and is_copied(place, seeded=False) and allow in done.stderr.splitlines()[-1]
+    done = ours(place, rsh, "scan", "--remote-prefix=sudo", f"far:{place}/src")
+    assert done.returncode == 1 and allow in done.stderr.splitlines()[-1]
 
 
 # What a socket needs.
