@@ -4,8 +4,10 @@ import sys
 
 
 def run() -> None:
-    """Run the command line and exit with its status."""
-    if sys.argv[1:] == ["--version"]:
+    """Run the command line and exit with its status. Under the name ``rsync`` it is that of ``sync``."""
+    in_its_place = sys.argv[0].rpartition("/")[2] == "rsync"
+    argv = ["sync", *sys.argv[1:]] if in_its_place else sys.argv[1:]
+    if argv == ["--version"] or _is_asked(argv):
         # Scripts ask for it again and again, and argparse alone would double the time.
         from . import __version__
 
@@ -16,7 +18,16 @@ def run() -> None:
             pass
     from .commands.main import main
 
-    sys.exit(main())
+    sys.exit(main(argv))
+
+
+def _is_asked(argv: list[str]) -> bool:
+    """Whether sparsesync looks for rsync and has come upon us."""
+    if "--version" not in argv:
+        return False
+    from .rsync.program import QUESTION
+
+    return argv[0] == "sync" and QUESTION in argv
 
 
 if __name__ == "__main__":

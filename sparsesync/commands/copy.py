@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         fsync=arguments.fsync,
     )
     troubles = Troubles()
-    with Copies(arguments.rsh, arguments.python) as copies:
+    with Copies(arguments.rsh, arguments.python, arguments.remote_prefix) as copies:
         for source in sources:
             try:
                 total = None if is_remote(source) else _work(source, arguments.holes)

@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             command=f"sparsesync {__version__}",
             rsh=arguments.rsh,
             python=arguments.python,
+            prefix=arguments.remote_prefix,
         )
     return troubles.status
 
@@ -75,6 +76,7 @@ def write(
     command: str = "sparsesync",
     rsh: str | None = None,
     python: str | None = None,
+    prefix: str = "",
 ) -> None:
     """Write an exclude file: a head of comments that says what was found and how, and the patterns.
 
@@ -89,7 +91,7 @@ def write(
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
     patterns = Sorted()
-    with HostPool(rsh, python) as hosts:
+    with HostPool(rsh, python, prefix=prefix) as hosts:
         locations = [hosts.locate(source) for source in sources]
         places = preset_places(locations, options)
         for pattern in place_patterns(places, relative, quote):

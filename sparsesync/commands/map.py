@@ -47,7 +47,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; returns the exit status."""
-    with HostPool(arguments.rsh, arguments.python) as hosts:
+    with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
         form = "json" if arguments.json else arguments.format
         show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)
     return 0

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
         **{name: given[name] for name in (
             "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify_full", "allow_live",
-            "rsh", "python",
+            "rsh", "python", "remote_prefix",
         )},
         verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip

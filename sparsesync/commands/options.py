@@ -38,6 +38,9 @@ def add_far_end(command: argparse.ArgumentParser) -> None:
     """Add how to reach ``host:path``."""
     far = command.add_argument_group("to reach host:path")
     far.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
+    far.add_argument(
+        "--remote-prefix", default="", metavar="COMMAND", help="what is put before all that runs there, such as sudo"
+    )
     far.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
 
 

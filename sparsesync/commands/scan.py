@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     troubles = Troubles()
     found, count = Sorted(), 0
     known: dict[object, int] = {}
-    with HostPool(arguments.rsh, arguments.python) as hosts:
+    with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
         for path in arguments.paths:
             try:
                 host, below, prefix = hosts.locate(path)

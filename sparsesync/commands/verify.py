@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=advance,
             rsh=arguments.rsh,
             python=arguments.python,
+            prefix=arguments.remote_prefix,
         ):
             different = True
             if arguments.json:

@@ -57,9 +57,10 @@ def verify(
     progress: OnProgress,
     rsh: str | None,
     python: str | None,
+    prefix: str,
 ) -> Iterator[Difference]:
     """As :func:`direct.verify`, where one path at least is ``host:path``. Everything is raised by the first step."""
-    with HostPool(rsh, python) as hosts:
+    with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress
         )

@@ -52,6 +52,7 @@ def verify(
     progress: OnProgress = None,
     rsh: Optional[str] = None,
     python: Optional[str] = None,
+    prefix: str = "",
 ) -> Iterator[Difference]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.verify`."""
     if is_remote(a) or is_remote(b):
@@ -59,6 +60,7 @@ def verify(
 
         return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
+            prefix=prefix,
         )  # fmt: skip
     if holes not in HOLES:
         raise ValueError(f"holes must be 'auto', 'trust', 'check' or 'read', not {holes!r}")

@@ -1,6 +1,7 @@
 """A machine, this one or another, and how files get from one to the other.
 
 Read :mod:`address` (``user@host:path``), :mod:`pool` (the operations of this machine, and one connection to each
-other), :mod:`ssh` with :mod:`stderr_relay` (how a connection is made) and :mod:`remote` (the same operations over it).
+other), :mod:`loader` (what starts the engine there), :mod:`sharing` (one login for all), :mod:`ssh` with
+:mod:`stderr_relay` (the connection) and :mod:`remote` (the same operations over it).
 Then :mod:`transfer` and :mod:`transfer_remote` (many files), and :mod:`copies` (one file, the public functions).
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _PYTHON = re.compile(r"[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./ -]*")
@@ -70,6 +70,12 @@ def split_shell(text: str) -> list[str]:
     if not found:
         raise ValueError("the remote shell's command is empty")
     return found
+
+
+def with_words(shell: str, words: Sequence[str]) -> str:
+    """Return a remote shell's command with more options; those that come first count, ssh(1)."""
+    first, space, rest = shell.lstrip(" ").partition(" ")
+    return " ".join([first, *words]) + space + rest
 
 
 def remote_shell(given: str | None, environ: Mapping[str, str] = os.environ) -> str:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Copies:
     """Copies that share their connections to other hosts. A context manager."""
 
-    def __init__(self, rsh: str | None = None, python: str | None = None) -> None:
-        self._hosts = HostPool(rsh, python)
+    def __init__(self, rsh: str | None = None, python: str | None = None, prefix: str = "") -> None:
+        self._hosts = HostPool(rsh, python, prefix=prefix)
 
     def __enter__(self) -> Copies:
         return self

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..engine.wire.capabilities import Digest
     from .address import Remote
     from .remote import RemoteHost
+    from .sharing import Sharing
 
 _COMMON = "blake2b"
 """The digest two agents use: every Python has it, and no machine is slow at it."""
@@ -66,6 +67,7 @@ class HostPool:
         self._share = share
         self._opened = contextlib.ExitStack()
         self._local = LocalHost()
+        self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
 
     def __enter__(self) -> HostPool:
@@ -107,9 +109,11 @@ class HostPool:
         return self._hosts[key]
 
     @property
-    def control(self) -> list[str]:
-        """The arguments that make another ssh share the connection to the first host; empty if it cannot be shared."""
-        return next((host.connection.control for host in self._hosts.values()), [])
+    def shared(self) -> Sharing:
+        """How another ssh goes through the connection to the first host, also if no agent could be started there."""
+        from .sharing import Sharing
+
+        return next(iter(self._shared.values()), Sharing([], []))
 
     @contextlib.contextmanager
     def alive(self, host: Host) -> Iterator[Host]:
@@ -129,16 +133,36 @@ class HostPool:
         with again:
             yield again.host(host.user, host.name)
 
+    @contextlib.contextmanager
+    def without_agent(self, host: RemoteHost) -> Iterator[None]:
+        """End the agent of a host for as long as the context lasts. Raises LinkError if it cannot be started again.
+
+        That is for a host where one session at a time is allowed, and needs a shared connection.
+        """
+        host.leave()
+        yield
+        again = self._connect(host.user, host.name)
+        host.connection, host.leave = again.connection, again.leave
+
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         from .address import remote_shell, split_shell
+        from .loader import Shell
         from .remote import RemoteHost
-        from .ssh import Shell, connect
+        from .sharing import sharing
+        from .ssh import connect
 
         rsh = self._rsh
         words = split_shell(remote_shell(rsh)) if rsh is None or isinstance(rsh, str) else rsh
-        shell = Shell(words, self._prefix, self._python)
-        opening = connect(name, shell, user=user, timeout=self._timeout, share=self._share, digest=digest)
-        return RemoteHost(self._opened.enter_context(opening), user)
+        shell = Shell(tuple(words), self._prefix, self._python)
+        login = (*(["-l", user] if user else []), name)
+        if login not in self._shared:
+            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share))
+            options = shared.login
+        else:
+            options = self._shared[login].control or self._shared[login].login
+        opened = self._opened.enter_context(contextlib.ExitStack())
+        opening = connect(name, shell, login, options, timeout=self._timeout, digest=digest)
+        return RemoteHost(opened.enter_context(opening), user, opened.close)
 
 
 def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:

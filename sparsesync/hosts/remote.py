@@ -68,8 +68,11 @@ _GROWTH = integer(-LARGEST, LARGEST)
 class RemoteHost:
     """A host over there. The operations are those of :class:`~..engine.host.LocalHost`."""
 
-    def __init__(self, connection: Connection, user: str | None = None) -> None:
+    def __init__(
+        self, connection: Connection, user: str | None = None, leave: Callable[[], object] = lambda: None
+    ) -> None:
         self.connection = connection
+        self.leave = leave
         self.user = user
 
     @property
@@ -257,12 +260,14 @@ class RemoteDestination:
         self.host = host
         self._expected: list[Answer] = []
         self._space: Answer | None = None
+        self._as: tuple[str, Opening] | None = None
 
     def find(self, path: str, opening: Opening) -> str | None:
         found: str | None = self.host._call(maybe(TEXT), "find", path=path, opening=opening)
         return found
 
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
+        self._as = path, opening
         # All that is asked of a destination before the first file, in one round trip.
         opened = self.host.connection.post("open", path=path, opening=opening)
         self.expect(needs)
@@ -270,6 +275,12 @@ class RemoteDestination:
         with named(self.host.name):
             reason: str | None = get(opened.get(), "answer", maybe(TEXT))
         return reason
+
+    def open_again(self) -> None:
+        """Open what was opened before, when there is another agent."""
+        if self._as is not None:
+            path, opening = self._as
+            self.host._call(maybe(TEXT), "open", path=path, opening=opening)
 
     def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
         return str(self.host._call(NAME, "open_copy", path=path, name=name, options=options))

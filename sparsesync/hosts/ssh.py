@@ -1,15 +1,8 @@
-"""The engine on another host: started through the remote shell, with nothing installed there.
+"""The engine on another host, and the connection to it.
 
-``ssh host sh -c '...'`` looks for a Python of 3.6 or newer and has it read a program from its standard
-input: first a loader of a few lines, then the sources of the ``engine`` package and of all packages in it, which it
-imports from memory. Nothing is written to the remote host's disk. What then speaks on the other side of the connection
-is
-:mod:`sparsesync.engine.agent`.
-
-The remote shell is the one rsync would use: ``-e``, else RSYNC_RSH, else ssh. If it is ssh, and neither the command
-nor the user's configuration has ideas of its own about sharing connections, the agent's connection becomes a
-master (ControlMaster, ssh_config(5)) with its socket in a private directory, and rsync's goes through it: one
-login for the whole run. It ends with the agent.
+:mod:`loader` starts it there, and what then speaks on the other side is :mod:`sparsesync.engine.agent`. The remote
+shell is the one rsync would use: ``-e``, else RSYNC_RSH, else ssh. Whether rsync goes through the same login is for
+:mod:`sharing`.
 
 Passwords and questions are between ssh and the terminal; ssh's messages, and what the remote host says on its standard
 error, go to ours by way of :mod:`stderr_relay`.
@@ -25,13 +18,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import subprocess
-import tempfile
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.wire import protocol
@@ -39,23 +29,8 @@ from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, 
 from ..engine.wire.fields import get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
-from .address import check_python
+from .loader import NO_PYTHON, READY, STAGE_ONE, Shell, program, start
 from .stderr_relay import StderrRelay
-
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
-
-
-class Shell(NamedTuple):
-    """How to run a command on another host.
-
-    ``command`` is the remote shell's and its arguments; ``prefix`` is put before the command there, as
-    ``--rsync-path='sudo rsync'`` puts it before rsync; ``python`` names the Python to use there.
-    """
-
-    command: Sequence[str]
-    prefix: str = ""
-    python: str | None = None
 
 
 @contextlib.contextmanager
@@ -68,83 +43,10 @@ def named(host: str) -> Iterator[None]:
         raise ProtocolError(said if said.startswith(f"{host}: ") else f"{host}: {said}") from None
 
 
-_ALIVE = 15
-"""Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
-
-_PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
-_OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
 _AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"])
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
 _POSTED = 100
 """Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
-
-_NO_PYTHON = 86
-"""The exit status of our script where it finds no Python."""
-
-# Stage one fits into the command line: read a length and as many bytes, and run them.
-# In one line, since csh ends a quoted word with it. Nothing must be imported from the current directory, which -c puts
-# first. What is read ahead is none of the frames: we send none before the agent has greeted.
-_STAGE_ONE = (
-    'import sys;sys.path[:]=filter(None,sys.path);f=open(0,\\"rb\\",closefd=False);exec(f.read(int(f.readline())))'
-)
-
-# Stage two reads on, and imports the engine from memory: ``sources`` has for each module's name whether it is a
-# package, and its text.
-# An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
-_STAGE_TWO = """
-import signal, sys, zlib, json, importlib.abc, importlib.machinery
-signal.signal(signal.SIGINT, lambda number, frame: None)
-sources = json.loads(zlib.decompress(f.read(%d)).decode())
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path, target=None):
-        if name in sources:
-            return importlib.machinery.ModuleSpec(name, self, is_package=sources[name][0])
-    def create_module(self, spec):
-        return None
-    def exec_module(self, module):
-        exec(compile(sources[module.__name__][1], module.__name__, "exec"), module.__dict__)
-sys.meta_path.insert(0, Finder())
-from sparsesync.engine.agent import main
-sys.exit(main())
-"""
-
-
-def _program() -> bytes:
-    """What is sent to the remote Python: the length of stage two, that, and the sources."""
-    import json
-    from importlib.resources import files
-
-    sources = {"sparsesync": (True, ""), **dict(_modules("sparsesync.engine", files("sparsesync") / "engine"))}
-    packed = zlib.compress(json.dumps(sources).encode("ascii"), 9)
-    stage_two = (_STAGE_TWO % len(packed)).encode("ascii")
-    return b"%d\n" % len(stage_two) + stage_two + packed
-
-
-def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[bool, str]]]:
-    """The modules of a package and of the packages in it, by name: whether each is a package, and its source.
-
-    ``folder`` may be in a zip file, if that is where this Python imports from.
-    """
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _modules(f"{package}.{entry.name}", entry)
-        elif entry.name == "__init__.py":
-            yield package, (True, entry.read_text(encoding="utf-8"))
-        elif entry.name.endswith(".py"):
-            yield f"{package}.{entry.name[:-3]}", (False, entry.read_text(encoding="utf-8"))
-
-
-def _remote_command(shell: Shell) -> str:
-    """The command line for the remote login shell, which need not be a Bourne shell: one word in single quotes."""
-    if shell.python is not None:
-        check_python(shell.python)
-    pythons = _PYTHONS if shell.python is None else [shell.python]
-    names = " ".join(f'"{python}"' for python in pythons)
-    script = (
-        f'for p in {names}; do "$p" -c "{_OLD_ENOUGH}" 2>/dev/null && exec "$p" -c "{_STAGE_ONE}"; done; '
-        f"exit {_NO_PYTHON}"
-    )
-    return f"{shell.prefix}{' ' if shell.prefix else ''}sh -c '{script}'"
 
 
 class Answer:
@@ -165,45 +67,42 @@ class Answer:
 
 
 class Connection:
-    """An agent on a host, from this side. Use :func:`connect`.
+    """An agent on a host, from this side. Use :func:`connect`."""
 
-    ``control`` are the arguments that make another ssh share this connection; empty if it cannot be shared.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], host: str, timeout: float | None, control: list[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], host: str, timeout: float | None) -> None:
         assert process.stdin is not None and process.stdout is not None
         self.process = process
         self.host = host
-        self.control = control
         source, sink = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
         process.stdin.close()
         process.stdout.close()
         self.link = Link(source, sink, greeting=True, name=host)
         self.link.timeout = timeout
         self.digest: Digest
+        self._greeting: Frame
         self.compressors: dict[str, Any] = {}
         self._posted: deque[Answer] = deque()
         self._busy = True
 
+    def load(self, script: bytes) -> None:
+        """Send the script, if there is one, and the program, and read the greeting. Raises LinkError."""
+        with self.link.at_once():
+            if script:
+                self.link.write(script)
+                try:
+                    self.link.expect(READY)
+                except ProtocolError:
+                    self.process.terminate()  # a Python that waits for its program would say that there is none
+                    raise
+            self.link.write(program())
+        # A login shell that echoes what it reads, or says something now and then, is no agent.
+        with self.link.at_once():
+            self._greeting = self.link.read()
+
     def greet(self, digest: Digest | None = None) -> None:
-        """Send the program and agree on a digest, unless one is given. Raises LinkError with what is wrong there."""
-        try:
-            with self.link.at_once():
-                self.link.write(_program())
-            # A login shell that echoes what it reads, or says something now and then, is no agent.
-            with self.link.at_once():
-                frame = self.link.read()
-        except LinkError as error:
-            self.link.close()  # an agent that is there after all would be waited for
-            status = self._status()
-            if status == _NO_PYTHON:
-                raise LinkError(f"{self.host}: no Python 3.6 or newer was found there") from None
-            # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
-            if status == 255:
-                raise LoginError(f"{self.host}: ssh could not log in") from None
-            raise LinkError(f"{self.host}: no agent could be started: {error}") from None
+        """Agree on a digest, unless one is given. Raises LinkError."""
         with named(self.host):
-            self._agree(frame, digest)
+            self._agree(self._greeting, digest)
 
     def _agree(self, frame: Frame, digest: Digest | None) -> None:
         if frame.kind != protocol.HELLO:
@@ -233,7 +132,8 @@ class Connection:
         """The compressor to use with this host."""
         return choose_compressor(self.compressors["ours"], self.compressors["theirs"], wanted)
 
-    def _status(self) -> int | None:
+    def status(self) -> int | None:
+        """The exit status of the remote shell; None if it does not end."""
         try:
             return self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -332,64 +232,60 @@ class Connection:
 def connect(
     host: str,
     shell: Shell,
+    login: Sequence[str],
+    options: Sequence[str] = (),
     *,
-    user: str | None = None,
     timeout: float | None = None,
-    share: bool = False,
     digest: Digest | None = None,
 ) -> Iterator[Connection]:
-    """An agent on ``host``; it ends with the context. ``share``: let another ssh use the connection.
+    """An agent on a host; it ends with the context. ``login`` are the words that name the host to the remote shell.
 
-    ``timeout``: seconds of silence after which the connection is given up, None for never. ``digest``: one that
-    every engine has, instead of the best that both ends have. Raises LinkError if no agent can be started, or there
-    is no such remote shell, ValueError for a Python whose name is not a plain path.
+    ``options`` are more of the remote shell's. ``timeout``: seconds of silence after which the connection is given up,
+    None for never. ``digest``: one that every engine has, instead of the best that both ends have.
+
+    Raises LinkError if no agent can be started, or there is no such remote shell, ValueError for a Python whose name is
+    not a plain path.
     """
-    remote_command = _remote_command(shell)
+    words, script = start(shell)
     with contextlib.ExitStack() as stack:
-        login = [*(["-l", user] if user else []), host]
-        settings = _settings(shell.command, login)
-        # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh
-        # makes of BatchMode, for a quarter of an hour.
-        asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
-        alive = ["-o", f"ServerAliveInterval={_ALIVE}"] if asked_too_late else []
-        control = _control(settings, stack) if share else []
-        control += alive if control else []
-        master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no", *control] if control else alive
-        command = [*shell.command, *master, *login, remote_command]
         relay = StderrRelay()
         stack.callback(relay.close)
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=relay.sink, bufsize=0
+                [*shell.command, *options, *login, *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=relay.sink,
+                bufsize=0,
             )
         except FileNotFoundError:
             raise LinkError(f"{shell.command[0]}: no such remote shell") from None
         finally:
             relay.started()
-        connection = Connection(process, host, timeout, control)
+        connection = Connection(process, host, timeout)
         stack.callback(connection.close)
+        try:
+            connection.load(script)
+        except LinkError as error:
+            connection.link.close()  # an agent that is there after all would be waited for
+            status = connection.status()
+            relay.close()
+            raise _reason(error, host, shell, status, relay.tail) from None
         connection.greet(digest)
         yield connection
 
 
-def _settings(command: Sequence[str], login: list[str]) -> dict[str, str]:
-    """What ssh makes of its configuration for a host, as ssh -G tells it; empty for another remote shell."""
-    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
-        return {}
-    asked = subprocess.run(
-        [*command, "-G", *login], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
-
-
-def _control(settings: dict[str, str], stack: contextlib.ExitStack) -> list[str]:
-    """The arguments by which another ssh finds our connection; empty where sharing is not for us to decide."""
-    if settings.get("controlmaster") != "false" or settings.get("controlpath", "none") != "none":
-        return []
-    # A socket's name is short: unix(7) allows 107 bytes, and ssh adds some of its own while it makes it.
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="sparsesync-", dir="/tmp")
-    except OSError:
-        return []  # two logins, then
-    stack.callback(folder.cleanup)
-    return ["-o", f"ControlPath={folder.name}/s"]
+def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
+    """Why there is no agent, from the exit status of the remote shell and the last that was said on standard error."""
+    if status == NO_PYTHON:
+        return LinkError(f"{host}: no Python 3.6 or newer was found there")
+    # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
+    if status == 255:
+        return LoginError(f"{host}: ssh could not log in")
+    if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
+        return LinkError(f"{host}: {protocol.ONLY_RSYNC}")
+    if shell.prefix and status:
+        python = shell.python or "/usr/bin/python3"
+        allow = f"'{shell.prefix}' has to be allowed to run {python} -c {STAGE_ONE}"
+        return LinkError(f"{host}: no agent could be started: {allow} (see docs/commands.md, Other hosts)")
+    return LinkError(f"{host}: no agent could be started: {error}")

@@ -19,6 +19,8 @@ from ..engine.errors import LinkError
 from ..engine.text import printable_already
 
 _PART_BYTES = 8192
+_TAIL = 1000
+"""Characters."""
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
 
@@ -33,6 +35,9 @@ class StderrRelay:
         self._source, self.sink = os.pipe()
         self._ended, self._end = os.pipe()
         self._left = -1
+        self._closed = False
+        self.tail = ""
+        """The last that was said."""
         os.set_blocking(self._source, False)
         # Not by sys.stderr, whose lock a thread that waits for a terminal would hold to the end of the program.
         encoding = sys.getfilesystemencoding()
@@ -57,8 +62,10 @@ class StderrRelay:
 
         Another that it has started, and that may go on for long, is not waited for.
         """
-        os.close(self._end)
-        self._thread.join()
+        if not self._closed:
+            self._closed = True
+            os.close(self._end)
+            self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -88,6 +95,7 @@ class StderrRelay:
         return bool(said) and self._left != 0
 
     def _write(self, text: str) -> None:
+        self.tail = (self.tail + text)[-_TAIL:]
         shown = "\n".join(map(printable_already, text.split("\n")))
         rest = memoryview(shown.encode(self._encoding, "backslashreplace"))
         while rest:

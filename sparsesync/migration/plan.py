@@ -24,6 +24,7 @@ from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
 from ..rsync.listing import dry_run, parse_listing, source_path, unescape
 from ..rsync.process import LISTED, Status
+from ..rsync.program import environment, program
 from ..seeding.options import SeedOptions
 from ..seeding.seeder import Seeding
 
@@ -201,7 +202,8 @@ def check_options(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="sparsesync-") as nowhere:
         options = [*argv[: argv.index("--")], "--dry-run", "--quiet"]
         done = subprocess.run(
-            ["rsync", *options, "--", "/dev/null", f"{nowhere}/"],
+            [program(), *options, "--", "/dev/null", f"{nowhere}/"],
+            env=environment(),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
     if done.returncode:

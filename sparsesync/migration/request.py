@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ..engine.wire.fields import MAX_REGEX_CHARS
-from ..hosts.address import remote_shell
+from ..hosts.address import remote_shell, with_words
 from ..rsync import command as rsync
 from ..rsync import filters
 from ..rsync.paths import means_contents, why_not_plain
@@ -68,6 +68,7 @@ class Request:
     commands: Commands = field(default_factory=Commands)
     rsh: str | None = None
     python: str | None = None
+    remote_prefix: str = ""
 
 
 class Failed(Exception):
@@ -149,13 +150,15 @@ class MigrationCommand:
         base = [option for option in BASE if option.lstrip("-") not in extra]
         base += ["--modify-window=-1"] * (self.fine_times and "modify-window" not in extra)
         rsh = [f"--rsh={self._rsh}"] if self._rsh else []
+        # An option of the same name behind -- counts.
+        base += [f"--rsync-path={request.remote_prefix} rsync"] if request.remote_prefix else []
         excludes = [f"--exclude-from={path}" for path in request.exclude_from]
         options = [*base, *more, *self.patterns, *excludes, *request.options, *rsh]
         return [*options, "--", *request.sources, request.destination]
 
     def share(self, control: list[str]) -> None:
         """Have rsync go through another connection: ``control`` are options of ssh. The last ``--rsh`` counts."""
-        self._rsh = " ".join([remote_shell(self.command.value("rsh")), *control])
+        self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
 
     def shown(self, command: list[str]) -> list[str]:
         """A command as a person can give it: with the remote shell that was asked for, not the way we share it."""

@@ -34,7 +34,6 @@ from ..engine.roles import Planned
 from ..engine.tree.scan import ScanOptions
 from ..exclude import PatternOptions, excluding, place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
-from ..rsync.output import RsyncOutput
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as seeding
@@ -42,6 +41,7 @@ from ..seeding.options import SeedOptions
 from . import findings, plan, preflight
 from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding
+from .output import RsyncOutput
 from .preflight import Facts
 from .request import Failed, MigrationCommand, Request
 
@@ -160,8 +160,8 @@ class Migration:
             )
         )
         self.source, self.destination = self.hosts.locate_pair(request.sources[0], request.destination)
-        if self.hosts.control:
-            self.asked.share(self.hosts.control)
+        if self.hosts.shared.control:
+            self.asked.share(self.hosts.shared.control)
 
     def _exclude(self, facts: Facts, stack: contextlib.ExitStack) -> None:
         """From here on the command has the patterns of the presets, and of sparse files that are to be left out."""

@@ -91,7 +91,7 @@ _IMPLIED = {
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Command:
     """Understand the arguments that follow ``rsync``. Never fails: what is not understood becomes ``handoff``."""
     why_not: list[str] = []
-    options, paths = _split(argv, why_not)
+    options, paths = _split(argv, why_not, environ)
     state, values = _effects(options)
 
     explicit = [option.name for option in options if option.name in ("relative", "no-relative")]
@@ -171,15 +171,40 @@ def _far(paths: Sequence[str], options: Sequence[Option], values: Mapping[str, s
     return far_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
 
 
-def _split(argv: Sequence[str], why_not: list[str]) -> tuple[list[Option], list[str]]:
+_NO_TRANSFER = frozenset("help version server sender daemon config dparam detach no-detach list-only".split())
+
+
+def transfers(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a command line copies paths, and is not one side of that, a list or a question."""
+    options, paths = _split(argv, [], environ)
+    return len(paths) > 1 and not any(option.name in _NO_TRANSFER for option in options)
+
+
+def end_of_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Return where another option can be put: before ``--``, or with POSIXLY_CORRECT before the first path."""
+    index = 0
+    while index < len(argv):
+        if argv[index] == "--" or (_is_path(argv[index]) and "POSIXLY_CORRECT" in environ):
+            return index
+        index += 2 if takes_next(argv[index]) else 1
+    return len(argv)
+
+
+def _is_path(argument: str) -> bool:
+    return argument == "-" or not argument.startswith("-")
+
+
+def _split(argv: Sequence[str], why_not: list[str], environ: Mapping[str, str]) -> tuple[list[Option], list[str]]:
     options: list[Option] = []
     paths: list[str] = []
     rest = iter(argv)
     for argument in rest:
         if argument == "--":
             paths += rest
-        elif argument == "-" or not argument.startswith("-"):
+        elif _is_path(argument):
             paths.append(argument)
+            if "POSIXLY_CORRECT" in environ:
+                paths += rest
         else:
             try:
                 options += _long(argument, rest) if argument.startswith("--") else _bundle(argument, rest)

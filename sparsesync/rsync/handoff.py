@@ -88,8 +88,6 @@ def of_modes(state: Mapping[str, int], partial_dir: str | None) -> Iterator[str]
 
 def of_environment(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
     """Yield what makes the words of a command line mean something else."""
-    if "POSIXLY_CORRECT" in environ:
-        yield "POSIXLY_CORRECT is set: options after the first path mean something else"
     if environ.get("RSYNC_ICONV"):
         yield "RSYNC_ICONV is set: names are to be converted"
     if any("!#:+" in argument for argument in argv):

@@ -33,9 +33,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from .command import Command
+from .command import Command, end_of_options
 from .paths import pulled_from
-from .process import LISTED, Status
+from .process import LISTED, Status, run_rsync
+from .program import environment, program
 from .verbosity import shown
 
 
@@ -139,9 +140,16 @@ def dry_run(
 
 
 def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Return a command line of rsync with more options, which win over the earlier ones: options end at ``--``."""
-    end = argv.index("--") if "--" in argv else len(argv)
+    """Return the arguments of rsync with more options, which win over the earlier ones."""
+    end = end_of_options(argv)
     return [*argv[:end], *options, *argv[end:]]
+
+
+def run_refused(argv: Sequence[str]) -> int:
+    """Have rsync meet a remote shell that cannot log in, and say so; returns its exit status."""
+    # It ends when rsync has begun to speak, as ssh does. Its output ends later, when rsync has got its status.
+    shell = f'sh -c "head -c 4 >/dev/null; sleep 0.1 & exit {int(Status.SSH)}"'
+    return run_rsync(["rsync", *with_options(argv, [f"--rsh={shell}"])], dict(os.environ), None, None)
 
 
 def _ask(
@@ -158,7 +166,13 @@ def _ask(
         stdin.seek(0)
     with tempfile.TemporaryFile() as said:
         reads = stdin if stdin is not None else subprocess.DEVNULL
-        process = subprocess.Popen(["rsync", *argv], env=environ, stdin=reads, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(
+            [program(), *argv],
+            env=environment(os.environ if environ is None else environ),
+            stdin=reads,
+            stdout=subprocess.PIPE,
+            stderr=said,
+        )
         assert process.stdout is not None
         try:
             with process.stdout:

@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import IO, Callable
 
 from ..engine.files.syscalls import write_all
+from .program import environment, program
 
 
 class Status(IntEnum):
@@ -72,19 +73,21 @@ class RsyncTooOldError(RuntimeError):
     """The rsync on this machine is older than what seeding needs."""
 
 
-def about(program: str = "rsync") -> bytes:
+def about() -> bytes:
     """Return what rsync says of itself. Raises FileNotFoundError if there is none."""
-    return subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False).stdout
+    return subprocess.run(
+        [program(), "--version"], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+    ).stdout
 
 
-def version(program: str = "rsync") -> tuple[int, int, int]:
+def version() -> tuple[int, int, int]:
     """Return the version of the installed rsync.
 
     Raises FileNotFoundError if there is none, ValueError if it is something else.
     """
-    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about(program))
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about())
     if match is None:
-        raise ValueError(f"{program} is not an rsync that sparsesync knows; run without seeding by --seed-off")
+        raise ValueError(f"{program()} is not an rsync that sparsesync knows; run without seeding by --seed-off")
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
@@ -167,7 +170,8 @@ def run_rsync(
     try:
         process = subprocess.Popen(
             command,
-            env=environ,
+            executable=program(),
+            env=environment(environ),
             stdin=stdin,
             stdout=subprocess.PIPE if output else None,
             pass_fds=inherited,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -47,10 +48,11 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
     off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     required, verbose, heal = False, False, True
     rest: list[str] = []
+    posix = "POSIXLY_CORRECT" in os.environ
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if word == "--":
+        if word == "--" or (posix and (word == "-" or not word.startswith("-"))):
             rest += [word, *words]
         elif not word.startswith("--seed-"):
             rest.append(word)

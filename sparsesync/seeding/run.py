@@ -37,18 +37,19 @@ from typing import IO, TYPE_CHECKING, Callable
 
 from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
-from ..engine.errors import LinkError, LoginError, NoSpaceError, error_path
+from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
-from ..hosts.address import remote_shell
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
-from ..rsync.listing import dry_run, with_options
+from ..rsync.listing import with_options
 from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
+from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
+from .login import Login
 from .options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory
 from .settled import NO_SPARSE_FILES, nothing_to_seed
@@ -57,7 +58,6 @@ from .telling import report_of, telling
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..hosts.pool import HostPool
-    from ..hosts.remote import RemoteHost
     from ..rsync.report import Report
 
 
@@ -138,19 +138,18 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.host is None and not (state.seeding and state.seeding.has_more):
-            with error_path("rsync", instead=True):
-                os.execvp("rsync", result.command)
-        options, environ = state.shared()
-        with telling(state.report, output) as (reader, more, inherited):
-            argv = with_options(result.command, [*options, *more])
+        if replace and state.spool is None and not state.login.lasts and not (state.seeding and state.seeding.has_more):
+            become(result.command[1:])
+        options, environ = state.login.through()
+        place = state.seeding.destination if state.seeding else None
+        with telling(state.report, output) as (reader, more, inherited), state.login.without_agent(place):
+            argv = ["rsync", *with_options(result.command[1:], [*options, *more])]
             result.status = run_rsync(argv, environ, state.spool, reader, inherited)
         result.status = int(result.status or state.refusal)
         state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
-        if state.host is not None:
-            result.wire = state.wire() - state.wired
+        result.wire = state.login.wire()
     result.seconds = time.monotonic() - started
     return result
 
@@ -183,12 +182,9 @@ class SeededRun:
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.hosts = hosts
+        self.login = Login(command, hosts)
         self.report: Report | None = None
         """What rsync would have said of what was seeded, if anybody listens."""
-        self.host: RemoteHost | None = None
-        self.wired = 0
-        """What had gone over the connection before: it may be one that others use, too."""
         self.hopeless = False
         """rsync refuses the command, and will again."""
         self.refusal = 0
@@ -316,13 +312,7 @@ class SeededRun:
         if far is None:
             source, destination = local.source(settings), local.destination()
         else:
-            from ..hosts.pool import HostPool
-
-            hosts = self.hosts or stack.enter_context(
-                HostPool(far.shell, self.seed.python, prefix=far.prefix, timeout=command.timeout, share=True)
-            )
-            self.host = host = hosts.host(far.user, far.host)
-            self.wired = self.wire() if self.hosts else 0
+            host = self.login.connect(self.seed.python, stack)
             if far.push:
                 source, destination = local.source(settings), host.destination()
             else:
@@ -330,11 +320,6 @@ class SeededRun:
         stack.callback(source.close)
         stack.callback(destination.close)
         return source, destination
-
-    def wire(self) -> int:
-        """What has gone over the connection to the other host, in bytes."""
-        link = self.host.connection.link if self.host else None
-        return link.sent + link.received if link else 0
 
     def _settings(self) -> Settings:
         command = self.command
@@ -350,7 +335,7 @@ class SeededRun:
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
-                self.report = report_of(self.command, listing, seeding.seeded, self._control())
+                self.report = report_of(self.command, listing, seeding.seeded, self.login.words)
                 return handoff
         except NoSpaceError:
             raise
@@ -359,8 +344,7 @@ class SeededRun:
 
     def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
-        options, environ = self.shared()
-        status, said = dry_run(self.command, listing, unchanged, options=options, stdin=self.spool, environ=environ)
+        status, said = self.login.dry_run(listing, unchanged, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
         if self.command.far is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
@@ -372,19 +356,3 @@ class SeededRun:
             return status
         status = status if status > 0 else 128 - status
         raise _EndedError(status, f"rsync was killed twice when asked what it would transfer (status {status})")
-
-    def _control(self) -> list[str]:
-        return self.host.connection.control if self.host is not None and self.hosts is None else []
-
-    def shared(self) -> tuple[list[str], dict[str, str]]:
-        """The options and the environment by which rsync shares the agent's connection."""
-        environ = dict(os.environ)
-        control = self._control()
-        if not control:
-            return [], environ
-        rsh = self.command.value("rsh")
-        through = " ".join([remote_shell(rsh), *control])
-        if rsh is None:
-            environ["RSYNC_RSH"] = through
-            return [], environ
-        return [f"--rsh={through}"], environ

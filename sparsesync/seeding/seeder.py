@@ -14,6 +14,7 @@ destination does (:mod:`.engine.transfer.destination`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -327,8 +328,10 @@ def _sizes(size: int, data: int) -> str:
 
 def no_temporary_directory() -> str | None:
     """Return why no temporary file can be made, or None."""
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        return str(error.strerror)
-    return None
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    places = [os.path.abspath(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp") if place]
+    # Python would go on and take the current directory, which may be the source.
+    with contextlib.suppress(FileNotFoundError):
+        if any(os.access(place, os.W_OK | os.X_OK) for place in places) and tempfile.gettempdir() in places:
+            return None
+    return "there is no directory for temporary files that can be written to; TMPDIR can name one"

@@ -23,8 +23,9 @@ from sparsesync.engine.host import LocalHost
 from sparsesync.engine.tree.scan import ScanOptions
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.base import Location
+from sparsesync.hosts.loader import Shell
 from sparsesync.hosts.remote import RemoteHost
-from sparsesync.hosts.ssh import Connection, Shell, connect
+from sparsesync.hosts.ssh import Connection, connect
 from tests.support.filesystems import command, loop_device, need, need_root, need_tools, sparse_file
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
@@ -45,7 +46,7 @@ def local_rsh(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def agent(sshd_server: Sshd) -> Iterator[Connection]:
     """One connection through a real sshd, for many comparisons."""
-    with connect("far", Shell(split_shell(sshd_server.rsh))) as connected:
+    with connect("far", Shell(tuple(split_shell(sshd_server.rsh))), ["far"]) as connected:
         yield connected
 
 

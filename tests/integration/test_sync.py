@@ -448,7 +448,10 @@ def test_without_a_temporary_directory_rsync_does_it_all(tree: Path, monkeypatch
 
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     result = sparsesync.sync(f"{tree}/src/", f"{tree}/dst/", ["-a"])
-    assert (result.status, result.handoff) == (0, "No usable temporary directory found")
+    assert (result.status, result.handoff) == (
+        0,
+        "there is no directory for temporary files that can be written to; TMPDIR can name one",
+    )
 
 
 def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

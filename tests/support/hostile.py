@@ -7,7 +7,6 @@ Most lies are told in one operation, so that what comes before it is as it shoul
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from typing import Any, Callable
@@ -16,6 +15,7 @@ from sparsesync.engine.agent import OPERATIONS, Agent
 from sparsesync.engine.errors import LinkError
 from sparsesync.engine.wire import protocol
 from sparsesync.engine.wire.link import Link
+from sparsesync.hosts.loader import READY
 
 DIGITS = b"1" * 400
 
@@ -178,14 +178,7 @@ GREETINGS: dict[str, Callable[[Link], None]] = {
 def _line() -> bytes:
     made = b""
     while not made.endswith(b"\n"):
-        made += os.read(0, 1)
-    return made
-
-
-def _skip(count: int) -> bytes:
-    made = b""
-    while len(made) < count:
-        made += os.read(0, count - len(made))
+        made += os.read(0, 1 << 16)
     return made
 
 
@@ -196,10 +189,9 @@ def main(lie: str, *command: str) -> None:
         if lie in GREETINGS:
             GREETINGS[lie](Link(os.dup(0), os.dup(1)))
             return
-        stage = _skip(int(_line()))
-        found = re.search(rb"f\.read\((\d+)\)", stage)
-        assert found is not None
-        _skip(int(found[1]))
+        _line()
+        os.write(1, READY)
+        _line()
         enemy = Enemy(Link(os.dup(0), os.dup(1)))
         where, how = LIES[lie]
         OPERATIONS[where] = OPERATIONS[where]._replace(serve=how)

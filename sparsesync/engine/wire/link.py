@@ -37,6 +37,8 @@ _F_SETPIPE_SZ = 1031
 _NOTHING = 0.0002
 """Seconds of the processor that mean nothing: so much a thread needs that only sleeps."""
 
+_SHOWN_BYTES = 200
+
 _COUNT = struct.Struct(">Q")
 
 
@@ -90,6 +92,26 @@ class Link:
                 if self.timeout is not None:
                     since = self._heard(bytes(frame.payload), since)
             self._fill()
+
+    def expect(self, line: bytes) -> None:
+        """Read a line that comes before the greeting. Raises ProtocolError if another does, LinkError."""
+        have = b""
+        while have != line:
+            self._left()
+            try:
+                more = os.read(self.source, len(line) - len(have))
+            except BlockingIOError:
+                self._wait(self.source, select.POLLIN)
+                continue
+            except OSError as error:
+                self._lost(error)
+            if not more:
+                raise LinkError("{}: the connection has ended".format(self.name))
+            have += more
+            if not line.startswith(have):
+                with contextlib.suppress(OSError):
+                    have += os.read(self.source, _SHOWN_BYTES)
+                self._decoder.refuse(have)
 
     def _heard(self, ping: bytes, since: float) -> float:
         """Since when the peer has not got on. Raises LinkError if that is too long ago."""

@@ -53,13 +53,15 @@ import os
 import struct
 import sys
 import zlib
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Sequence, Tuple
 
 from ..errors import ProtocolError
 
 VERSION = 3
 
 MAGIC = b"\0sparsesync agent\n"
+
+ONLY_RSYNC = "a forced command there runs rsync, whatever is asked for, and lets no agent start"
 
 (
     HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, PING, WANT, FILE, SKIP, STATE, ASK, DIGESTS, DATA, KEEP, HOLE, FINISH,
@@ -196,6 +198,13 @@ class Decoder:
             return True
         if self._greeting.startswith(have):
             return False
+        return self.refuse(have)
+
+    def refuse(self, have: bytes) -> NoReturn:
+        """Raise ProtocolError for what comes in place of the greeting."""
+        # It begins with the number of its protocol, or as a daemon does.
+        if have[1:4] == bytes(3) or have.startswith(b"@RSYNCD:"):
+            raise ProtocolError(ONLY_RSYNC)
         text = have.split(b"\0")[0].decode("ascii", "replace").strip()
         first = "".join(char if char.isprintable() else "?" for char in text[:80].partition("\n")[0])
         raise ProtocolError(

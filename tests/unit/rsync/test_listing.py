@@ -30,7 +30,10 @@ def test_an_rsync_that_is_killed_is_asked_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int, status: int
 ) -> None:
     fake = tmp_path / "rsync"
-    fake.write_text(f"#!/bin/sh\necho >>{tmp_path}/runs; [ $(wc -l <{tmp_path}/runs) -gt {kills} ] || exit 20\n")
+    fake.write_text(
+        "#!/bin/sh\n"
+        f"[ $1 = --version ] || echo >>{tmp_path}/runs; [ $(wc -l <{tmp_path}/runs) -gt {kills} ] || exit 20\n"
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with tempfile.TemporaryFile() as listing:

@@ -13,8 +13,10 @@ def test_version() -> None:
     assert version() >= (3, 0, 0)
 
 
-def test_version_of_something_else() -> None:
+def test_version_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSESYNC_RSYNC", "/nonexistent/rsync")
     with pytest.raises(FileNotFoundError):
-        version("/nonexistent/rsync")
+        version()
+    monkeypatch.setenv("SPARSESYNC_RSYNC", "true")
     with pytest.raises(ValueError, match="not an rsync"):
-        version("true")
+        version()

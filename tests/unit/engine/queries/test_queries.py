@@ -22,8 +22,9 @@ from sparsesync.engine.queries.presets import ExcludedPath, left_out
 from sparsesync.engine.queries.registry import answer_query
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
+from sparsesync.hosts.loader import Shell
 from sparsesync.hosts.remote import RemoteHost
-from sparsesync.hosts.ssh import Shell, connect
+from sparsesync.hosts.ssh import connect
 from tests.support.answers import Liar
 from tests.support.filesystems import command, filesystem, need_root, need_tools, sparse_file
 from tests.support.sshd import Sshd
@@ -283,7 +284,10 @@ def test_what_is_left_out_is_what_rsync_leaves_out(
 def test_questions_to_another_host(tmp_path: Path, sshd_server: Sshd) -> None:
     sparse_file(tmp_path / "image", 10 * MIB, [(0, MIB)])
     (tmp_path / "overlay2/l").mkdir(parents=True)
-    with connect("far", Shell(split_shell(sshd_server.rsh))) as agent, open(tmp_path / "log", "w") as log:
+    with (
+        connect("far", Shell(tuple(split_shell(sshd_server.rsh))), ["far"]) as agent,
+        open(tmp_path / "log", "w") as log,
+    ):
         there = RemoteHost(agent)
         for question, arguments in (
             ("survey", {"source": str(tmp_path)}),

@@ -12,7 +12,7 @@ import re
 from typing import Callable
 
 from ..engine.errors import OnProgress
-from .command import Command
+from ..rsync.command import Command
 
 _PROGRESS = re.compile(rb"\s*([0-9]+)\s+[0-9]+%\s.*", re.DOTALL)
 _TOTAL = re.compile(rb"(Number of [a-z ]+|Total [a-z ]+|Literal data|Matched data|File list [a-z ]+): ([0-9]+).*")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsesync.migration.output import RsyncOutput
 from sparsesync.rsync.command import parse
-from sparsesync.rsync.output import RsyncOutput
 
 PRINTED = (
     b"created directory new\n"

@@ -1,0 +1,131 @@
+"""What starts the engine on another host, with nothing installed there.
+
+A shell looks for a Python of 3.6 or newer and has it read one line, a program that has the sources of the ``engine``
+package and of all packages in it, and imports them from memory. Nothing is written to the remote host's disk.
+
+**How the shell is given its script** depends on the remote shell. ssh joins its words, and the login shell takes them
+apart again, whichever that is: so the script is one word in single quotes, ``sh -c '...'``, and all is sent at once.
+Any other remote shell may join its words or start them as they are, as ``docker exec`` does. Only what has one word is
+the same in both ways: ``sh``, which reads its script from the standard input. It may read more than that, so what is
+for Python follows only when the script has said :data:`READY`, which costs a round trip.
+
+**What runs with the prefix** (``sudo``, from ``--rsync-path``) is Python alone, and always as ``python3 -c`` with
+:data:`STAGE_ONE`: a rule of sudoers(5) can allow that one command line, and no shell. What belongs to a shell
+in the prefix, such as ``cd there &&``, is understood by the script's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from .address import check_python
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+NO_PYTHON = 86
+"""The exit status of our script where it finds no Python."""
+
+READY = b"sparsesync\n"
+"""What the script says when the shell has read it, where that is waited for."""
+
+# It has no character that has a meaning in sudoers(5). What Python reads ahead is none of the frames: we send none
+# before the agent has greeted.
+STAGE_ONE = "exec(input())"
+
+_PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
+_OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
+
+# Nothing must be imported from the current directory, which -c puts first.
+_LINE = (
+    "import sys; sys.path[:] = filter(None, sys.path); import base64, zlib, json; "
+    'sources = json.loads(zlib.decompress(base64.b64decode("%s")).decode()); exec(sources.pop(""), globals())\n'
+)
+
+# ``sources`` has for each module's name whether it is a package, and its text.
+# An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
+_STAGE_TWO = """
+import signal, importlib.abc, importlib.machinery
+signal.signal(signal.SIGINT, lambda number, frame: None)
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path, target=None):
+        if name in sources:
+            return importlib.machinery.ModuleSpec(name, self, is_package=sources[name][0])
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        exec(compile(sources[module.__name__][1], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Finder())
+from sparsesync.engine.agent import main
+sys.exit(main())
+"""
+
+
+class Shell(NamedTuple):
+    """How to run a command on another host.
+
+    ``command`` is the remote shell's and its arguments; ``prefix`` is put before Python there, as
+    ``--rsync-path='sudo rsync'`` puts it before rsync; ``python`` names the Python to use there.
+    """
+
+    command: tuple[str, ...]
+    prefix: str = ""
+    python: str | None = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether the remote shell is known to have its words taken apart at the other end."""
+        return self.command[0].rpartition("/")[2] == "ssh"
+
+
+def start(shell: Shell) -> tuple[list[str], bytes]:
+    """Return the words for the remote shell, and what its script is sent before it says that it is ready.
+
+    Raises ValueError for a Python whose name is not a plain path.
+    """
+    script = _script(shell)
+    if shell.joins:
+        quoted = script.replace("'", "'\\''")
+        return [f"sh -c '{quoted}'"], b""
+    return ["sh"], f"echo {READY.decode().strip()}; {script}\n".encode("utf-8", "surrogateescape")
+
+
+def _script(shell: Shell) -> str:
+    if shell.python is not None:
+        check_python(shell.python)
+    names = " ".join(f'"{python}"' for python in (_PYTHONS if shell.python is None else [shell.python]))
+    # In one line, since csh ends a quoted word with it.
+    run = f'{shell.prefix} "$p" -c "{STAGE_ONE}"; exit $?' if shell.prefix else f'exec "$p" -c "{STAGE_ONE}"'
+    find = f'for p in {names}; do p=$(command -v "$p") && "$p" -c "{_OLD_ENOUGH}" </dev/null 2>/dev/null && '
+    return f"{find}{{ {run}; }}; done; exit {NO_PYTHON}"
+
+
+def program() -> bytes:
+    """Return what is sent to the remote Python."""
+    import base64
+    import json
+    from importlib.resources import files
+
+    sources = {
+        "": _STAGE_TWO,
+        "sparsesync": (True, ""),
+        **dict(_modules("sparsesync.engine", files("sparsesync") / "engine")),
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode("ascii"), 9))
+    return (_LINE % packed.decode("ascii")).encode("ascii")
+
+
+def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[bool, str]]]:
+    """The modules of a package and of the packages in it, by name: whether each is a package, and its source.
+
+    ``folder`` may be in a zip file, if that is where this Python imports from.
+    """
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _modules(f"{package}.{entry.name}", entry)
+        elif entry.name == "__init__.py":
+            yield package, (True, entry.read_text(encoding="utf-8"))
+        elif entry.name.endswith(".py"):
+            yield f"{package}.{entry.name[:-3]}", (False, entry.read_text(encoding="utf-8"))

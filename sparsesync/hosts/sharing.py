@@ -1,0 +1,101 @@
+"""One login for all that goes to a host: the connection of ssh that others go through.
+
+If neither the command nor the user's configuration has ideas of its own about sharing connections, the first ssh
+becomes a master (ControlMaster, ssh_config(5)) with its socket in a private directory, and those that come later open
+a session in its connection. The master goes on when the first session is over (ControlPersist), so one login is enough
+also where there is no agent after all, or where one session at a time is allowed. It is told to end when we are done,
+and ends by itself a while after we were killed.
+
+What a socket needs is not always there: a directory that may be written to, and whose name is short. Where there is
+none, each ssh logs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+_ALIVE = 15
+"""Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
+
+_LINGERS = 60
+"""Seconds after which a master ends that nobody uses."""
+
+_PLACES = ["/tmp", "/var/tmp", "/dev/shm"]
+_OWN = "." + "x" * 16
+"""What ssh puts behind a socket's name while it makes it."""
+
+REFUSED_SESSION = b"mux_client_request_session"
+"""ssh says it of a session that the server does not open in the connection."""
+
+
+class Sharing(NamedTuple):
+    """The options of the ssh that logs in, and of those that go through its connection; none if that is not shared."""
+
+    login: list[str]
+    control: list[str]
+
+    @property
+    def only(self) -> list[str]:
+        """The options of an ssh that must not log in by itself."""
+        return [*self.control, "-o", "ProxyCommand=false"] if self.control else []
+
+
+@contextlib.contextmanager
+def sharing(command: Sequence[str], login: Sequence[str], share: bool) -> Iterator[Sharing]:
+    """How ssh gets to a host that ``login`` names; a shared connection ends with the context."""
+    settings = _settings(command, login)
+    # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh makes
+    # of BatchMode, for a quarter of an hour.
+    asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
+    alive = ["-o", f"ServerAliveInterval={_ALIVE}"] if asked_too_late else []
+    own = settings.get("controlmaster") == "false" and settings.get("controlpath", "none") == "none"
+    folder = _folder() if share and own else None
+    if folder is None:
+        yield Sharing(alive, [])
+        return
+    path = f"{folder}/s"
+    control = ["-o", f"ControlPath={path}", *alive]
+    try:
+        yield Sharing(["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGERS}", *control], control)
+    finally:
+        if os.path.exists(path):
+            silent = subprocess.DEVNULL
+            with contextlib.suppress(OSError):
+                subprocess.run([*command, *control, "-O", "exit", *login], stdin=silent, stdout=silent, stderr=silent)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings(command: Sequence[str], login: Sequence[str]) -> dict[str, str]:
+    """What ssh makes of its configuration for a host, as ssh -G tells it; empty for another remote shell."""
+    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
+        return {}
+    asked = subprocess.run(
+        [*command, "-G", *login], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+
+
+def _folder(environ: Mapping[str, str] = os.environ) -> str | None:
+    """A new directory that a socket can be made in; None if there is none."""
+    places = [environ.get("TMPDIR"), environ.get("XDG_RUNTIME_DIR"), *_PLACES]
+    # The name becomes part of a command that rsync takes apart, and ssh replaces what begins with a percent sign.
+    for place in [place for place in places if place and re.fullmatch(r"/[\w./+-]*", place)]:
+        folder = None
+        try:
+            folder = tempfile.mkdtemp(prefix="sparsesync-", dir=place)
+            with socket.socket(socket.AF_UNIX) as tried:
+                tried.bind(f"{folder}/s{_OWN}")
+            os.unlink(f"{folder}/s{_OWN}")
+            return folder
+        except OSError:  # read-only, full, or its name is too long: unix(7)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+    return None

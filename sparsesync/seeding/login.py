@@ -1,0 +1,118 @@
+"""The way to the other host, which the agent and the two runs of rsync share: one login is enough for all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+from ..hosts.address import remote_shell, with_words
+from ..rsync.listing import dry_run
+
+if TYPE_CHECKING:
+    from ..hosts.base import Destination
+    from ..hosts.pool import HostPool
+    from ..hosts.remote import RemoteHost
+    from ..hosts.sharing import Sharing
+    from ..rsync.command import Command
+
+
+class Login:
+    """The way of one run. ``host`` is the other host, once there is an agent."""
+
+    def __init__(self, command: Command, hosts: HostPool | None) -> None:
+        self.host: RemoteHost | None = None
+        self._command = command
+        self._hosts = hosts
+        """Others have logged in, and ``command`` goes their way by itself."""
+        self._own: HostPool | None = None
+        self._before = 0
+        self._by_turns = False
+
+    def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
+        """Start the agent; the login lasts as long as ``stack``, also where there is no agent. Raises LinkError."""
+        far = self._command.far
+        assert far is not None
+        if self._hosts is None:
+            from ..hosts.pool import HostPool
+
+            opened = HostPool(far.shell, python, prefix=far.prefix, timeout=self._command.timeout, share=True)
+            self._own = stack.enter_context(opened)
+        hosts = self._hosts or self._own
+        assert hosts is not None
+        self.host = hosts.host(far.user, far.host)
+        # It may be a connection that others use, too.
+        self._before = self._gone() if self._hosts else 0
+        return self.host
+
+    def wire(self) -> int:
+        """What this run has sent and received by the agent's connection, in bytes."""
+        return self._gone() - self._before
+
+    def _gone(self) -> int:
+        link = self.host.connection.link if self.host else None
+        return link.sent + link.received if link else 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether something has to stay open until rsync is done."""
+        return self.host is not None or bool(self._sharing.control)
+
+    @property
+    def _sharing(self) -> Sharing:
+        from ..hosts.sharing import Sharing
+
+        return self._own.shared if self._own is not None else Sharing([], [])
+
+    @property
+    def words(self) -> list[str]:
+        """The words of ours in the remote shell's command, by which rsync goes the same way."""
+        return self._sharing.control
+
+    def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
+        """Have rsync list what it would transfer, as :func:`~..rsync.listing.dry_run`. Raises LinkError."""
+        from ..hosts.sharing import REFUSED_SESSION
+
+        def ask() -> tuple[int, bytes]:
+            options, environ = self._through(self._sharing.only)
+            return dry_run(self._command, listing, unchanged, options=options, stdin=spool, environ=environ)
+
+        status, said = ask()
+        if REFUSED_SESSION in said and self._sharing.only:
+            self._by_turns = True
+            with self.without_agent(None):
+                status, said = ask()
+        return status, said
+
+    def through(self) -> tuple[list[str], dict[str, str]]:
+        """The options and the environment by which rsync goes the same way."""
+        return self._through(self._sharing.control)
+
+    def _through(self, words: list[str]) -> tuple[list[str], dict[str, str]]:
+        environ = dict(os.environ)
+        if not words:
+            return [], environ
+        rsh = self._command.value("rsh")
+        shell = with_words(remote_shell(rsh), words)
+        if rsh is None:
+            environ["RSYNC_RSH"] = shell
+            return [], environ
+        return [f"--rsh={shell}"], environ
+
+    @contextlib.contextmanager
+    def without_agent(self, destination: Destination | None) -> Iterator[None]:
+        """End the agent while rsync runs, if it takes the only session that the other host allows (MaxSessions).
+
+        The next agent has ``destination`` open, too.
+        """
+        if not self._by_turns or self._own is None or self.host is None:
+            yield
+            return
+        from ..hosts.remote import RemoteDestination
+
+        self._before -= self._gone()
+        with self._own.without_agent(self.host):
+            yield
+        if isinstance(destination, RemoteDestination):
+            destination.open_again()

@@ -1,0 +1,242 @@
+"""How a host is reached: one login for all, what is said where there is none, and remote shells of other kinds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sparsesync.hosts import sharing
+from tests.support.filesystems import allocated, command, filesystem, need_root, need_tools, same_content
+from tests.support.shells import script
+from tests.support.sshd import Sshd, sshd
+from tests.support.sync import sparse
+
+pytestmark = pytest.mark.ssh
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    need_tools("rsync")
+    (tmp_path / "src").mkdir()
+    sparse(tmp_path / "src/img")
+    (tmp_path / "src/plain").write_text("plain")
+    return tmp_path
+
+
+def run(place: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    env = {**os.environ, **environment}
+    done = subprocess.run(argv, cwd=place, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert b"Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def ours(place: Path, rsh: str, *argv: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return run(place, sys.executable, "-m", "sparsesync", *argv, RSYNC_RSH=rsh, **environment)
+
+
+def is_copied(place: Path, seeded: bool = True) -> bool:
+    copied = all(same_content(place / "src" / name, place / "dst" / name) for name in ("img", "plain"))
+    return copied and (allocated(place / "dst/img") <= allocated(place / "src/img")) == seeded
+
+
+@pytest.fixture(params=["joined", "as they are"])
+def other_shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A remote shell that is not ssh: its words are taken apart over there, or are started as they are."""
+    exact = {"joined": 'exec sh -c "$*"', "as they are": 'exec "$@"'}[request.param]
+    pythons = os.path.dirname(os.path.realpath(sys.executable))
+    return script(tmp_path / "exec", f"shift; PATH={pythons}:$PATH; {exact}")
+
+
+def test_sync_by_another_shell_than_ssh(place: Path, other_shell: str) -> None:
+    far = f"box:{place}"
+    for paths in (["src/", f"{far}/dst/"], [f"{far}/src/", "dst/"]):
+        shutil.rmtree(place / "dst", ignore_errors=True)
+        done = ours(place, other_shell, "sync", "-a", *paths)
+        assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+
+
+@pytest.mark.parametrize("other_shell", ["as they are"], indirect=True)
+def test_every_command_by_a_shell_that_starts_words_as_they_are(place: Path, other_shell: str) -> None:
+    far = f"box:{place}"
+    for argv, said in (
+        (["copy", "-q", "src/img", f"{far}/copied"], b""),
+        (["copy", "-q", f"{far}/src/img", "back"], b""),
+        (["verify", "-q", "src", f"{far}/src"], b""),
+        (["scan", "-0", f"{far}/src"], f"{far}/src/img\0".encode()),
+        (["map", "--format", "qemu", f"{far}/src/img"], None),
+        (["exclude", f"{far}/src/"], None),
+        (["migrate", "-q", "-n", "src/", f"{far}/moved"], None),
+    ):
+        done = ours(place, other_shell, *argv)
+        assert done.returncode == 0 and done.stderr == b"" and said in (None, done.stdout), done
+    assert same_content(place / "src/img", place / "copied") and same_content(place / "src/img", place / "back")
+
+
+def test_what_is_wrong_by_another_shell_than_ssh(place: Path, other_shell: str) -> None:
+    done = ours(place, other_shell, "scan", "--python=/no/python", f"box:{place}/src")
+    assert done.stderr == b"sparsesync: box: no Python 3.6 or newer was found there\n"
+    for shell, why in (
+        (script(place / "sad", "echo 'no such container' >&2; exit 1"), b"box: no agent could be started: "),
+        (script(place / "chatty", "echo 'Welcome!'; sh"), b"perhaps a .bashrc or a login banner: 'Welcome!'"),
+        (
+            script(place / "forced", "exec rsync --server -logDtpre.iLsfxCIvu . dst"),
+            b"a forced command there runs rsync",
+        ),
+    ):
+        done = ours(place, shell, "scan", f"box:{place}/src")
+        assert done.returncode == 1 and why in done.stderr, done
+
+
+# One login.
+
+
+@pytest.fixture(scope="module")
+def one_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd") / "server", server="MaxSessions 1") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("way", "options"), [("push", ["-r"]), ("pull", ["-a"])])
+def test_one_login_where_one_session_at_a_time_is_allowed(
+    one_session: Sshd, place: Path, way: str, options: list[str]
+) -> None:
+    before = one_session.logins()
+    ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
+    done = ours(place, one_session.rsh, "sync", *options, *ends)
+    assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+    assert one_session.logins() == before + 1
+    assert "-r" not in options or (place / "dst/img").stat().st_mtime > (place / "src/img").stat().st_mtime
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_one_login_where_there_is_no_python(one_session: Sshd, place: Path, way: str) -> None:
+    before = one_session.logins()
+    ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
+    done = ours(place, one_session.rsh, "sync", "-a", "--seed-python=/no/python", *ends)
+    assert done.returncode == 0 and done.stderr.endswith(b": far: no Python 3.6 or newer was found there\n")
+    assert is_copied(place, seeded=False) and one_session.logins() == before + 1
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_a_refused_login_is_told_by_rsync_and_tried_once(sshd_server: Sshd, place: Path, way: str) -> None:
+    log = place / "log"
+    real = shutil.which("ssh")
+    noted = f'case " $* " in *" -G "*) ;; *) echo >> {log};; esac; exec {real} "$@"'
+    rsh = script(place / "ssh", noted) + sshd_server.rsh[len("ssh") :]
+    rsh += " -o PubkeyAuthentication=no"
+    ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
+    theirs = run(place, "rsync", "-a", *ends, RSYNC_RSH=rsh)
+    assert b"Permission denied" in theirs.stderr
+    log.unlink()
+    done = ours(place, rsh, "sync", "-a", *ends)
+    said = theirs.stderr.replace(b"\r", b"")
+    # Which of the two statuses rsync has, and says, is a race between ssh and rsync.
+    said = said.replace(b"error in rsync protocol data stream (code 12)", b"unexplained error (code 255)")
+    assert (done.returncode, done.stdout, done.stderr) == (255, b"", said)
+    assert log.read_text() == "\n" and not (place / "dst").exists()
+
+
+@pytest.mark.parametrize("how", ["rrsync", "rsync"])
+def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, how: str) -> None:
+    server = "rsync --server -logDtpre.iLsfxCIvu . ."
+    if how == "rrsync":
+        need_tools("rrsync")
+        server = f"{shutil.which('rrsync')} /"
+    (place / "dst").mkdir()
+    with sshd(tmp_path / "server", server=f"ForceCommand cd {place}/dst && {server}") as running:
+        done = ours(place, running.rsh, "sync", "-a", "src/", f"far:{place}/dst/")
+        assert done.returncode == 0 and is_copied(place, seeded=False) and running.logins() == 1, done
+        assert done.stderr.splitlines()[-1].endswith(
+            b"far: a forced command there runs rsync, whatever is asked for, and lets no agent start"
+        )
+
+
+# By sudo.
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Callable[[str], str]:
+    """Gives a remote shell that leads to an account which may do as root what is said in sudoers(5)."""
+    need_tools("sudo", "unshare", "setpriv")
+    need_root("mounts another sudoers")
+    (tmp_path / "sudoers.d").mkdir()
+
+    def shell(rule: str) -> str:
+        sudoers = tmp_path / "sudoers"
+        sudoers.write_text(f"Defaults secure_path=/usr/bin:/bin\nroot ALL=(ALL) ALL\n{rule}")
+        sudoers.chmod(0o440)
+        bind = f"mount --bind {sudoers} /etc/sudoers; mount --bind {tmp_path}/sudoers.d /etc/sudoers.d; cd /"
+        user = 'PATH=/usr/bin:/bin exec setpriv --reuid 65534 --clear-groups sh -c "$*"'
+        return script(tmp_path / "deploy", f"shift; exec unshare -m sh -c '{bind}; {user}' sh \"$@\"")
+
+    return shell
+
+
+def the_rule() -> str:
+    """The rule of the documentation, for the account of the tests."""
+    text = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    (rule,) = re.findall(r"^deploy ALL=.*\n", text, re.MULTILINE)
+    return str(rule).replace("deploy", "nobody")
+
+
+def test_as_root_over_there_by_the_documented_rule(place: Path, deploy: Callable[[str], str]) -> None:
+    rsh = deploy(the_rule())
+    place.chmod(0o700)
+    far = f"far:{place}"
+    done = ours(place, rsh, "sync", "-a", "--rsync-path=sudo rsync", "src/", f"{far}/dst/")
+    assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+    for argv in (
+        ["copy", "-q", "src/img", f"{far}/copied"],
+        ["verify", "-q", "src", f"{far}/dst"],
+        ["exclude", f"{far}/src/"],
+        ["migrate", "-q", "-n", "src/", f"{far}/moved"],
+    ):
+        done = ours(place, rsh, argv[0], "--remote-prefix=sudo", *argv[1:])
+        assert (done.returncode, done.stderr) == (0, b""), done
+    assert ours(place, rsh, "scan", f"{far}/src").returncode != 0
+
+
+def test_what_sudo_has_to_allow_is_said(place: Path, deploy: Callable[[str], str]) -> None:
+    rsh = deploy("nobody ALL=(root) NOPASSWD: /usr/bin/rsync\n")
+    allow = b"far: no agent could be started: 'sudo' has to be allowed to run /usr/bin/python3 -c exec(input()) "
+    done = ours(place, rsh, "sync", "-a", "--rsync-path=sudo rsync", "src/", f"far:{place}/dst/")
+    assert done.returncode == 0 and is_copied(place, seeded=False) and allow in done.stderr.splitlines()[-1]
+    done = ours(place, rsh, "scan", "--remote-prefix=sudo", f"far:{place}/src")
+    assert done.returncode == 1 and allow in done.stderr.splitlines()[-1]
+
+
+# What a socket needs.
+
+
+def test_where_a_socket_can_be_made(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usable = Path(tempfile.mkdtemp(prefix="s"))  # pytest's own directories may be too long for a socket
+    request.addfinalizer(lambda: shutil.rmtree(usable))
+    monkeypatch.setattr(sharing, "_PLACES", [str(usable)])
+    long, odd = tmp_path / ("x" * 100), tmp_path / "a b"
+    for folder in (long, odd):
+        folder.mkdir()
+    with filesystem("tmpfs", tmp_path / "full", "1M") as full:
+        command("mount", "-o", "remount,nr_inodes=1", full)
+        for unfit in (long, odd, full, tmp_path / "missing"):
+            found = sharing._folder({"TMPDIR": str(unfit)})
+            assert found is not None and Path(found).parent == usable
+            assert not unfit.exists() or os.listdir(unfit) == []
+        command("mount", "-o", "remount,ro", full)
+        monkeypatch.setattr(sharing, "_PLACES", [str(full), str(long)])
+        assert sharing._folder({}) is None
+
+
+def test_without_a_socket_each_logs_in(sshd_server: Sshd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_PLACES", [])
+    with sharing.sharing(sshd_server.rsh.split(), ["far"], True) as shared:
+        assert shared.control == [] and "ControlMaster=yes" not in shared.login
