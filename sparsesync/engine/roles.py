@@ -44,7 +44,8 @@ class SourceSettings(NamedTuple):
 
     ``follow``, ``listed``: how its files are found (:class:`~.files.beneath.Sources`). ``attributes``: carry over all
     that a file has. ``live``: it may be written to meanwhile. ``holes``: whether its maps are believed
-    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too.
+    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too. ``every``: look at dense files as at
+    sparse ones.
     """
 
     follow: bool = False
@@ -53,6 +54,7 @@ class SourceSettings(NamedTuple):
     live: bool = False
     holes: str = "auto"
     reserve: bool = False
+    every: bool = False
 
 
 class Opening(NamedTuple):
@@ -76,6 +78,7 @@ class Opening(NamedTuple):
     fsync: bool = False
     partial_dir: Optional[str] = None
     preallocate: bool = False
+    temp_dir: Optional[str] = None
 
 
 class LocalSource:
@@ -86,8 +89,8 @@ class LocalSource:
         self._sources = Sources(settings.follow, settings.listed)
 
     def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
-        """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
-        return look_at(files, self._sources, self.settings.holes, self.settings.reserve)
+        """Yield what there is of each file that is sparse, or of every one, else None. A file is (path, name)."""
+        return look_at(files, self._sources, self.settings.holes, self.settings.reserve, self.settings.every)
 
     def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
         """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing."""
@@ -193,6 +196,7 @@ class LocalDestination:
                     partial_dir=opening.partial_dir,
                     resume=self._resume,
                     preallocate=opening.preallocate,
+                    temp_dir=opening.temp_dir,
                 )
             )
         except OSError as error:

@@ -50,7 +50,7 @@ from ..rsync.paths import why_not_plain
 from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from . import losses
 from .options import SeedOptions, split_options
-from .seeder import NOTHING_SPARSE, Seeded, Seeding
+from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory, why_not_list
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
@@ -138,7 +138,8 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and state.host is None and not (result.seeded or result.refused):
+        kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
+        if replace and not kept and state.host is None and not (result.seeded or result.refused):
             with error_path("rsync", instead=True):
                 os.execvp("rsync", result.command)
         options, environ = state.shared()
@@ -200,6 +201,9 @@ class SeededRun:
             if handoff:
                 return handoff
             source, destination = self._ends(stack)
+            handoff = why_not_list(self.command, self.host)
+            if handoff:
+                return handoff
         except (LoginError, FileNotFoundError):
             raise
         except (LinkError, OSError) as error:
@@ -208,6 +212,8 @@ class SeededRun:
             return format_error(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
+        self.command = rsync.keeping(self.command, stack)
+        self.result.command = ["rsync", *self.command.argv]
         self.seeding = seeding = Seeding(
             self.command, self.seed, source, destination, self.say, self.bar, self._settings()
         )
@@ -241,13 +247,14 @@ class SeededRun:
         """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
         handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
         if handoff in (None, NOTHING_SPARSE, _NO_SPARSE_FILES):
-            kept = {*self.result.later, *self.result.refused}
+            dense = [name for name, holes in seeding.lost.items() if not holes] if seeding else []
+            kept = {*self.result.later, *self.result.refused, *dense}
             left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
             certain, reason = True, f"{left[0][0]}: {left[0][1]}" if left else ""
         elif seeding is not None and seeding.planned.files:
             done = sum(seeded.size - seeded.data for seeded in seeding.seeded)
-            left_files = seeding.planned.files - len(seeding.seeded)
+            left_files = seeding.planned.files - sum(seeded.size > seeded.data for seeded in seeding.seeded)
             lost, certain, reason = losses.Losses(left_files, seeding.planned.holes - done), True, str(handoff)
         else:
             lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole), False, str(handoff)
@@ -279,14 +286,18 @@ class SeededRun:
         if self.seed.off or command.handoff:
             return command.handoff if not self.seed.off else "--seed-off is given"
         handoff = _nothing_to_seed(command, self.seed) if far is None or far.push else None
-        handoff = handoff or _no_temporary_directory()
+        handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff
         version = check_version()
         if far is None:
             return None
         return why_not_plain(
-            far, rsync.quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
+            far,
+            rsync.quotes(command, version),
+            secluded=rsync.secludes(command),
+            relative=command.relative,
+            wild=not far.push,
         )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
@@ -298,6 +309,7 @@ class SeededRun:
             live=self.seed.source_is_live,
             holes=self.seed.holes,
             reserve=command.preallocate,
+            every=self.seed.min_hole == 0,
         )
         local = LocalHost()
         source: Source
@@ -373,17 +385,9 @@ class SeededRun:
         return [f"--rsh={through}"], environ
 
 
-def _no_temporary_directory() -> str | None:
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        return str(error.strerror)
-    return None
-
-
 def _nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """One scan, ended by the first sparse file."""
-    if command.files_from or command.links_followed:
+    if seed.min_hole == 0 or command.files_from or command.links_followed:
         return None  # rsync's answer is another one than the tree below the source
     troubles: list[OSError] = []
     for found in losses.below(command, seed.holes, troubles.append):
