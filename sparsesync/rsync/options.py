@@ -118,12 +118,12 @@ _TABLE = """
    compress-threads= zt                              : it is for rsync's own compression
    skip-compress=                                    : it is for rsync's own compression
    fsync                                             : what is seeded is on the disk before it gets its name
-   partial no-partial                                : a partial file is kept either way
+   partial no-partial                                : over ssh a partial file is kept anyway, by a hidden name
    partial-dir=                                      : a partial file of a seeded one is kept there
 -T temp-dir=                                         : temporaries are there, if it is on the same filesystem
    delay-updates no-delay-updates                    | all files are to change at the end
--b backup no-backup                                  : a file that is there is left to rsync, which keeps it
-   backup-dir=                                       : a file that is there is left to rsync, which keeps it
+-b backup no-backup                                  : a file that is there is left to rsync: see below
+   backup-dir=                                       : a file that is there is left to rsync: see below
    suffix=                                           : it is for rsync's own backups
    compare-dest=                                     : what is found there is not listed
    copy-dest=                                        : what is found there is not listed
@@ -190,6 +190,9 @@ _TABLE = """
    only-write-batch=                                 | the batch must hold the content
    read-batch=                                       | the content comes from the batch
 """
+# A second backup of a name replaces the first. If a seeded file changed at the source before rsync came to it, rsync
+# would make one of what was seeded, and the old content would be gone.
+#
 # --compare-dest, --copy-dest and --link-dest are allowed because of what 3.5.0 does: a file is listed as a transfer
 # only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR.
 # (Not without --perms: see command.py.)

@@ -201,9 +201,6 @@ class SeededRun:
             if handoff:
                 return handoff
             source, destination = self._ends(stack)
-            handoff = why_not_list(self.command, self.host)
-            if handoff:
-                return handoff
         except (LoginError, FileNotFoundError):
             raise
         except (LinkError, OSError) as error:
@@ -214,6 +211,9 @@ class SeededRun:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
         self.command = rsync.keeping(self.command, stack)
         self.result.command = ["rsync", *self.command.argv]
+        handoff = why_not_list(self.command, self.host)
+        if handoff:
+            return handoff
         self.seeding = seeding = Seeding(
             self.command, self.seed, source, destination, self.say, self.bar, self._settings()
         )

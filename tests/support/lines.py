@@ -30,7 +30,7 @@ OPTIONS = """
 --max-delete=1 --ignore-errors --remove-source-files -C -F --filter=-_/a/*.img --exclude=*.img --exclude=/a
 --include=*/ --exclude-from={top}/rules --include-from={top}/rules --files-from={top}/list -n -i -v -vv --stats
 --out-format=%i_%n%L --mkpath --whole-file --no-times --no-r --timeout=60 --bwlimit=100M --iconv=UTF-8,UTF-8
--s --old-args --trust-sender --qsort --super --fake-super --prune-empty-dirs --no-inc-recursive --copy-links
+-s --old-args --trust-sender --qsort --super --prune-empty-dirs --no-inc-recursive --copy-links
 """.split()  # noqa: SIM905
 """What is drawn from; {top} is the directory all of a run is in, and an underscore in a filter a space."""
 _REMOTE_ONLY = (
@@ -133,7 +133,8 @@ def differs(top: Path, line: tuple[str, list[str], str, str], rsh: str, seed: li
         elif way == "push":
             paths = [each for path in paths[:-1] for each in _expand(work, path)] + [f"h:{work}/{destination}"]
         else:
-            paths = [f"h:{work}/{path}" for path in paths[:-1]] + [destination]
+            # With -R the directories above would be sent, and those are others' too.
+            paths = [f"h:{work}/./{path.replace('/./', '/')}" for path in paths[:-1]] + [destination]
         words = ([] if way == "local" else ["-e", rsh]) + words
         program = ["rsync"] if kind == "rsync" else [sys.executable, "-m", "sparsesync", "sync", *seed]
         before = time.time() - 0.05
