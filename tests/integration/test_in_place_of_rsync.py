@@ -120,6 +120,8 @@ def test_temp_dir(tmp_path: Path, where: str) -> None:
     (top / "src/a").mkdir(parents=True)
     (top / "src/a/dense").write_bytes(b"x" * 70_000)
     sparse(top / "src/a/img")
+    for each in ("src/a/img", "src/a/dense", "src/a", "src"):
+        os.utime(top / each, (10**9, 10**9))
     (top / "dst").mkdir()
     aside = "tmp"
     if where == "another filesystem":
