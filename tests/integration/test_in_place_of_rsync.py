@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import lines
 from tests.support.sshd import Sshd
-from tests.support.sync import MIB, difference, run, snapshot, sparse, sync
+from tests.support.sync import MIB, OLD, difference, run, snapshot, sparse, sync
 
 KEPT = "--seed-required"
 """rsync must not run where a sparse file is left to it: so what is tried is known to be seeded."""
@@ -42,6 +42,9 @@ def test_lines(started: Path, sshd_server: Sshd, request: pytest.FixtureRequest)
 
 def _both(top: Path, *argv: str, ours: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
     """Run a line below "start" by rsync and, below a copy, by sparsesync; both leave the same. Return our run."""
+    lines.age(top / "start/src", OLD)
+    if (top / "start/dst").exists():
+        os.utime(top / "start/dst", (10**9, 10**9))
     run("cp", "-a", str(top / "start"), str(top / "copy"))
     before = time.time() - 0.05
     theirs = run("rsync", *argv, cwd=top / "start")
@@ -80,8 +83,7 @@ def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str
         (tmp_path / name / "src").mkdir(parents=True)
         for file in ("a", "b"):
             sparse(tmp_path / name / "src" / file)
-            os.utime(tmp_path / name / "src" / file, (10**9, 10**9))
-        os.utime(tmp_path / name / "src", (10**9, 10**9))
+        lines.age(tmp_path / name / "src", OLD)
     before = time.time() - 0.05
     content = "- b\n" if option != "--files-from" else "a\n"
     program = f"{sys.executable} -m sparsesync sync {KEPT} -v"
@@ -120,8 +122,7 @@ def test_temp_dir(tmp_path: Path, where: str) -> None:
     (top / "src/a").mkdir(parents=True)
     (top / "src/a/dense").write_bytes(b"x" * 70_000)
     sparse(top / "src/a/img")
-    for each in ("src/a/img", "src/a/dense", "src/a", "src"):
-        os.utime(top / each, (10**9, 10**9))
+    lines.age(top / "src", OLD)
     (top / "dst").mkdir()
     aside = "tmp"
     if where == "another filesystem":
@@ -154,6 +155,7 @@ def test_wildcards_of_a_pull(tmp_path: Path, sshd_server: Sshd, options: str, so
     for name in ("vm/a.img", "vm/b.img", "vm/sub/c.img", "vm/one file", "other/d.img", "vm/.hidden"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         sparse(tmp_path / name)
+    lines.age(tmp_path, OLD)
     before = time.time() - 0.05
     rsh = ["-e", sshd_server.rsh]
     wild = [f"h:{tmp_path}/{each}" for each in sources]

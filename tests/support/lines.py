@@ -89,7 +89,7 @@ def start(top: Path) -> None:
     os.chown(top / "src/a/b/img", 1234, 4321)
     os.setxattr(top / "src/top.img", "user.color", b"red")
     for path in ("src", "alt"):
-        _age(top / path, OLD)
+        age(top / path, OLD)
     sparse(top / "dst/top.img", seed=9)
     shutil.copy2(top / "src/a/b/img", top / "dst/a/b/img")
     os.chmod(top / "dst/a/b/img", 0o644)
@@ -99,7 +99,7 @@ def start(top: Path) -> None:
     sparse(top / "dst/extra/gone", MIB)
     (top / "dst/c").symlink_to("a")
     os.link(top / "dst/top.img", top / "dst/extra/other")
-    _age(top / "dst", OLD - 5000)
+    age(top / "dst", OLD - 5000)
     os.utime(top / "dst/a/b/img", (OLD, OLD))
     os.utime(top / "dst/a/dense", (OLD + 5000, OLD + 5000))
     for name in ("top.img", "a/disk one.img"):
@@ -110,7 +110,8 @@ def start(top: Path) -> None:
         os.utime(top / name, (OLD, OLD))
 
 
-def _age(top: Path, when: int) -> None:
+def age(top: Path, when: int) -> None:
+    """Give a tree a time. rsync compares whole seconds, so what is made within one may keep its own or not."""
     for directory, names, files in os.walk(top):
         for name in files + names:
             os.utime(os.path.join(directory, name), (when, when), follow_symlinks=False)
