@@ -76,8 +76,9 @@ def test_a_dense_file_that_is_left_is_no_loss(tmp_path: Path) -> None:
     assert b"holes as data" not in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--exclude-from", "--include-from", "--files-from"])
-@pytest.mark.parametrize("way", ["pipe", "inherited"])
+@pytest.mark.parametrize(
+    ("option", "way"), [("--exclude-from", "inherited"), ("--include-from", "pipe"), ("--files-from", "pipe")]
+)
 def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str, way: str) -> None:
     for name in ("ours", "theirs"):
         (tmp_path / name / "src").mkdir(parents=True)
@@ -144,7 +145,6 @@ def test_temp_dir(tmp_path: Path, where: str) -> None:
     ("options", "sources"),
     [
         ("-a", ["vm/*"]),
-        ("-a", ["vm/*.img"]),
         ("-a", ["vm/a*", "vm/*.img", "other/d*"]),
         ("-aR", ["vm/./?.img"]),
         ("-a", ["vm/[ab].img"]),
@@ -170,8 +170,7 @@ def test_wildcards_of_a_pull(tmp_path: Path, sshd_server: Sshd, options: str, so
         assert difference(snapshot(tmp_path / "ours", before), snapshot(tmp_path / "theirs", before)) == {}
 
 
-@pytest.mark.parametrize("way", ["push", "pull"])
-@pytest.mark.parametrize("named", ["h:{}/list", ":{}/list", ":{}/pipe"])
+@pytest.mark.parametrize(("way", "named"), [("push", "h:{}/list"), ("pull", ":{}/list"), ("pull", ":{}/pipe")])
 def test_a_list_on_the_other_host(tmp_path: Path, sshd_server: Sshd, way: str, named: str) -> None:
     (tmp_path / "src/c").mkdir(parents=True)
     for name in ("a", "b", "c/d"):
