@@ -41,6 +41,8 @@ NOTHING_SPARSE = "it would transfer no sparse file"
 
 _OWN_BYTES = 16 * 1024
 """So much a filesystem may allocate for a file's extents, besides its data."""
+_SEND_DIRECTORIES = frozenset(["archive", "recursive", "dirs", "old-dirs"])
+_SEND_NONE = frozenset(["no-recursive", "no-dirs"])
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
@@ -244,13 +246,17 @@ class Seeding:
         command = self.command
         listing.seek(0)
         many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
-        if not many and not command.relative:
-            many = any(stat.S_ISDIR(mode() or 0) for mode in self._modes)
+        names = {option.name for option in command.options}
+        certain = True
+        if not many and not command.relative and any(stat.S_ISDIR(mode() or 0) for mode in self._modes):
+            # Without them rsync skips a directory, and what is left may be one file.
+            many = bool(names & _SEND_DIRECTORIES) and not names & _SEND_NONE
+            certain = many
         like = self._like()
         return Opening(
             many=many,
             # A wildcard may have become more than what is listed.
-            one_source=len(self._sources) == 1 and not (self._pulls and is_wild(self._sources[0])),
+            one_source=certain and len(self._sources) == 1 and not (self._pulls and is_wild(self._sources[0])),
             relative=command.relative,
             like=None if like is None else stat.S_IMODE(like),
             mkpath=command.mkpath,

@@ -100,6 +100,20 @@ def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str
     assert difference(found, wanted) == {}
 
 
+@pytest.mark.parametrize("options", ["-l", "-a --no-r", "-rl", "-d"])
+def test_a_directory_that_is_skipped_makes_no_directory(tmp_path: Path, options: str) -> None:
+    (tmp_path / "start/src/a").mkdir(parents=True)
+    sparse(tmp_path / "start/src/img")
+    run("cp", "-a", str(tmp_path / "start"), str(tmp_path / "copy"))
+    line = [*options.split(), "src/a", "src/img", "new"]
+    before = time.time() - 0.05
+    theirs = run("rsync", *line, cwd=tmp_path / "start")
+    done = sync("--seed-min-hole=0", *line, cwd=tmp_path / "copy")
+    assert done.returncode == theirs.returncode
+    assert (tmp_path / "copy/new").is_dir() == (tmp_path / "start/new").is_dir()
+    assert snapshot(tmp_path / "copy/new", before).keys() == snapshot(tmp_path / "start/new", before).keys()
+
+
 def test_append_verify(tmp_path: Path) -> None:
     top = tmp_path / "start"
     (top / "src").mkdir(parents=True)
