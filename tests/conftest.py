@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults", choices=["short", "long"], default="short", help="a sample of the faults, or all of them (an hour)"
     )
+    parser.addoption("--lines", type=int, default=4, help="how many command lines test_in_place_of_rsync.py tries")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -57,9 +57,9 @@ _BATCH = 500
 
 _HOLES = one_of(*HOLES)
 _WORD = text(100)
-_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag)
+_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag)
 """A :class:`~.roles.SourceSettings`."""
-_OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag)
+_OPENING = row(flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag, maybe(PATH))
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")
 _COPY_OPTIONS = row(

@@ -47,7 +47,8 @@ class SourceSettings(NamedTuple):
 
     ``follow``, ``listed``: how its files are found (:class:`~.files.beneath.Sources`). ``attributes``: carry over all
     that a file has. ``live``: it may be written to meanwhile. ``holes``: whether its maps are believed
-    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too.
+    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too. ``every``: look at dense files as at
+    sparse ones.
     """
 
     follow: bool = False
@@ -56,6 +57,7 @@ class SourceSettings(NamedTuple):
     live: bool = False
     holes: str = "auto"
     reserve: bool = False
+    every: bool = False
 
 
 class Opening(NamedTuple):
@@ -80,6 +82,7 @@ class Opening(NamedTuple):
     partial_dir: Optional[str] = None
     preallocate: bool = False
     existing: bool = False
+    temp_dir: Optional[str] = None
 
 
 class LocalSource:
@@ -90,8 +93,8 @@ class LocalSource:
         self._sources = Sources(settings.follow, settings.listed)
 
     def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
-        """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
-        return look_at(files, self._sources, self.settings.holes, self.settings.reserve)
+        """Yield what there is of each file that is sparse, or of every one, else None. A file is (path, name)."""
+        return look_at(files, self._sources, self.settings.holes, self.settings.reserve, self.settings.every)
 
     def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
         """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing."""
@@ -209,6 +212,7 @@ class LocalDestination:
                     partial_dir=opening.partial_dir,
                     resume=self._resume,
                     preallocate=opening.preallocate,
+                    temp_dir=opening.temp_dir,
                 )
             )
         except OSError as error:

@@ -14,11 +14,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from . import handoff, process
 from .options import LETTERS, LONGS, Option
-from .paths import QUOTES_ARGUMENTS, Far, NotForUs, far_end, is_remote
+from .paths import QUOTES_ARGUMENTS, Far, NotForUs, far_end, is_remote, list_path
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Command:
     progress: bool
     stats: bool
     files_from: str | None
+    remote_list: str | None
+    """The path of ``files_from`` on the other host, if it is there."""
     compress: bool
     whole_file: bool
     """Whether files are sent without a look at what is there: rsync(1), --whole-file."""
@@ -86,6 +89,7 @@ _IMPLIED = {
     "usermap": ("owner",),
     "groupmap": ("group",),
 }
+_TURNED_OFF = {"no-D": _IMPLIED["D"], "no-append": ("append", "append-verify")}
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Command:
@@ -115,10 +119,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         why_not.append("there is no destination: rsync only lists files")
     if "" in paths:
         why_not.append("a source or the destination is empty")
-    far = None
+    far = remote_list = None
     if any(map(is_remote, paths)):
         try:
             far = _far(paths, options, values, environ)
+        except NotForUs as reason:
+            why_not.append(str(reason))
+    if files_from is not None and is_remote(files_from):
+        try:
+            remote_list = list_path(files_from, far)
         except NotForUs as reason:
             why_not.append(str(reason))
 
@@ -136,7 +145,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         times=state["times"] > 0,
         perms=state["perms"] > 0,
         group=state["group"] > 0,
-        inplace=state["inplace"] > 0,
+        inplace=state["inplace"] > 0 or state["append-verify"] > 0,
         sparse=state["sparse"] > 0,
         preallocate=state["preallocate"] > 0,
         fsync=state["fsync"] > 0,
@@ -154,12 +163,32 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         progress=state["progress"] > 0,
         stats=state["stats"] > 0,
         files_from=files_from,
+        remote_list=remote_list,
         compress=_compresses(state, values),
         whole_file=_whole_file(options, far),
         bwlimit=parse_bwlimit(values.get("bwlimit")),
         timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
     )
+
+
+def keeping(command: Command, stack: ExitStack) -> Command:
+    """Return a command that reads copies of what can be read only once. They are there until ``stack`` is closed.
+
+    Raises OSError.
+    """
+    options: list[Option] = []
+    for option in command.options:
+        if option.name in handoff.READ and option.value is not None and handoff.read_once(option.value):
+            copy = stack.enter_context(process.kept(option.value))
+            option = Option(option.name, copy, (f"--{option.name}={copy}",))
+        options.append(option)
+    if tuple(options) == command.options:
+        return command
+    argv = [token for option in options for token in option.tokens]
+    argv += ["--", *command.sources, *([] if command.destination is None else [command.destination])]
+    files_from = command.files_from and next(o.value for o in reversed(options) if o.name == "files-from")
+    return replace(command, argv=tuple(argv), options=tuple(options), files_from=files_from)
 
 
 def _far(paths: Sequence[str], options: Sequence[Option], values: Mapping[str, str], environ: Mapping[str, str]) -> Far:
@@ -271,7 +300,7 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
     values: dict[str, str] = {}
     for name, value, _ in options:
         if name in LONGS and LONGS[name][1]:
-            for each in _IMPLIED["D"] if name == "no-D" else (name[3:],):
+            for each in _TURNED_OFF.get(name, (name[3:],)):
                 state[each] = 0
                 values.pop(each, None)
             continue

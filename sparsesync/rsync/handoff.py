@@ -16,6 +16,9 @@ from .paths import is_remote
 
 # Without -p the mode of a new file comes from more than the source and the umask; a file that exists keeps its own.
 _BASIS = "a new file gets the mode of the one it is made from"
+READ = ("files-from", "exclude-from", "include-from")
+"""The options that name a file which rsync reads."""
+
 _WITHOUT_PERMS = {
     "chmod": "it would change new files only",
     "acls": "the modes of new files come from both",
@@ -38,13 +41,13 @@ def of_options(options: Sequence[Option]) -> Iterator[str]:
 
 
 def of_files(options: Sequence[Option]) -> Iterator[str]:
-    """Yield a reason for each file of options that is not the same twice: both runs of rsync read it."""
+    """Yield a reason for each file of options that is not the same for both runs of rsync, and cannot be kept."""
     for name, value, _ in options:
         if value is None:
             continue
         if name == "files-from" and is_remote(value):
-            yield "--files-from names a file on another host"
-        elif name in ("files-from", "exclude-from", "include-from") and value != "-" and not _readable_twice(value):
+            continue  # the other host is asked what it is
+        if name in READ and value != "-" and not (_readable_twice(value) or read_once(value)):
             yield f"--{name} names something that can be read only once"
         elif name == "filter" and value.startswith((".", "merge")):
             rule = re.fullmatch(r"(?:\.|merge(?=[ _,])),?([^\s_]*)[ _](.+)", value, re.DOTALL)
@@ -52,6 +55,21 @@ def of_files(options: Sequence[Option]) -> Iterator[str]:
                 yield "--filter reads rules from something other than one plain file"
         elif name == "filter" and value.startswith((":", "dir-merge")) and re.search("/dev/|/proc/", value):
             yield "--filter names something that can be read only once"
+
+
+def read_once(path: str) -> bool:
+    """Return whether what a path names has to be kept for both runs, and can be: a pipe, or a file that is open.
+
+    What is open as /dev/fd/N is not open in a process of ours.
+    """
+    try:
+        st = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        # A device may go on for ever, or be somebody who types.
+        return not stat.S_ISCHR(st.st_mode) or os.path.samestat(st, os.stat(os.devnull))
+    return stat.S_ISFIFO(st.st_mode)
 
 
 def _readable_twice(path: str) -> bool:

@@ -8,11 +8,13 @@ rsync hands the remote paths to the remote login shell, and what arrives there d
 only paths that arrive as they are written are seeded (:func:`why_not_plain`): rsync 3.2.4 and newer put a backslash
 before what a shell would see in them, but not before wildcards and a tilde, and a line break disappears with it; an
 older one, or ``--old-args``, quotes nothing; with ``--secluded-args`` no shell sees the paths, nor does anybody replace
-a tilde. Wildcards are never for us.
+a tilde. Wildcards in the last component of a source are whoever's they are over there: the names that rsync lists tell
+what they have become. Elsewhere they are not for us.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ QUOTES_ARGUMENTS = (3, 2, 4)
 """The first rsync that quotes the remote paths; rsync(1), --old-args."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
+_WILD = re.compile(r"[*?\[\]]")
 
 
 def means_contents(source: str) -> bool:
@@ -83,8 +86,8 @@ def pulled_from(sources: Sequence[str], name: str, *, relative: bool, files_from
     """The remote path of a listed name; None if it is not certain which of the sources it came from."""
     if files_from:
         return os.path.join(sources[0], name) if len(sources) == 1 else None
-    found = [path for path in (_below(source, name, relative) for source in sources) if path is not None]
-    return found[0] if len(found) == 1 else None
+    found = {path for path in (_below(source, name, relative) for source in sources) if path is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _below(source: str, name: str, relative: bool) -> str | None:
@@ -102,7 +105,20 @@ def _below(source: str, name: str, relative: bool) -> str | None:
 
 
 def _is_at_or_below(name: str, top: str) -> bool:
+    if _WILD.search(top):
+        parts, patterns = name.split("/"), top.split("/")
+        return len(parts) >= len(patterns) and all(map(_may_match, parts, patterns))
     return name == top or name.startswith(top + "/")
+
+
+def _may_match(part: str, pattern: str) -> bool:
+    """Whether a wildcard may have become a name: what a class or a backslash means, shells do not agree on."""
+    return part == pattern or bool(re.search(r"[\[\]\\]", pattern)) or fnmatch.fnmatchcase(part, pattern)
+
+
+def is_wild(path: str) -> bool:
+    """Return whether the remote host makes other paths of a path."""
+    return _WILD.search(path) is not None
 
 
 def is_remote(path: str) -> bool:
@@ -169,13 +185,27 @@ def _same_host(path: str) -> bool:
     return path.startswith(":") and not path.startswith("::")
 
 
-def why_not_plain(far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False) -> str | None:
+def list_path(value: str, far: Far | None) -> str:
+    """Return the path of a ``--files-from`` on the other host. Raises NotForUs."""
+    named, _, path = value.partition(":")
+    same = far is not None and named in ("", far.host, f"{far.user}@{far.host}")
+    if not same or path == "-" or not _PLAIN.fullmatch(path):
+        raise NotForUs("--files-from names a file on another host")
+    return path
+
+
+def why_not_plain(
+    far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False, wild: bool = False
+) -> str | None:
     """Why a remote path may arrive as something else; None if it does not.
 
     ``quoted``: rsync quotes them; ``secluded``: the remote rsync reads them itself; ``relative``: with ``--relative``.
+    ``wild``: wildcards in the last component of a path may be.
     """
     for path in far.paths:
-        if re.search(r"[*?\[\]]", path):
+        above, last = os.path.split(path)
+        # Some shells let ".*" be "..", too.
+        if is_wild(above if wild and not last.startswith(".") else path):
             return f"{path}: wildcards are for the remote host's shell"
         if path.startswith("~") and (secluded or relative or not path.startswith("~/")):
             return f"{path}: whose home that is depends on the remote host's shell and on the version of rsync"

@@ -125,6 +125,15 @@ def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
+@contextlib.contextmanager
+def kept(path: str) -> Iterator[str]:
+    """Give the path of a copy of what can be read only once. Raises OSError."""
+    with open(path, "rb") as once, tempfile.NamedTemporaryFile(prefix="sparsesync-") as copy:
+        shutil.copyfileobj(once, copy)
+        copy.flush()
+        yield copy.name
+
+
 def _memory() -> IO[bytes]:
     return open(os.memfd_create("sparsesync"), "r+b", buffering=0)
 

@@ -20,8 +20,8 @@ class SeedOptions:
     """The options of ``sync`` that are not rsync's.
 
     ``verbose``: say of each file what becomes of it. ``required``: rsync must not run if a sparse file would be left to
-    it. ``min_hole``: bytes of hole from which a file is worth seeding. ``holes``: whether the source's maps are
-    believed (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
+    it. ``min_hole``: bytes of hole from which a file is worth seeding; 0: dense files are, too. ``holes``: whether the
+    source's maps are believed (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
     ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
     what was found to change. The names it returns are kept from rsync, which would copy those files whole.
     ``heal``: give files their holes back that were written without them (:mod:`healing`).
@@ -72,7 +72,7 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
             if not equals:
                 value = next(words, "")
             try:
-                min_hole = max(1, parse_size(value))
+                min_hole = parse_size(value)
             except ValueError as error:
                 raise ValueError(f"--seed-min-hole: {error}") from None
         elif name == "--seed-python":

@@ -51,7 +51,7 @@ from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
 from .options import SeedOptions, split_options
-from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory
+from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory, why_not_list
 from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
 
@@ -138,12 +138,14 @@ def run(
             return result
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        if replace and state.spool is None and not state.login.lasts and not (state.seeding and state.seeding.has_more):
+        kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
+        more = state.seeding is not None and state.seeding.has_more
+        if replace and not (kept or more or state.login.lasts):
             become(result.command[1:])
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
-        with telling(state.report, output) as (reader, more, inherited), state.login.without_agent(place):
-            argv = ["rsync", *with_options(result.command[1:], [*options, *more])]
+        with telling(state.report, output) as (reader, added, inherited), state.login.without_agent(place):
+            argv = ["rsync", *with_options(result.command[1:], [*options, *added])]
             result.status = run_rsync(argv, environ, state.spool, reader, inherited)
         result.status = int(result.status or state.refusal)
         state.heal()
@@ -208,6 +210,11 @@ class SeededRun:
             return format_error(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
+        self.command = rsync.keeping(self.command, stack)
+        self.result.command = ["rsync", *self.command.argv]
+        handoff = why_not_list(self.command, self.login.host)
+        if handoff:
+            return handoff
         self.seeding = seeding = Seeding(
             self.command, self.seed, source, destination, self.say, self.bar, self._settings()
         )
@@ -241,13 +248,14 @@ class SeededRun:
         """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
         handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
         if handoff in (None, NOTHING_SPARSE, NO_SPARSE_FILES):
-            kept = {*self.result.later, *self.result.refused}
+            dense = [name for name, holes in seeding.lost.items() if not holes] if seeding else []
+            kept = {*self.result.later, *self.result.refused, *dense}
             left = [(name, reason) for name, reason in seeding.left if name not in kept] if seeding else []
             lost = losses.Losses(len(left), sum(seeding.lost[name] for name, _ in left) if seeding else 0)
             certain, reason = True, f"{left[0][0]}: {left[0][1]}" if left else ""
         elif seeding is not None and seeding.planned.files:
             done = sum(seeded.size - seeded.data for seeded in seeding.seeded)
-            left_files = seeding.planned.files - len(seeding.seeded)
+            left_files = seeding.planned.files - sum(seeded.size > seeded.data for seeded in seeding.seeded)
             lost, certain, reason = losses.Losses(left_files, seeding.planned.holes - done), True, str(handoff)
         else:
             lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole), False, str(handoff)
@@ -293,7 +301,11 @@ class SeededRun:
         if far is None:
             return None
         return why_not_plain(
-            far, rsync.quotes(command, version), secluded=rsync.secludes(command), relative=command.relative
+            far,
+            rsync.quotes(command, version),
+            secluded=rsync.secludes(command),
+            relative=command.relative,
+            wild=not far.push,
         )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
@@ -305,6 +317,7 @@ class SeededRun:
             live=self.seed.source_is_live,
             holes=self.seed.holes,
             reserve=command.preallocate,
+            every=self.seed.min_hole == 0,
         )
         local = LocalHost()
         source: Source

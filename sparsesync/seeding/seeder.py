@@ -28,13 +28,13 @@ from ..console.messages import format_error
 from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import NoSpaceError
-from ..engine.roles import Opening, Planned
+from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.records import FileResult
-from ..hosts.base import Destination, Source
+from ..hosts.base import Destination, Host, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
-from ..rsync.paths import sent_as_top
+from ..rsync.paths import is_wild, sent_as_top
 from .healing import Healing
 from .losses import Losses
 from .options import SeedOptions
@@ -43,6 +43,8 @@ NOTHING_SPARSE = "it would transfer no sparse file"
 
 _OWN_BYTES = 16 * 1024
 """So much a filesystem may allocate for a file's extents, besides its data."""
+_SEND_DIRECTORIES = frozenset(["archive", "recursive", "dirs", "old-dirs"])
+_SEND_NONE = frozenset(["no-recursive", "no-dirs"])
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
@@ -87,7 +89,7 @@ class Seeding:
         self.refused: dict[str, tuple[int, str]] = {}
         """Files that the destination does not take, and why (errno too): rsync would read all holes to find out."""
         self.planned = Losses(0)
-        """The files that are to be seeded, and their holes."""
+        """The sparse files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._filled: set[str] = set()
         self._plan: IO[str] | None = None
@@ -99,6 +101,7 @@ class Seeding:
         # The paths at the two ends, without the name of a host.
         far = command.far
         assert command.destination is not None  # parse() hands off a command without one
+        self._pulls = far is not None and not far.push
         self._sources = far.paths if far and not far.push else command.sources
         self._destination = far.paths[0] if far and far.push else command.destination
         self.healing = Healing(command, options, source, destination, self._destination, say, bar)
@@ -130,14 +133,15 @@ class Seeding:
         tops = (sent_as_top(path, self.command.relative) for path in self._sources)
         self._top_modes = [self.source.ask_mode(path) for path in tops if path is not None]
         plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
-        total = count = holes = 0
+        total = count = sparse = holes = 0
         for planned in self.sparse(listing):
             json.dump(planned, plan)
             plan.write("\n")
             total += planned.data
             holes += planned.size - planned.data
             count += 1
-        self.planned = Losses(count, holes)
+            sparse += planned.size > planned.data
+        self.planned = Losses(sparse, holes)
         if not count:
             return NOTHING_SPARSE
         if self.command.dry_run:
@@ -274,12 +278,17 @@ class Seeding:
         command = self.command
         listing.seek(0)
         many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
-        if not many and not command.relative:
-            many = any(stat.S_ISDIR(mode() or 0) for mode in self._modes)
+        names = {option.name for option in command.options}
+        certain = True
+        if not many and not command.relative and any(stat.S_ISDIR(mode() or 0) for mode in self._modes):
+            # Without them rsync skips a directory, and what is left may be one file.
+            many = bool(names & _SEND_DIRECTORIES) and not names & _SEND_NONE
+            certain = many
         like = self._like()
         return Opening(
             many=many,
-            one_source=len(self._sources) == 1,
+            # A wildcard may have become more than what is listed.
+            one_source=certain and len(self._sources) == 1 and not (self._pulls and is_wild(self._sources[0])),
             relative=command.relative,
             like=None if like is None else stat.S_IMODE(like),
             mkpath=command.mkpath,
@@ -291,6 +300,7 @@ class Seeding:
             fsync=command.fsync,
             partial_dir=command.partial_dir,
             preallocate=command.preallocate,
+            temp_dir=command.value("temp-dir"),
         )
 
     def _like(self) -> int | None:
@@ -306,7 +316,7 @@ class Seeding:
             sent = f", {iec(result.sent)} sent" if self.command.far else ""
             self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return
-        if result.errno in _REFUSALS and not result.at_source:
+        if holes and result.errno in _REFUSALS and not result.at_source:
             self.refused[result.name] = result.errno, result.reason
         self._leave(result.name, result.reason, holes)
 
@@ -314,6 +324,15 @@ class Seeding:
         self.left.append((name, reason))
         self.lost[name] = holes
         self.say(f"left to rsync: {name}: {reason}")
+
+
+def why_not_list(command: rsync.Command, host: Host | None) -> str | None:
+    """Why the list of files that is on the other host may be another one when it is read again, or None."""
+    if command.remote_list is None or host is None:
+        return None
+    mode = host.source(SourceSettings()).ask_mode(command.remote_list)()
+    # Where there is none, the dry run fails on it as the run itself will.
+    return None if mode is None or stat.S_ISREG(mode) else "--files-from names something that can be read only once"
 
 
 def _planned(plan: IO[str]) -> Iterator[Planned]:

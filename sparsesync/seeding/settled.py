@@ -35,7 +35,7 @@ _EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
 def nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
     """Return why there is nothing to be seeded or healed; None if there may be something."""
     walk = filters.walk(command)
-    if walk is None:
+    if walk is None or seed.min_hole == 0:
         return None
     troubles: list[OSError] = []
     settled = 0

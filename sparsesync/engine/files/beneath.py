@@ -19,8 +19,10 @@ import os
 import stat
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from ..errors import LeftToRsync
+from .attributes import has_default_acl
 from .status import SparseStat, cannot_tell, stat_sparse
-from .syscalls import flush_directory
+from .syscalls import flush_directory, is_ours_alone
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -120,6 +122,39 @@ def make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
             os.close(holder)
 
 
+class Temporaries:
+    """Where the temporaries of a destination are made: beside each file, or in the directory ``path``."""
+
+    def __init__(self, path: Optional[str]) -> None:
+        self._path = path
+        self._fd: Optional[int] = None
+
+    def directory(self, beside: int) -> int:
+        """Return the descriptor of the directory, for a file in the directory ``beside``.
+
+        Raises LeftToRsync where a temporary there could not take a name in the other, or would not come out the same.
+        """
+        if self._path is None:
+            return beside
+        try:
+            if self._fd is None:
+                self._fd = open_trusted(self._path)
+            st = os.fstat(self._fd)
+            inherited = st.st_mode & stat.S_ISGID or has_default_acl(self._fd)
+        except OSError as error:
+            raise LeftToRsync("--temp-dir: {}: {}".format(self._path, error.strerror)) from None
+        if st.st_dev != os.fstat(beside).st_dev:
+            raise LeftToRsync("--temp-dir is on another filesystem")
+        if inherited or not (is_ours_alone(st) or st.st_mode & stat.S_ISVTX):
+            raise LeftToRsync("--temp-dir gives files a group, an ACL or another name")
+        return self._fd
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._fd is not None:
+            os.close(self._fd)
+
+
 class Found(NamedTuple):
     """Where a file of a source is: its name in ``directory``, a descriptor, None for a path to be followed as it is.
 
@@ -210,7 +245,7 @@ def _mode(st: os.stat_result) -> int:
 
 
 def look_at(
-    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool
+    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool, every: bool = False
 ) -> Iterator[Optional[SparseStat]]:
     """Yield what a copy of each file, given by its path and its name, has to hold: :func:`files.status.stat_sparse`."""
     for path, name in files:
@@ -219,4 +254,4 @@ def look_at(
         except OSError as error:
             yield cannot_tell(error)
             continue
-        yield stat_sparse(found.name, sources.follow, holes, reserved, found.directory)
+        yield stat_sparse(found.name, sources.follow, holes, reserved, found.directory, every)

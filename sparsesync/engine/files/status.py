@@ -109,9 +109,16 @@ def is_recent(mtime_ns: int) -> bool:
 
 
 def stat_sparse(
-    path: str, follow: bool, holes: str = "auto", reserved: bool = False, directory: Optional[int] = None
+    path: str,
+    follow: bool,
+    holes: str = "auto",
+    reserved: bool = False,
+    directory: Optional[int] = None,
+    every: bool = False,
 ) -> Optional[SparseStat]:
     """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
+
+    ``every``: what a copy of a dense one will have to hold is told as well.
 
     What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
 
@@ -128,7 +135,7 @@ def stat_sparse(
         return None
     except OSError as error:
         return cannot_tell(error)
-    if not may_be_sparse(st):
+    if not (stat.S_ISREG(st.st_mode) if every else may_be_sparse(st)):
         return None
     try:
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
@@ -149,10 +156,10 @@ def stat_sparse(
         if cannot_tell(error) is None:
             return None
         data, kept, believed = min(allocated(st), st.st_size), 0, False
-    if data >= st.st_size:
+    if data >= st.st_size and not every:
         return None
     # What is compressed takes less than it holds, and perhaps at the destination too.
-    data = min(data, allocated(st))
+    data = min(data, allocated(st), st.st_size)
     room = data + kept if believed else st.st_size
     return SparseStat(st.st_size, data, st.st_nlink, st.st_mtime_ns, is_recent(st.st_mtime_ns), kept, room)
 

@@ -109,6 +109,8 @@ class Target:
 
     ``mode``: what a temporary is made with, less the umask. Only who may read the finished file may read that.
 
+    A temporary is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
+
     With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
     """
 
@@ -135,7 +137,7 @@ class Target:
         self.fd = -1
         self._partial = partial
         self._temporary: Optional[str] = None
-        self._temporary_directory = directory
+        self.temporary_directory = directory
         self._closed = False
 
     def open(self) -> None:
@@ -199,7 +201,7 @@ class Target:
             suffix = "." + os.urandom(4).hex()
             self._temporary = hidden_name(self.name, suffix, limit)
             try:
-                self.fd = os.open(self._temporary, _CREATE, self._create_mode, dir_fd=self.directory)
+                self.fd = os.open(self._temporary, _CREATE, self._create_mode, dir_fd=self.temporary_directory)
                 return
             except FileExistsError:
                 self._temporary = None
@@ -231,7 +233,7 @@ class Target:
                             os.close(fd)
                             continue
                         self.fd, self.resumed = fd, resumed
-                        self._temporary_directory, self._temporary = directory, name
+                        self.temporary_directory, self._temporary = directory, name
                         return
             except BaseException:
                 os.close(fd)
@@ -289,7 +291,7 @@ class Target:
             try:
                 if self._temporary is not None and not (self.keep and made >= 0 and allocated(os.fstat(made))):
                     with contextlib.suppress(expected):
-                        os.unlink(self._temporary, dir_fd=self._temporary_directory)
+                        os.unlink(self._temporary, dir_fd=self.temporary_directory)
             finally:
                 if made >= 0:
                     os.close(made)
@@ -379,7 +381,7 @@ class Target:
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:
-                os.rename(self._temporary, self.name, src_dir_fd=self._temporary_directory, dst_dir_fd=self.directory)
+                os.rename(self._temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)
                 self._temporary = None
                 if fsync:
                     flush_directory(self.directory, self.path)

@@ -26,7 +26,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import LeftToRsync
 from ..files.attributes import has_default_acl, umask
-from ..files.beneath import make_directory, open_beneath, open_trusted
+from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated, may_compress
 from ..files.syscalls import free_space, is_ours_alone
 from ..files.target import Target, hidden_name, name_limit
@@ -44,10 +44,9 @@ class Destination:
     """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
 
     ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
-    rsync will give it, if it does. ``resume``: use
-    partial files. ``preallocate``: reserve what the source has reserved. The others are rsync's options of the same
-    name. Raises OSError if the directory cannot be
-    opened or made.
+    rsync will give it, if it does. ``resume``: use partial files, if there is no ``temp_dir``. ``preallocate``: reserve
+    what the source has reserved. The others are rsync's options of the same name. Raises OSError if the directory
+    cannot be opened or made.
     """
 
     carries = False
@@ -70,6 +69,7 @@ class Destination:
         partial_dir: Optional[str] = None,
         resume: bool = False,
         preallocate: bool = False,
+        temp_dir: Optional[str] = None,
     ) -> None:
         self.path = path
         self.single = single
@@ -81,8 +81,9 @@ class Destination:
         self.backup = backup
         self.fsync = fsync
         self.partial_dir = partial_dir
-        self.resume = resume
+        self.resume = resume and temp_dir is None
         self.preallocate = preallocate
+        self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))
         self._umask = umask()
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
@@ -98,6 +99,7 @@ class Destination:
 
     def close(self) -> None:
         os.close(self._root)
+        self._temporaries.close()
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Count what is going to be written, for :meth:`space`."""
@@ -167,6 +169,8 @@ class Destination:
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
             target = DestinationFile(directory, base, name, partial, emptied, old, mode)
+            if not inplace:
+                target.temporary_directory = self._temporaries.directory(directory)
             target.reserving = self.preallocate
             target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
             return target
