@@ -8,10 +8,11 @@ the files. Who copies, and over what, is not known here: sparsesync.hosts.transf
 
 import os
 import stat
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .content.copy_file import CopyOptions
 from .errors import NoSpaceError, ProtocolError
+from .files.basis import find_within
 from .files.beneath import Sources, look_at
 from .files.status import SparseStat, stat_mode
 from .transfer.copy_destination import CopyDestination
@@ -59,8 +60,8 @@ class Opening(NamedTuple):
     """What rsync's rule for the path of a destination depends on (rsync(1), USAGE), and its options.
 
     ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
-    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer. The others
-    are rsync's options of the same name.
+    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer. ``bases``:
+    the directories of --compare-dest, --copy-dest or --link-dest. The others are rsync's options of the same name.
     """
 
     many: bool
@@ -76,6 +77,8 @@ class Opening(NamedTuple):
     fsync: bool = False
     partial_dir: Optional[str] = None
     preallocate: bool = False
+    bases: Sequence[str] = ()
+    fuzzy: int = 0
 
 
 class LocalSource:
@@ -144,7 +147,8 @@ class LocalDestination:
 
     def find(self, path: str, opening: Opening) -> Optional[str]:
         """Return why it is left to rsync to open the root, or None. Nothing is opened."""
-        return self._find(path, opening)[0]
+        reason, root, _ = self._find(path, opening)
+        return reason or _check_bases(root, opening)
 
     def _find(self, path: str, opening: Opening) -> Tuple[Optional[str], str, Optional[str]]:
         """Return (a reason, the root, the name of a single file): is it a directory to be filled, or the one file?
@@ -168,6 +172,7 @@ class LocalDestination:
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> Optional[str]:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
         reason, root, single = self._find(path, opening)
+        reason = reason or _check_bases(root, opening)
         if reason:
             return reason
         make = 0o777 if opening.mkpath else None
@@ -193,6 +198,8 @@ class LocalDestination:
                     partial_dir=opening.partial_dir,
                     resume=self._resume,
                     preallocate=opening.preallocate,
+                    bases=opening.bases,
+                    fuzzy=opening.fuzzy,
                 )
             )
         except OSError as error:
@@ -232,6 +239,16 @@ class LocalDestination:
         if self._place is not None:
             self._place.close()
             self._place = None
+
+
+def _check_bases(root: str, opening: Opening) -> Optional[str]:
+    """Return why what is seeded would change what else rsync does, or None: with --compare-dest it removes the file."""
+    inside = find_within(root, opening.bases)
+    return (
+        None
+        if inside is None
+        else "what is seeded would be a basis, since {!r} is below the destination".format(inside)
+    )
 
 
 def failed(name: str, size: int, error: Exception, at_source: bool) -> FileResult:

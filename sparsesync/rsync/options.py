@@ -187,7 +187,8 @@ _TABLE = """
    read-batch=                                   | the content comes from the batch
 """
 # --compare-dest, --copy-dest and --link-dest are allowed because of what 3.5.0 does: a file is listed as a transfer
-# only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR.
+# only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR. What is
+# in DIR is the basis of the seeded file too: engine/files/basis.py.
 # (Not without --perms: see command.py.)
 
 

@@ -259,6 +259,8 @@ class Seeding:
             fsync=command.fsync,
             partial_dir=command.partial_dir,
             preallocate=command.preallocate,
+            bases=command.bases,
+            fuzzy=command.fuzzy,
         )
 
     def _like(self) -> int | None:

@@ -1,0 +1,190 @@
+"""Find the file that a new one is to be compared with, where rsync would: its basis.
+
+For a name that is new at the destination rsync takes as the basis (rsync(1))
+
+* with ``--compare-dest``, ``--copy-dest`` and ``--link-dest`` the regular file of that name below the first of the
+  directories that has one;
+* else, with ``--fuzzy``, a file of the same size and time in the new file's own directory, and if it was given twice,
+  in the same directory below each of those; else one with a similar name. Here a name is similar if what it begins and
+  ends with as the new one does is at least half of the longer one of both.
+
+A wrong choice costs time and never a byte, since the content decides what is taken over from a basis. So one that
+cannot be opened is none. A basis is read and never written to. A symlink on the way to one of the directories has to
+belong to root or to us, as in rsync; below it none is followed.
+"""
+
+import bisect
+import contextlib
+import os
+import stat
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from .beneath import open_beneath, open_trusted
+from .claims import allocated
+from .syscalls import clone
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_MOST_LISTED = 20000
+"""Files of one directory among which a similar one is looked for."""
+
+_NEIGHBOURS = 50
+"""Names before and after the new one, in order, that are looked at for a similar one."""
+
+
+def find_within(root: str, directories: Sequence[str]) -> Optional[str]:
+    """Return the first of ``directories`` that is ``root`` or below it: what is written there makes a basis of it."""
+    top = os.path.realpath(root).rstrip("/") + "/"
+    return next(
+        (path for path in directories if (os.path.realpath(os.path.join(root, path)) + "/").startswith(top)), None
+    )
+
+
+class Bases:
+    """Where a basis may be for what is new below ``root``, an open directory that stays the caller's.
+
+    ``directories``: their paths in order, relative to the root unless absolute. ``fuzzy``: how often that was given.
+    """
+
+    def __init__(self, root: int, directories: Sequence[str] = (), fuzzy: int = 0) -> None:
+        self._root = root
+        self._directories: List[int] = []
+        self._clones: Dict[int, bool] = {}
+        for path in directories:
+            with contextlib.suppress(OSError):  # rsync tells that it is not there
+                self._directories.append(open_trusted(path, start=root))
+        self._alike: List[int] = []
+        if fuzzy:
+            self._alike = [root] + (self._directories if fuzzy > 1 else [])
+        self._listed: Optional[str] = None
+        self._listings: List[Tuple[int, _Listing]] = []
+
+    def close(self) -> None:
+        """Let go of the directories."""
+        while self._directories:
+            os.close(self._directories.pop())
+
+    def may_have(self, name: str) -> bool:
+        """Return whether :meth:`open` may find something. With ``--fuzzy`` that depends on the new file's size too."""
+        found = self._named(name)
+        if found is not None:
+            os.close(found)
+            return True
+        return any(listing.names for _, listing in self._list(os.path.dirname(name)))
+
+    def open(self, name: str, size: int, mtime_ns: int) -> Optional[int]:
+        """Return a descriptor, for reading, of the basis of a new file of so many bytes; None if there is none."""
+        found = self._named(name)
+        return self._similar(name, size, mtime_ns) if found is None else found
+
+    def shares(self, name: str) -> int:
+        """Return how many bytes a new file may share with a basis of its name: 0 where that cannot be cloned."""
+        found = self._named(name)
+        if found is None:
+            return 0
+        try:
+            st = os.fstat(found)
+            if st.st_dev not in self._clones:
+                self._clones[st.st_dev] = self._can_clone(found)
+            return allocated(st) if self._clones[st.st_dev] else 0
+        finally:
+            os.close(found)
+
+    def _can_clone(self, found: int) -> bool:
+        """Return whether a file below the root can begin as a clone of an open one."""
+        try:
+            nameless = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._root)
+        except OSError:
+            return False  # then it counts as written, which is on the safe side
+        try:
+            return clone(found, nameless)
+        except OSError:
+            return False
+        finally:
+            os.close(nameless)
+
+    def _named(self, name: str) -> Optional[int]:
+        for directory in self._directories:
+            found = _open_regular(directory, name)
+            if found is not None:
+                return found
+        return None
+
+    def _similar(self, name: str, size: int, mtime_ns: int) -> Optional[int]:
+        parent, base = os.path.split(name)
+        listings = self._list(parent)
+        for directory, listing in listings:
+            same = listing.equal.get((size, mtime_ns // 10**9))
+            if same is not None:
+                return _open_regular(directory, os.path.join(parent, same))
+        found = [(listing.closest(base), directory) for directory, listing in listings]
+        (share, closest), directory = max(found, default=((0, ""), -1))
+        return _open_regular(directory, os.path.join(parent, closest)) if share else None
+
+    def _list(self, parent: str) -> "List[Tuple[int, _Listing]]":
+        """Return what is in the directory ``parent`` below each of those in which any file may be the basis."""
+        if self._listed != parent:
+            self._listings = [(directory, _Listing(directory, parent)) for directory in self._alike]
+            self._listed = parent
+        return self._listings
+
+
+class _Listing:
+    """The regular files of the directory ``parent`` below another one: their ``names`` in order.
+
+    ``equal``: the name of one for each size, in bytes, and time, in seconds, as rsync compares it.
+    """
+
+    def __init__(self, directory: int, parent: str) -> None:
+        self.names: List[str] = []
+        self.equal: Dict[Tuple[int, int], str] = {}
+        with contextlib.suppress(OSError):
+            holder = open_beneath(directory, parent)
+            try:
+                self._read(holder)
+            finally:
+                os.close(holder)
+        self.names.sort()
+
+    def _read(self, holder: int) -> None:
+        for name in os.listdir(holder):
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(name, dir_fd=holder, follow_symlinks=False)
+                if stat.S_ISREG(st.st_mode) and st.st_size:
+                    self.names.append(name)
+                    self.equal.setdefault((st.st_size, st.st_mtime_ns // 10**9), name)
+            if len(self.names) == _MOST_LISTED:
+                return
+
+    def closest(self, name: str) -> Tuple[int, str]:
+        """Return how many characters the most similar name has in common with ``name``, and that; 0 if none is."""
+        at = bisect.bisect(self.names, name)
+        best = (0, "")
+        for other in self.names[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]:
+            start = _common(name, other)
+            end = _common(name[start:][::-1], other[start:][::-1])
+            if 2 * (start + end) >= max(len(name), len(other)):
+                best = max(best, (start + end, other))
+        return best
+
+
+def _common(a: str, b: str) -> int:
+    """Return with how many equal characters two words begin."""
+    return next((at for at, pair in enumerate(zip(a, b)) if pair[0] != pair[1]), min(len(a), len(b)))
+
+
+def _open_regular(directory: int, path: str) -> Optional[int]:
+    """Return a descriptor of a regular file below a directory; None if there is none that may be read."""
+    parent, base = os.path.split(path)
+    with contextlib.suppress(OSError):
+        holder = open_beneath(directory, parent)
+        try:
+            st = os.stat(base, dir_fd=holder, follow_symlinks=False)
+            if stat.S_ISREG(st.st_mode):  # to open a device may set something off
+                fd = os.open(base, _READ, dir_fd=holder)
+                if os.path.samestat(os.fstat(fd), st):
+                    return fd
+                os.close(fd)
+        finally:
+            os.close(holder)
+    return None
