@@ -28,6 +28,9 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_LISTED = 20000
 """Files of one directory among which a similar one is looked for."""
 
+_MOST_KEPT = 8
+"""Directories whose files are known at a time. The next files are asked for before one is opened."""
+
 _NEIGHBOURS = 50
 """Names before and after the new one, in order, that are looked at for a similar one."""
 
@@ -56,8 +59,7 @@ class Bases:
         self._alike: List[int] = []
         if fuzzy:
             self._alike = [root] + (self._directories if fuzzy > 1 else [])
-        self._listed: Optional[str] = None
-        self._listings: List[Tuple[int, _Listing]] = []
+        self._listings: Dict[str, List[Tuple[int, _Listing]]] = {}
 
     def close(self) -> None:
         """Let go of the directories."""
@@ -123,10 +125,13 @@ class Bases:
 
     def _list(self, parent: str) -> "List[Tuple[int, _Listing]]":
         """Return what is in the directory ``parent`` below each of those in which any file may be the basis."""
-        if self._listed != parent:
-            self._listings = [(directory, _Listing(directory, parent)) for directory in self._alike]
-            self._listed = parent
-        return self._listings
+        found = self._listings.pop(parent, None)
+        if found is None:
+            found = [(directory, _Listing(directory, parent)) for directory in self._alike]
+            if len(self._listings) == _MOST_KEPT:
+                del self._listings[next(iter(self._listings))]
+        self._listings[parent] = found
+        return found
 
 
 class _Listing:

@@ -139,3 +139,16 @@ def test_what_a_new_file_may_share(tmp_path: Path, mounted: Mounted, kind: str, 
         assert places.shares("y") == 0
     with opened(top / "dst", [str(tmp_path), "../base"]) as places:
         assert places.shares("x") == 0
+
+
+def test_a_directory_is_read_once_for_the_files_that_are_asked_for_in_a_row(tmp_path: Path) -> None:
+    for directory in range(20):
+        write(tmp_path / f"{directory}/disk-1", f"{directory}")
+    with opened(tmp_path, fuzzy=1) as places:
+        assert all(places.may_have(f"{directory}/disk-2") for directory in range(20))
+        for directory in range(20):
+            (tmp_path / f"{directory}/disk-1").rename(tmp_path / f"{directory}/other")
+        assert places.open("19/disk-3", 1, 0) is None  # it is known by the name that it had
+        found = places.open("0/othex", 1, 0)
+        assert found is not None  # read again
+        os.close(found)
