@@ -5,12 +5,13 @@ For a name that is new at the destination rsync takes as the basis (rsync(1))
 * with ``--compare-dest``, ``--copy-dest`` and ``--link-dest`` the regular file of that name below the first of the
   directories that has one;
 * else, with ``--fuzzy``, a file of the same size and time in the new file's own directory, and if it was given twice,
-  in the same directory below each of those; else one with a similar name. Here a name is similar if what it begins and
-  ends with as the new one does is at least half of the longer one of both.
+  in the same directory below each of those; else the one whose name takes the least changing to become the new one
+  (:func:`_changing`), of the names that are near it in alphabetical order.
 
 A wrong choice costs time and never a byte, since the content decides what is taken over from a basis. So one that
 cannot be opened is none. A basis is read and never written to. A symlink on the way to one of the directories has to
-belong to root or to us, as in rsync; below it none is followed.
+belong to root or to us, as in rsync. Below it none is followed: what an earlier run has put there may be the other
+end's doing, and the digests of a basis are told to the other end.
 """
 
 import bisect
@@ -31,8 +32,15 @@ _MOST_LISTED = 20000
 _MOST_KEPT = 8
 """Directories whose files are known at a time. The next files are asked for before one is opened."""
 
-_NEIGHBOURS = 50
+_NEIGHBOURS = 250
 """Names before and after the new one, in order, that are looked at for a similar one."""
+
+_UNIT = 1 << 16
+_FARTHEST = 25 * _UNIT
+"""How many characters may be changed for a name to be similar, each a unit and, to decide between two, its value."""
+
+_SUFFIX = 10
+"""So many times what changing the suffix takes counts as well."""
 
 
 def find_within(root: str, directories: Sequence[str]) -> Optional[str]:
@@ -119,9 +127,12 @@ class Bases:
             same = listing.equal.get((size, mtime_ns // 10**9))
             if same is not None:
                 return _open_regular(directory, os.path.join(parent, same))
-        found = [(listing.closest(base), directory) for directory, listing in listings]
-        (share, closest), directory = max(found, default=((0, ""), -1))
-        return _open_regular(directory, os.path.join(parent, closest)) if share else None
+        best, found = _FARTHEST, None
+        for directory, listing in listings:
+            best, closest = listing.closest(base, best)
+            if closest is not None:
+                found = directory, os.path.join(parent, closest)
+        return None if found is None else _open_regular(*found)
 
     def _list(self, parent: str) -> "List[Tuple[int, _Listing]]":
         """Return what is in the directory ``parent`` below each of those in which any file may be the basis."""
@@ -161,21 +172,63 @@ class _Listing:
             if len(self.names) == _MOST_LISTED:
                 return
 
-    def closest(self, name: str) -> Tuple[int, str]:
-        """Return how many characters the most similar name has in common with ``name``, and that; 0 if none is."""
+    def closest(self, name: str, best: int) -> Tuple[int, Optional[str]]:
+        """Return the name that takes the least changing to become ``name``, after what that takes.
+
+        If none takes as little as ``best`` that is returned, and None.
+        """
         at = bisect.bisect(self.names, name)
-        best = (0, "")
+        closest, wanted = None, os.fsencode(name)
         for other in self.names[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]:
-            start = _common(name, other)
-            end = _common(name[start:][::-1], other[start:][::-1])
-            if 2 * (start + end) >= max(len(name), len(other)):
-                best = max(best, (start + end, other))
-        return best
+            theirs = os.fsencode(other)
+            distance = _changing(theirs, wanted, best)
+            if distance <= best:
+                distance += _SUFFIX * _changing(_suffix(theirs), _suffix(wanted), best)
+            if distance <= best:
+                best, closest = distance, other
+        return best, closest
 
 
-def _common(a: str, b: str) -> int:
-    """Return with how many equal characters two words begin."""
-    return next((at for at, pair in enumerate(zip(a, b)) if pair[0] != pair[1]), min(len(a), len(b)))
+def _changing(one: bytes, other: bytes, most: int) -> int:
+    """Return what it takes to change one name into another: their edit distance; some more than ``most`` if that is.
+
+    A character more or less counts as a unit and, unless it is at the beginning, its value. Another one counts as a
+    unit and how far the two are apart.
+    """
+    if abs(len(one) - len(other)) * _UNIT > most:
+        return most + 1
+    if not one or not other:
+        return sum(_UNIT + character for character in one + other)
+    while len(one) > 1 and len(other) > 1 and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    row = [_UNIT * length for length in range(len(other) + 1)]
+    for a in one:
+        above, row = row, [row[0] + _UNIT]
+        for index, b in enumerate(other):
+            swapped = above[index] + (_UNIT + abs(a - b) if a != b else 0)
+            row.append(min(swapped, row[index] + _UNIT + b, above[index + 1] + _UNIT + a))
+        if min(row) > most:
+            return most + 1
+    return row[-1]
+
+
+def _suffix(name: bytes) -> bytes:
+    """Return the suffix of a name, with its dot; empty if there is none.
+
+    One that marks an old version is none, and one of digits only where there is no other.
+    """
+    old: Tuple[bytes, ...] = (b".bak", b".old", b".orig")
+    if name.endswith(b"~"):
+        name, old = name[:-1], ()
+    last = b""
+    while True:
+        name, found = os.path.splitext(name)
+        if not found:
+            return last
+        if found not in old:
+            if not found[1:].isdigit():
+                return found
+            last = found
 
 
 def _open_regular(directory: int, path: str) -> Optional[int]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from sparsesync.engine.files.basis import Bases
-from tests.support.filesystems import Mounted, device, need_root
+from tests.support.filesystems import Mounted, device, need, need_root
 
 DAY = 86400
 
@@ -97,11 +101,12 @@ FUZZY: list[tuple[int, str, int, int, str | None]] = [
     (1, "d/completely-else", 3, 7, "new"),  # of the same size and time
     (1, "d/disk-2024-01-03.img", 0, 0, "2nd"),
     (1, "d/a-2024.tar.gz", 0, 0, "old"),
-    (1, "d/completely-else", 0, 0, None),
+    (1, "d/a-wholly-other-name-that-is-far-from-each-of-them", 0, 0, None),
     (1, "e/x", 0, 0, None),
     (1, "missing/disk-2024-01-03.img", 0, 0, None),
     (1, "d/weekly.raw", 0, 0, None),
-    (2, "d/weekly.raw", 0, 0, "base"),
+    (2, "d/weekly.raw", 0, 0, None),
+    (2, "d/weekly-2.img", 0, 0, "base"),
     (2, "d/other", 4, 9, "base"),
 ]
 
@@ -117,6 +122,33 @@ def test_fuzzy(tmp_path: Path, fuzzy: int, name: str, size: int, day: int, expec
     write(tmp_path / "base/d/weekly.img", "base", day=9)
     assert found(tmp_path, name, ["base"], fuzzy, size, day) == expected
     assert found(tmp_path, name, ["base"], 0, size, day) is None
+
+
+def test_as_rsync_chooses(tmp_path: Path) -> None:
+    need(shutil.which("rsync") is not None, "rsync is not installed")
+    chance = random.Random(7)
+
+    def name() -> str:
+        words = ["disk", "vm", "a", "log", "base", "snapshot", "2024", "7", "image"]
+        suffixes = ["", ".img", ".raw", ".bak", ".old~", ".7", ".qcow2", ".tar.gz", ".1.2", ".", "~"]
+        return "-".join(chance.choices(words, k=chance.randint(1, 3))) + chance.choice(suffixes)
+
+    there = {name() for _ in range(60)}
+    new = {name() for _ in range(150)} - there
+    for number, each in enumerate(sorted(there)):
+        write(tmp_path / "dst" / each, "x" * (number + 1), 2)
+    for each in new:
+        write(tmp_path / "src" / each, "x" * 200)
+    paths = [f"{tmp_path}/src/", f"{tmp_path}/dst/"]
+    said = subprocess.run(["rsync", "-rtyn", "--debug=fuzzy1", *paths], stdout=subprocess.PIPE, timeout=60, check=True)
+    chosen = dict(re.findall(r"^fuzzy basis selected for (.+): (.+)$", said.stdout.decode(), re.MULTILINE))
+    assert len(chosen) > 100
+    with opened(tmp_path / "dst", fuzzy=1) as places:
+        for each in new:
+            fd = places.open(each, 200, DAY * 10**9)
+            assert (None if fd is None else os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))) == chosen.get(each)
+            if fd is not None:
+                os.close(fd)
 
 
 def test_the_name_comes_before_what_is_like_it(tmp_path: Path) -> None:
