@@ -130,6 +130,18 @@ def test_a_basis_of_another_size(tmp_path: Path, mounted: Mounted, rsh: str, way
     assert data_bytes(top / "tuesday/disk.img") <= DATA
 
 
+def test_a_partial_file_comes_before_its_basis(tmp_path: Path, rsh: str) -> None:
+    image(tmp_path / "monday/disk.img")
+    image(tmp_path / "src/disk.img", os.urandom(MIB), mtime=OLD + 60)
+    partial = tmp_path / "tuesday/.disk.img.sparsesync-partial"
+    image(partial, (tmp_path / "src/disk.img").read_bytes()[DATA // 16 :][:MIB])
+    partial.chmod(0o600)
+    sent = wire(rsh, "push", tmp_path / "src", tmp_path / "tuesday", "--link-dest=../monday")
+    assert same_content(tmp_path / "src/disk.img", tmp_path / "tuesday/disk.img")
+    assert sent < LITTLE
+    assert os.listdir(tmp_path / "tuesday") == ["disk.img"]
+
+
 def test_a_basis_on_another_filesystem(tmp_path: Path, mounted: Mounted, rsh: str) -> None:
     top = mounted("xfs")
     image(tmp_path / "monday/disk.img")
