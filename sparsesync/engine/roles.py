@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from .content.basis import find_within
 from .content.copy_file import CopyOptions
 from .errors import NoSpaceError, ProtocolError
 from .files.beneath import Sources, look_at
@@ -65,7 +66,8 @@ class Opening(NamedTuple):
 
     ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
     ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer.
-    ``existing``: only open what is there. The others are rsync's options of the same name.
+    ``existing``: only open what is there. ``bases``: the directories of --compare-dest, --copy-dest or --link-dest. The
+    others are rsync's options of the same name.
     """
 
     many: bool
@@ -83,6 +85,8 @@ class Opening(NamedTuple):
     preallocate: bool = False
     existing: bool = False
     temp_dir: Optional[str] = None
+    bases: Sequence[str] = ()
+    fuzzy: int = 0
 
 
 class LocalSource:
@@ -161,7 +165,8 @@ class LocalDestination:
 
     def find(self, path: str, opening: Opening) -> Optional[str]:
         """Return why it is left to rsync to open the root, or None. Nothing is opened."""
-        return self._find(path, opening)[0]
+        reason, root, _ = self._find(path, opening)
+        return reason or _check_bases(root, opening)
 
     def _find(self, path: str, opening: Opening) -> Tuple[Optional[str], str, Optional[str]]:
         """Return (a reason, the root, the name of a single file): is it a directory to be filled, or the one file?
@@ -185,6 +190,7 @@ class LocalDestination:
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> Optional[str]:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
         reason, root, single = self._find(path, opening)
+        reason = reason or _check_bases(root, opening)
         if reason:
             return reason
         if opening.existing and not os.path.exists(path):
@@ -213,6 +219,8 @@ class LocalDestination:
                     resume=self._resume,
                     preallocate=opening.preallocate,
                     temp_dir=opening.temp_dir,
+                    bases=opening.bases,
+                    fuzzy=opening.fuzzy,
                 )
             )
         except OSError as error:
@@ -268,6 +276,16 @@ class LocalDestination:
         if self._place is not None:
             self._place.close()
             self._place = None
+
+
+def _check_bases(root: str, opening: Opening) -> Optional[str]:
+    """Return why what is seeded would change what else rsync does, or None: with --compare-dest it removes the file."""
+    inside = find_within(root, opening.bases)
+    return (
+        None
+        if inside is None
+        else "what is seeded would be a basis, since {!r} is below the destination".format(inside)
+    )
 
 
 def failed(name: str, size: int, error: Exception, at_source: bool) -> FileResult:

@@ -81,7 +81,15 @@ def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progre
     fd = file.open()
     with destination.place.target(spec) as target:
         sparse = "always" if zeros else "auto"
-        data = copy_content(fd, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path)
+        # What an old file shares with the new one is gone with it. A basis stays.
+        basis = target.find_basis() if target.old is None else None
+        try:
+            data = copy_content(
+                fd, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path, basis=basis
+            )
+        finally:
+            if basis is not None:
+                os.close(basis)
         file.check(os.fstat(fd))
         destination.place.finish(target, spec)
     return FileResult(spec.name, spec.size, data, 0, allocated=target.allocated)

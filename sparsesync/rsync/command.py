@@ -71,6 +71,9 @@ class Command:
     timeout: int | None
     """Seconds."""
     partial_dir: str | None
+    bases: tuple[str, ...]
+    """The directories in which rsync looks for the basis of a new file."""
+    fuzzy: int
 
     def value(self, name: str) -> str | None:
         """The value the option was last given, if it was."""
@@ -81,6 +84,7 @@ class _NotUnderstood(Exception):
     """The reason is its message."""
 
 
+_BASES = frozenset(["compare-dest", "copy-dest", "link-dest"])
 _IMPLIED = {
     "archive": ("recursive", "links", "perms", "times", "group", "owner", "devices", "specials"),
     "acls": ("perms",),
@@ -169,6 +173,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         bwlimit=parse_bwlimit(values.get("bwlimit")),
         timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
+        bases=tuple(o.value for o in options if o.name in _BASES and o.value is not None),
+        fuzzy=state["fuzzy"],
     )
 
 

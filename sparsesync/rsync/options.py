@@ -194,7 +194,8 @@ _TABLE = """
 # would make one of what was seeded, and the old content would be gone.
 #
 # --compare-dest, --copy-dest and --link-dest are allowed because of what 3.5.0 does: a file is listed as a transfer
-# only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR.
+# only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR. What is
+# in DIR is the basis of the seeded file too: engine/content/basis.py.
 # (Not without --perms: see command.py.)
 
 

@@ -301,6 +301,8 @@ class Seeding:
             partial_dir=command.partial_dir,
             preallocate=command.preallocate,
             temp_dir=command.value("temp-dir"),
+            bases=command.bases,
+            fuzzy=command.fuzzy,
         )
 
     def _like(self) -> int | None:

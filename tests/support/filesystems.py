@@ -170,6 +170,11 @@ def written_bytes(path: Path) -> int:
     return sum(length for _, length, flags in _extents(path) if "unwritten" not in flags)
 
 
+def shared_bytes(path: Path) -> int:
+    """Bytes inside extents that another file has too."""
+    return sum(length for _, length, flags in _extents(path) if "shared" in flags)
+
+
 def same_content(a: Path, b: Path) -> bool:
     return subprocess.run(["cmp", "-s", "--", a, b], timeout=120).returncode == 0
 

@@ -6,7 +6,8 @@
                     give the target its size, and write each data extent,
                     less blocks of zeros where the source's holes are not known
     in place:       punch what is a hole in the source,
-                    write the blocks that differ
+                    write the blocks that differ;
+                    so it is in a clone of a basis, if there is one
     a kernel view:  read on to its end, whatever its size (:func:`files.claims.is_view`)
 
 What is to be written is a stream of ranges, and the writer does not ask where it comes
@@ -54,6 +55,7 @@ def copy_content(
     holes: str = "auto",
     progress: OnProgress = None,
     source_path: str = "source",
+    basis: Optional[int] = None,
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 
@@ -61,7 +63,8 @@ def copy_content(
     blocks of zeros. ``reflink``: ``"auto"`` shares extents if possible, ``"always"`` fails if not,
     ``"never"`` does not. ``holes``: whether the source's map is believed (:func:`files.claims.believes`). ``progress``
     is called with the bytes done since the last call. If ``target`` is reserving, it gets the source's reservations.
-    The target still has to be committed.
+    ``basis``: an open file, which a new one shares extents with where they are equal, if it can with no other. The
+    target still has to be committed.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything
     is written if the data cannot fit, OSError as the system calls do.
@@ -79,6 +82,8 @@ def copy_content(
                 data = allocated(os.fstat(target.fd))
                 _tell(progress, data)
                 return data
+    if basis is not None and not target.inplace and stat.S_ISREG(before.st_mode) and not is_view(source):
+        target.clone(basis)
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
     with error_path(source_path):
@@ -89,11 +94,14 @@ def copy_content(
     with error_path(target.path):
         if view:
             data = _copy_view(source, target, size, progress, source_path)
-        elif target.inplace:
+        elif target.overlay:
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
             ranges = _update(source, target, held, size, source_path)
             data = _Writer(source, target.fd, believed and reflink != "never", 0, progress, source_path).write(ranges)
+            if not target.inplace:
+                _tell(progress, held.total - data)  # what it shares is done, too
+                data = held.total
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:

@@ -69,14 +69,15 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
     return fd
 
 
-def open_trusted(path: str, flags: int = _DIRECTORY) -> int:
+def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None) -> int:
     """Open a directory, by default for reading, following only symlinks of root or of our own user.
 
-    Raises OSError as open(2); ELOOP for a symlink of somebody else.
+    ``start``: the open directory that a relative path begins in, if not the current one. Raises OSError as open(2);
+    ELOOP for a symlink of somebody else.
     """
     left = _MOST_LINKS
     rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
-    fd = os.open("/" if path.startswith("/") else ".", _ON_THE_WAY)
+    fd = os.open("/" if path.startswith("/") else ".", _ON_THE_WAY, dir_fd=start)
     try:
         while rest:
             part = rest.pop()

@@ -370,7 +370,7 @@ class Target:
         content cannot be flushed, nothing has the name.
         """
         with error_path(self.path, instead=True):
-            if self._partial is not None:
+            if self._partial is not None or self.resumed:
                 copy_on_write_by_block(self.fd, False)
             if mode is not None:
                 os.fchmod(self.fd, mode)

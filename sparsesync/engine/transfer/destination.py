@@ -22,15 +22,17 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from functools import partial
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from ..content.basis import Bases
 from ..errors import LeftToRsync
 from ..files.attributes import has_default_acl, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
-from ..files.claims import allocated, may_compress
-from ..files.syscalls import free_space, is_ours_alone
+from ..files.claims import allocated
+from ..files.syscalls import is_ours_alone
 from ..files.target import Target, hidden_name, name_limit
-from .records import FileSpec, Space, SpaceNeed, check_name
+from .records import FileSpec, Room, Space, SpaceNeed, check_name
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -45,7 +47,8 @@ class Destination:
 
     ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
     rsync will give it, if it does. ``resume``: use partial files, if there is no ``temp_dir``. ``preallocate``: reserve
-    what the source has reserved. The others are rsync's options of the same name. Raises OSError if the directory
+    what the source has reserved. ``bases`` and ``fuzzy``: where the basis of a new file is
+    (:class:`~.content.basis.Bases`). The others are rsync's options of the same name. Raises OSError if the directory
     cannot be opened or made.
     """
 
@@ -70,6 +73,8 @@ class Destination:
         resume: bool = False,
         preallocate: bool = False,
         temp_dir: Optional[str] = None,
+        bases: Sequence[str] = (),
+        fuzzy: int = 0,
     ) -> None:
         self.path = path
         self.single = single
@@ -85,8 +90,7 @@ class Destination:
         self.preallocate = preallocate
         self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))
         self._umask = umask()
-        self._growth: Dict[int, int] = {}
-        self._example: Dict[int, str] = {}
+        self._room = Room()
         self._unsettled: Dict[str, int] = {}
         try:
             self._root = open_trusted(path)
@@ -96,8 +100,10 @@ class Destination:
                 raise
             make_directory(path, make & 0o777, mkpath, fsync)
             self._root = open_trusted(path)
+        self._bases = Bases(self._root, bases, fuzzy)
 
     def close(self) -> None:
+        self._bases.close()
         os.close(self._root)
         self._temporaries.close()
 
@@ -108,47 +114,33 @@ class Destination:
             holder = os.path.dirname(target)
             while holder not in (self.path, "") and not os.path.isdir(holder):
                 holder = os.path.dirname(holder)
-            device = os.stat(holder or ".").st_dev
-            if device == need.device:
+            if os.stat(holder or ".").st_dev == need.device:
                 continue  # extents may be shared; the target itself checks once it knows
-            block = os.statvfs(holder or ".").f_frsize
-            growth = -(-need.data // block) * block
+            held = 0
             above, base = os.path.split(target)
-            for held in (target, os.path.join(above, self._partial_name(self._root, base))):
+            for path in (target, os.path.join(above, self._partial_name(self._root, base))):
                 with contextlib.suppress(OSError):
-                    growth -= allocated(os.lstat(held))
-            self._growth[device] = self._growth.get(device, 0) + growth
-            self._example[device] = holder or "."
+                    held += allocated(os.lstat(path))
+            self._room.take(holder or ".", need.data, held or self._bases.shares(self.single or need.name))
 
     def space(self) -> List["Space"]:
         """What all that was expected needs on each of the filesystems it goes to."""
-        found = []
-        for device, needed in self._growth.items():
-            path = self._example[device]
-            with contextlib.ExitStack() as stack:
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                except PermissionError:  # one may write into it and not read it; then its flags are not known
-                    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                stack.callback(os.close, fd)
-                filesystem = os.fstatvfs(fd)
-                if filesystem.f_blocks and not may_compress(fd):  # some of the kernel's own have no size
-                    found.append(Space(needed, free_space(filesystem), path))
-        return found
+        return self._room.space()
 
     def has_basis(self, name: str) -> bool:
-        """Whether there is something to compare the source with: an earlier file, or a partial one."""
+        """Whether there may be something to compare the source with: an old file, a partial one, or one elsewhere."""
         check_name(name)
         parent, base = os.path.split(self.single or name)
-        try:
+        # If its directory is not there yet, or cannot be opened, target() will say what is wrong.
+        with contextlib.suppress(OSError):
             directory = open_beneath(self._root, parent)
-        except OSError:
-            return False  # not there yet; or target() will say what is wrong
-        try:
-            names = [base, self._partial_name(directory, base)]
-            return any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names)
-        finally:
-            os.close(directory)
+            try:
+                names = [base, self._partial_name(directory, base)]
+                if any(os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False) for name in names):
+                    return True
+            finally:
+                os.close(directory)
+        return self._bases.may_have(self.single or name)
 
     def target(self, spec: FileSpec) -> "DestinationFile":
         """Return the target for a file, to be opened. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
@@ -163,15 +155,16 @@ class Destination:
             if not self.perms and has_default_acl(directory):
                 raise LeftToRsync("the directory's default ACL decides its mode")
             mode = None if inplace else self._mode(spec.mode, old)
-            partial = None
+            kept = None
             if self.resume and not inplace:
-                partial = self._partial(directory, base)
+                kept = self._partial(directory, base)
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
-            emptied = self.partial_dir if partial and self.partial_dir and self.partial_dir[0] != "/" else None
-            target = DestinationFile(directory, base, name, partial, emptied, old, mode)
+            emptied = self.partial_dir if kept and self.partial_dir and self.partial_dir[0] != "/" else None
+            target = DestinationFile(directory, base, name, kept, emptied, old, mode)
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving = self.preallocate
+            target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
             target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
             return target
         except BaseException:
@@ -352,6 +345,7 @@ class DestinationFile(Target):
         self.old = old
         self.mode = mode
         self.unfinished_ns = 0
+        self.find_basis: Callable[[], Optional[int]] = lambda: None
         self._emptied = emptied
 
     def open(self) -> None:
@@ -372,6 +366,10 @@ class DestinationFile(Target):
             os.close(fd)
             raise LeftToRsync("it was replaced meanwhile")
         return fd
+
+    def open_basis(self) -> Optional[int]:
+        """A descriptor of what the source is compared with, for reading: the old file, or what a new one is like."""
+        return self.find_basis() if self.old is None else self.open_old()
 
     def close(self) -> None:
         if self._closed:

@@ -1,8 +1,8 @@
 """One file on its way in: its target, opened when something comes for it, and its basis.
 
-The basis is the old file, and over it the data of the partial file of an earlier run; what of a block came from which
-does not matter, since its digest decides. Where the filesystem can clone, the target begins as a clone of the old file,
-and then has the basis already.
+The basis is the old file, or of a new one what rsync would take (:mod:`~.content.basis`), and over it the data of the
+partial file of an earlier run; what of a block came from which does not matter, since its digest decides. Where the
+filesystem can clone, the target begins as a clone of the old file, and then has the basis already.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class IncomingFile:
             target.open()
             size = self.spec.size
             if self.basis:
-                self.old = target.open_old()
+                self.old = target.open_basis()
             elif target.inplace:
                 raise LeftToRsync("it was made meanwhile")
             elif target.resumed:

@@ -2,14 +2,19 @@
 
 ::
 
-    Need      what it will take, asked for all files before the first is written; Space is the answer
+    Need      what it will take, asked for all files before the first is written; Space is the answer, by Room
     Spec      what it is: announced by the sender, made by the destination
     Result    what became of it; a CLOSED frame carries it (:func:`limits.read_result`)
 
 A file has a name below the root of its transfer (:func:`check_name`). Sizes are bytes.
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+import contextlib
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from ..files.claims import may_compress
+from ..files.syscalls import free_space
 
 
 class SpaceNeed(NamedTuple):
@@ -26,6 +31,37 @@ class Space(NamedTuple):
     needed: int
     free: int
     path: str
+
+
+class Room:
+    """Adds up what files will take of the filesystems they go to."""
+
+    def __init__(self) -> None:
+        self._growth: Dict[int, int] = {}
+        self._example: Dict[int, str] = {}
+
+    def take(self, directory: str, data: int, held: int) -> None:
+        """Count a file of so many bytes of data that goes to a directory, less what it ``held`` of them already."""
+        device = os.stat(directory).st_dev
+        block = os.statvfs(directory).f_frsize
+        self._growth[device] = self._growth.get(device, 0) + -(-data // block) * block - held
+        self._example[device] = directory
+
+    def space(self) -> List[Space]:
+        """Return what all of it needs on each of the filesystems."""
+        found = []
+        for device, needed in self._growth.items():
+            path = self._example[device]
+            with contextlib.ExitStack() as stack:
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                except PermissionError:  # one may write into it and not read it; then its flags are not known
+                    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                filesystem = os.fstatvfs(fd)
+                if filesystem.f_blocks and not may_compress(fd):  # some of the kernel's own have no size
+                    found.append(Space(needed, free_space(filesystem), path))
+        return found
 
 
 class FileSpec(NamedTuple):
