@@ -116,6 +116,17 @@ def test_with_options_that_say_how_it_is_written(
     assert os.listdir(top / "tuesday") == ["disk.img"]
 
 
+def test_what_is_shared_does_not_count_for_a_limit_of_bandwidth(tmp_path: Path, mounted: Mounted) -> None:
+    top = mounted("xfs")
+    image(top / "monday/disk.img", data=16 * MIB)
+    image(tmp_path / "src/disk.img", b"changed", data=16 * MIB, mtime=OLD + 60)
+    # At 64 KiB a second all of it would take longer than run() waits.
+    options = ["-a", "--link-dest=../monday", "--bwlimit=64K"]
+    done = sync(*options, *paths("local", tmp_path / "src", top / "tuesday"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert same_content(tmp_path / "src/disk.img", top / "tuesday/disk.img")
+
+
 @pytest.mark.parametrize(("way", "size"), [("local", 30 * MIB + 1234), ("push", 40 * MIB), ("pull", 29 * MIB + 1)])
 def test_a_basis_of_another_size(tmp_path: Path, mounted: Mounted, rsh: str, way: str, size: int) -> None:
     top = mounted("xfs")

@@ -100,8 +100,7 @@ def copy_content(
             ranges = _update(source, target, held, size, source_path)
             data = _Writer(source, target.fd, believed and reflink != "never", 0, progress, source_path).write(ranges)
             if not target.inplace:
-                _tell(progress, held.total - data)  # what it shares is done, too
-                data = held.total
+                data = held.total  # what it shares is its own, too
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
