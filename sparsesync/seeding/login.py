@@ -23,7 +23,7 @@ class Login:
 
     def __init__(self, command: Command, hosts: HostPool | None) -> None:
         self.host: RemoteHost | None = None
-        self._command = command
+        self.command = command
         self._hosts = hosts
         """Others have logged in, and ``command`` goes their way by itself."""
         self._own: HostPool | None = None
@@ -32,12 +32,12 @@ class Login:
 
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
         """Start the agent; the login lasts as long as ``stack``, also where there is no agent. Raises LinkError."""
-        far = self._command.far
+        far = self.command.far
         assert far is not None
         if self._hosts is None:
             from ..hosts.pool import HostPool
 
-            opened = HostPool(far.shell, python, prefix=far.prefix, timeout=self._command.timeout, share=True)
+            opened = HostPool(far.shell, python, prefix=far.prefix, timeout=self.command.timeout, share=True)
             self._own = stack.enter_context(opened)
         hosts = self._hosts or self._own
         assert hosts is not None
@@ -76,7 +76,7 @@ class Login:
 
         def ask() -> tuple[int, bytes]:
             options, environ = self._through(self._sharing.only)
-            return dry_run(self._command, listing, unchanged, options=options, stdin=spool, environ=environ)
+            return dry_run(self.command, listing, unchanged, options=options, stdin=spool, environ=environ)
 
         status, said = ask()
         if REFUSED_SESSION in said and self._sharing.only:
@@ -93,7 +93,7 @@ class Login:
         environ = dict(os.environ)
         if not words:
             return [], environ
-        rsh = self._command.value("rsh")
+        rsh = self.command.value("rsh")
         shell = with_words(remote_shell(rsh), words)
         if rsh is None:
             environ["RSYNC_RSH"] = shell

@@ -210,7 +210,7 @@ class SeededRun:
             return format_error(error)
         if self.command.spool_stdin:
             self.spool = stack.enter_context(spooled(sys.stdin.buffer))
-        self.command = rsync.keeping(self.command, stack)
+        self.command = self.login.command = rsync.keeping(self.command, stack)
         self.result.command = ["rsync", *self.command.argv]
         handoff = why_not_list(self.command, self.login.host)
         if handoff:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import lines
 from tests.support.sshd import Sshd
-from tests.support.sync import MIB, OLD, difference, run, snapshot, sparse, sync
+from tests.support.sync import MIB, OLD, Synced, difference, run, snapshot, sparse, sync
 
 KEPT = "--seed-required"
 """rsync must not run where a sparse file is left to it: so what is tried is known to be seeded."""
@@ -40,7 +40,7 @@ def test_lines(started: Path, sshd_server: Sshd, request: pytest.FixtureRequest)
     assert not wrong
 
 
-def _both(top: Path, *argv: str, ours: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
+def _both(top: Path, *argv: str, ours: tuple[str, ...] = ()) -> Synced:
     """Run a line below "start" by rsync and, below a copy, by sparsesync; both leave the same. Return our run."""
     lines.age(top / "start/src", OLD)
     if (top / "start/dst").exists():
@@ -48,7 +48,7 @@ def _both(top: Path, *argv: str, ours: tuple[str, ...] = ()) -> subprocess.Compl
     run("cp", "-a", str(top / "start"), str(top / "copy"))
     before = time.time() - 0.05
     theirs = run("rsync", *argv, cwd=top / "start")
-    done = sync("--seed-min-hole=0", KEPT, "-v", *ours, *argv, cwd=top / "copy")
+    done = sync("--seed-min-hole=0", KEPT, "--seed-verbose", *ours, *argv, cwd=top / "copy")
     assert done.returncode == theirs.returncode, done.stderr
     assert difference(snapshot(top / "copy", before), snapshot(top / "start", before)) == {}
     return done
@@ -62,7 +62,7 @@ def test_every_file_is_seeded_with_no_hole_asked_for(tmp_path: Path) -> None:
     sparse(source / "sparse")
     done = _both(tmp_path, "-a", "src/", "dst/")
     for name in (b"dense", b"empty", b"sparse"):
-        assert b"seeded " + name in done.stdout + done.stderr
+        assert b"seeded " + name in done.told
 
 
 def test_a_dense_file_that_is_left_is_no_loss(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_dense_file_that_is_left_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "start/dst").mkdir()
     (tmp_path / "start/dst/dense").symlink_to("elsewhere")
     done = _both(tmp_path, "-a", "src/", "dst/")
-    assert b"left to rsync: dense" in done.stdout + done.stderr
+    assert b"left to rsync: dense" in done.told
     assert b"holes as data" not in done.stderr
 
 
@@ -87,7 +87,7 @@ def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str
         lines.age(tmp_path / name / "src", OLD)
     before = time.time() - 0.05
     content = "- b\n" if option != "--files-from" else "a\n"
-    program = f"{sys.executable} -m sparsesync sync {KEPT} -v"
+    program = f"{sys.executable} -m sparsesync sync {KEPT} --seed-verbose"
     words = f"{option}=pipe" if way == "pipe" else f"{option}=<(echo '{content.strip()}')"
     for name, command in (("theirs", "rsync"), ("ours", program)):
         feed = f"mkfifo pipe; (echo '{content.strip()}' > pipe) & " if way == "pipe" else ""
@@ -95,7 +95,7 @@ def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str
             "bash", "-c", f"{feed}{command} -a {words} src/ dst/; s=$?; rm -f pipe; exit $s", cwd=tmp_path / name
         )
         assert done.returncode == 0, done.stderr
-    assert b"seeded a" in done.stdout + done.stderr
+    assert b"seeded a" in done.stderr
     found, wanted = (snapshot(tmp_path / name / "dst", before) for name in ("ours", "theirs"))
     assert difference(found, wanted) == {}
 
@@ -127,8 +127,8 @@ def test_append_verify(tmp_path: Path) -> None:
     for each in (top / "dst").iterdir():
         os.utime(each, (10**9, 10**9))
     done = _both(tmp_path, "-a", "--append-verify", "src/", "dst/")
-    assert b"seeded grown" in done.stdout + done.stderr
-    assert b"seeded same size" not in done.stdout + done.stderr
+    assert b"seeded grown" in done.told
+    assert b"seeded same size" not in done.told
 
 
 @pytest.mark.parametrize("where", ["inside", "missing", "another filesystem", "not ours alone"])
@@ -149,10 +149,12 @@ def test_temp_dir(tmp_path: Path, where: str) -> None:
     run("cp", "-a", str(top), str(tmp_path / "copy"))
     before = time.time() - 0.05
     theirs = run("rsync", "-a", f"--temp-dir={aside}", "src/", "dst/", cwd=top)
-    done = sync("--seed-min-hole=0", "-av", f"--temp-dir={aside}", "src/", "dst/", cwd=tmp_path / "copy")
+    done = sync(
+        "--seed-min-hole=0", "-a", "--seed-verbose", f"--temp-dir={aside}", "src/", "dst/", cwd=tmp_path / "copy"
+    )
     assert done.returncode == theirs.returncode
     assert difference(snapshot(tmp_path / "copy/dst", before), snapshot(top / "dst", before)) == {}
-    assert (b"seeded a/img" in done.stdout + done.stderr) == (where == "inside")
+    assert (b"seeded a/img" in done.told) == (where == "inside")
 
 
 @pytest.mark.parametrize(
@@ -174,10 +176,10 @@ def test_wildcards_of_a_pull(tmp_path: Path, sshd_server: Sshd, options: str, so
     rsh = ["-e", sshd_server.rsh]
     wild = [f"h:{tmp_path}/{each}" for each in sources]
     theirs = run("rsync", options, *rsh, *wild, "theirs", cwd=tmp_path)
-    done = sync(options, "-v", *rsh, *wild, "ours", cwd=tmp_path)
+    done = sync(options, "--seed-verbose", *rsh, *wild, "ours", cwd=tmp_path)
     assert done.returncode == theirs.returncode == 0, done.stderr
     one = sources == ["vm/one*"]
-    assert (b"seeded" in done.stdout + done.stderr) is not one
+    assert (b"seeded" in done.told) is not one
     if one:  # whether the destination is a file depends on what else there is
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     else:
@@ -192,7 +194,7 @@ def test_a_list_on_the_other_host(tmp_path: Path, sshd_server: Sshd, way: str, n
     (tmp_path / "list").write_text("a\nc/d\n")
     os.mkfifo(tmp_path / "pipe")
     ends = [f"{tmp_path}/src", f"h:{tmp_path}/dst"] if way == "push" else [f"h:{tmp_path}/src", f"{tmp_path}/dst"]
-    argv = ["-av", "-e", sshd_server.rsh, f"--files-from={named.format(tmp_path)}", *ends]
+    argv = ["-av", "--seed-verbose", "-e", sshd_server.rsh, f"--files-from={named.format(tmp_path)}", *ends]
     feeder = None
     if "pipe" in named:
         feeder = subprocess.Popen(["sh", "-c", f"printf 'a\\nc/d\\n' > {tmp_path}/pipe"])
@@ -200,6 +202,6 @@ def test_a_list_on_the_other_host(tmp_path: Path, sshd_server: Sshd, way: str, n
     assert done.returncode == 0, done.stderr
     if feeder:
         feeder.wait(10)
-    assert (b"seeded c/d" in done.stdout + done.stderr) is (feeder is None)
+    assert (b"seeded c/d" in done.told) is (feeder is None)
     assert sorted(os.listdir(tmp_path / "dst")) == ["a", "c"]
     assert (tmp_path / "dst/c/d").read_bytes() == (tmp_path / "src/c/d").read_bytes()
