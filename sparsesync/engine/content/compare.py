@@ -54,7 +54,7 @@ Segment = Tuple[int, int, bool, bool]
 
 
 class Tally:
-    """How many bytes of one side of a comparison were read, and how many were believed to be holes."""
+    """The bytes of one side of a comparison that were read, and those that were believed to be holes."""
 
     def __init__(self, read: int = 0, believed: int = 0) -> None:
         self.read = read
@@ -72,14 +72,17 @@ def differing(
     b_path: Optional[str] = None,
     buffers: Optional[Tuple[bytearray, bytearray]] = None,
 ) -> Iterator[Extent]:
-    """The parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
+    """Yield the parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
 
-    Blocks are counted from the start of the file; the two ends of the range need not be on a
-    block's border. Neighbours are merged, but no range grows much beyond ``LONGEST``. What lies
-    beyond B's end differs. The paths are for messages. Whoever has many ranges gives two ``buffers`` of
-    ``BUFFER`` bytes to be used for all of them, and then a block is no larger.
+    Blocks are counted from the start of the file, whatever the range. Neighbouring parts are merged, up to about
+    LONGEST bytes. What lies beyond B's end differs.
 
-    Raises TruncatedError if A ends before the range does, OSError as pread(2).
+    ``block``: bytes.
+    ``a_path``, ``b_path``: the names in messages.
+    ``buffers``: optional pair of arrays of BUFFER bytes, reused between calls. If given, ``block`` must not exceed
+    BUFFER.
+
+    Raises ValueError if ``block`` is less than 1, TruncatedError if A ends before the range does, OSError as pread(2).
     """
     if block < 1:
         raise ValueError("a block has at least one byte, not {}".format(block))
@@ -116,7 +119,7 @@ def differing(
 
 
 def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
-    """As :func:`differing` for many ranges; another thread compares pieces of the large ones."""
+    """Yield what :func:`differing` yields, for many ranges. A second thread compares pieces of the large ones."""
     found: Dict[int, List[Extent]] = {}
     order: Deque[int] = deque()
     helper: Optional[Helpers] = None
@@ -164,12 +167,16 @@ def first_difference(
     a_path: Optional[str] = None,
     b_path: Optional[str] = None,
 ) -> Optional[int]:
-    """The offset of the first byte in which two open files differ; None if they are equal.
+    """Return the offset of the first byte in which two open files differ, or None if they are equal.
 
-    Reads data only; with ``full`` the holes too, and of a file whose map is not believed (``holes``:
-    :func:`files.claims.believes`) all. ``tallies``, of A and of B, are added to. Where one file is the beginning of the
-    other, they differ at the end of the shorter. ``progress`` is called with the bytes compared since the
-    last call. The paths are for messages.
+    Only data is read. If one file is the beginning of the other, they differ at the end of the shorter.
+
+    ``full``: read the holes too.
+    ``holes``: whether the files' maps are believed (:func:`files.claims.believes`). All of a file is read if its map is
+    not.
+    ``tallies``: of A and of B; the bytes read and believed are added.
+    ``progress``: called with the bytes compared since the last call.
+    ``a_path``, ``b_path``: the names in messages.
 
     Raises TruncatedError if a file shrinks meanwhile, OSError as lseek(2) and pread(2).
     """
@@ -241,7 +248,7 @@ def _compare(
     a_path: Optional[str],
     b_path: Optional[str],
 ) -> Optional[int]:
-    """The offset of the first byte in the segments that differs, read into buffers of ``size``."""
+    """Return the offset of the first byte in the segments that differs, reading into buffers of ``size`` bytes."""
     a, b = bytearray(size), bytearray(size)
     a_view, b_view, zeros = memoryview(a), memoryview(b), memoryview(bytes(size))
     found = None
@@ -324,7 +331,7 @@ def _fill(fd: int, view: memoryview, offset: int, path: Optional[str]) -> int:
 
 
 def _parting(one: bytearray, other: memoryview, count: int) -> int:
-    """The first index below ``count`` in which two buffers that differ below it do."""
+    """Return the first index at which two buffers differ, given that it is below ``count``."""
     low, high = 0, count
     while high - low > 1:
         middle = (low + high) // 2

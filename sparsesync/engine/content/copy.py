@@ -66,8 +66,13 @@ def copy_content(
     ``basis``: an open file, which a new one shares extents with where they are equal, if it can with no other. The
     target still has to be committed.
 
-    Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything
-    is written if the data cannot fit, OSError as the system calls do.
+    ``sparse``: "auto" makes holes where the source has them; "always" also where the data is blocks of zeros.
+    ``reflink``: "auto" shares extents if possible; "always" fails if that is not possible; "never" copies.
+    ``holes``: whether the source's map is believed (:func:`files.claims.believes`).
+    ``progress``: called with the bytes done since the last call.
+
+    Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything is written if the data
+    cannot fit, OSError as the system calls do.
     """
     check_choices(sparse, reflink, target.inplace, holes)
     before = os.fstat(source)
@@ -128,7 +133,7 @@ def _copy_view(source: int, target: Target, size: int, progress: OnProgress, sou
 
 
 def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """All there is to read in an open file, as (offset, data); the data is good until the next step."""
+    """Yield all there is to read in an open file, as (offset, data). The data is valid until the next step."""
     buffer = memoryview(bytearray(PIECE))
     offset = 0
     with error_path(source_path):
@@ -140,7 +145,7 @@ def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
 
 
 def check_choices(sparse: str, reflink: str, inplace: bool, holes: str) -> None:
-    """Raises ValueError for an unknown ``sparse``, ``reflink`` or ``holes``, or two that exclude each other."""
+    """Raise ValueError for an unknown ``sparse``, ``reflink`` or ``holes``, or for two that exclude each other."""
     if holes not in HOLES:
         raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
     if sparse not in ("auto", "always"):
@@ -157,9 +162,11 @@ def _tell(progress: OnProgress, count: int) -> None:
 
 
 def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iterator[Extent]:
-    """The extents of an open file, if its map is ``believed``; with ``zero_block`` less the blocks that hold zeros.
+    """Yield the data extents of an open file, without its blocks of zeros if ``zero_block`` is given.
 
-    If it is not, all but the blocks of zeros, of ``zero_block`` bytes each (0: ZERO_BLOCK).
+    If the map is not ``believed``, the file is read, and all blocks but those of zeros are yielded.
+
+    ``zero_block``: bytes; 0 keeps the zeros of a believed map, and stands for ZERO_BLOCK otherwise.
     """
     for offset, length in extents(source, 0, size, "trust") if believed else iter([(0, size)]):
         if zero_block or not believed:
@@ -170,7 +177,10 @@ def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iter
 
 
 def reserved_ranges(source: int, size: int) -> Iterator[Extent]:
-    """What is reserved in an open file whose map is believed. A warning tells if its filesystem does not say."""
+    """Yield the reserved ranges of an open file whose map is believed.
+
+    Warns if the filesystem does not report them.
+    """
     try:
         records(source, 0, size)
     except OSError:
@@ -213,14 +223,14 @@ def _count(source: int, size: int, believed: bool) -> int:
 
 
 def _data_at_most(st: os.stat_result, size: int, sparse: str, believed: bool) -> int:
-    """The bytes of storage a copy takes by what stat says; if nothing is believed, all of the size."""
+    """Return the most bytes of storage that a copy takes, judged by stat; all of ``size`` if nothing is believed."""
     if sparse == "always":
         return 0  # known only once all is read
     return allocated(st) if believed and looks_sparse(st) else size
 
 
 def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str) -> Iterator[Extent]:
-    """The ranges to write for an update in place, punching the holes on the way."""
+    """Yield the ranges to write for an update in place, and punch the holes on the way."""
     if file_size(target.fd) != size:
         os.ftruncate(target.fd, size)
     end = 0
@@ -335,7 +345,7 @@ class _Writer:
         return written
 
     def _not_zeros(self, content: memoryview, offset: int) -> Iterator[Extent]:
-        """The parts of what was read at an offset that are not blocks of zeros, as (place in the content, length)."""
+        """Yield the parts of ``content`` that are not blocks of zeros, as (index in ``content``, length)."""
         if _ZEROS.startswith(content):
             return
         block, size = self.zero_block, len(content)

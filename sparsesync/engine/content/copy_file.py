@@ -30,9 +30,9 @@ Path = Union[str, "os.PathLike[str]"]
 class CopyOptions(NamedTuple):
     """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copyfile`.
 
-    ``keep`` says what is carried over besides content: nothing ("content", as shutil.copyfile does, and only then
-    the destination must be no directory), the "mode" (shutil.copy), the mode of a file that is new, less the umask
-    ("new-mode", as cp) or "all" (shutil.copy2, cp -p).
+    ``keep``: what is copied besides content. "content" is nothing, as shutil.copyfile; the destination must not be a
+    directory then. "mode" is as shutil.copy. "new-mode" is the mode of a new file, less the umask, as cp. "all" is as
+    shutil.copy2 and cp -p.
     """
 
     keep: str = "content"
@@ -50,7 +50,7 @@ class CopyOptions(NamedTuple):
         return self.keep != "content"
 
     def check(self) -> None:
-        """Raise ValueError for a word that is none of its choices, or for choices that exclude each other."""
+        """Raise ValueError for an unknown choice, or for choices that exclude each other."""
         check_choices(self.sparse, self.reflink, self.inplace, self.holes)
 
 
@@ -109,7 +109,10 @@ def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:
 
 
 def existing(path: str) -> Optional[os.stat_result]:
-    """The stat of what is at a destination, behind symlinks; None if that is nothing. Raises OSError as stat(2)."""
+    """Return the stat of a destination, following symlinks, or None if it does not exist.
+
+    Raises OSError as stat(2).
+    """
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -125,14 +128,17 @@ def replacing(
     options: CopyOptions = CopyOptions(),  # noqa: B008
     carried: Optional[attributes.Attributes] = None,
 ) -> Iterator[Target]:
-    """Give the file to write what is to be at ``path``, and then put it there.
+    """Give the open target for the new content of ``path``, and commit it at the end.
 
-    ``old`` is the stat of what is at ``path`` now, a regular file, or None. The new file has the owner, mode, extended
-    attributes and flags of the old one; without an old one it has the mode that open(2) gives it.
-    ``carried``: the source's attributes, of which it gets what ``options.keep`` says. What is not kept is warned of.
-    With ``options.fsync`` it is on the disk then, and its name too. Left by an exception nothing is changed, unless
-    ``options.inplace``. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also where a rename would get past
-    what forbids writing, and with ``options.fsync`` where the directory may not be read.
+    A new file gets the mode that open(2) gives it. A file that replaces ``old`` gets its owner, mode, extended
+    attributes and flags. With ``options.fsync``, content and name are on the disk when the context ends. If an
+    exception ends the context, nothing is changed, unless ``options.inplace`` is set.
+
+    ``old``: the stat of the regular file at ``path``, or None.
+    ``carried``: the source's attributes, of which ``options.keep`` selects what is copied.
+
+    Warns of what is not kept. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also if the file itself may
+    not be written to, and with ``options.fsync`` if the directory may not be read.
     """
     if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

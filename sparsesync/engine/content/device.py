@@ -44,10 +44,12 @@ def write_device(
     progress: OnProgress = None,
     source_path: str = "source",
 ) -> int:
-    """Write what the open file ``source`` holds to the device at ``path``; returns the bytes of data written.
+    """Write what the open file ``source`` holds to the device at ``path``, and return the bytes of data written.
 
-    The options are those of :func:`copy.copy_content`. Raises NoSpaceError before anything is written if a
-    block device is too small, TruncatedError if the source is truncated meanwhile, OSError as the system calls do.
+    The options are those of :func:`copy.copy_content`.
+
+    Raises NoSpaceError before anything is written if a block device is too small, TruncatedError if the source is
+    truncated meanwhile, OSError as the system calls do.
     """
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "a device cannot share extents (reflink)", path)
@@ -78,7 +80,7 @@ def write_device(
 
 
 def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """What is in the ranges, as (offset, data); the data is good until the next step."""
+    """Yield the content of the ranges as (offset, data). The data is valid until the next step."""
     buffer = memoryview(bytearray(PIECE))
     with error_path(source_path):
         for offset, length in ranges:

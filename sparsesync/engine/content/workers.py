@@ -25,7 +25,7 @@ _TIMED = 8
 
 
 def pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
-    """A range cut into parts of ``size`` bytes, the last one shorter."""
+    """Yield a range in parts of ``size`` bytes. The last part may be shorter."""
     end = offset + length
     while offset < end:
         count = min(size, end - offset)
@@ -34,17 +34,21 @@ def pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
 
 
 class Clock:
-    """Tells whether a thread's work is mostly waiting: for a disk, since a copy in memory is the processor's work."""
+    """A clock that tells a thread that computes from one that waits for a disk."""
 
     def __init__(self) -> None:
         self._pieces = 0
         self._wall = self._busy = 0.0
 
     def read(self) -> Tuple[float, float]:
+        """Return the time now: of the clock, and of the thread's processor, in seconds."""
         return time.monotonic(), time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
 
     def mostly_waits(self, started: Tuple[float, float]) -> bool:
-        """Whether the last pieces took three times as long as the processor worked on them; asked after each."""
+        """Return whether the last pieces took three times their processor time. Call it after each piece.
+
+        ``started``: what :meth:`read` returned before the piece.
+        """
         now = self.read()
         self._pieces += 1
         self._wall += now[0] - started[0]
@@ -57,11 +61,13 @@ class Clock:
 
 
 class Helpers:
-    """Threads that do what is to be done with the pieces they are offered, while the caller goes on.
+    """Threads that work on the pieces they are offered, while the caller goes on.
 
-    ``make`` is called once for each thread and returns what does it, for an offset and a length. There is one thread,
-    and :meth:`more` if asked for.
-    ``done`` are the bytes of the pieces that are done, ``result`` the sum of what was returned.
+    One thread is started; :meth:`more` starts others.
+
+    ``make``: called once per thread; returns the function that works on a piece, given its offset and length.
+    ``done``: bytes of the pieces that are done.
+    ``result``: the sum of what the function returned.
     """
 
     def __init__(self, make: Callable[[], Callable[[int, int], int]]) -> None:
@@ -106,7 +112,10 @@ class Helpers:
             self._queue.task_done()
 
     def offer(self, offset: int, length: int) -> bool:
-        """Take a piece, or say False when enough are waiting. Raises what an earlier piece raised."""
+        """Queue a piece and return True, or return False if enough pieces are waiting.
+
+        Raises what an earlier piece raised.
+        """
         if self._error is not None:
             raise self._error
         if not self._threads:
@@ -118,17 +127,19 @@ class Helpers:
         return True
 
     def wait(self) -> None:
-        """Until what was offered so far is done. Raises what went wrong with it."""
+        """Wait until the pieces offered so far are done. Raises what one of them raised."""
         self._queue.join()
         if self._error is not None:
             raise self._error
 
     def finish(self) -> None:
+        """End the threads once the offered pieces are done. Raises what one of them raised."""
         self.stop()
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
+        """End the threads once the offered pieces are done, whatever they raise."""
         threads, self._threads = self._threads, []
         for _ in threads:
             self._queue.put(None)

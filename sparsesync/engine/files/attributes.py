@@ -30,7 +30,7 @@ _TAG_USER, _TAG_GROUP, _TAG_MASK, _TAG_OTHER = 0x01, 0x04, 0x10, 0x20
 
 
 def read(file: Union[int, str]) -> Attributes:
-    """The attributes of an open file, or of one that perhaps cannot be opened; times are in ns. Raises OSError."""
+    """Return the attributes of a file, given by descriptor or path; times in ns. Raises OSError."""
     st = os.stat(file)
     xattrs: Dict[str, str] = {}
     for name in _names(file):
@@ -46,10 +46,12 @@ def read(file: Union[int, str]) -> Attributes:
 
 
 def of_replaced(file: Union[int, str]) -> Attributes:
-    """The attributes of a file that a new one keeps when it takes its place.
+    """Return the attributes of a file that its replacement keeps.
 
-    They are what would be left if somebody had written to the old one: whoever is not root takes from it the setuid and
-    setgid bits, and anybody its capabilities (chmod(2), capabilities(7)). Raises OSError.
+    These are the attributes that a write to the old file would leave: a write removes capabilities, and a write by
+    another user than root also the setuid and setgid bits (chmod(2), capabilities(7)).
+
+    Raises OSError.
     """
     found = read(file)
     if os.geteuid() != 0:
@@ -59,18 +61,22 @@ def of_replaced(file: Union[int, str]) -> Attributes:
 
 
 def without_privileges(mode: int) -> int:
-    """The mode that a copy gets if it does not get the owner as well: as cp(1) without -p."""
+    """Return the mode of a copy that does not get the source's owner, as cp(1) without -p."""
     return mode & 0o777
 
 
 def finish(
     fd: int, directory: int, keep: str, carried: Optional[Attributes], old: Optional[Attributes], inplace: bool = False
 ) -> List[str]:
-    """Give the copy ``fd``, which is in the open ``directory``, what it is to have besides content.
+    """Set the attributes of the copy ``fd``, and return a description of each that is not kept.
 
-    ``keep`` is the :class:`~.content.copy_file.CopyOptions`' word. ``carried`` are the source's attributes, ``old``
-    those of the file whose place the copy takes (:func:`of_replaced`), or None. ``inplace``: the copy is the old file.
-    Returns what is not kept, in words. Raises OSError, ValueError for nonsense.
+    ``directory``: the descriptor of the copy's directory.
+    ``keep``: as in :class:`~.content.copy_file.CopyOptions`.
+    ``carried``: the source's attributes, or None.
+    ``old``: the attributes of the replaced file (:func:`of_replaced`), or None.
+    ``inplace``: the copy is the old file.
+
+    Raises OSError, and ValueError for attributes that cannot be.
     """
     lost: List[str] = []
     if old is not None and not inplace:
@@ -88,16 +94,17 @@ def finish(
 
 
 def tell(path: str, lost: List[str]) -> None:
-    """Warn, once, of what a file does not keep."""
+    """Warn, once, of the attributes that a file does not keep."""
     if lost:
         what = "{}: not kept, since it cannot be set there: {}".format(path, ", ".join(sorted(set(lost))))
         warnings.warn(what, RuntimeWarning, stacklevel=5)
 
 
 def apply(fd: int, attributes: Attributes) -> List[str]:
-    """Give an open file owner, extended attributes and mode, but no times. Returns what is not kept, in words.
+    """Set owner, extended attributes and mode of an open file, but no times.
 
-    Raises OSError, ValueError for nonsense.
+    Returns a description of each attribute that is not kept. Raises OSError, and ValueError for attributes that cannot
+    be.
     """
     mode, uid, gid = (attributes[name] for name in ("mode", "uid", "gid"))
     lost: List[str] = []
@@ -122,7 +129,7 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
 
 
 def set_mode(fd: int, mode: int) -> List[str]:
-    """Give an open file a mode, if it has another. Returns what is not kept, in words. Raises OSError."""
+    """Set the mode of an open file, if it differs. Returns a description of what is not kept. Raises OSError."""
     if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
         return []
     try:
@@ -160,7 +167,7 @@ def created_mode(directory: int, bits: int) -> int:
 
 
 def umask() -> int:
-    """The process' umask, without changing it where that can be avoided: another thread may be making a file."""
+    """Return the process' umask, where possible without changing it: another thread may be making a file."""
     try:
         with open("/proc/self/status", "rb") as status:
             for line in status:
@@ -199,7 +206,7 @@ def _if_held(call: Callable[[], None], besides: AbstractSet[int] = frozenset()) 
 
 
 def has_default_acl(directory: int) -> bool:
-    """Whether an open directory has an ACL that what is made in it inherits: acl(5). Raises OSError."""
+    """Return whether an open directory has a default ACL, which new files inherit: acl(5). Raises OSError."""
     try:
         return bool(os.getxattr(directory, "system.posix_acl_default"))
     except OSError as error:

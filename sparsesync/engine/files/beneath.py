@@ -32,11 +32,12 @@ _MOST_LINKS = 40
 
 
 def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = None, fsync: bool = False) -> int:
-    """Open the directory ``path`` below the directory ``root`` without following any symlink.
+    """Open the directory ``path`` below the directory ``root``, following no symlink, and return a descriptor.
 
-    A missing directory is made with the mode that ``create`` gives for its path (relative to
-    the root), if ``create`` is given; with ``fsync`` it is on the disk then. Returns a new
-    descriptor. Raises OSError; ELOOP or ENOTDIR where a component is a symlink or not a directory.
+    ``create``: makes missing directories; called with the path relative to ``root``, returns the mode.
+    ``fsync``: have the names of new directories on the disk.
+
+    Raises OSError; ELOOP or ENOTDIR if a component is a symlink or not a directory.
     """
     fd = os.dup(root)
     done = ""
@@ -106,9 +107,12 @@ def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None
 
 
 def make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
-    """Make the directory of a path that somebody typed; with ``parents`` those above it, with the mode of the umask.
+    """Make the directory ``path``, as a user gave it.
 
-    With ``fsync`` its name is on the disk then. Raises OSError as mkdir(2).
+    ``parents``: make missing parents too, with the mode of the umask.
+    ``fsync``: have the new names on the disk.
+
+    Raises OSError as mkdir(2).
     """
     above = os.path.dirname(path.rstrip("/")) or "."
     if parents and not os.path.isdir(above):
@@ -157,9 +161,10 @@ class Temporaries:
 
 
 class Found(NamedTuple):
-    """Where a file of a source is: its name in ``directory``, a descriptor, None for a path to be followed as it is.
+    """The location of a source file: its name in ``directory``, a descriptor.
 
-    ``modes`` are those of the directories between the root and the file.
+    ``directory`` is None if the path is to be followed as it is. ``modes`` are those of the directories between the
+    root and the file.
     """
 
     directory: Optional[int]
@@ -168,11 +173,11 @@ class Found(NamedTuple):
 
 
 class Sources:
-    """Finds the files of a source. A context manager.
+    """The files of a source, found by path. A context manager.
 
-    ``follow``: symlinks are followed everywhere, since rsync was told to copy what they lead to. ``listed``: there is
-    no root above the files, since each was named by a whole path (``--files-from``, ``--relative``); then the way to
-    it is walked as a path that somebody typed.
+    ``follow``: follow symlinks everywhere, as an option of rsync asks.
+    ``listed``: the files have no common root, since each was named by a whole path (``--files-from``, ``--relative``).
+    The directories of each are opened as those of a path that a user gave.
     """
 
     def __init__(self, follow: bool = False, listed: bool = False) -> None:
@@ -183,9 +188,11 @@ class Sources:
         self._modes: List[int] = []
 
     def find(self, path: str, name: str) -> Found:
-        """The file at ``path``, whose end is its ``name`` in the transfer. The descriptor is good until the next call.
+        """Return where the file ``path`` is. The descriptor is valid until the next call.
 
-        Raises OSError; ELOOP or ENOTDIR where a symlink is not followed.
+        ``name``: the file's name in the transfer, which ``path`` ends with.
+
+        Raises OSError; ELOOP or ENOTDIR if a component is a symlink that is not followed, or no directory.
         """
         # This is asked of every file that rsync lists.
         # The slash stays: "/f" and "f" are in different directories.
@@ -229,7 +236,7 @@ class Sources:
         return fd
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         if self._directory >= 0:
             os.close(self._directory)
         self._last, self._directory = None, -1
@@ -248,7 +255,7 @@ def _mode(st: os.stat_result) -> int:
 def look_at(
     files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool, every: bool = False
 ) -> Iterator[Optional[SparseStat]]:
-    """Yield what a copy of each file, given by its path and its name, has to hold: :func:`files.status.stat_sparse`."""
+    """Yield :func:`files.status.stat_sparse` of each file, given by its path and its name."""
     for path, name in files:
         try:
             found = sources.find(path, name)

@@ -83,35 +83,36 @@ _COMPRESSING = {"btrfs": "compress", "f2fs": "compress_algorithm", "zfs": "", "b
 
 
 def allocated(st: os.stat_result) -> int:
-    """Bytes of storage the file has, from its stat."""
+    """Return the allocated size in bytes, from a stat."""
     return st.st_blocks * SECTOR
 
 
 def looks_sparse(st: os.stat_result) -> bool:
-    """The cheap test: is less allocated than the apparent size?
+    """Return whether the allocated size is less than the apparent size.
 
-    True for nearly every sparse file, and for compressed ones too;
-    :func:`is_sparse` knows for certain.
+    That is true for nearly every sparse file, and for compressed files too. :func:`is_sparse` is exact.
     """
     return stat.S_ISREG(st.st_mode) and st.st_blocks * SECTOR < st.st_size
 
 
 def may_be_sparse(st: os.stat_result) -> bool:
-    """Whether a file is to be asked for its holes: it looks sparse, or is large enough to be worth the question."""
+    """Return whether the map of a file is worth reading: the file looks sparse, or is large."""
     return looks_sparse(st) or (stat.S_ISREG(st.st_mode) and st.st_size >= ASKED_FROM)
 
 
 def file_size(fd: int) -> int:
-    """The size in bytes of an open file; of a block device too, whose ``st_size`` is 0."""
+    """Return the size in bytes of an open file, or of a block device, whose ``st_size`` is 0."""
     st = os.fstat(fd)
     return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
 
 
 def is_view(fd: int) -> bool:
-    """Whether the content of an open file does not end where ``st_size`` says, as with the kernel's own views.
+    """Return whether an open file's content does not end at ``st_size``, as in proc and sysfs.
 
-    The file is asked, not its filesystem: FUSE has such files too, and proc has some of a true size. Reads one
-    byte, and only of a file without storage. Raises OSError as pread(2).
+    The file is tested, not its filesystem: FUSE has such files too, and some in proc have a true size. One byte is
+    read, and only if the file has no storage.
+
+    Raises OSError as pread(2).
     """
     st = os.fstat(fd)
     if not stat.S_ISREG(st.st_mode) or st.st_blocks:
@@ -122,13 +123,13 @@ def is_view(fd: int) -> bool:
 
 
 def believes(fd: int, holes: str = "auto") -> bool:
-    """Whether the map of an open file is believed; if not, whoever wants to know its holes reads it.
+    """Return whether the map of an open file is believed. If it is not, the file must be read to find its holes.
 
-    ``holes``: "auto" asks the table, and a block device, which has no map, is not believed; "trust" is yes, "read" no.
-    "check" is yes unless a block of the holes that the map claims holds data, of which a warning (RuntimeWarning)
-    tells the offset. A map that claims no hole at all is none, if it is not from a filesystem that is trusted.
+    ``holes``: "auto" decides by filesystem, and never believes a block device, which has no map. "trust" believes, and
+    "read" does not. "check" believes unless a block of a claimed hole holds data; then it warns (RuntimeWarning) of the
+    offset. A map without holes is not believed, unless its filesystem is trusted.
 
-    Raises ValueError for another ``holes``, OSError as fstat(2) and as pread(2) of a hole.
+    Raises ValueError for another ``holes``, OSError as fstat(2), and as pread(2) of a hole.
     """
     if holes not in HOLES:
         raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
@@ -144,17 +145,17 @@ def believes(fd: int, holes: str = "auto") -> bool:
 
 
 def knows_holes(fd: int) -> bool:
-    """Whether an open file is on a filesystem whose map needs no check, so that what it calls a hole may be lost."""
+    """Return whether an open file is on a filesystem whose map needs no check."""
     return _word(fd) == _TRUST
 
 
 def cache_hides(fd: int) -> bool:
-    """Whether what an open file has reserved is data for SEEK_DATA once it is cached, and FIEMAP knows better."""
+    """Return whether SEEK_DATA takes cached reserved ranges of an open file for data, which FIEMAP does not."""
     return filesystem_of(fd) in _CACHE_HIDES
 
 
 def asks_fiemap(fd: int) -> bool:
-    """Whether FIEMAP is to help with the map of an open file: it knows better, and does not take long."""
+    """Return whether FIEMAP improves on SEEK_DATA for an open file, and is not slow."""
     name = filesystem_of(fd)
     return name in _CACHE_HIDES or name == "overlay" or (name == "btrfs" and _kernel() >= _CHEAP_ON_BTRFS)
 
@@ -167,9 +168,9 @@ def _kernel() -> Tuple[int, ...]:
 
 
 def _claims_none(fd: int) -> bool:
-    """Does the map of an open file call all of it data, or is there none?
+    """Return whether the map of an open file has no hole, or there is no map.
 
-    That is what lseek(2) lets a filesystem answer that knows no holes.
+    lseek(2) lets a filesystem that knows no holes answer so.
     """
     try:
         return os.lseek(fd, 0, os.SEEK_DATA) == 0 and os.lseek(fd, 0, os.SEEK_HOLE) >= file_size(fd)
@@ -270,18 +271,18 @@ def _overlays_unknown(fd: int) -> bool:
 
 
 def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
-    """The type, as in mount(8), of the mounted filesystem with this ``st_dev``, or mount ID; None if unknown.
+    """Return the type, as in mount(8), of the filesystem with this ``st_dev``, or mount ID; None if unknown.
 
-    From /proc/self/mountinfo (proc_pid_mountinfo(5)). A btrfs subvolume has a
-    device number of its own that is not listed there.
+    It is read from /proc/self/mountinfo (proc_pid_mountinfo(5)). The device number of a btrfs subvolume is not listed
+    there.
     """
     return _mounted(device, mount)[0]
 
 
 def may_compress(fd: int) -> bool:
-    """Return whether what is written to an open file, or below an open directory, may take less room than it has bytes.
+    """Return whether data written to an open file, or below an open directory, may be compressed.
 
-    Then free space does not say what fits. The filesystem's options tell, or the file's own flag: chattr(1).
+    Free space does not say what fits then. The filesystem's options decide, or the file's own flag: chattr(1).
     """
     name, options = _mounted(os.fstat(fd).st_dev, mount_of(fd))
     option = _COMPRESSING.get(name or "")
@@ -289,7 +290,7 @@ def may_compress(fd: int) -> bool:
 
 
 def _mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
-    """The type and the filesystem's own options of a mount, by its ID or else its device; None if unknown."""
+    """Return the type and the filesystem's own options of a mount, by its ID or else its device; None if unknown."""
     number = "{}:{}".format(os.major(device), os.minor(device)).encode()
     try:
         with open("/proc/self/mountinfo", "rb") as table:
@@ -304,9 +305,9 @@ def _mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
 
 
 def filesystem_of(fd: int) -> str:
-    """The type of the filesystem an open file is on, "" if unknown.
+    """Return the type of the filesystem of an open file, or "" if unknown.
 
-    Remembered by device number until something is mounted or unmounted: then the number may be that of another one.
+    It is remembered by device number until the next mount or unmount, which may reuse the number.
     """
     types = _mounts.types()
     device = os.fstat(fd).st_dev
@@ -324,9 +325,9 @@ class _Mounts:
         self._types: Dict[int, str] = {}
 
     def types(self) -> Dict[int, str]:
-        """What is remembered of the table as it is: types by device number. Any thread may call it.
+        """Return the filesystem types remembered of the current table, by device number. Thread-safe.
 
-        After a change that is another dictionary, so that what a slower thread still adds to the old one is lost.
+        After a change of the table the dictionary is a new one, so that a slower thread adds to the old one only.
         """
         if self._changed():
             self._types = {}
@@ -349,7 +350,7 @@ _mounts = _Mounts()
 
 
 def mount_of(fd: int) -> bytes:
-    """Return the ID of the mount by which a file was opened (proc_pid_fdinfo(5)); empty if unknown."""
+    """Return the ID of the mount by which a file was opened (proc_pid_fdinfo(5)), or b"" if unknown."""
     try:
         with open("/proc/self/fdinfo/{}".format(fd), "rb") as info:
             for line in info:

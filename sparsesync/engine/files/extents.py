@@ -46,10 +46,11 @@ _ZEROS = bytes(_CHUNK)
 
 
 def is_sparse(fd: int, holes: str = "auto") -> bool:
-    """Whether the open file has a hole; what is reserved is one. ``holes`` and exceptions: :func:`believes`.
+    """Return whether the open file has a hole. A reserved range is one.
 
-    Where the filesystem's word does not count it is read, but only if ``st_blocks`` say that there is a hole, or
-    ``holes`` is "read".
+    If the map is not believed, the file is read, but only if ``st_blocks`` indicate a hole, or ``holes`` is "read".
+
+    ``holes``: as for :func:`believes`, which also documents the exceptions.
     """
     believed, st = believes(fd, holes), os.fstat(fd)
     if not believed and holes != "read" and stat.S_ISREG(st.st_mode) and not looks_sparse(st):
@@ -63,14 +64,15 @@ def is_sparse(fd: int, holes: str = "auto") -> bool:
 
 
 def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Extent]:
-    """The data extents of an open file between two offsets, ascending, as (offset, length).
+    """Yield the data extents of an open file between two offsets, ascending, as (offset, length).
 
-    Extents are cut to [start, end). The end of the file is taken once: what is appended meanwhile is not mapped, and
-    of a file that shrinks meanwhile the extents that are left are mapped. What is reserved is no data, whatever is
-    cached. ``holes``: "trust" believes the filesystem's map, "read" looks for blocks of zeros instead, "check" and
-    "auto" decide as :func:`believes`.
+    Extents are cut to [start, end). The end of the file is read once: appended data is not mapped, and a file that
+    shrinks is mapped as far as it goes. A reserved range is no data, even if it is cached.
 
-    Raises ValueError for an unknown ``holes``, OSError as :func:`believes` and, where zeros have to be looked for, as
+    ``holes``: "trust" believes the filesystem's map, "read" looks for blocks of zeros instead, "check" and "auto"
+    decide as :func:`believes`.
+
+    Raises ValueError for an unknown ``holes``, OSError as :func:`believes` and, if the file is read, as
     :func:`nonzero`.
     """
     size = file_size(fd)
@@ -85,9 +87,9 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "au
 
 
 def layers(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Layer]:
-    """Data and what is reserved between two offsets of an open file, ascending; all else is a hole.
+    """Yield data and reserved ranges between two offsets of an open file, ascending. All else is a hole.
 
-    As :func:`extents`, and between them what FIEMAP calls unwritten, where a filesystem has FIEMAP.
+    Data is as :func:`extents` has it. Reserved is what FIEMAP calls unwritten, where a filesystem has FIEMAP.
     """
     size = file_size(fd)
     end = size if end is None else min(end, size)
@@ -119,9 +121,11 @@ def _cut(ranges: List[Extent], start: int, end: int) -> Iterator[Layer]:
 
 
 def own_extents(fd: int, start: int, end: int, exactly: bool = False) -> Iterator[Extent]:
-    """The data in a range of an open file that is written to, so that what seems to be a hole may be left as it is.
+    """Yield the data in a range of an open file that is being written, where a hole may be left as it is.
 
-    As :func:`extents`, but a sample proves nothing here. Not ``exactly``, what is reserved and cached counts as data.
+    As :func:`extents`, but a sample of the holes is not enough to believe the map.
+
+    ``exactly``: False lets reserved and cached ranges count as data.
     """
     if not knows_holes(fd):
         return nonzero(fd, start, end - start)
@@ -129,7 +133,7 @@ def own_extents(fd: int, start: int, end: int, exactly: bool = False) -> Iterato
 
 
 def has_data(fd: int, offset: int, length: int) -> bool:
-    """Whether there may be any data in a range of an open file that is written to. Reads nothing."""
+    """Return whether there may be data in a range of an open file that is being written. Reads nothing."""
     if not knows_holes(fd):
         return length > 0
     end = min(offset + length, file_size(fd))
@@ -137,7 +141,7 @@ def has_data(fd: int, offset: int, length: int) -> bool:
 
 
 def _sought(fd: int, start: int, end: int, reads: bool = True) -> Iterator[Extent]:
-    """The data in a range by lseek(2) alone; what that fails for is read, or else all data."""
+    """Yield the data in a range by lseek(2) alone. Where that fails, the file is read, or all counts as data."""
     lseek, seek_data, seek_hole = os.lseek, os.SEEK_DATA, os.SEEK_HOLE
     position = start
     try:
@@ -169,10 +173,10 @@ def _has_no_data(fd: int, offset: int) -> bool:
 
 
 def _mapped(fd: int, start: int, end: int, unwritten: Optional[List[Extent]] = None) -> Iterator[Extent]:
-    """The data in a range by FIEMAP and lseek(2) together.
+    """Yield the data in a range by FIEMAP and lseek(2) together.
 
-    What is reserved is added to ``unwritten``, if that is given, before an extent that lies behind it is yielded. An
-    extent of no length means that there is some, so that whoever empties the list keeps it short.
+    ``unwritten``: reserved ranges are added to it, before an extent that lies behind them is yielded. An extent of
+    length 0 means that there are some, so that a caller who empties the list keeps it short.
     """
     lseek, seek_data, unwritten_flag, mask = os.lseek, os.SEEK_DATA, fiemap.UNWRITTEN, fiemap.MASK
     # Data is what lies in [run, stop), not yet yielded; run is -1 if there is none. All before it is decided.
@@ -242,11 +246,11 @@ def _append(ranges: List[Extent], offset: int, length: int) -> None:
 
 
 def _disputed(fd: int, start: int, end: int, flush_to: int) -> Iterator[Extent]:
-    """The data in a range that has none for FIEMAP, and has some for lseek(2).
+    """Yield the data in a range that has none by FIEMAP, and has some by lseek(2).
 
-    It was written and is not yet on the disk, or it was read and is cached. What is still reserved once it is flushed
-    was never written. All up to ``flush_to`` is flushed together, since there will be more of it. What a flush does
-    not settle is read. SEEK_HOLE is not asked: it walks through all that is cached, each time.
+    Such a range was written and is not yet on the disk, or was read and is cached. A range that is still reserved after
+    a flush was never written. All up to ``flush_to`` is flushed together, since more such ranges are likely. What a
+    flush does not settle is read. SEEK_HOLE is not used: each call walks through all that is cached.
     """
     position = start
     if cache_hides(fd) and _flushes(fd, start, max(end, flush_to) - start):
@@ -277,7 +281,7 @@ def _flushes(fd: int, offset: int, length: int) -> bool:
 
 
 def _read(fd: int, start: int, end: int) -> Iterator[Extent]:
-    """The blocks in a range that are data for SEEK_DATA and are not zeros."""
+    """Yield the blocks in a range that are data by SEEK_DATA and are not zeros."""
     while start < end:
         try:
             start = max(start, os.lseek(fd, start, os.SEEK_DATA))
@@ -294,10 +298,12 @@ def _read(fd: int, start: int, end: int) -> Iterator[Extent]:
 def nonzero(
     fd: int, offset: int, length: int, block: int = ZERO_BLOCK, longest: Optional[int] = None
 ) -> Iterator[Extent]:
-    """The parts of a range that are not zeros, found by reading, in whole blocks.
+    """Yield the parts of a range that are not zeros, in whole blocks, found by reading.
 
-    Blocks are counted from the start of the file. Neighbours are merged, but with ``longest`` no part grows much beyond
-    so many bytes, so that whoever reads it again finds it in the page cache. Ends early if the file was truncated.
+    Blocks are counted from the start of the file. Neighbouring parts are merged. Ends early if the file was truncated.
+
+    ``longest``: about the largest part, in bytes, so that a second reading finds it in the page cache.
+
     Raises OSError as pread(2), and if there is less to read than the size says.
     """
     end = offset + length

@@ -41,10 +41,11 @@ Record = Tuple[int, int, int]
 
 
 def records(fd: int, start: int, end: int, most: int = BATCH) -> Tuple[Iterator[Record], int]:
-    """The first extents in a range as the filesystem has them, ascending, and where the next question begins.
+    """Return the first extents in a range by FIEMAP, ascending, and the offset to continue at.
 
-    Nothing is flushed. The first and the last may be longer than the range. ``end`` is returned if there are no more.
-    ``most``: how many there may be.
+    Nothing is flushed. The first and the last may extend beyond the range. The offset is ``end`` if there are no more.
+
+    ``most``: the largest number of extents.
     """
     answer = bytearray(_REQUEST.size + most * _EXTENT.size)
     _REQUEST.pack_into(answer, 0, start, end - start, 0, 0, most, 0)
@@ -59,12 +60,12 @@ def records(fd: int, start: int, end: int, most: int = BATCH) -> Tuple[Iterator[
 
 
 def is_reserved(flags: int) -> bool:
-    """Whether an extent with these flags is preallocated and was never written, for certain."""
+    """Return whether an extent with these flags is preallocated and was certainly never written."""
     return flags & MASK == UNWRITTEN
 
 
 def reserved(fd: int, start: int, end: int) -> Iterator[Tuple[int, int]]:
-    """The reserved parts of a range, ascending, as (offset, length). Nothing is flushed."""
+    """Yield the reserved parts of a range, ascending, as (offset, length). Nothing is flushed."""
     while start < end:
         found, following = records(fd, start, end)
         for offset, length, flags in found:
@@ -78,7 +79,7 @@ _sync_file_range: Optional[Callable[[int, int, int], int]] = None
 
 
 def flush(fd: int, offset: int, length: int) -> None:
-    """Write out what is not yet on the disk of a range, and wait for it; then FIEMAP knows what was written."""
+    """Flush a range to the disk and wait, so that FIEMAP reports what was written."""
     global _sync_file_range
     if _sync_file_range is None:
         _sync_file_range = _load_sync_file_range()

@@ -39,12 +39,12 @@ def _flags(fd: int) -> Optional[int]:
 
 
 def is_compressed(fd: int) -> bool:
-    """Return whether an open file, or what is made in an open directory, is to be compressed."""
+    """Return whether an open file, or a new file in an open directory, is compressed."""
     return bool((_flags(fd) or 0) & _COMPRESSED)
 
 
 def why_refused(path: str) -> Optional[str]:
-    """Return why nobody may write to a file, if that is one of its flags, or one of its directory's."""
+    """Return the flag of a file or of its directory that forbids writing to the file, in words, or None."""
     for place, what in ((path, "it"), (os.path.dirname(path) or ".", "its directory")):
         try:
             fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,7 +63,7 @@ def why_refused(path: str) -> Optional[str]:
 def carry(old: int, new: int) -> List[str]:
     """Give the open file ``new`` the flags and the project of the open file ``old``.
 
-    Returns what the filesystem does not take, in words: NOCOW only by an empty file.
+    Returns a description of each that the filesystem does not take; NOCOW, for instance, only suits an empty file.
     """
     flags, current = _flags(old), _flags(new)
     if flags is None or current is None:
@@ -97,10 +97,10 @@ def _carry_project(old: int, new: int) -> List[str]:
 
 
 def copy_on_write_by_block(fd: int, by_block: bool) -> None:
-    """Have a shared block of an open file copied alone when it is written to; or, with false, as is usual again.
+    """Make writes to an open file copy one shared block at a time; False restores the default.
 
-    XFS allocates 128 KiB around each such block and keeps what it did not need for minutes: for a clone that is
-    updated here and there, many times what changed. A size that a user has set is left as it is.
+    By default XFS allocates 128 KiB around each such block, and keeps the rest for minutes. In a clone with scattered
+    updates that is many times what changed. A size that a user has set is left as it is.
     """
     state = bytearray(_FSXATTR.size)
     try:
@@ -119,6 +119,6 @@ def copy_on_write_by_block(fd: int, by_block: bool) -> None:
 
 
 def refusal(error: OSError, path: str) -> OSError:
-    """Return the error to raise for ``path``: with the reason, where the system only says EPERM."""
+    """Return the error to raise for ``path``, with the reason where the system only says EPERM."""
     why = why_refused(path) if error.errno == errno.EPERM else None
     return error if why is None else PermissionError(errno.EPERM, why, path)

@@ -26,9 +26,11 @@ _RECENT = 2 * 10**9
 
 
 def data_size(path: str, holes: str = "auto") -> Tuple[int, int]:
-    """(bytes inside data extents, number of extents) of a file. Raises OSError as open(2).
+    """Return (bytes inside data extents, number of extents) of a file.
 
-    ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    ``holes``: whether the map is believed (:func:`files.claims.believes`).
+
+    Raises OSError as open(2).
     """
     fd = open_quietly(path)
     try:
@@ -42,9 +44,9 @@ def data_size(path: str, holes: str = "auto") -> Tuple[int, int]:
 
 
 def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> int:
-    """Open for reading without waiting on a pipe and, where permitted, without touching the access time.
+    """Open for reading without waiting on a pipe and, where permitted, without changing the access time.
 
-    ``path`` is relative to ``directory``, a descriptor, if that is given.
+    ``directory``: the descriptor that ``path`` is relative to, if given.
     """
     flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -74,7 +76,7 @@ def special_file(path: str) -> OSError:
 
 
 def stat_mode(path: str) -> Tuple[Optional[int], bool]:
-    """The mode of what is at a path, behind symlinks, None if that is nothing; and whether there is at least a link."""
+    """Return the mode of ``path``, following symlinks, or None; and whether there is at least a symlink."""
     try:
         return os.stat(path).st_mode, True
     except (FileNotFoundError, NotADirectoryError):
@@ -82,11 +84,11 @@ def stat_mode(path: str) -> Tuple[Optional[int], bool]:
 
 
 class SparseStat(NamedTuple):
-    """A sparse file's apparent size, the bytes of its data at the most, its number of hard links and its time.
+    """A sparse file's apparent size, most bytes of data, number of hard links and modification time.
 
-    ``reserved`` are the bytes that are preallocated and unwritten, if they were asked for. ``room`` are the bytes that
-    a copy may take: data and what is reserved; all of the size if the file's map is not believed.
-    ``recent``: it may be written to again without its time showing it (:func:`is_recent`).
+    ``reserved``: bytes preallocated and unwritten, if they were asked for.
+    ``room``: bytes that a copy may take: data and reserved bytes, or all of the size if the map is not believed.
+    ``recent``: a further write may leave the modification time as it is (:func:`is_recent`).
     """
 
     size: int
@@ -99,12 +101,12 @@ class SparseStat(NamedTuple):
 
 
 def cannot_tell(error: OSError) -> Optional[SparseStat]:
-    """What there is to say of a file that could not be looked at; None where it is not there, or is no file."""
+    """Return a stand-in for a file that could not be examined, or None if it is missing or no file."""
     return None if error.errno in _NOT_THERE else SparseStat(0, 0, 1, 0, False)
 
 
 def is_recent(mtime_ns: int) -> bool:
-    """Whether a file with this modification time may be written to again without its time showing it."""
+    """Return whether a further write may leave this modification time as it is."""
     return mtime_ns > time.time() * 10**9 - _RECENT
 
 
@@ -116,16 +118,16 @@ def stat_sparse(
     directory: Optional[int] = None,
     every: bool = False,
 ) -> Optional[SparseStat]:
-    """What a copy of a sparse file will have to hold; None if it is none or out of reach. ``follow``: symlinks.
+    """Return what a copy of a sparse file takes, or None if the file is not sparse or cannot be reached.
 
-    ``every``: what a copy of a dense one will have to hold is told as well.
+    A file that cannot be examined for another reason has size 0. If the map is not believed, or an error occurs,
+    ``st_blocks`` counts as data, and nothing is read: the copy of the file reports the error.
 
-    What cannot be looked at for another reason is of size 0, and so none that anybody asked for.
-
-    ``path`` is relative to ``directory``, a descriptor, if that is given. ``holes``: whether its map is believed
-    (:func:`files.claims.believes`). Where it is not, ``st_blocks`` are taken for the data: to know better all of it
-    would have to be read. So it is where something goes wrong, since whoever copies the file will meet it and tell.
-    ``reserved``: that is counted as well.
+    ``follow``: follow symlinks.
+    ``holes``: whether the map is believed (:func:`files.claims.believes`).
+    ``reserved``: count reserved bytes too.
+    ``directory``: the descriptor that ``path`` is relative to, if given.
+    ``every``: return what a copy of a dense file takes too.
     """
     data = kept = 0
     believed = True
@@ -165,15 +167,15 @@ def stat_sparse(
 
 
 def home(path: str) -> str:
-    """``path`` with a leading ``~`` replaced, as the shell does it for rsync."""
+    """Return ``path`` with a leading ``~`` replaced, as the shell does for rsync."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
 
 
 def check_replaceable(name: str, directory: int, path: str) -> None:
-    """Raise OSError unless the file ``name`` in an open directory may be replaced as it may be written to.
+    """Raise OSError unless the file ``name`` in an open directory may be replaced, by the rules for writing to it.
 
-    A rename would get past what the file itself refuses: its permissions, a read-only mount. A file that is mounted by
-    itself (a bind mount, a volume of one file in a container) cannot be renamed over: rename(2), EBUSY.
+    A rename would get past the file's own permissions and a read-only mount. EBUSY is for a file that is a mount point,
+    which rename(2) cannot replace.
     """
     try:
         os.close(os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory))

@@ -39,7 +39,7 @@ _refused: Set[Tuple[str, int, str, int, str]] = set()
 
 
 def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:
-    """The result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
+    """Return the result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
     # The number alone may soon be that of another filesystem: of a loop device, or of a disk that was unplugged.
     ends = [(os.fstat(fd).st_dev, filesystem_of(fd)) for fd in (source, target)]
     key = (call, *ends[0], *ends[1])
@@ -55,7 +55,7 @@ def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> An
 
 
 def clone(source: int, target: int) -> bool:
-    """Make ``target`` share all of ``source``'s extents (FICLONE). False: not possible here."""
+    """Make ``target`` share all of ``source``'s extents (FICLONE), and return whether that was possible."""
     try:
         return _once("clone", source, target, lambda: fcntl.ioctl(target, FICLONE, source)) is not None
     except OSError as error:
@@ -66,7 +66,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy_range(source: int, target: int, offset: int, length: int) -> Optional[int]:
-    """copy_file_range(2) at the same offset in both. Bytes copied, or None: not possible here."""
+    """Call copy_file_range(2) with the same offset in both files. Returns the bytes copied, or None if unsupported."""
     if not hasattr(os, "copy_file_range"):
         return None
     count: Optional[int] = _once(
@@ -78,7 +78,7 @@ def copy_range(source: int, target: int, offset: int, length: int) -> Optional[i
 if hasattr(os, "preadv"):
 
     def read_into(fd: int, view: memoryview, offset: int) -> int:
-        """Read at ``offset`` into ``view``; the bytes read, 0 at the end of the file."""
+        """Read at ``offset`` into ``view``, and return the bytes read; 0 at the end of the file."""
         return os.preadv(fd, [view], offset)
 
 else:  # Python 3.6
@@ -91,7 +91,7 @@ else:  # Python 3.6
 
 
 def read_full(fd: int, view: memoryview, offset: int) -> int:
-    """Read at ``offset`` until ``view`` is full or the file ends; the bytes read."""
+    """Read at ``offset`` until ``view`` is full or the file ends, and return the bytes read."""
     done = read_into(fd, view, offset)
     while 0 < done < len(view):
         count = read_into(fd, view[done:], offset + done)
@@ -127,9 +127,9 @@ def _load_fallocate() -> Callable[..., int]:
 
 
 def punch(fd: int, offset: int, length: int) -> None:
-    """Make a range of an open file a hole, without changing its size.
+    """Make a range of an open file a hole, without changing the file's size.
 
-    Where the filesystem cannot punch, what data there is in the range is overwritten with zeros.
+    Where the filesystem cannot punch, data in the range is overwritten with zeros.
     """
     if length <= 0 or punch_only(fd, offset, length):
         return
@@ -151,7 +151,7 @@ def punch_only(fd: int, offset: int, length: int) -> bool:
 
 
 def preallocate(fd: int, offset: int, length: int) -> bool:
-    """Reserve a range of an open file, without changing its size. False: its filesystem does not offer that."""
+    """Reserve a range of an open file, keeping its size. Returns False if the filesystem does not support that."""
     return _allocates("preallocate", fd, _KEEP_SIZE, offset, length)
 
 
@@ -197,15 +197,15 @@ def drop_lease(fd: int) -> None:
 
 
 def is_ours_alone(st: os.stat_result) -> bool:
-    """Whether nobody else may write to what has this stat, but root."""
+    """Return whether only root and our own user may write to a file with this stat."""
     return st.st_uid in (0, os.geteuid()) and not st.st_mode & 0o022
 
 
 def flush_directory(directory: int, path: str) -> None:
-    """Have the names in a directory that is open for reading on the disk; ``path`` is what has just got its name there.
+    """Flush the names in a directory, open for reading, to the disk. ``path``: what has just got its name there.
 
-    Where the filesystem does not flush a directory, all of it is flushed, and a warning tells, since what
-    that is worth is the filesystem's affair. Raises OSError as fsync(2).
+    Where the filesystem cannot flush a directory, all of the filesystem is flushed, and a warning says so. Raises
+    OSError as fsync(2).
     """
     try:
         os.fsync(directory)
@@ -221,9 +221,9 @@ def flush_directory(directory: int, path: str) -> None:
 
 
 def flush_filesystem(fd: int) -> None:
-    """Have all that was written to an open file's filesystem on its disk: syncfs(2).
+    """Flush all of an open file's filesystem to the disk: syncfs(2).
 
-    Raises OSError if something could not be written, where the kernel says so (Linux 5.8).
+    Raises OSError if something could not be written, where the kernel reports that (Linux 5.8).
     """
     try:
         import ctypes
@@ -238,9 +238,10 @@ def flush_filesystem(fd: int) -> None:
 
 
 def was_written(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether an open file may have been written to between two stats of it, also if its time was set back.
+    """Return whether an open file may have been written to between two stats, even if its time was set back.
 
-    A new mode or owner counts too, since only its last change shows then; a name more or less does not.
+    A new mode or owner counts too, since the change time shows only the last change. A changed number of names does not
+    count.
     """
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         return True
@@ -248,15 +249,17 @@ def was_written(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def free_space(filesystem: os.statvfs_result) -> int:
-    """The bytes that this user may still take of a filesystem."""
+    """Return the bytes that this user may still allocate on a filesystem."""
     return (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
 
 
 def check_room(fd: int, needed: int, path: str) -> None:
-    """Raise NoSpaceError if ``needed`` bytes do not fit on the filesystem of an open file, which people call ``path``.
+    """Raise NoSpaceError if ``needed`` bytes do not fit on the filesystem of an open file.
 
-    Where nobody can say what fits, the writes themselves will tell: where the filesystem says 0 of 0, as some in memory
-    or on a server do, and where it may compress.
+    Nothing is raised where free space is no verdict: a filesystem of 0 bytes in all, as some in memory or on a server
+    are, or one that may compress. There the writes fail instead.
+
+    ``path``: the file's name in messages.
     """
     filesystem = os.fstatvfs(fd)
     free = free_space(filesystem)

@@ -72,9 +72,9 @@ def _is_only_ours(fd: int, directory: int) -> bool:
 
 
 def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX) -> str:
-    """Return ``.NAMEsuffix``; where that has more than ``limit`` bytes, the name is cut between two characters.
+    """Return ``.NAMEsuffix``, with the name cut between two characters if there are more than ``limit`` bytes.
 
-    A name that is cut gets a checksum of all of it, so that no two names become one.
+    A name that is cut gets a checksum of the whole name, so that two names remain two.
     """
     whole = os.fsencode("." + name)
     if len(whole) + len(suffix) <= limit:
@@ -88,7 +88,7 @@ def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX) -> str:
 
 
 def name_limit(directory: int) -> int:
-    """Return the bytes that a name in an open directory can have, as far as the filesystem says."""
+    """Return the bytes that a name in an open directory may have, as far as the filesystem says."""
     try:
         return os.fpathconf(directory, "PC_NAME_MAX")
     except OSError:
@@ -96,22 +96,22 @@ def name_limit(directory: int) -> int:
 
 
 class Target:
-    """A file being written: a temporary beside ``name``, or ``name`` itself (``inplace``).
+    """A file being written: a temporary file beside ``name``, or ``name`` itself (``inplace``). A context manager.
 
-    A context manager: left without :meth:`commit`, the temporary is removed and nothing has
-    changed. ``directory`` is a descriptor that stays the caller's, open for reading if the name is to be flushed
-    (:meth:`commit`); ``path`` is what messages call the file.
+    Without :meth:`commit`, the temporary file is removed and nothing has changed.
 
-    ``partial``, a directory's descriptor and a name in it, makes the temporary one of a fixed name. What a
-    run that broke off left there is taken up again (``resumed``: it has content already), and is left there once
-    more if :attr:`keep` is set. No two runs write the same one: it is locked. One that somebody else can have open, or
-    linked, gives way to a new one.
+    ``directory``: a descriptor, which the caller closes. If the name is to be flushed, it is open for reading.
+    ``path``: the file's name in messages.
+    ``partial``: a directory's descriptor and a name, which make the temporary file a partial file. An earlier run's
+    partial file is continued (``resumed``: it has content already), and is kept once more if :attr:`keep` is set. The
+    partial file is locked, so that only one run writes to it. One that another user may have open, or linked, is
+    replaced by a new one.
+    ``mode``: the mode of a new temporary file, less the umask. It must not permit reading to a user who may not read
+    the finished file.
 
-    ``mode``: what a temporary is made with, less the umask. Only who may read the finished file may read that.
+    A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
 
-    A temporary is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
-
-    With :attr:`reserving` set it is to have the source's reservations (:meth:`preallocate`), and no others.
+    If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Target:
         self._closed = False
 
     def open(self) -> None:
-        """Open the file, or make the temporary. Whatever interrupts this, a signal too, nothing is left of it."""
+        """Open the file, or make the temporary file. If that is interrupted, even by a signal, nothing is left."""
         try:
             with error_path(self.path, instead=True):
                 if self.inplace:
@@ -161,11 +161,11 @@ class Target:
 
     @property
     def overlay(self) -> bool:
-        """Whether there is something below what is written, so that holes have to be punched."""
+        """Whether the file has earlier content, so that holes have to be punched."""
         return self.inplace or self.resumed
 
     def clone(self, old: int) -> bool:
-        """Begin with what the open file ``old`` holds, sharing its extents. False: not possible here."""
+        """Share the extents of the open file ``old``, as a first content. Returns False if that is not possible."""
         if not clone(old, self.fd):
             return False
         self.resumed = True
@@ -174,10 +174,10 @@ class Target:
         return True
 
     def release(self) -> None:
-        """Make holes of what a clone has reserved, since btrfs clones reservations too.
+        """Punch the ranges that a clone has reserved, since btrfs clones reservations too.
 
-        If the clone looks sparse, and none of its first extents is reserved, the others are not looked at: to ask btrfs
-        for all of them would take a fifth of the time of the clone. What is left shares the source's reservation.
+        A clone that looks sparse, and whose first extents are not reserved, is not searched further: that would take a
+        fifth of the clone's time. A reservation that is left shares the source's.
         """
         st = os.fstat(self.fd)
         if not allocated(st) or not knows_holes(self.fd):
@@ -242,7 +242,7 @@ class Target:
         raise OSError(errno.EBUSY, "somebody else keeps making its partial file")
 
     def _open_partial(self, directory: int, name: str) -> int:
-        """The file that has the name of the partial file; -1 if it was none of ours, and is gone now."""
+        """Return a descriptor of the existing partial file; -1 if it was not ours, and is removed now."""
         try:
             fd = os.open(name, _UPDATE, dir_fd=directory)
         except FileNotFoundError:
@@ -274,7 +274,7 @@ class Target:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; of a temporary that was not committed nothing stays, unless ``keep`` is set."""
+        """Close the file. A temporary file that was not committed is removed, unless ``keep`` is set."""
         if self._closed:
             return
         self._closed = True
@@ -297,9 +297,9 @@ class Target:
                     os.close(made)
 
     def reserve(self, size: int, needed: int) -> bool:
-        """Give the new, empty file its size, once it is sure that ``needed`` bytes of data fit.
+        """Set the size of the new, empty file, after a check that ``needed`` bytes of data fit.
 
-        Returns whether the filesystem keeps holes; where it does not, all of ``size`` must fit.
+        Returns whether the filesystem keeps holes. Where it does not, all of ``size`` must fit.
         Raises NoSpaceError before anything is written.
         """
         holes = needed >= size or self._probe_holes(size)
@@ -327,12 +327,12 @@ class Target:
         return before.f_blocks > 0 and taken < gap // 2
 
     def punch(self, offset: int, length: int) -> None:
-        """Make a range a hole. In a temporary all that is not written is one already."""
+        """Make a range a hole. A new temporary file is left as it is, since what is not written is a hole already."""
         if self.overlay and length > 0 and (self.reserving or has_data(self.fd, offset, length)):
             punch(self.fd, offset, length)
 
     def preallocate(self, offset: int, length: int) -> None:
-        """Reserve a range that is a hole: it goes on to read as zeros. A warning tells if the filesystem cannot.
+        """Reserve a range that is a hole, and still reads as zeros. Warns if the filesystem cannot reserve.
 
         Raises OSError as fallocate(2): ENOSPC if there is no room.
         """
@@ -344,9 +344,9 @@ class Target:
             )
 
     def trim(self, at_most: int) -> None:
-        """Give back what is preallocated, if more than ``at_most`` bytes, in whole blocks, are allocated.
+        """Free preallocated ranges, if more than ``at_most`` bytes, in whole blocks, are allocated.
 
-        Nothing is punched where there is no data, so what is preallocated there is left; st_blocks shows it.
+        Ranges without data are not punched, so a reservation may remain, which st_blocks shows.
         """
         st = os.fstat(self.fd)
         # Not without need: what is cut in a shared block, XFS copies first, and more beside it.
@@ -359,15 +359,15 @@ class Target:
         self.cut(end, st.st_size)
 
     def cut(self, end: int, size: int) -> None:
-        """Make all from ``end`` to ``size`` a hole by truncating: a last block that the file only begins goes too."""
+        """Make all from ``end`` to ``size`` a hole by truncating, including a last block that the file only begins."""
         os.ftruncate(self.fd, end)
         os.ftruncate(self.fd, size)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
-        """Set mode and modification time, if given, and let the new content take the name.
+        """Set mode and modification time, if given, and rename the temporary file to its name.
 
-        With ``fsync`` the content is on the disk before the name is given, and the name when this returns. If the
-        content cannot be flushed, nothing has the name.
+        ``fsync``: have the content on the disk before the rename, and the name when this returns. If the content cannot
+        be flushed, there is no rename.
         """
         with error_path(self.path, instead=True):
             if self._partial is not None or self.resumed:
