@@ -18,9 +18,10 @@ from .records import FileSpec
 
 
 class CopyDestination(Destination):
-    """The destination ``path``; if it is a directory and more than content is copied, the file ``name`` in it.
+    """The destination ``path`` of a copy. If ``path`` is a directory, it is the file ``name`` in the directory.
 
-    Raises OSError if there is no such directory, IsADirectoryError where a directory has the file's name.
+    A copy of content alone does not look into a directory. Raises OSError if the directory is missing,
+    IsADirectoryError if a directory has the file's name.
     """
 
     def __init__(self, path: str, name: str, options: CopyOptions, *, resume: bool) -> None:
@@ -46,7 +47,7 @@ class CopyDestination(Destination):
         return old
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
-        """Give the file what it is to have, and commit it."""
+        """Set the attributes of the file, and commit it."""
         replaced = None
         lost: List[str] = []
         old = target.open_old()

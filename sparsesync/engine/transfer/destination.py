@@ -43,7 +43,7 @@ _UNFINISHED = 7 * 86400 * 10**9
 
 
 class Destination:
-    """The destination directory ``path``; a single file there is called ``single`` whatever its name was.
+    """The destination directory ``path``. A single file in it is named ``single``, whatever its name was.
 
     ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
     rsync will give it, if it does. ``resume``: use partial files, if there is no ``temp_dir``. ``preallocate``: reserve
@@ -108,7 +108,7 @@ class Destination:
         self._temporaries.close()
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
-        """Count what is going to be written, for :meth:`space`."""
+        """Add ``needs`` to what :meth:`space` counts."""
         for need in needs:
             target = os.path.join(self.path, self.single or need.name)
             holder = os.path.dirname(target)
@@ -143,7 +143,7 @@ class Destination:
         return self._bases.may_have(self.single or name)
 
     def target(self, spec: FileSpec) -> "DestinationFile":
-        """Return the target for a file, to be opened. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
+        """Return the target for a file, not yet open. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
         name = spec.name
         parent, base = os.path.split(self.single or name)
         check_name(name)
@@ -172,7 +172,7 @@ class Destination:
             raise
 
     def _mode(self, source: int, old: Optional[os.stat_result]) -> int:
-        """The mode a file takes its name with, that is to replace ``old``. Raises LeftToRsync."""
+        """Return the mode that a file gets with its name, when it replaces ``old``. Raises LeftToRsync."""
         if self.perms:
             return _PRIVATE
         mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
@@ -198,7 +198,7 @@ class Destination:
             raise LeftToRsync("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
 
     def finish(self, target: "DestinationFile", spec: FileSpec) -> None:
-        """Commit with the mode the file may have until rsync comes, and the source's time."""
+        """Commit a file with the source's modification time, and the mode that suits it until rsync runs."""
         target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
 
     def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
@@ -228,7 +228,7 @@ class Destination:
             raise
 
     def settle(self) -> None:
-        """Take from the directories that were made what their owner only needed to fill them, as rsync does."""
+        """Set the final mode of the directories that were made with more permissions, as rsync does."""
         for path in sorted(self._unsettled, reverse=True):
             mode = self._unsettled.pop(path)
             try:
@@ -242,7 +242,7 @@ class Destination:
                 os.close(directory)
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
-        """What is at the destination; None if the file will be new. Raises LeftToRsync unless it is plain."""
+        """Return the stat of the existing file, or None for a new one. Raises LeftToRsync unless it is plain."""
         partial = self._partial_name(directory, base) if self.partial_dir and not self.resume else None
         if partial is not None and os.access(partial, os.F_OK, dir_fd=directory, follow_symlinks=False):
             raise LeftToRsync("a partial file of an earlier run is there")
@@ -259,7 +259,7 @@ class Destination:
         return old
 
     def _partial_name(self, directory: int, base: str) -> str:
-        """The path of the partial file of ``base``, relative to its directory unless absolute."""
+        """Return the path of the partial file of ``base``, absolute or relative to its directory."""
         if self.partial_dir:
             return os.path.join(self.partial_dir, base)
         return hidden_name(base, PARTIAL, name_limit(directory))
@@ -289,14 +289,14 @@ class Destination:
         return None
 
     def touch(self, names: Iterable[str]) -> None:
-        """Give files the time of the transfer, as rsync does without ``--times``."""
+        """Set the modification time of files to the time of the transfer, as rsync does without ``--times``."""
         for directory, base in self.each(names):
             if directory is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(base, dir_fd=directory, follow_symlinks=False)
 
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
-        """What each file takes, in bytes, and its modification time; None if it is there no more."""
+        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
         for directory, base in self.each(names):
             found = None
             if directory is not None:
@@ -329,7 +329,7 @@ class Destination:
 
 
 class DestinationFile(Target):
-    """A target below a place. It owns the descriptor of its directory, and knows the mode it is to get."""
+    """A target below a destination. It owns its directory's descriptor. ``mode``: the one it gets with its name."""
 
     def __init__(
         self,
@@ -349,7 +349,7 @@ class DestinationFile(Target):
         self._emptied = emptied
 
     def open(self) -> None:
-        """Open the file, or make the temporary. Raises LeftToRsync where rsync would have to open the directory."""
+        """Open the file, or make the temporary file. Raises LeftToRsync if rsync would have to open the directory."""
         try:
             super().open()
         except PermissionError:
@@ -358,7 +358,7 @@ class DestinationFile(Target):
             raise
 
     def open_old(self) -> Optional[int]:
-        """A descriptor of the file that will be replaced, for reading; None if there is none."""
+        """Return a descriptor, for reading, of the file that will be replaced, or None."""
         if self.old is None or self.inplace:
             return None
         fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
@@ -372,6 +372,7 @@ class DestinationFile(Target):
         return self.find_basis() if self.old is None else self.open_old()
 
     def close(self) -> None:
+        """Close the file, and its directory."""
         if self._closed:
             return
         try:

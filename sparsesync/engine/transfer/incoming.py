@@ -32,7 +32,7 @@ class IncomingFile:
         self.guard = digest.new()
 
     def open(self, place: Destination) -> DestinationFile:
-        """Return the target, which is open then. Raises LeftToRsync, ValueError, OSError as Destination.target()."""
+        """Open the file, and return its target. Raises LeftToRsync, ValueError, OSError as Destination.target()."""
         target = self.target
         if target is None:
             target = self.target = place.target(self.spec)
@@ -55,12 +55,12 @@ class IncomingFile:
         return target
 
     def result(self) -> FileResult:
-        """What became of it, if nothing went wrong."""
+        """Return the result of a file that was received without an error."""
         took = 0 if self.target is None else self.target.allocated
         return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
 
     def close(self, keep: bool) -> None:
-        """Let go of the target; with ``keep`` what was not committed stays as a partial file."""
+        """Close the target. ``keep``: what was not committed remains as a partial file."""
         target, self.target = self.target, None
         if self.old is not None:
             os.close(self.old)
@@ -71,10 +71,12 @@ class IncomingFile:
                 target.close()
 
     def read_basis(self, offset: int, length: int, buffer: memoryview) -> Tuple[Optional[memoryview], bool]:
-        """(the basis' content of a block, whether the target has it already); None if there is no data.
+        """Return (the basis' content of a block, or None if it has no data; whether the target has it already).
 
-        It is the same however a range is cut into blocks: digests may be asked for in others than are kept.
-        The file is open. The content is a part of ``buffer``, which holds a block.
+        The answer for a range does not depend on how it is cut into blocks: digests may be asked for in other blocks
+        than are kept.
+
+        ``buffer``: holds a block; the content is a part of it.
         """
         target, old = self.target, self.old
         assert target is not None

@@ -33,7 +33,7 @@ _JOB_RANGES = 256
 
 
 class Job:
-    """A part of a file. ``gaps`` are the holes before and between its ranges; ``last`` ends the file."""
+    """A part of a file. ``gaps``: the holes before and between its ranges. ``last``: it ends the file."""
 
     def __init__(self, file: OutgoingFile) -> None:
         self.file = file
@@ -47,7 +47,10 @@ class Job:
 
 
 def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
-    """The jobs of an open file: its extents by the megabyte, and the end. ``sparse``: as for copy."""
+    """Yield the jobs of an open file: its extents in parts of JOB bytes, and the end.
+
+    ``sparse``: as for copy.
+    """
     assert file.fd is not None
     size = file.spec.size
     job = Job(file)
@@ -69,10 +72,10 @@ def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
 
 
 class JobWriter:
-    """Compares jobs with what the receiver has, and writes to ``link`` what it lacks.
+    """The writer of jobs: compares them with the receiver's basis, and writes what differs to ``link``.
 
-    The parameters are those of :class:`~.sender.Sender`. What is read for both is held here: a block, and the DATA
-    frame that is being filled. That may hold parts of several jobs of one file without a basis.
+    The parameters are those of :class:`~.sender.Sender`. The writer holds one block and one DATA frame, which may hold
+    parts of several jobs of one file without a basis.
     """
 
     def __init__(self, link: Link, digest: Digest, compressor: Optional[Compressor], progress: OnProgress) -> None:
@@ -87,7 +90,7 @@ class JobWriter:
         self._runs_of: Optional[OutgoingFile] = None
 
     def compare(self, job: Job, asked: List[Extent], answer: bytes, size: int) -> List[Extent]:
-        """Note which blocks are the same; the others that the basis has at all."""
+        """Note which blocks are the same. Returns the others that the basis has."""
         absent = bytes(size)
         different = []
         for index, (offset, length) in enumerate(asked):
@@ -103,7 +106,7 @@ class JobWriter:
         return different
 
     def write(self, job: Job) -> None:
-        """Write a job whose answers have all come. Raises OSError, TruncatedError."""
+        """Write a job that has all its answers. Raises OSError, TruncatedError."""
         if job.file.basis:
             self._update(job)
         else:
@@ -111,7 +114,7 @@ class JobWriter:
                 self._add(job.file, offset, length)
 
     def reserve(self, file: OutgoingFile) -> None:
-        """Write what is reserved in an open file."""
+        """Write the reserved ranges of an open file."""
         assert file.fd is not None
         ranges = reserved_ranges(file.fd, file.spec.size)
         batch = list(islice(ranges, protocol.RANGES))
@@ -139,7 +142,7 @@ class JobWriter:
         self._forget()
 
     def drop(self, file: OutgoingFile) -> None:
-        """Forget what is left to be written of a file."""
+        """Forget what is still to be written of a file."""
         if self._runs_of is file:
             self._forget()
 

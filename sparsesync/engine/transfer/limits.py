@@ -39,26 +39,26 @@ _REASONS = 1 << 20
 
 
 def digest_size(block: int) -> int:
-    """How many bytes of a block's digest are sent. Raises ProtocolError for a block that is not compared."""
+    """Return the bytes that are sent of a block's digest. Raises ProtocolError for an unsupported block size."""
     if block not in _DIGEST_SIZE:
         raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
     return _DIGEST_SIZE[block]
 
 
 class Reasons:
-    """What the peer says of files that are left: results are kept, so there is a limit to it all, 1 Mi characters."""
+    """The peer's reasons for files that are left, limited to 1 Mi characters in all, since results are kept."""
 
     def __init__(self) -> None:
         self._room = _REASONS
 
     def keep(self, reason: str) -> str:
-        """The reason; or, if there have been too many before, that it was not kept."""
+        """Return ``reason``, or a note that it was not kept once the limit is reached."""
         self._room -= len(reason)
         return reason if self._room >= 0 else "the other end says why, and has said too much to keep all of it"
 
 
 def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -> FileResult:
-    """The result that a CLOSED frame carries."""
+    """Return the result that a CLOSED frame carries."""
     space = get(value, "space", maybe(row(SIZE, SIZE)))
     reason = get(value, "reason", maybe(TEXT))
     return FileResult(

@@ -24,10 +24,10 @@ _EARLIER = 10**9
 
 
 class OutgoingFile:
-    """A file to be sent: ``path`` here, found by ``sources``, and what the receiver is told of it.
+    """A file to be sent: its ``path`` on this machine, found by ``sources``, and what the receiver is told of it.
 
-    ``holes``: whether its map is believed (:func:`files.claims.believes`); ``believed`` is what came of that when it
-    was opened.
+    ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    ``believed``: the decision, made when the file is opened.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OutgoingFile:
         self.guard: Any = None
 
     def open(self) -> int:
-        """Open the source. Raises LeftToRsync if it is not what it was when it was announced, OSError."""
+        """Open the source. Raises OSError, and LeftToRsync if the file changed since it was announced."""
         fd = _open(self.sources, self.path, self.spec.name)
         st = os.fstat(fd)
         try:
@@ -70,7 +70,7 @@ class OutgoingFile:
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
-        """Raises LeftToRsync if the file, which has this stat by now, changed in a way that matters."""
+        """Raise LeftToRsync if the file, whose stat is now ``st``, changed in a way that matters."""
         same = os.path.samestat(st, self.st) and st.st_size == self.st.st_size
         if self.opened is not None and not self.live:
             same = same and not was_written(self.opened, st)
@@ -78,6 +78,7 @@ class OutgoingFile:
             raise LeftToRsync("it changed " + when)
 
     def close(self) -> None:
+        """Close the source."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
@@ -100,12 +101,14 @@ def outgoing(
     holes: str = "auto",
     reserve: bool = False,
 ) -> OutgoingFile:
-    """A file or block device to be sent under a name; ``with_attributes``: and what else it has. Raises OSError.
+    """Return a file or block device to be sent as ``name``. Raises OSError.
 
-    ``sources`` finds it, now and when it is opened.
-
-    ``data``: how many bytes it will take at the most, if somebody has looked. ``holes``: whether its map is believed
-    (:func:`files.claims.believes`). ``reserve``: it takes what is reserved in it, too.
+    ``sources``: finds the file, now and when it is opened.
+    ``with_attributes``: send all its attributes.
+    ``data``: the most bytes that a copy takes, if known.
+    ``live``: the file may be written to meanwhile.
+    ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    ``reserve``: count reserved ranges as what a copy takes.
     """
     with error_path(path, instead=True):
         found = sources.find(path, name)

@@ -10,7 +10,7 @@ from ..files.extents import Extent
 
 
 def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
-    """Ranges cut at every multiple of ``block``."""
+    """Yield the ranges, cut at every multiple of ``block`` bytes."""
     for offset, length in ranges:
         end = offset + length
         while offset < end:
@@ -20,7 +20,7 @@ def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
 
 
 def merged(ranges: List[Extent]) -> List[Extent]:
-    """Ascending ranges, neighbours as one."""
+    """Return ascending ranges with neighbours merged."""
     merged: List[Extent] = []
     for offset, length in ranges:
         if merged and merged[-1][0] + merged[-1][1] == offset:
@@ -31,7 +31,7 @@ def merged(ranges: List[Extent]) -> List[Extent]:
 
 
 def without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
-    """Merged ranges less merged ones, each of which lies inside one of them."""
+    """Return merged ranges without ``same``, merged ranges each of which lies inside one of them."""
     left: List[Extent] = []
     cuts = iter(same)
     cut = next(cuts, None)

@@ -49,7 +49,7 @@ _TROUBLE = (OSError, ValueError, OverflowError, LeftToRsync)
 
 
 class Receiver:
-    """Receives files. ``on_result`` gets a :class:`FileResult` for each; ``progress`` bytes of data done."""
+    """The receiver of files. ``on_result`` gets each :class:`FileResult`; ``progress`` gets bytes of data done."""
 
     def __init__(
         self,
@@ -87,10 +87,11 @@ class Receiver:
         }  # type: Dict[int, Callable[[Frame], None]]
 
     def run(self, wants: Optional[Iterator[Tuple[str, str]]] = None) -> None:
-        """Receive until the sender has no more.
+        """Receive until the sender ends.
 
-        ``wants``, for a pull, are (path at the sender, name here) of the files to ask for. Raises LinkError
-        and ProtocolError; then partial files have been kept. What goes wrong with one file is in its result.
+        ``wants``: for a pull, the files to ask for, as (path at the sender, name at the receiver).
+
+        Raises LinkError and ProtocolError, once partial files are kept. An error of one file is in its result.
         """
         self._pull = wants is not None
         self._wants = wants
@@ -186,7 +187,7 @@ class Receiver:
         return name, basis
 
     def _ranged(self, frame: Frame) -> Tuple[protocol.Ranged, Optional[IncomingFile]]:
-        """The frame's content and its file; None if that has been left and the sender does not know yet."""
+        """Return the frame's content and its file; None if the file was left, and the sender goes on with it."""
         ranged = protocol.read_ranged(frame.payload)
         arriving = self._find(ranged.file)
         if arriving is not None:

@@ -18,7 +18,7 @@ from ..files.syscalls import free_space
 
 
 class SpaceNeed(NamedTuple):
-    """What a file will take at the destination; ``device`` is the source's if that is on the same machine."""
+    """The bytes that a file takes at the destination. ``device`` is the source's if that is on the same machine."""
 
     name: str
     data: int
@@ -26,7 +26,7 @@ class SpaceNeed(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Bytes that are going to be taken of a filesystem, and that are free on it; ``path`` is a directory of it."""
+    """The bytes to be written to a filesystem, and its free bytes. ``path``: a directory on it."""
 
     needed: int
     free: int
@@ -67,8 +67,9 @@ class Room:
 class FileSpec(NamedTuple):
     """A file that is to be put in place.
 
-    ``mode``, ``mtime_ns`` and the ``parents``' modes are the source's; ``data`` is how much it will take at the most.
-    ``attributes`` are what a copy carries over (:mod:`files.attributes`), where that is what was asked for.
+    ``mode``, ``mtime_ns`` and the modes of ``parents`` are the source's.
+    ``data``: the most bytes that it takes.
+    ``attributes``: what a copy sets besides content (:mod:`files.attributes`), or None.
     """
 
     name: str
@@ -81,10 +82,12 @@ class FileSpec(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """What became of a file. ``reason``: why it was left alone, or None. Sizes are bytes of content.
+    """The result of one file. Sizes are bytes of content.
 
-    ``allocated`` is what it took when it got its name, in bytes.
-    ``errno`` is that of the error that left it, if it was one of the system's; ``at_source``: it was met there.
+    ``reason``: why the file was left alone, or None.
+    ``allocated``: its allocated bytes when it got its name.
+    ``errno``: that of the system's error that left it, or None.
+    ``at_source``: the error occurred at the source.
     """
 
     name: str
@@ -100,7 +103,7 @@ class FileResult(NamedTuple):
 
 
 def reason(error: Exception, name: str) -> str:
-    """Why a file is left alone, for people who are told its name already."""
+    """Return why a file is left alone, for a message that names the file already."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     if error.filename in (None, name):
@@ -109,7 +112,7 @@ def reason(error: Exception, name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for a name that could lead out of the root, or is none."""
+    """Raise ValueError for a name that could lead out of the root, or is empty."""
     parts = name.split("/")
     if name.startswith("/") or "\0" in name or ".." in parts or parts[-1] in ("", "."):
         raise ValueError("{!r} is not a name below the destination".format(name))

@@ -55,9 +55,12 @@ OnResult = Callable[[FileResult], None]
 
 
 class Sender:
-    """Sends files. ``sparse``: as for copy; ``on_result`` gets a Result for each; ``progress`` bytes of data done.
+    """The sender of files.
 
-    ``reserve``: what is reserved in them is to be reserved at the receiver too.
+    ``sparse``: as for copy.
+    ``on_result``: gets each :class:`FileResult`.
+    ``progress``: gets bytes of data done.
+    ``reserve``: send reserved ranges, to be reserved at the receiver.
     """
 
     def __init__(
@@ -94,12 +97,15 @@ class Sender:
         self._writer = JobWriter(link, digest, compressor, progress)
 
     def send(self, files: Iterator[OutgoingFile]) -> None:
-        """Send the files, in order. Raises LinkError and ProtocolError; what goes wrong with a file is its result."""
+        """Send the files, in order. Raises LinkError and ProtocolError. An error of one file is in its result."""
         self._source = self._numbered(files)
         self._run()
 
     def send_wanted(self, make: Callable[[str, str], OutgoingFile]) -> None:
-        """Send what the receiver asks for. ``make`` gives the file for a path and a name, or raises why not."""
+        """Send the files that the receiver asks for.
+
+        ``make``: returns the file for a path and a name, or raises why not.
+        """
         self._source = self._made(make)
         self._run()
 
@@ -109,7 +115,7 @@ class Sender:
             yield file
 
     def _made(self, make: Callable[[str, str], OutgoingFile]) -> Iterator[Optional[OutgoingFile]]:
-        """The wanted files; None where the next is not known yet."""
+        """Yield the wanted files, and None while the next is unknown."""
         while self._wanted or not self._wants_over:
             if not self._wanted:
                 yield None

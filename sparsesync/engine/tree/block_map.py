@@ -18,9 +18,11 @@ _READ = 1 << 20
 
 
 def checksums(fd: int, size: int, block: int, holes: str = "auto") -> Iterator[Run]:
-    """The runs of an open file of ``size`` bytes, ascending. Raises TruncatedError, OSError.
+    """Yield the runs of an open file of ``size`` bytes, ascending.
 
-    ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    ``holes``: whether the map is believed (:func:`files.claims.believes`).
+
+    Raises TruncatedError, OSError.
     """
     for first, last in _runs(fd, size, block, holes):
         digest = hashlib.sha256()

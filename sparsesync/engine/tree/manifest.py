@@ -54,8 +54,13 @@ _BLOCKS = 128
 
 
 class Entry(NamedTuple):
-    """A name in a directory. ``kind`` is the letter ls(1) has for its type, or UNKNOWN; ``size`` bytes of content;
-    ``target`` where a symlink leads; ``device`` the number of a device."""
+    """A name in a directory.
+
+    ``kind``: the letter of ls(1) for its type, or UNKNOWN.
+    ``size``: bytes of content.
+    ``target``: where a symlink leads.
+    ``device``: the number of a device.
+    """
 
     name: str
     kind: str
@@ -65,22 +70,23 @@ class Entry(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """The entries of this directory follow. ``path`` is relative to the root, and empty for the root."""
+    """The directory whose entries follow. ``path`` is relative to the root, and empty for the root."""
 
     path: str
 
 
 class Blocks(NamedTuple):
-    """(offset, digest) of blocks of the last entry, ascending; ``packed`` as they travel."""
+    """The (offset, digest) of blocks of the last entry, ascending. ``packed``: as they are sent."""
 
     packed: bytes
 
     def pairs(self) -> Iterator[Tuple[int, bytes]]:
+        """Yield (offset, digest) of each block."""
         return PAIR.iter_unpack(self.packed)
 
 
 class Trouble(NamedTuple):
-    """The last entry or directory could not be read."""
+    """The error of the last entry or directory, which could not be read."""
 
     error: OSError
 
@@ -89,12 +95,16 @@ Event = Union[Entry, Directory, Blocks, Trouble]
 
 
 def key(path: str) -> List[bytes]:
-    """What directories are ordered by: the bytes of each component."""
+    """Return the sort key of a directory: the bytes of each component."""
     return os.fsencode(path).split(b"/") if path else []
 
 
 class Reading(NamedTuple):
-    """How content is read: ``full``: the holes too; else ``holes``: whether maps are believed (claims.believes)."""
+    """How content is read.
+
+    ``full``: read the holes too.
+    ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
+    """
 
     digest: Digest
     full: bool
@@ -105,10 +115,11 @@ class Reading(NamedTuple):
 def manifest(
     root: str, digest: Digest, full: bool = False, holes: str = "auto", tally: Optional[Tally] = None
 ) -> Iterator[Event]:
-    """The events of what is at ``root``, a file or a directory. Raises OSError if that cannot be examined.
+    """Yield the events of a file or a directory at ``root``. Raises OSError if that cannot be examined.
 
-    ``full``: the holes are read too; else ``holes``: whether maps are believed (:func:`files.claims.believes`). What
-    was read, and what was not, is added to ``tally``.
+    ``full``: read the holes too.
+    ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
+    ``tally``: the bytes read and believed are added.
     """
     reading = Reading(digest, full, holes, tally or Tally())
     top = Node(None, root, root)
@@ -152,7 +163,7 @@ def _open_directory(root: str, path: str) -> int:
 
 
 def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -> Iterator[Event]:
-    """The entries of an open directory; those that are directories go to ``below``."""
+    """Yield the entries of an open directory. Subdirectories are added to ``below``."""
     try:
         with error_path(here, instead=True):
             names = sorted(os.listdir(fd), key=os.fsencode)
@@ -250,10 +261,13 @@ def _read(fd: int, view: memoryview, offset: int) -> None:
 
 
 def contents(path: str, offset: int, length: int, digest: Digest, full: bool = False) -> List[Any]:
-    """(apparent size, bytes of data, digest in hex) of a part of a file, wherever its holes are; and the bytes read.
+    """Return [apparent size, bytes of data, hex digest, bytes read] of a part of a file, independent of its holes.
 
-    ``full``: the holes are read too. ``offset`` begins a block. What lies behind the file's end has the digest of
-    nothing. Raises OSError, ValueError, TruncatedError if the file becomes shorter.
+    ``offset`` is the start of a block. A part beyond the end of the file has the digest of nothing.
+
+    ``full``: read the holes too.
+
+    Raises OSError, ValueError, TruncatedError if the file becomes shorter.
     """
     if offset % BLOCK or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
         raise ValueError("contents of {} bytes at {}".format(length, offset))
@@ -275,9 +289,9 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
 
 
 def digests(root: str, path: str, offset: int, length: int, block: int, digest: Digest) -> bytes:
-    """The digests, DIGEST bytes each, of a range of a file below ``root``, cut into blocks from its start on.
+    """Return the digests, DIGEST bytes each, of a range of a file below ``root``, cut into blocks from its start on.
 
-    Raises ValueError for a range that is longer than BLOCK, OSError, TruncatedError if the file is shorter.
+    Raises ValueError for a range longer than BLOCK, OSError, TruncatedError if the file is shorter.
     """
     if not (0 < length <= BLOCK and block > 0 and 0 <= offset <= LARGEST):
         raise ValueError("digests of {} bytes at {} by {}".format(length, offset, block))

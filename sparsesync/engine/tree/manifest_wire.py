@@ -33,7 +33,7 @@ _DIGESTS = row(one_of("b"), text(CONTROL))
 
 
 def pack(event: Event) -> List[Any]:
-    """An event as it travels. A Trouble has a frame of its own."""
+    """Return an event as it is sent. A Trouble has a frame of its own."""
     if isinstance(event, Entry):
         return ["e", event.name, event.kind, event.size, event.target, event.device]
     if isinstance(event, Directory):
@@ -43,10 +43,10 @@ def pack(event: Event) -> List[Any]:
 
 
 def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
-    """Packed events by the frame, and the errors of Troubles between them.
+    """Yield packed events in batches of a frame each, and the errors of Troubles between them.
 
-    A batch does not wait for long, even if it is empty: the other end compares what it has while this one
-    reads on, and this one learns it if the other has gone.
+    A batch is sent after a short time even if it is empty. So the other end compares what it has while this one reads
+    on, and this end learns if the other has gone.
     """
     batch = []  # type: List[Any]
     size = 0
@@ -68,7 +68,7 @@ def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
 
 
 class Reader:
-    """Takes a peer's events apart. Raises ProtocolError for what no manifest holds."""
+    """The decoder of a peer's events. Raises ProtocolError for an event that no manifest holds."""
 
     def __init__(self) -> None:
         self._last: Optional[Event] = None
@@ -79,21 +79,21 @@ class Reader:
         self._end = 0
 
     def item(self, value: Dict[str, Any]) -> Iterator[Event]:
-        """The events of an ITEM frame."""
+        """Yield the events of an ITEM frame."""
         for packed in get(value, "events", listed(lambda packed: type(packed) is list)):
             event = self._event(packed)
             self._last = event
             yield event
 
     def trouble(self, error: OSError) -> Trouble:
-        """The event of a TROUBLE frame."""
+        """Return the event of a TROUBLE frame."""
         if self._last is None or isinstance(self._last, Trouble):
             raise ProtocolError("a trouble that belongs to nothing")
         self._last = Trouble(error)
         return self._last
 
     def ended(self) -> None:
-        """There is no more. Raises ProtocolError if that is too soon."""
+        """End the manifest. Raises ProtocolError if it is not complete."""
         if self._last is None or (self._tree and self._directory is None):
             raise ProtocolError("a tree that is not told to its end")
 

@@ -15,23 +15,24 @@ from ..files.status import open_quietly
 
 
 class Node(NamedTuple):
-    """A file by its name in ``directory``, a descriptor; None for a root. ``path`` is for messages."""
+    """A file, by its name in ``directory``, a descriptor, or None for a root. ``path`` is for messages."""
 
     directory: Optional[int]
     name: str
     path: str
 
     def stat(self) -> os.stat_result:
+        """Return the stat of the file, not following a symlink below the root."""
         with error_path(self.path, instead=True):
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=self.directory is None)
 
     def target(self) -> str:
-        """Where a symlink leads."""
+        """Return where a symlink leads."""
         with error_path(self.path, instead=True):
             return os.readlink(self.name, dir_fd=self.directory)
 
     def open(self, expected: os.stat_result) -> int:
-        """A descriptor to read a file that had this stat. Raises OSError, also if it is of another type by now."""
+        """Open a file that had the stat ``expected``, for reading. Raises OSError, also if its type has changed."""
         flags = os.O_NOCTTY if self.directory is None else os.O_NOCTTY | os.O_NOFOLLOW
         with error_path(self.path, instead=True):
             fd = open_quietly(self.name, flags, self.directory)
@@ -42,5 +43,5 @@ class Node(NamedTuple):
 
 
 def has_content(st: os.stat_result) -> bool:
-    """Whether a root with this stat is compared by its bytes."""
+    """Return whether a root with this stat is compared by its bytes."""
     return stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)

@@ -52,7 +52,7 @@ class Sparse(NamedTuple):
 
 @contextlib.contextmanager
 def _entries(directory: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
-    """What is in a directory, each looked up beneath its descriptor; from the root it takes a third longer."""
+    """Give the entries of a directory, each looked up beneath its descriptor: from the root takes a third longer."""
     if os.scandir not in os.supports_fd:  # Python 3.6
         with os.scandir(directory) as entries:
             yield entries
@@ -112,7 +112,7 @@ def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
 
 
 class ScanOptions(NamedTuple):
-    """What a scan finds; the fields are parameters of :func:`sparsesync.api.scan`."""
+    """What a scan finds. The fields are parameters of :func:`sparsesync.api.scan`."""
 
     one_file_system: bool = False
     every_link: bool = False
@@ -133,11 +133,11 @@ def scan(
     reading: bool = True,
     on_error: OnError = None,
 ) -> Iterator[Sparse]:
-    """Yield each sparse regular file at or below ``path``; the paths begin with ``path`` as it was given.
+    """Yield each sparse regular file at or below ``path``. The paths begin with ``path`` as it was given.
 
-    ``parallel``: a second process may help, and what is found comes in no certain order.
-    ``reading``: read a file whose map is not believed, and whose ``st_blocks`` say that it has a hole. Without it
-    ``st_blocks`` is enough.
+    ``parallel``: a second process may help, and files are yielded in any order.
+    ``reading``: read a file whose map is not believed, and whose ``st_blocks`` indicate a hole. Otherwise ``st_blocks``
+    decides.
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
 

@@ -32,13 +32,13 @@ _LENGTH = struct.Struct("=I")
 
 
 def possible() -> bool:
-    """Whether a helper would be of use, and a fork is safe: no other thread may hold a lock in the middle of it."""
+    """Return whether a helper is useful and a fork is safe: no other thread may hold a lock meanwhile."""
     threading = sys.modules.get("threading")
     return len(os.sched_getaffinity(0)) > 1 and (threading is None or threading.active_count() == 1)
 
 
 class Helper:
-    """The second process. ``look_through`` is what it does with a directory. Raises OSError as fork(2), pipe(2)."""
+    """The second process. ``look_through`` scans one directory. Raises OSError as fork(2), pipe(2)."""
 
     def __init__(self, look_through: LookThrough) -> None:
         self.busy = False
@@ -58,7 +58,7 @@ class Helper:
         os.close(answering)
 
     def give(self, waiting: List[str]) -> None:
-        """Take some of the directories that wait, if the helper has nothing to do."""
+        """Hand some of the ``waiting`` directories to the helper, if it is idle."""
         count = min(_SHARE, len(waiting) // 2)
         if not self.busy and count:
             self.busy = True
@@ -69,7 +69,7 @@ class Helper:
             del waiting[:count]
 
     def answers(self, wait: bool) -> Iterator[Tuple[str, Found]]:
-        """What has been found, as ``look_through`` has it; all there is to come, if ``wait`` is set."""
+        """Yield what ``look_through`` found so far. ``wait``: also all there is to come."""
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
         while self.busy and poll.poll(None if wait else 0):
@@ -85,7 +85,7 @@ class Helper:
                     yield path, error
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, even if it is busy."""
         os.close(self._requests)
         os.close(self._answers)
         os.kill(self._pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def _send(fd: int, value: Any) -> None:
 
 
 def _receive(fd: int) -> Optional[Any]:
-    """What :func:`_send` sent; None at the end."""
+    """Return what :func:`_send` sent, or None at the end."""
     length = _read(fd, _LENGTH.size)
     return marshal.loads(_read(fd, _LENGTH.unpack(length)[0])) if length else None
 

@@ -53,20 +53,20 @@ class Digest:
         self._base.update(salt)
 
     def new(self) -> Any:
-        """A hash object that has taken the salt, with ``update`` and ``digest`` as in hashlib."""
+        """Return a hash object, salted, with ``update`` and ``digest`` as in hashlib."""
         return self._base.copy()
 
     def of(self, data: Any) -> bytes:
-        """The whole digest of some bytes."""
+        """Return the digest of ``data``, in full length."""
         digest = self._base.copy()
         digest.update(data)
         return bytes(digest.digest())
 
 
 def capabilities() -> Dict[str, Any]:
-    """What is to be had here: ``digests``, each with its speed in bytes per second, ``compressors``, and ``files``.
+    """Return what this machine offers: ``digests``, each with its bytes per second, ``compressors``, and ``files``.
 
-    ``files`` is how many files of a transfer may be open at once (RLIMIT_NOFILE).
+    ``files``: the number of files of a transfer that may be open at once (RLIMIT_NOFILE).
     """
     digests = {}
     for name in _DIGESTS:
@@ -94,12 +94,12 @@ def _files() -> int:
 
 
 def choose_files(ours: Dict[str, Any], theirs: Dict[str, Any]) -> int:
-    """How many files may be open at once at both ends. Raises ProtocolError."""
+    """Return the number of files that may be open at once at both ends. Raises ProtocolError."""
     return int(min(get(ours, "files", _TELL_FILES), get(theirs, "files", _TELL_FILES)))
 
 
 def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:
-    """The digest both have that the slower of the two ends computes fastest. Raises ProtocolError if there is none."""
+    """Return the common digest that the slower end computes fastest. Raises ProtocolError if there is none."""
     mine, other = get(ours, "digests", _TELL_DIGESTS), get(theirs, "digests", _TELL_DIGESTS)
     both = [name for name in mine if name in other]
     if not both:
@@ -108,7 +108,7 @@ def choose_digest(ours: Dict[str, Any], theirs: Dict[str, Any]) -> str:
 
 
 def choose_compressor(ours: Dict[str, Any], theirs: Dict[str, Any], wanted: Optional[str]) -> str:
-    """zstd where both have it, else zlib; ``wanted`` overrules if both have that."""
+    """Return ``wanted`` if both ends have it, else zstd if both have that, else zlib."""
     mine, other = get(ours, "compressors", _TELL_COMPRESSORS), get(theirs, "compressors", _TELL_COMPRESSORS)
     both = [name for name in mine if name in other]
     if wanted is not None and wanted in both:
@@ -130,7 +130,7 @@ NONE, ZLIB, ZSTD = range(3)
 
 
 class Compressor:
-    """Compresses what is sent. ``level``: the library's own, None for its default."""
+    """A compressor of what is sent. ``level``: None for the library's default."""
 
     def __init__(self, name: str, level: Optional[int]) -> None:
         self.code = ZSTD if name == "zstd" else ZLIB
@@ -143,13 +143,13 @@ class Compressor:
             self._compress = zstd.ZstdCompressor(level=chosen).compress
 
     def compress(self, data: memoryview) -> Optional[bytes]:
-        """The data made smaller, or None if it would not be."""
+        """Return the data compressed, or None if that is not smaller."""
         made = self._compress(data)
         return made if len(made) < len(data) else None
 
 
 def decompress(code: int, data: memoryview, size: int) -> bytes:
-    """The ``size`` bytes that ``data`` holds. Raises ProtocolError if it holds more, fewer, or garbage."""
+    """Return the ``size`` bytes that ``data`` holds. Raises ProtocolError if the data is invalid or of another size."""
     if size > PAYLOAD:
         raise ProtocolError("a frame holds {} bytes, where {} are allowed".format(size, PAYLOAD))
     try:

@@ -32,58 +32,61 @@ _XATTR_NAMES = 64 * 1024
 
 
 def integer(low: int, high: int) -> Check:
+    """Return the check for an integer from ``low`` to ``high``."""
     return lambda value: type(value) is int and low <= value <= high
 
 
 def text(most: int) -> Check:
-    """Up to so many characters, of any kind."""
+    """Return the check for a text of at most ``most`` characters."""
     return lambda value: type(value) is str and len(value) <= most
 
 
 def name(most: int) -> Check:
-    """Up to so many characters that could be a file's name or path: they stand for bytes, none of them NUL."""
+    """Return the check for a file name or path of at most ``most`` characters, encodable and without NUL."""
     return lambda value: type(value) is str and len(value) <= most and _is_name(value)
 
 
 def one_of(*words: str) -> Check:
+    """Return the check for one of the words."""
     return lambda value: type(value) is str and value in words
 
 
 def listed(check: Check, most: int = CONTAINERS) -> Check:
-    """A list of up to so many, each of which passes."""
+    """Return the check for a list of at most ``most`` items that each pass ``check``."""
     return lambda value: type(value) is list and len(value) <= most and all(map(check, value))
 
 
 def row(*checks: Check) -> Check:
-    """A list of just as many, each of which passes its own."""
+    """Return the check for a list of one item per check."""
     return lambda value: (
         type(value) is list and len(value) == len(checks) and all([ok(each) for ok, each in zip(checks, value)])
     )
 
 
 def maybe(check: Check) -> Check:
-    """None, or what passes; so a field that may be missing."""
+    """Return the check for None, or what passes ``check``: for a field that may be missing."""
     return lambda value: value is None or check(value)
 
 
 def flag(value: Any) -> bool:
+    """Return whether ``value`` is a boolean."""
     return type(value) is bool
 
 
 def digits(size: int) -> Check:
-    """So many bytes in hexadecimal."""
+    """Return the check for ``size`` bytes in hexadecimal."""
     return lambda value: type(value) is str and re.fullmatch("[0-9a-f]{%d}" % (2 * size), value) is not None
 
 
 def table(keys: Check, values: Check, most: int) -> Check:
-    """An object with up to so many fields, whose names and values pass."""
+    """Return the check for an object of at most ``most`` fields, whose names and values pass."""
     return lambda value: (
         type(value) is dict and len(value) <= most and all(map(keys, value)) and all(map(values, value.values()))
     )
 
 
 def anything(value: Any) -> bool:
-    """An object whose own fields are checked where they are used."""
+    """Return whether ``value`` is an object. Its fields are checked where they are used."""
     return type(value) is dict
 
 
@@ -125,7 +128,7 @@ STAT = row(MODE, *[UNSIGNED] * 3, *[integer(0, (1 << 32) - 1)] * 2, SIZE, *[SECO
 
 
 def get(value: Dict[str, Any], field: str, check: Check) -> Any:
-    """A field of a control frame, None for one that is missing and may be. Raises ProtocolError."""
+    """Return a field of a control frame, None for an optional one that is missing. Raises ProtocolError."""
     found = value.get(field)
     if check(found):
         return found
@@ -133,7 +136,7 @@ def get(value: Dict[str, Any], field: str, check: Check) -> Any:
 
 
 def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]:
-    """The arguments of a call but those that are None, which count as missing. Raises ValueError for any other."""
+    """Return the arguments of a call, without those that are None. Raises ValueError for an invalid one."""
     for field in given:
         if field not in checks:
             raise ValueError("unknown argument {!r}".format(field[:100]))
@@ -144,7 +147,7 @@ def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]
 
 
 def xattrs(value: Any) -> bool:
-    """Extended attributes by name, each in base64, as many and as long as Linux lets a file have."""
+    """Return whether ``value`` is extended attributes by name, each in base64, within Linux' limits for a file."""
     if type(value) is not dict:
         return False
     room = _XATTR_NAMES
@@ -169,7 +172,7 @@ _ATTRIBUTES = {
 
 
 def attributes(value: Any) -> bool:
-    """What :func:`files.attributes.read` gives."""
+    """Return whether ``value`` is what :func:`files.attributes.read` returns."""
     return (
         type(value) is dict
         and set(value) == set(_ATTRIBUTES)
@@ -192,7 +195,7 @@ def _is_name(value: str) -> bool:
 
 
 def components(path: str) -> List[str]:
-    """The parts of a path below a root. Raises ProtocolError if one of them is no name of a file."""
+    """Return the components of a path below a root. Raises ProtocolError if one is not a valid name."""
     parts = path.split("/")
     for part in parts:
         if part in ("", ".", "..") or not NAME(part):

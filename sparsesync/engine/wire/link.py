@@ -43,12 +43,14 @@ _COUNT = struct.Struct(">Q")
 
 
 class Link:
-    """A connection by two descriptors, which it owns from now on.
+    """A connection by two descriptors, which it owns and closes.
 
-    ``timeout``: seconds of silence after which the peer is given up, None for never. ``pace``: of what is
-    written, None for no limit. ``files``: how many may be open at once at either end, None for no limit. ``name`` is
-    what messages call the peer. With ``greeting`` the peer speaks first, and sends no ping before it has said hello.
-    ``broken``: what another thread that reads has met; it is raised where writing would wait.
+    ``timeout``: seconds of silence after which the connection is given up; None for never.
+    ``pace``: the RateLimit of what is written; None for no limit.
+    ``files``: the number of files that may be open at once at either end; None for no limit.
+    ``name``: the peer's name in messages.
+    ``greeting``: the peer speaks first, and sends no ping before its greeting.
+    ``broken``: an error that another thread met while reading; it is raised when writing would wait.
     """
 
     def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
@@ -79,7 +81,7 @@ class Link:
             _widen(fd)
 
     def read(self) -> Frame:
-        """The next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
+        """Return the next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
         since = 0.0 if self.timeout is None else time.monotonic()
         while True:
             frame: Frame
@@ -126,7 +128,7 @@ class Link:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Give the peer up after the timeout whatever it says meanwhile, pings or the half of a frame."""
+        """Give up the connection after the timeout, even if pings or an incomplete frame arrive."""
         if self.timeout is not None:
             self._deadline = time.monotonic() + self.timeout
         try:
@@ -158,7 +160,7 @@ class Link:
         self._frames = self._decoder.frames()
 
     def write(self, *parts: Part) -> None:
-        """Write the parts as they are, one after the other. Raises LinkError."""
+        """Write the parts, one after the other. Raises LinkError."""
         with self._lock:
             rest: List[memoryview] = [memoryview(part) for part in parts if part]
             while rest:
@@ -220,7 +222,7 @@ class Link:
         return left
 
     def is_cut(self) -> bool:
-        """Whether the peer has gone, as far as is known without reading."""
+        """Return whether the peer is known to have gone, without reading."""
         poll = select.poll()
         poll.register(self.source, select.POLLRDHUP)
         return bool(poll.poll(0))
@@ -243,7 +245,7 @@ class Link:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Say that the thread that called :meth:`keep_alive` does not hang: it waits for the peer, or for a flush."""
+        """Mark the thread that called :meth:`keep_alive` as waiting for the peer or a flush, not hanging."""
         self._waits, before = True, self._waits
         try:
             yield
@@ -251,10 +253,10 @@ class Link:
             self._waits = before
 
     def keep_alive(self, interval: float, *, working: bool = False) -> None:
-        """Send pings from a thread of its own until the link is closed.
+        """Send pings every ``interval`` seconds, in a thread of their own, until the link is closed.
 
-        ``working``: they count as a sign of life only while the calling thread computes, or is :meth:`waiting`. Where
-        it hangs, on a disk that does not answer, the peer will give it up.
+        ``working``: send them only while the calling thread computes, or is :meth:`waiting`. If it hangs on a disk that
+        does not answer, the peer gives up the connection.
         """
         stop = self._pinger = threading.Event()
         self._worker = threading.get_ident()
@@ -275,7 +277,7 @@ class Link:
         threading.Thread(target=run, daemon=True).start()
 
     def close(self) -> None:
-        """Close both descriptors, unless that has been done. The peer sees the end of the stream."""
+        """Close both descriptors, once. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
         with self._reading, self._writing:
@@ -286,7 +288,7 @@ class Link:
 
 
 def peer_error(value: Dict[str, Any]) -> Exception:
-    """The error that a FAIL or TROUBLE frame carries, as the peer raised it: an OSError or a ValueError."""
+    """Return the error of a FAIL or TROUBLE frame as the peer raised it: an OSError or a ValueError."""
     code, name = get(value, "errno", maybe(ERRNO)), get(value, "filename", maybe(TEXT))
     text = get(value, "strerror", TEXT)
     if get(value, "value", flag):
@@ -297,7 +299,7 @@ def peer_error(value: Dict[str, Any]) -> Exception:
 
 
 def unexpected(frame: Frame) -> ProtocolError:
-    """The error for a frame that has no place here."""
+    """Return the error for a frame that is not expected now."""
     return ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
 
 

@@ -111,13 +111,13 @@ Range = Tuple[int, int]
 
 
 class Frame(NamedTuple):
-    """A frame as it came. ``payload`` is good until the decoder is given more bytes."""
+    """A received frame. ``payload`` is valid until the decoder is given more bytes."""
 
     kind: int
     payload: memoryview
 
     def json(self) -> Dict[str, Any]:
-        """The object a control frame carries, which takes no more than 20 MiB. Raises ProtocolError."""
+        """Return the object that a control frame carries, in at most 20 MiB of memory. Raises ProtocolError."""
         try:
             value = _read_json(bytes(self.payload))
         except (ValueError, RecursionError):
@@ -128,11 +128,12 @@ class Frame(NamedTuple):
 
 
 class Decoder:
-    """Bytes in, frames out.
+    """A decoder: bytes in, frames out.
 
-    Bytes are put into :meth:`space`, and :meth:`received` is told how many; or both at once by
-    :meth:`feed`. Then :meth:`frames` yields what is complete. With ``greeting`` the
-    stream has to begin with ``MAGIC``.
+    Bytes are written into :meth:`space`, and :meth:`received` is told how many. :meth:`feed` does both at once. Then
+    :meth:`frames` yields the complete frames.
+
+    ``greeting``: the stream must begin with ``MAGIC``.
     """
 
     def __init__(self, greeting: bool = False) -> None:
@@ -143,7 +144,7 @@ class Decoder:
         self._greeting = MAGIC if greeting else b""
 
     def space(self) -> memoryview:
-        """Where the next bytes belong; never empty. Frames yielded before are void from now on."""
+        """Return the buffer for the next bytes, which is never empty. Frames yielded before become invalid."""
         if self._start == self._end:
             self._start = self._end = 0
         elif len(self._buffer) - self._end < PAYLOAD // 4:
@@ -153,7 +154,7 @@ class Decoder:
         return self._view[self._end :]
 
     def received(self, count: int) -> None:
-        """``count`` bytes have been put into the space."""
+        """Count ``count`` bytes as written into the space."""
         self._end += count
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -169,7 +170,7 @@ class Decoder:
             rest = rest[count:]
 
     def frames(self) -> Iterator[Frame]:
-        """The complete frames. Raises ProtocolError for what cannot be one."""
+        """Yield the complete frames. Raises ProtocolError for an invalid one."""
         if self._greeting and not self._greeted():
             return
         while self._end - self._start >= HEAD.size:
@@ -212,13 +213,13 @@ class Decoder:
         )
 
     def ended(self) -> None:
-        """The stream has ended. Raises ProtocolError if that was in the middle of a frame or of the greeting."""
+        """End the stream. Raises ProtocolError in the middle of a frame or of the greeting."""
         if self._greeting or self._start != self._end:
             raise ProtocolError("the connection was cut")
 
 
 def encode(kind: int, payload: bytes = b"") -> bytes:
-    """A frame with a payload that is ready."""
+    """Return a frame with a payload that is encoded already."""
     return _head(kind, len(payload), zlib.crc32(payload)) + payload
 
 
@@ -231,7 +232,7 @@ def _head_checksum(kind: int, length: int, checksum: int) -> int:
 
 
 def encode_json(kind: int, **values: Any) -> bytes:
-    """A control frame. Raises ValueError if it would be longer than the peer takes."""
+    """Return a control frame. Raises ValueError if it is longer than the peer accepts."""
     if not _LIKE_THE_WIRE:
         values = _translate(values, _to_wire)
     payload = json.dumps(values, separators=(",", ":")).encode("ascii")
@@ -241,25 +242,27 @@ def encode_json(kind: int, **values: Any) -> bytes:
 
 
 def encode_digests(file: int, digests: bytes) -> bytes:
+    """Return a DIGESTS frame."""
     return encode(DIGESTS, _FILE.pack(file) + digests)
 
 
 def encode_finish(file: int, digest: bytes) -> bytes:
+    """Return a FINISH frame."""
     return encode(FINISH, _FILE.pack(file) + digest)
 
 
 def pack_ranges(ranges: Sequence[Range]) -> bytes:
-    """(offset, length) after (offset, length), 16 bytes each."""
+    """Return the ranges as (offset, length) pairs, 16 bytes each."""
     return b"".join([_RANGE.pack(offset, length) for offset, length in ranges])
 
 
 def encode_ranges(kind: int, file: int, ranges: Sequence[Range], code: int = 0) -> bytes:
-    """A KEEP, HOLE or RESERVE frame; or an ASK frame, whose ``code`` is the block."""
+    """Return a KEEP, HOLE, RESERVE or ASK frame. ``code``: the block size of an ASK frame, in bytes."""
     return encode(kind, _RANGED.pack(file, code, len(ranges)) + pack_ranges(ranges))
 
 
 def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
-    """All of a DATA frame but the ``size`` bytes that end it; the ranges as :func:`pack_ranges` makes them."""
+    """Return a DATA frame without the ``size`` bytes that end it. ``packed``: from :func:`pack_ranges`."""
     head = _RANGED.pack(file, compressor, len(packed) // _RANGE.size) + packed
     return _head(DATA, len(head) + size, 0) + head
 
@@ -267,7 +270,8 @@ def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
 class Ranged(NamedTuple):
     """The payload of an ASK, DATA, KEEP, HOLE or RESERVE frame.
 
-    ``code`` is the block of an ASK frame and the compressor of a DATA frame; ``packed`` are the ranges as they came.
+    ``code``: the block size of an ASK frame, the compressor of a DATA frame.
+    ``packed``: the ranges as they were received.
     """
 
     file: int
@@ -278,7 +282,7 @@ class Ranged(NamedTuple):
 
 
 def read_ranged(payload: memoryview) -> Ranged:
-    """Raises ProtocolError unless the ranges are ascending, not empty, and no more than there may be."""
+    """Return the decoded payload. Raises ProtocolError unless the ranges are ascending, not empty, and not too many."""
     if len(payload) < _RANGED.size:
         raise ProtocolError("a frame is too short for its kind")
     file, code, count = _RANGED.unpack_from(payload)
@@ -297,14 +301,14 @@ def read_ranged(payload: memoryview) -> Ranged:
 
 
 def read_tail(payload: memoryview) -> Tuple[int, bytes]:
-    """(file, the rest) of a DIGESTS or FINISH frame. Raises ProtocolError."""
+    """Return (file, the rest) of a DIGESTS or FINISH frame. Raises ProtocolError."""
     if len(payload) < _FILE.size:
         raise ProtocolError("a frame is too short for its kind")
     return _FILE.unpack_from(payload)[0], bytes(payload[_FILE.size :])
 
 
 def _read_json(payload: bytes) -> Any:
-    """Raises ValueError also for what JSON allows and no engine sends, RecursionError."""
+    """Return the decoded JSON. Raises RecursionError, and ValueError also for JSON that no engine sends."""
     if payload.count(b"[") + payload.count(b"{") > CONTAINERS:
         # Those in strings do not count: names may be full of them.
         outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
