@@ -81,14 +81,17 @@ _SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES, maybe(NA
 
 
 class Operation(NamedTuple):
-    """What an operation ``takes``, and what does it: ``serve`` returns the content of the DONE frame, or None."""
+    """The arguments that an operation ``takes``, and the function that does it.
+
+    ``serve`` returns the content of the DONE frame, or None.
+    """
 
     takes: Dict[str, Any]
     serve: Callable[..., Optional[Dict[str, Any]]]
 
 
 class Agent:
-    """Serves one connection. What a transfer needs between calls is kept here."""
+    """The server of one connection, with what a transfer keeps between calls."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -98,7 +101,10 @@ class Agent:
         """What lasts as long as the connection."""
 
     def serve(self) -> None:
-        """Greet, and answer until the connection ends. Raises ProtocolError if the client makes no sense."""
+        """Greet the client, and answer until the connection ends.
+
+        Raises ProtocolError if the client breaks the protocol.
+        """
         self.link.write(protocol.MAGIC)
         ours = capabilities()
         self.link.send_json(protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours)
@@ -136,7 +142,7 @@ class Agent:
                 self.link.fail(protocol.FAIL, error)
 
     def trouble(self, error: OSError) -> None:
-        """Tell of a file that is in trouble, while an operation goes on."""
+        """Report the error of one file to the client, while an operation goes on."""
         self.link.fail(protocol.TROUBLE, error)
 
 
@@ -351,7 +357,7 @@ def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
 
 
 def main() -> int:
-    """Serve on standard input and output; returns the exit status. Says what is wrong on standard error."""
+    """Serve on standard input and output, and return the exit status. Errors go to standard error."""
     source, sink = os.dup(0), os.dup(1)
     # Whatever prints from here on must not end up between frames.
     null = os.open(os.devnull, os.O_RDWR)

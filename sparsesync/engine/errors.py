@@ -25,7 +25,7 @@ OnProgress = Optional[Callable[[int], object]]
 
 
 class NoSpaceError(OSError):
-    """The destination cannot hold the file. ``needed`` and ``free`` are bytes."""
+    """Not enough room at the destination. ``needed`` and ``free`` are bytes."""
 
     def __init__(self, needed: int, free: int, path: str) -> None:
         super().__init__(
@@ -36,31 +36,31 @@ class NoSpaceError(OSError):
 
 
 class TruncatedError(OSError):
-    """A file became shorter while it was read."""
+    """A file that became shorter while it was read."""
 
     def __init__(self, path: Optional[str] = None) -> None:
         super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
 
 
 class LinkError(RuntimeError):
-    """The other end cannot be reached, is gone or silent. The message says which, in one line."""
+    """A peer that cannot be reached, is gone or is silent. The message says which, in one line."""
 
 
 class LoginError(LinkError):
-    """The remote shell could not log in, and has said why."""
+    """A remote shell that could not log in. The shell itself has printed why."""
 
 
 class ProtocolError(LinkError):
-    """The peer sent something that no engine sends. The message says what, in one line."""
+    """A frame or value that no engine sends. The message says what, in one line."""
 
 
 class LeftToRsync(Exception):
-    """This file is left to rsync; the message says why."""
+    """A file that is left to rsync. The message says why."""
 
 
 @contextlib.contextmanager
 def error_path(path: str, instead: bool = False) -> Iterator[None]:
-    """Name ``path`` in any OSError raised inside that names no path yet; ``instead``: whatever it names."""
+    """Name ``path`` in each OSError raised inside that names no path. ``instead``: replace any other path too."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""This machine, and every operation on it.
+"""The local machine, and every operation on it.
 
 An operation is a method of :class:`LocalHost`, and is written nowhere else. The agent (:mod:`.agent`) serves a
 LocalHost over a connection; sparsesync.hosts.remote asks an agent for the same method. So a caller need not know which
@@ -29,7 +29,7 @@ Range = Tuple[str, int, int]
 
 
 class Scanned(NamedTuple):
-    """A file that a scan found, and if it was measured the bytes and the number of its data extents."""
+    """A file that a scan found. If it was measured: the bytes and the number of its data extents."""
 
     file: "Sparse"
     data: int
@@ -37,7 +37,7 @@ class Scanned(NamedTuple):
 
 
 class LocalHost:
-    """This machine. ``digest`` is what the other end of a comparison computes, too."""
+    """The local machine."""
 
     name = "this host"
 
@@ -46,7 +46,7 @@ class LocalHost:
 
     @property
     def digest(self) -> "Digest":
-        """What content is compared by."""
+        """The digest that content is compared by. The other end of a comparison computes the same."""
         if self._digest is None:
             raise ValueError("no digest was agreed on")
         return self._digest
@@ -54,7 +54,10 @@ class LocalHost:
     def scan(
         self, path: str, options: "ScanOptions", *, measured: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]:
-        """Yield what :func:`.tree.scan.scan` finds below ``path``, in no certain order; ``measured``: with its data."""
+        """Yield what :func:`.tree.scan.scan` finds below ``path``, in any order.
+
+        ``measured``: with the bytes and the number of the data extents.
+        """
         from .files.status import data_size
         from .tree.scan import scan
 
@@ -70,7 +73,7 @@ class LocalHost:
 
     @contextlib.contextmanager
     def layers(self, path: str, holes: str) -> Iterator[Tuple[int, Iterator["Layer"]]]:
-        """Give the size of a file or block device, and where there is data and what is reserved."""
+        """Give the size of a file or block device, and its data and reserved ranges."""
         from .files.extents import layers
 
         with _opened(path) as (fd, size):
@@ -78,26 +81,26 @@ class LocalHost:
 
     @contextlib.contextmanager
     def checksums(self, path: str, block: int, holes: str) -> Iterator[Tuple[int, Iterator["Run"]]]:
-        """Give the size of a file or block device, and its runs of ``block`` with data, for a block map."""
+        """Give the size of a file or block device, and its runs of ``block`` bytes with data, for a block map."""
         from .tree.block_map import checksums
 
         with _opened(path) as (fd, size):
             yield size, checksums(fd, size, block, holes)
 
     def preset(self, preset: str, source: str) -> List["ExcludedPath"]:
-        """Return the places below ``source`` that a preset leaves out."""
+        """Return the paths below ``source`` that a preset excludes."""
         from .queries.presets import preset_patterns
 
         return list(preset_patterns(preset, [source]))
 
     def directory(self) -> str:
-        """Return what a relative path is relative to."""
+        """Return the directory that relative paths start from."""
         return os.getcwd()
 
     def query(self, query: str, **arguments: Any) -> Any:
-        """Return the answer to one of the queries of :mod:`.queries.registry`, a NamedTuple.
+        """Return the answer to a query of :mod:`.queries.registry`, a NamedTuple.
 
-        Raises OSError, ValueError.
+        Raises OSError, and ValueError for an unknown query.
         """
         from .queries.registry import answer_query
 
@@ -105,7 +108,12 @@ class LocalHost:
 
     @contextlib.contextmanager
     def locked(self, path: str, parents: bool) -> Iterator[None]:
-        """Make a destination directory, if it is missing, and hold its lock. Raises OSError; EBUSY: it is taken."""
+        """Hold the lock of a destination directory, making the directory if it is missing.
+
+        ``parents``: make missing parents too.
+
+        Raises OSError; EBUSY if the lock is taken.
+        """
         from .queries.probe import lock
 
         fd = lock(path, make=True, parents=parents)
@@ -115,19 +123,22 @@ class LocalHost:
             os.close(fd)
 
     def contents(self, parts: Sequence[Range], full: bool) -> List[List[Any]]:
-        """Return for each part of a file what :func:`.tree.manifest.contents` says. Raises OSError."""
+        """Return what :func:`.tree.manifest.contents` returns, for each part of a file. Raises OSError."""
         from .tree.manifest import contents
 
         return [contents(path, offset, length, self.digest, full) for path, offset, length in parts]
 
     def manifest(self, root: str, full: bool, holes: str, tally: "Tally") -> Iterator["Event"]:
-        """Yield what is at ``root``, for a comparison: see :mod:`.tree.manifest`."""
+        """Yield the events of what is at ``root``, for a comparison: see :mod:`.tree.manifest`."""
         from .tree.manifest import manifest
 
         return manifest(root, self.digest, full, holes, tally)
 
     def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[Optional[bytes]]:
-        """Yield for each range its digests by ``block``, one after the other; None if the file is in trouble."""
+        """Yield the joined digests of the blocks of each range, or None if the file cannot be read.
+
+        ``block``: bytes.
+        """
         from .tree.manifest import digests
 
         for path, offset, length in ranges:
@@ -141,13 +152,13 @@ class LocalHost:
             yield found
 
     def source(self, settings: "SourceSettings") -> "LocalSource":
-        """Return this machine as the source of a transfer."""
+        """Return the local machine as the source of a transfer."""
         from .roles import LocalSource
 
         return LocalSource(settings)
 
     def destination(self, resume: bool = False) -> "LocalDestination":
-        """Return this machine as the destination of a transfer; ``resume``: partial files are kept."""
+        """Return the local machine as the destination of a transfer. ``resume``: keep and continue partial files."""
         from .roles import LocalDestination
 
         return LocalDestination(resume)

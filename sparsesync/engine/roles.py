@@ -27,9 +27,9 @@ OnResult = Callable[[FileResult], None]
 
 
 class Planned(NamedTuple):
-    """A sparse file that is to be seeded: its name in the transfer, its path at the source; sizes are bytes.
+    """A sparse file to be seeded: its name in the transfer and its path at the source. Sizes are bytes.
 
-    The fields from ``links`` on are as :class:`~.files.status.SparseStat` has them.
+    The fields from ``links`` on are those of :class:`~.files.status.SparseStat`.
     """
 
     name: str
@@ -46,10 +46,12 @@ class Planned(NamedTuple):
 class SourceSettings(NamedTuple):
     """How a source is read.
 
-    ``follow``, ``listed``: how its files are found (:class:`~.files.beneath.Sources`). ``attributes``: carry over all
-    that a file has. ``live``: it may be written to meanwhile. ``holes``: whether its maps are believed
-    (:func:`~.files.claims.believes`). ``reserve``: tell what is reserved, too. ``every``: look at dense files as at
-    sparse ones.
+    ``follow``, ``listed``: how its files are found (:class:`~.files.beneath.Sources`).
+    ``attributes``: copy all attributes of a file.
+    ``live``: files may be written to meanwhile.
+    ``holes``: whether the files' maps are believed (:func:`~.files.claims.believes`).
+    ``reserve``: send reserved ranges too.
+    ``every``: treat dense files as sparse ones.
     """
 
     follow: bool = False
@@ -62,7 +64,7 @@ class SourceSettings(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """What rsync's rule for the path of a destination depends on (rsync(1), USAGE), and its options.
+    """What decides which path rsync writes to (rsync(1), USAGE), and the options for it.
 
     ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
     ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer.
@@ -90,27 +92,27 @@ class Opening(NamedTuple):
 
 
 class LocalSource:
-    """The files of a transfer, on this machine. ``settings``: a :class:`SourceSettings`."""
+    """The source of a transfer, on the local machine."""
 
     def __init__(self, settings: SourceSettings) -> None:
         self.settings = settings
         self._sources = Sources(settings.follow, settings.listed)
 
     def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
-        """Yield what there is of each file that is sparse, or of every one, else None. A file is (path, name)."""
+        """Yield the SparseStat of each file, or None if it is dense and not asked for. A file is (path, name)."""
         return look_at(files, self._sources, self.settings.holes, self.settings.reserve, self.settings.every)
 
     def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
-        """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing."""
+        """Return a function that returns the mode of ``path``, following symlinks, or None if nothing is there."""
         return lambda: stat_mode(path)[0]
 
     def measure(self, path: str) -> Tuple[int, int]:
-        """Return the size of a file, and what it will take; bytes. Raises OSError."""
+        """Return the size of a file, and the bytes that a copy takes. Raises OSError."""
         spec = outgoing(path, "", self._sources, holes=self.settings.holes, reserve=self.settings.reserve).spec
         return spec.size, spec.data
 
     def open(self, path: str, name: str, data: Optional[int] = None) -> OutgoingFile:
-        """Return a file, ready to be sent. ``data``: what it will take, if that is known. Raises OSError."""
+        """Return a file, ready to be sent. ``data``: the bytes that a copy takes, if known. Raises OSError."""
         settings = self.settings
         return outgoing(
             path,
@@ -134,7 +136,7 @@ class LocalSource:
             os.close(fd)
 
     def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[OutgoingFile]:
-        """Yield the files, ready to be sent. ``on_result`` gets those that cannot be."""
+        """Yield the files, ready to be sent. ``on_result`` gets those that cannot be opened."""
         for file in planned:
             try:
                 yield self.open(file.source, file.name, file.data + file.reserved)
@@ -142,14 +144,14 @@ class LocalSource:
                 on_result(failed(file.name, file.size, error, True))
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._sources.close()
 
 
 class LocalDestination:
-    """Where the files of a transfer go, on this machine. ``place`` is there once it is opened.
+    """The destination of a transfer, on the local machine.
 
-    ``resume``: keep partial files of what breaks off, and go on from those of an earlier run.
+    ``resume``: keep partial files of a run that breaks off, and continue those of an earlier run.
     """
 
     def __init__(self, resume: bool = False) -> None:
@@ -158,7 +160,7 @@ class LocalDestination:
 
     @property
     def place(self) -> Destination:
-        """The opened destination. Raises ProtocolError if it is not open: no client of ours asks for that."""
+        """The opened destination. Raises ProtocolError if none is open, which a correct client cannot cause."""
         if self._place is None:
             raise ProtocolError("there is no destination yet")
         return self._place
@@ -169,9 +171,10 @@ class LocalDestination:
         return reason or _check_bases(root, opening)
 
     def _find(self, path: str, opening: Opening) -> Tuple[Optional[str], str, Optional[str]]:
-        """Return (a reason, the root, the name of a single file): is it a directory to be filled, or the one file?
+        """Return (a reason, the root, the name of a single file), by rsync's rule for a destination.
 
-        The reason says why that is not certain, or None.
+        The name is None if the destination is a directory to be filled. The reason says why that is uncertain, or is
+        None.
         """
         mode, exists = stat_mode(path)
         if mode is not None and stat.S_ISDIR(mode):
@@ -229,7 +232,7 @@ class LocalDestination:
         return None
 
     def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
-        """Open the destination of a copy, and return the path of the file it will be. Raises OSError."""
+        """Open the destination of a copy, and return the path of the new file. Raises OSError."""
         place = CopyDestination(path, name, options, resume=self._resume)
         self._open(place)
         return place.file
@@ -239,20 +242,20 @@ class LocalDestination:
         self._place = place
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
-        """Count what is going to be written. Where the root was left to rsync that is nothing."""
+        """Add ``needs`` to the space that will be written. If the root was left to rsync, nothing is added."""
         if self._place is not None:
             self._place.expect(needs)
 
     def space(self) -> List[Space]:
-        """Return what all that was expected needs, by filesystem."""
+        """Return the space needed for everything expected, by filesystem."""
         return [] if self._place is None else self._place.space()
 
     def touch(self, names: Iterable[str]) -> None:
-        """Give files the time of now."""
+        """Set the modification time of files to now."""
         self.place.touch(names)
 
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
-        """Yield what each file takes, in bytes, and its modification time; None if it is there no more."""
+        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
         return self.place.states(names)
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
@@ -272,7 +275,7 @@ class LocalDestination:
         return Dug(0, "its directory is out of reach")
 
     def close(self) -> None:
-        """Let go of the destination."""
+        """Close the destination."""
         if self._place is not None:
             self._place.close()
             self._place = None

@@ -21,12 +21,12 @@ _SPECIAL_OR_ESCAPE = re.compile(r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED))
 
 
 def escape_name(text: str) -> str:
-    r"""Return ``text`` as a line for people; a literal ``\#123`` is escaped too, and cannot be taken for a byte."""
+    r"""Return ``text`` with its control bytes escaped, and each literal ``\#123``, which looks like an escape."""
     return _SPECIAL_OR_ESCAPE.sub(_escape, text)
 
 
 def printable_already(text: str) -> str:
-    r"""Return ``text`` from one who escapes names himself, as rsync and our agent do: his ``\#123`` stays."""
+    r"""Return ``text`` from a program that escapes names itself, as rsync and the agent do, keeping its ``\#123``."""
     return _SPECIAL.sub(_escape, text)
 
 

@@ -19,7 +19,7 @@ _SUBVOLUME = 256
 
 
 class LoopFile(NamedTuple):
-    """A loop file of a devicemapper pool; sizes in bytes."""
+    """A loop file of a devicemapper pool. Sizes are bytes."""
 
     path: str
     size: int
@@ -27,7 +27,7 @@ class LoopFile(NamedTuple):
 
 
 class Docker(NamedTuple):
-    """A Docker data root. ``driver``: the one in use, "" if there is none; ``subvolumes``: how many btrfs has there."""
+    """A Docker data root. ``driver``: the one in use, or "". ``subvolumes``: the number of btrfs subvolumes."""
 
     root: str
     driver: str
@@ -43,7 +43,7 @@ class Dockers(NamedTuple):
 
 
 def docker(source: str) -> Dockers:
-    """The Docker data roots at or below ``source``. Raises ValueError for a broken daemon.json, OSError."""
+    """Return the Docker data roots at or below ``source``. Raises OSError, and ValueError for a broken daemon.json."""
     return Dockers([_root(path, source) for path in presets.docker_roots(source)])
 
 

@@ -16,13 +16,13 @@ from .mounts import is_below, mounts
 
 
 class Sizes(NamedTuple):
-    """Apparent and allocated size of each of some files, in bytes; None where there is none."""
+    """The apparent and the allocated size of each file in bytes, None for a missing one."""
 
     found: List[Optional[List[int]]]
 
 
 def sizes(paths: Sequence[str]) -> Sizes:
-    """The sizes of files, symlinks not followed."""
+    """Return the sizes of files, not following symlinks."""
     found: List[Optional[List[int]]] = []
     for path in paths:
         try:
@@ -34,26 +34,26 @@ def sizes(paths: Sequence[str]) -> Sizes:
 
 
 class AreSparse(NamedTuple):
-    """Whether each of some files has a hole, or reserved ranges."""
+    """Whether each file has a hole or reserved ranges."""
 
     found: List[bool]
 
 
 def sparse(paths: Sequence[str]) -> AreSparse:
-    """Which files are sparse, symlinks not followed. Nothing is read."""
+    """Return which files are sparse, not following symlinks. Reads no content."""
     with Sources(listed=True) as sources:
         files = [(home(path), os.path.basename(path)) for path in paths]
         return AreSparse([looked is not None for looked in look_at(files, sources, "auto", False)])
 
 
 class Identity(NamedTuple):
-    """[device, inode] of a file, zeros if there is none."""
+    """[device, inode] of a file, zeros if it is missing."""
 
     numbers: List[int]
 
 
 def identity(path: str) -> Identity:
-    """What a path leads to; the link itself if it is one, and has no slash behind it."""
+    """Return the identity of ``path``, following a symlink only if ``path`` ends with "/", "/." or "/.."."""
     try:
         st = os.stat(path) if path.endswith("/") or os.path.basename(path) in (".", "..") else os.lstat(path)
     except OSError:
@@ -68,7 +68,7 @@ class Flushed(NamedTuple):
 
 
 def flush(path: str) -> Flushed:
-    """Have all that was written below a directory on its disk, on filesystems that are mounted there too.
+    """Flush all filesystems at and below a directory to the disk.
 
     Raises OSError, with the path, if something could not be written.
     """

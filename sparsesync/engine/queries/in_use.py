@@ -31,7 +31,7 @@ _LOOP_INFO64 = struct.Struct("=QQQ")
 
 
 class InUse(NamedTuple):
-    """A file in use: its ``path`` as spelled from a source on, ``how``, by which ``holder``, and its hard ``links``."""
+    """A file in use: its ``path`` below a source, ``how``, by which ``holder``, and its number of hard ``links``."""
 
     path: str
     how: str
@@ -40,14 +40,14 @@ class InUse(NamedTuple):
 
 
 class AllInUse(NamedTuple):
-    """What was found, and how many more there are."""
+    """The files in use that were found, and the number of those that are not listed."""
 
     found: List[InUse]
     more: int
 
 
 def in_use(sources: Sequence[str], places: Sequence[Sequence[str]] = ()) -> AllInUse:
-    """Return the files in use at or below ``sources``, but for those in ``places``: :class:`presets.ExcludedPath`."""
+    """Return the files in use at or below ``sources``, except those in ``places``, each an ExcludedPath."""
     found: List[InUse] = []
     more = 0
     skip = presets.left_out([presets.ExcludedPath(*each) for each in places])
@@ -95,12 +95,12 @@ class _Trees:
         return locate(real, self._ours) if os.path.exists(real) else None
 
     def spelled(self, path: str) -> Iterator[str]:
-        """A path of this machine as it is spelled from each source on that it is in."""
+        """Yield a path of this machine as spelled from each source that contains it."""
         where = self._place(path)
         return self.at(where) if where else iter(())
 
     def upper(self, path: str, its: Dict[str, Mount]) -> Iterator[str]:
-        """The upper directory of an overlay, which its mount calls ``path``, as it is spelled from each source on."""
+        """Yield the upper directory of an overlay, ``path`` in its mount's options, as spelled from each source."""
         if path.startswith("/"):
             where = locate(path, its.values())
             return self.at(where) if where else iter(())
@@ -110,7 +110,7 @@ class _Trees:
         return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
 
     def at(self, where: FsLocation) -> Iterator[str]:
-        """What is at a place as it is spelled from each source on."""
+        """Yield the file or directory at a location, as spelled from each source."""
         for source, (device, top) in self._sources:
             if where[0] == device and is_below(where[1], top):
                 rest = where[1][len(top) :].lstrip("/")
@@ -118,7 +118,7 @@ class _Trees:
 
 
 def _loops(trees: _Trees, everywhere: Sequence[Dict[str, Mount]]) -> Iterator[InUse]:
-    """The files behind loop devices that may write."""
+    """Yield the files behind writable loop devices."""
     block = "/sys/block"
     for name in sorted(_listed(block)):
         path = _read(os.path.join(block, name, "loop/backing_file")) if name.startswith("loop") else ""

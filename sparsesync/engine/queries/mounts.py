@@ -14,7 +14,7 @@ FsLocation = Tuple[str, str]
 
 
 class Mount(NamedTuple):
-    """A mount: of ``device`` the directory ``root`` is seen at ``point``."""
+    """A mount: the directory ``root`` of ``device``, mounted at ``point``."""
 
     device: str
     root: str
@@ -25,7 +25,7 @@ class Mount(NamedTuple):
 
 
 def mounts(process: str = "self") -> Dict[str, Mount]:
-    """The mounts that a process sees, by their ids; none if it has ended or is not ours to look at."""
+    """Return the mounts that a process sees, by ID; none if it has ended or may not be examined."""
     found: Dict[str, Mount] = {}
     try:
         with open("/proc/{}/mountinfo".format(process), "rb") as table:
@@ -39,12 +39,12 @@ def mounts(process: str = "self") -> Dict[str, Mount]:
 
 
 def _plain(field: bytes) -> str:
-    """A field as it was before the kernel escaped its blanks."""
+    """Return a field without the kernel's escapes for blanks."""
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code.group(1), 8)]), field))
 
 
 def namespaces() -> Iterator[Dict[str, Mount]]:
-    """The mounts of each mount namespace that some process lives in, ours first."""
+    """Yield the mounts of each mount namespace that has a process, our own first."""
     ours = namespace("self")
     seen = {ours}
     yield mounts()
@@ -56,7 +56,7 @@ def namespaces() -> Iterator[Dict[str, Mount]]:
 
 
 def namespace(process: str) -> str:
-    """The name of the mount namespace that a process lives in; "" if that is not known."""
+    """Return the name of a process' mount namespace, or "" if unknown."""
     try:
         return os.readlink("/proc/{}/ns/mnt".format(process))
     except OSError:
@@ -64,7 +64,7 @@ def namespace(process: str) -> str:
 
 
 def locate(path: str, among: Iterable[Mount]) -> Optional[FsLocation]:
-    """The place of an absolute path without symlinks; None if none of the mounts leads there."""
+    """Return the location of an absolute path without symlinks, or None if no mount contains it."""
     on = [mount for mount in among if is_below(path, mount.point)]
     if not on:
         return None
@@ -74,17 +74,20 @@ def locate(path: str, among: Iterable[Mount]) -> Optional[FsLocation]:
 
 
 def inside(mount: Mount, path: str) -> FsLocation:
-    """The place of a path below a mount."""
+    """Return the location of a path below a mount."""
     rest = path[len(mount.point) :].lstrip("/")
     return mount.device, os.path.normpath(os.path.join(mount.root, rest))
 
 
 def is_below(path: str, top: str) -> bool:
-    """Whether a path is another one, or below it."""
+    """Return whether ``path`` is ``top``, or below it."""
     return path == top or path.startswith(top if top.endswith("/") else top + "/")
 
 
 def location_key(path: str) -> str:
-    """The place of a path here, in one word; "" if it is not known. Equal or longer words are equal places or below."""
+    """Return 'MAJ:MIN PATH' for a path of this machine, or '' if unknown.
+
+    The key of a path begins with the key of each directory above it on the same filesystem.
+    """
     found = locate(os.path.realpath(path), mounts().values())
     return "" if found is None else " ".join(found)

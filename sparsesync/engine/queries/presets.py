@@ -63,7 +63,7 @@ _SYSTEM = (
 class ExcludedPath(NamedTuple):
     """Everything at ``path`` followed by ``wildcard``, in the transfer of ``source``.
 
-    ``reason`` says to a person why it is left out.
+    ``reason``: why it is excluded, for people.
     """
 
     source: str
@@ -79,7 +79,7 @@ class Suggested(NamedTuple):
 
 
 def suggested(source: str) -> Suggested:
-    """What kind of tree is at ``source``? Raises ValueError for a broken daemon.json."""
+    """Return the preset that suits the tree at ``source``. Raises ValueError for a broken daemon.json."""
     if _is_system(source):
         return Suggested("system")
     return Suggested("docker" if docker_roots(source) else "none")
@@ -91,7 +91,7 @@ def _is_system(path: str) -> bool:
 
 
 def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[ExcludedPath]:
-    """The places a preset leaves out: "docker", "docker-views" (that without the loop files), "system".
+    """Yield the paths that a preset excludes: "docker", "docker-views" (without the loop files) or "system".
 
     Raises ValueError for an unknown preset or a broken daemon.json.
     """
@@ -108,7 +108,7 @@ def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[ExcludedPat
 
 
 def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
-    """Whether a path, spelled as a scan of the sources yields it, is left out with everything below it."""
+    """Return a function that tells whether a path, as a scan of the sources yields it, is excluded."""
     patterns = []
     for place in places:
         wildcard = re.escape(place.wildcard).replace(re.escape("*"), "[^/]+")
@@ -120,7 +120,10 @@ def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
 
 
 def docker_roots(source: str) -> List[str]:
-    """The Docker data roots at or below ``source``: itself by its looks, the machine's, that of a system's tree."""
+    """Return the Docker data roots at or below ``source``.
+
+    Candidates are ``source`` itself if it looks like one, this machine's, and that of a system's tree at ``source``.
+    """
     roots = [source] if is_data_root(source) else []
     configured = [_below(source, data_root())]
     if _is_system(source):
@@ -132,7 +135,7 @@ def docker_roots(source: str) -> List[str]:
 
 
 def daemon_json(system: str) -> str:
-    """The path of dockerd's configuration in a system's tree."""
+    """Return the path of dockerd's configuration in a system's tree."""
     return os.path.join(system, DAEMON_JSON.lstrip("/"))
 
 
@@ -148,12 +151,15 @@ def _docker(source: str, loop: bool) -> Iterator[ExcludedPath]:
 
 
 def is_data_root(path: str) -> bool:
-    """Whether a directory looks like a data root of Docker's."""
+    """Return whether a directory looks like a data root of Docker."""
     return any(glob.glob(os.path.join(glob.escape(path), pattern)) for pattern in _DRIVERS)
 
 
 def data_root(configuration: Optional[str] = None) -> str:
-    """Docker's data root, from daemon.json (this machine's). Raises ValueError if that file is broken."""
+    """Return Docker's data root from ``configuration``, by default this machine's daemon.json.
+
+    Raises ValueError if that file is broken.
+    """
     configuration = configuration or DAEMON_JSON
     try:
         with open(configuration, encoding="utf-8") as file:
@@ -194,7 +200,7 @@ def _system(source: str) -> Iterator[ExcludedPath]:
 
 
 def swap_files(swaps: Optional[str] = None) -> List[str]:
-    """The swap files in use, from /proc/swaps (proc_swaps(5)), which writes blanks as octal escapes."""
+    """Return the swap files in use, from /proc/swaps (proc_swaps(5)), with its octal escapes decoded."""
     try:
         with open(swaps or SWAPS, "rb") as file:
             rows = [os.fsdecode(line).split() for line in file][1:]

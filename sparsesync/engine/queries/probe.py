@@ -32,13 +32,20 @@ _ACL = struct.pack("<I", 2) + b"".join(
 
 
 class Probe(NamedTuple):
-    """A destination, and the filesystem it is on or will be on.
+    """A destination, and the filesystem that it is or will be on.
 
-    ``kind`` is the letter ls(1) has for its type, "" if it is not there; ``parent`` whether its directory is there.
-    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.location_key`),
-    ``device`` that one's number and ``type`` its type; ``free`` bytes, ``inodes`` free (-1: no limit). ``refused`` is
-    why nothing can be written there, else None; ``full``: because there is no room. ``largest``: a file of the size
-    asked for can be made. ``nanoseconds``: so fine are times there. ``busy``: a migration is running into it.
+    ``kind``: the letter of ls(1) for its type, "" if it is missing.
+    ``parent``: whether its directory exists.
+    ``real``: its path without symlinks.
+    ``place``: its location (:func:`mounts.location_key`).
+    ``device``, ``type``: the number and the type of the filesystem.
+    ``free``: bytes.
+    ``inodes``: the number of free inodes, -1 for no limit.
+    ``refused``: why nothing can be written there, or None.
+    ``full``: whether that is for lack of room.
+    ``largest``: whether a file of the requested size can be made.
+    ``nanoseconds``: whether times keep their nanoseconds.
+    ``busy``: whether a migration to it is running.
     """
 
     kind: str
@@ -64,7 +71,10 @@ class Probe(NamedTuple):
 
 
 def probe(path: str, largest: int = 0) -> Probe:
-    """Try out the filesystem of ``path``; ``largest`` is the size of the largest file to come. Raises OSError."""
+    """Test the filesystem of ``path`` by writing to it. Raises OSError.
+
+    ``largest``: the size of the largest file to come, in bytes.
+    """
     path = os.path.abspath(path)
     exists = os.path.isdir(path)
     parent = os.path.isdir(os.path.dirname(path))
@@ -150,12 +160,14 @@ def _works(call: Callable[[], object]) -> bool:
 
 
 def lock(path: str, make: bool = False, parents: bool = False) -> int:
-    """Take the lock of a destination directory; it is held as long as the descriptor is open.
+    """Take the lock of a destination directory, and return the descriptor that holds it.
 
-    With ``make`` the directory is made if it is missing, with ``parents`` those above it too.
+    The lock is flock(2) on the directory itself: nothing is written, and the lock ends with its holder.
 
-    Nothing is written: it is the directory itself that is locked (flock(2)), so no lock outlives its holder.
-    Raises OSError, EBUSY if another migration has it.
+    ``make``: make the directory if it is missing.
+    ``parents``: make missing parents too.
+
+    Raises OSError; EBUSY if another migration has the lock.
     """
     if make and not os.path.isdir(path):
         if parents:

@@ -46,12 +46,12 @@ _ARGUMENTS = {
 
 
 def answer_query(question: str, **given: Any) -> Any:
-    """The answer of this machine. Raises ValueError for an unknown question, and what the function raises."""
+    """Return this machine's answer. Raises ValueError for an unknown query, and what the function raises."""
     if question not in QUERIES:
         raise ValueError("unknown query {!r}".format(question))
     return getattr(import_module(QUERIES[question], __package__), question)(**given)
 
 
 def checked(question: str, given: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments of a question from another machine. Raises ValueError."""
+    """Return the arguments of a query from another machine, once they are checked. Raises ValueError."""
     return arguments(given, _ARGUMENTS[question])

@@ -25,15 +25,15 @@ _SHORT = 2
 
 
 class Ran(NamedTuple):
-    """The exit status of a command; negative: the signal that ended it."""
+    """The exit status of a command. A negative one is the signal that ended it."""
 
     status: int
 
 
 def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
-    """Run a command with ``sh -c``. Its output goes to standard error: what is asked is not what it prints.
+    """Run a command with ``sh -c``, its output going to standard error.
 
-    It ends, with all that it has started, when this is interrupted by an exception, or when ``given_up`` says so.
+    The command and its child processes are ended if an exception interrupts this, or ``given_up`` returns True.
     """
     process: Any = None
     try:

@@ -21,12 +21,17 @@ _MANY = 1000
 
 
 class Survey(NamedTuple):
-    """What is in a tree. ``kind`` is the letter ls(1) has for the type of the source itself, "" if it is not there.
+    """The content of a tree.
 
-    ``real`` is its path without symlinks, ``place`` where it is in its filesystem (:func:`mounts.location_key`),
-    ``device`` that one's number and ``inode`` its own. ``whiteouts`` are device nodes 0:0 (overlayfs), ``foreign``
-    files of other owners than us, ``unreadable`` what could not be looked at, with ``example`` one of those. ``mounts``
-    are [path, filesystem type], ``clashes`` [path, path].
+    ``kind``: the letter of ls(1) for the type of the source itself, "" if it is missing.
+    ``real``: its path without symlinks.
+    ``place``: its location (:func:`mounts.location_key`).
+    ``device``, ``inode``: its numbers.
+    ``whiteouts``: the number of device nodes 0:0 (overlayfs).
+    ``foreign``: the number of files of other owners.
+    ``unreadable``: the number of entries that could not be examined, with ``example`` one of them.
+    ``mounts``: [path, filesystem type] each.
+    ``clashes``: [path, path] each.
     """
 
     real: str
@@ -57,9 +62,9 @@ def survey(
     fold: bool = False,
     rules: Optional[Sequence[Any]] = None,
 ) -> Survey:
-    """Look at all of ``source`` but the ``places``, each as a list: :class:`presets.ExcludedPath`.
+    """Examine all of ``source``, except ``places``, each an ExcludedPath as a list.
 
-    ``rules`` say what else is left out: :class:`..tree.left_out.NameRules`, as a list too.
+    ``rules``: what else is excluded, a :class:`..tree.left_out.NameRules` as a list.
     """
     walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], fold, left_out(source, rules))
     slash = source.endswith("/") or os.path.basename(source) in (".", "..")

@@ -18,10 +18,10 @@ _MODULES = {"device-mapper": "dm_mod"}
 
 
 class System(NamedTuple):
-    """A machine: its kernel, the version of Python and of rsync (None: not installed), and whether we are root there.
+    """A machine: its kernel, the versions of Python and rsync (None: not installed), and whether we are root.
 
-    ``lacks`` are those of the kernel's features asked for that are not there. Two with one ``identity`` are one
-    machine: it is the running kernel's (random(4), boot_id).
+    ``lacks``: the requested features that the kernel does not have.
+    ``identity``: that of the running kernel (random(4), boot_id). Two hosts with one identity are one machine.
     """
 
     system: str
@@ -33,7 +33,11 @@ class System(NamedTuple):
 
 
 def host(wanted: Sequence[str] = (), rsync: str = "rsync") -> System:
-    """This machine. ``wanted``: filesystem types, "loop", "device-mapper"; ``rsync``: the program."""
+    """Describe the local machine.
+
+    ``wanted``: filesystem types, "loop", "device-mapper".
+    ``rsync``: the program.
+    """
     return System(
         "{} {}".format(platform.system(), platform.release()),
         platform.python_version(),
