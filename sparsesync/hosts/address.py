@@ -18,7 +18,7 @@ _NO_NAME = re.compile(
 
 
 class Remote(NamedTuple):
-    """``user@host:path``, taken apart."""
+    """The parts of ``user@host:path``."""
 
     user: str | None
     host: str
@@ -26,9 +26,11 @@ class Remote(NamedTuple):
 
 
 def split_remote(path: str) -> Remote | None:
-    """What ``path`` names on another host by rsync's rule, a colon before the first slash; None if it is local.
+    """Return the parts of a path on another host, or None for a local one.
 
-    Raises ValueError for an rsync daemon (``host::module``), which is not reached through a shell, and for no host.
+    By rsync's rule, a path is on another host if a colon comes before the first slash.
+
+    Raises ValueError for an rsync daemon (``host::module``), which no shell reaches, and for an empty host.
     """
     match = re.match(r"(?:([^/:\[]*)@)?(?:\[([^]/]*)\]|([^/:\[]*)):", path)
     if match is None:
@@ -53,14 +55,14 @@ def _shown(character: str) -> str:
 
 
 def check_python(name: str) -> None:
-    """Raise ValueError for the name of a Python on another host that a shell might take for more than a path."""
+    """Raise ValueError for the name of a remote Python that a shell might take for more than a path."""
     if not _PYTHON.fullmatch(name):
         allowed = "letters, digits, spaces and _@%+=:,./-, and does not begin with - or a space"
         raise ValueError(f"{name or repr('')}: is not the path of a Python on the other host; it has {allowed}")
 
 
 def split_shell(text: str) -> list[str]:
-    """The words of a remote shell's command as rsync splits it: quotes count, backslashes do not."""
+    """Return the words of a remote shell's command as rsync splits it: quotes count, backslashes do not."""
     words = shlex.shlex(text, posix=True, punctuation_chars=False)
     words.whitespace_split = True
     words.escape = ""
@@ -79,5 +81,5 @@ def with_words(shell: str, words: Sequence[str]) -> str:
 
 
 def remote_shell(given: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """The command of the remote shell: the one that is given, else RSYNC_RSH, else ssh."""
+    """Return the command of the remote shell: ``given``, else RSYNC_RSH, else ssh."""
     return given or environ.get("RSYNC_RSH") or "ssh"

@@ -38,54 +38,54 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Source(Protocol):
-    """Where the files of a transfer come from."""
+    """The source of a transfer."""
 
     @property
     def settings(self) -> SourceSettings:
-        """How it is read."""
+        """How the source is read."""
 
     def look(self, files: Iterable[tuple[str, str]]) -> Iterator[SparseStat | None]:
-        """Yield what there is of each file that is sparse, else None. A file is its path and its name."""
+        """Yield the SparseStat of each file, or None if it is not sparse. A file is its path and its name."""
 
     def ask_mode(self, path: str) -> Callable[[], int | None]:
-        """Return what gives the mode of what is at ``path``, behind symlinks; None if there is nothing.
+        """Return a function that returns the mode of ``path``, following symlinks, or None if nothing is there.
 
-        It may be called when other things have been asked: one wait is for all.
+        Calling it after other requests makes one wait do for all.
         """
 
     def measure(self, path: str) -> tuple[int, int]:
-        """Return the size of a file, and what it will take; bytes. Raises OSError."""
+        """Return the size of a file, and the bytes that a copy takes. Raises OSError."""
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:
         """Yield where the data of a file is. Raises OSError."""
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
 
 
 class Destination(Protocol):
-    """Where they go."""
+    """The destination of a transfer."""
 
     def find(self, path: str, opening: Opening) -> str | None:
-        """Return why it is left to rsync to open the root, or None. Nothing is opened."""
+        """Return why opening the root is left to rsync, or None. Nothing is opened."""
 
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
 
     def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
-        """Open the destination of a copy. Returns the path of the file it will be. Raises OSError."""
+        """Open the destination of a copy, and return the path of the new file. Raises OSError."""
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
-        """Count what is going to be written."""
+        """Add ``needs`` to the space that will be written."""
 
     def space(self) -> list[Space]:
-        """Return what all that was expected needs, by filesystem."""
+        """Return the space needed for everything expected, by filesystem."""
 
     def touch(self, names: Sequence[str]) -> None:
-        """Give files the time of now."""
+        """Set the modification time of files to now."""
 
     def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
-        """Yield what each file takes, in bytes, and its modification time; None if it is there no more."""
+        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
         """Make holes of what is zeros in a file, where its source has ``holes``; ``asks``: only say what is data there.
@@ -94,45 +94,57 @@ class Destination(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the destination."""
+        """Close the destination."""
 
 
 class Host(Protocol):
-    """A machine. See :class:`~..engine.host.LocalHost` for what the operations do."""
+    """A machine. :class:`~..engine.host.LocalHost` documents the operations in full."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the host in messages."""
 
     def scan(
         self, path: str, options: ScanOptions, *, measured: bool = False, on_error: OnError = None
-    ) -> Iterator[Scanned]: ...
+    ) -> Iterator[Scanned]:
+        """Yield the sparse files at or below ``path``. ``measured``: with their data."""
 
-    def layers(self, path: str, holes: str) -> AbstractContextManager[tuple[int, Iterator[Layer]]]: ...
+    def layers(self, path: str, holes: str) -> AbstractContextManager[tuple[int, Iterator[Layer]]]:
+        """Give the size of a file, and its data and reserved ranges."""
 
-    def checksums(self, path: str, block: int, holes: str) -> AbstractContextManager[tuple[int, Iterator[Run]]]: ...
+    def checksums(self, path: str, block: int, holes: str) -> AbstractContextManager[tuple[int, Iterator[Run]]]:
+        """Give the size of a file, and its runs of ``block`` bytes with data, for a block map."""
 
-    def preset(self, preset: str, source: str) -> list[ExcludedPath]: ...
+    def preset(self, preset: str, source: str) -> list[ExcludedPath]:
+        """Return the paths below ``source`` that a preset excludes."""
 
-    def directory(self) -> str: ...
+    def directory(self) -> str:
+        """Return the directory that relative paths start from."""
 
-    def query(self, query: str, **arguments: Any) -> Any: ...
+    def query(self, query: str, **arguments: Any) -> Any:
+        """Return the answer to a query, a NamedTuple."""
 
-    def locked(self, path: str, parents: bool) -> AbstractContextManager[None]: ...
+    def locked(self, path: str, parents: bool) -> AbstractContextManager[None]:
+        """Hold the lock of a destination directory. ``parents``: make missing parents."""
 
-    def contents(self, parts: Sequence[Range], full: bool) -> list[list[Any]]: ...
+    def contents(self, parts: Sequence[Range], full: bool) -> list[list[Any]]:
+        """Return the digest of each part of a file."""
 
-    def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]: ...
+    def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]:
+        """Yield the events of what is at ``root``, for a comparison."""
 
-    def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[bytes | None]: ...
+    def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[bytes | None]:
+        """Yield the joined digests of the blocks of each range, or None if the file cannot be read."""
 
-    def source(self, settings: SourceSettings) -> Source: ...
+    def source(self, settings: SourceSettings) -> Source:
+        """Return the host as the source of a transfer."""
 
-    def destination(self, resume: bool = False) -> Destination: ...
+    def destination(self, resume: bool = False) -> Destination:
+        """Return the host as the destination of a transfer. ``resume``: keep and continue partial files."""
 
 
 class Location(NamedTuple):
-    """Where a path is: ``path`` at ``host``; ``prefix`` and a path from there make one to be given to us."""
+    """``path`` at ``host``. ``prefix`` and a path from there make a path as the user would give it."""
 
     host: Host
     path: str

@@ -33,7 +33,7 @@ class Copies:
         self._hosts.__exit__(*exc_info)
 
     def copy(self, src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
-        """Copy ``src`` to ``dst``, and return the file made. Raises what :func:`~.api.copyfile` does."""
+        """Copy ``src`` to ``dst``, and return the new file. Raises what :func:`~.api.copyfile` does."""
         source, destination = remote_part(src), remote_part(dst)
         if source is None and destination is None:
             return copy_file(src, dst, options, progress)

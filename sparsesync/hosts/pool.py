@@ -29,12 +29,12 @@ _COMMON = "blake2b"
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path is on another host. Raises ValueError for an rsync daemon, ``host::module``."""
+    """Return whether a path is on another host. Raises ValueError for an rsync daemon, ``host::module``."""
     return remote_part(path) is not None
 
 
 def remote_part(path: PathLike) -> Remote | None:
-    """A path on another host, taken apart; None for one that is here. Raises ValueError as :func:`is_remote`."""
+    """Return the parts of a path on another host, or None for a local one. Raises as :func:`is_remote`."""
     # Most paths have no colon, and need nothing of what speaks to other hosts.
     if not isinstance(path, str) or ":" not in path:
         return None
@@ -44,11 +44,13 @@ def remote_part(path: PathLike) -> Remote | None:
 
 
 class HostPool:
-    """The hosts of some paths, for as long as the context lasts.
+    """The hosts of some paths, connected as long as the context lasts.
 
-    ``rsh`` is the remote shell's command, or its words (by default RSYNC_RSH, else ssh), ``python`` the Python to use
-    on other hosts (by default one is looked for), ``prefix`` what is put before commands there. ``timeout``: seconds
-    after which a host that does not get on is given up. ``share``: let another ssh use the connections.
+    ``rsh``: the remote shell's command, or its words; by default RSYNC_RSH, else ssh.
+    ``python``: the Python to use on other hosts; by default one is searched for.
+    ``prefix``: put before commands on other hosts.
+    ``timeout``: seconds of silence after which a connection is given up.
+    ``share``: let another ssh use the connections.
     """
 
     def __init__(
@@ -77,14 +79,14 @@ class HostPool:
         self._opened.close()
 
     def locate(self, path: PathLike) -> Location:
-        """Where ``path`` is. Raises ValueError, LinkError if there is no connection."""
+        """Return the location of ``path``. Raises ValueError, LinkError if there is no connection."""
         remote = remote_part(path)
         if remote is None:
             return _location(self._local, path, None)
         return _location(self.host(remote.user, remote.host), path, remote)
 
     def locate_pair(self, a: PathLike, b: PathLike) -> tuple[Location, Location]:
-        """Where two paths are: at two ends that compute the same digests, and can be read at the same time."""
+        """Return two locations whose hosts compute the same digests, and can be read at the same time."""
         from ..engine.wire.capabilities import Digest, capabilities, choose_digest
 
         remotes = remote_part(a), remote_part(b)
@@ -102,7 +104,7 @@ class HostPool:
         return _location(hosts[0], a, remotes[0]), _location(hosts[1], b, remotes[1])
 
     def host(self, user: str | None, name: str) -> RemoteHost:
-        """The host of this name. Raises as :meth:`locate`."""
+        """Return the host of this name, connected. Raises as :meth:`locate`."""
         key = user, name
         if key not in self._hosts:
             self._hosts[key] = self._connect(user, name)
@@ -117,7 +119,7 @@ class HostPool:
 
     @contextlib.contextmanager
     def alive(self, host: Host) -> Iterator[Host]:
-        """The host, over a new connection if the old one is lost. Raises LinkError."""
+        """Give the host, over a new connection if the old one is lost. Raises LinkError."""
         from ..engine.errors import LinkError
         from .remote import RemoteHost
 

@@ -66,7 +66,7 @@ _GROWTH = integer(-LARGEST, LARGEST)
 
 
 class RemoteHost:
-    """A host over there. The operations are those of :class:`~..engine.host.LocalHost`."""
+    """Another host, connected. Its operations are those of :class:`~..engine.host.LocalHost`."""
 
     def __init__(
         self, connection: Connection, user: str | None = None, leave: Callable[[], object] = lambda: None
@@ -77,12 +77,12 @@ class RemoteHost:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name of the host in messages."""
         return self.connection.host
 
     @property
     def digest(self) -> Digest:
-        """What content is compared by."""
+        """The digest that content is compared by."""
         return self.connection.digest
 
     def _call(self, check: Check, op: str, **arguments: Any) -> Any:
@@ -199,13 +199,13 @@ class RemoteHost:
         return RemoteDestination(self)
 
     def _mapped(self, check: Check, op: str, **arguments: Any) -> tuple[int, Iterator[Any]]:
-        """The size of a file, and the parts of it that an operation lists."""
+        """Return the size of a file, and the parts of it that an operation lists."""
         items = self.connection.items(op, **arguments)
         with self._naming():
             return get(next(items), "size", SIZE), _parts(items, check)
 
     def _ordered(self, parts: Iterator[Any], limit: int, span: Callable[[Any], tuple[int, int]]) -> Iterator[Any]:
-        """The parts as tuples. Raises ProtocolError unless each begins where there is room and ends by the limit."""
+        """Yield the parts as tuples. Raises ProtocolError unless they are ascending and end by the limit."""
         end = 0
         with self._naming():
             for part in parts:
@@ -220,7 +220,7 @@ class RemoteHost:
 
 
 class RemoteSource:
-    """The source of a transfer on another host. The operations are those of a LocalSource."""
+    """The source of a transfer on another host. Its operations are those of LocalSource."""
 
     def __init__(self, host: RemoteHost, settings: SourceSettings) -> None:
         self.host = host
@@ -250,11 +250,11 @@ class RemoteSource:
             yield from self.host._ordered(_parts(items, row(SIZE, SIZE)), LARGEST, _extent)
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
 
 class RemoteDestination:
-    """The destination of a transfer on another host. The operations are those of a LocalDestination."""
+    """The destination of a transfer on another host. Its operations are those of LocalDestination."""
 
     def __init__(self, host: RemoteHost) -> None:
         self.host = host
@@ -313,7 +313,7 @@ class RemoteDestination:
         return Dug(made, why)
 
     def close(self) -> None:
-        """The agent lets go of it when it ends."""
+        """Do nothing: the agent closes the destination when it ends."""
 
 
 def _parts(items: Iterator[dict[str, Any]], check: Check) -> Iterator[Any]:
@@ -325,7 +325,7 @@ def _parts(items: Iterator[dict[str, Any]], check: Check) -> Iterator[Any]:
 def _each(
     host: RemoteHost, batch: list[Any], check: Check, make: Callable[..., Any], op: str, **arguments: Any
 ) -> Iterator[Any]:
-    """What an operation says of each of a batch, None where there is nothing."""
+    """Yield an operation's answer for each item of a batch, or None if there is none."""
     found = host._call(listed(check), op, **arguments)
     if len(found) != len(batch):
         raise ProtocolError(f"{host.name}: answers for {len(found)} files of {len(batch)}")

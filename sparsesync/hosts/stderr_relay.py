@@ -1,8 +1,8 @@
-"""What another host says on its standard error, on its way to ours: escaped, since a terminal may be at its end.
+r"""What another host says on its standard error, on its way to ours: escaped, since a terminal may be at its end.
 
 A remote shell writes its own messages and those of the remote host into a pipe. A thread reads that, a part at a time
 whatever its lines are like, and writes it on; so nothing is collected, and a flood waits in the pipe as it would wait
-for the terminal. Our agent has escaped what names it prints, so ``\\#ooo`` stays as it is.
+for the terminal. Our agent has escaped what names it prints, so ``\#ooo`` stays as it is.
 Passwords and questions are not in it: ssh asks those on the terminal itself, ssh(1).
 """
 
@@ -26,9 +26,11 @@ _PIPE_BYTES = 1 << 16
 
 
 class StderrRelay:
-    """The reader of a process' standard error. ``sink`` is what to start the process with; then call :meth:`started`.
+    """The reader of a process' standard error.
 
-    Raises LinkError if there can be no thread for it.
+    ``sink``: the standard error to start the process with. Call :meth:`started` after that.
+
+    Raises LinkError if no thread can be started.
     """
 
     def __init__(self) -> None:
@@ -54,13 +56,13 @@ class StderrRelay:
             raise LinkError(f"what the other host says cannot be read: {error}") from None
 
     def started(self) -> None:
-        """The process has its end of the pipe, or could not be started."""
+        """Close this end's copy of the pipe, once the process has started or failed to start."""
         os.close(self.sink)
 
     def close(self) -> None:
-        """Return when all that the process has said is written; call it once the process has ended.
+        """Wait until everything that the process printed is written. Call it once the process has ended.
 
-        Another that it has started, and that may go on for long, is not waited for.
+        Other processes that it started, and that may go on for long, are not waited for.
         """
         if not self._closed:
             self._closed = True

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 
 class Settings(NamedTuple):
-    """How files travel, mostly rsync's options.
+    """How files are transferred, mostly rsync's options.
 
-    ``sparse``: blocks of zeros become holes, too. ``bwlimit``: bytes per second; ``compress``: (algorithm, level).
+    ``sparse``: make holes of blocks of zeros too.
+    ``bwlimit``: bytes per second.
+    ``compress``: (algorithm, level).
     """
 
     sparse: bool = False
@@ -42,10 +44,12 @@ def transfer(
     on_result: OnResult,
     progress: OnProgress = None,
 ) -> None:
-    """Put ``files`` of ``source`` in place at ``destination``, which is open.
+    """Transfer ``files`` from ``source`` to ``destination``, which is open.
 
-    ``on_result`` gets a result for each, with what went wrong with it; ``progress`` the bytes of data done since it was
-    called last. Raises LinkError, ValueError if both ends are on other hosts.
+    ``on_result``: called with the result of each file, including its error.
+    ``progress``: called with the bytes of data done since the last call.
+
+    Raises LinkError, and ValueError if both ends are on other hosts.
     """
     if isinstance(source, LocalSource) and isinstance(destination, LocalDestination):
         _local(source, destination, files, settings, on_result, progress)
@@ -154,9 +158,9 @@ def _pull(
 
 
 def needs(source: Source, files: Iterable[Planned], shares: bool = True) -> Iterator[SpaceNeed]:
-    """What files will take at a destination.
+    """Yield the space that each file takes at a destination.
 
-    ``shares``: extents may be shared within a filesystem, so that what stays on its own may take no room.
+    ``shares``: files within one filesystem share extents, and may take no space.
     """
     local = isinstance(source, LocalSource) and shares
     for file in files:
@@ -171,7 +175,7 @@ def _device(file: Planned, follow: bool) -> int | None:
 
 
 def check_space(destination: Destination) -> None:
-    """Raises NoSpaceError if what was expected does not fit."""
+    """Raise NoSpaceError if the expected files do not fit."""
     for needed, free, path in destination.space():
         if needed > free:
             raise NoSpaceError(needed, free, path)
