@@ -20,7 +20,7 @@ _CLOSING = re.compile(rb"sent ([0-9,]+) bytes  received ([0-9,]+) bytes .*|total
 
 
 class RsyncOutput:
-    """A reader of rsync's output. ``write`` gets what is not for us."""
+    """A reader of rsync's output. ``write``: called with the output that is not interpreted."""
 
     def __init__(self, command: Command, shown: bool, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -35,7 +35,7 @@ class RsyncOutput:
         self._in_totals = False
 
     def feed(self, said: bytes) -> None:
-        """Take some output."""
+        """Read some output."""
         if not self.options:
             self._write(said)
         *lines, self._rest = re.split(rb"(?<=[\r\n])", self._rest + said)
@@ -43,7 +43,7 @@ class RsyncOutput:
             self._line(line)
 
     def end(self) -> None:
-        """There is no more."""
+        """End the output."""
         if self._rest:
             self._line(self._rest)
             self._rest = b""
@@ -72,12 +72,12 @@ class RsyncOutput:
 
     @property
     def wire(self) -> int | None:
-        """Bytes that rsync sent and received; None if it did not say."""
+        """The bytes that rsync sent and received; None if it did not say."""
         if "Total bytes sent" not in self._numbers:
             return None
         return self._numbers["Total bytes sent"] + self._numbers.get("Total bytes received", 0)
 
     @property
     def literal(self) -> int | None:
-        """Bytes of content that rsync wrote anew; None if it did not say."""
+        """The bytes of content that rsync wrote; None if it did not say."""
         return self._numbers.get("Literal data")

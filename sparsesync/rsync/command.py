@@ -24,7 +24,7 @@ from .paths import QUOTES_ARGUMENTS, Far, NotForUs, far_end, is_remote, list_pat
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of rsync, understood."""
+    """A parsed rsync command line."""
 
     argv: tuple[str, ...]
     options: tuple[Option, ...]
@@ -76,7 +76,7 @@ class Command:
     fuzzy: int
 
     def value(self, name: str) -> str | None:
-        """The value the option was last given, if it was."""
+        """Return the value that the option was last given, or None."""
         return next((option.value for option in reversed(self.options) if option.name == name), None)
 
 
@@ -97,7 +97,7 @@ _TURNED_OFF = {"no-D": _IMPLIED["D"], "no-append": ("append", "append-verify")}
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Command:
-    """Understand the arguments that follow ``rsync``. Never fails: what is not understood becomes ``handoff``."""
+    """Parse the arguments that follow ``rsync``. Never fails: what cannot be parsed becomes ``handoff``."""
     why_not: list[str] = []
     options, paths = _split(argv, why_not, environ)
     state, values = _effects(options)
@@ -198,7 +198,7 @@ def keeping(command: Command, stack: ExitStack) -> Command:
 
 
 def _far(paths: Sequence[str], options: Sequence[Option], values: Mapping[str, str], environ: Mapping[str, str]) -> Far:
-    """The other host. Raises NotForUs."""
+    """Return the other host. Raises NotForUs."""
     if any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths)):
         raise NotForUs("an rsync daemon is at the other end")
     families = [option.name for option in options if option.name in ("ipv4", "ipv6")]
@@ -279,7 +279,7 @@ def _bundle(argument: str, rest: Iterator[str]) -> Iterator[Option]:
 
 
 def takes_next(word: str) -> bool:
-    """Whether a word of a command line is an option whose value is the next word."""
+    """Return whether a word of a command line is an option whose value is the next word."""
     if word.startswith("--"):
         given, equals, _ = word[2:].partition("=")
         return given in LONGS and LONGS[given][0].takes_argument and not LONGS[given][1] and not equals
@@ -333,9 +333,9 @@ def _compresses(state: Counter[str], values: Mapping[str, str]) -> bool:
 
 
 def parse_bwlimit(text: str | None) -> int | None:
-    """Bytes per second of a ``--bwlimit``; None for no limit, or one that rsync will refuse.
+    """Return the bytes per second of a ``--bwlimit``, or None for no limit or one that rsync will refuse.
 
-    rsync(1): units of 1024 bytes; with a suffix K, M, G (or KiB) of that power of 1024, with KB of 1000.
+    By rsync(1), units are 1024 bytes. A suffix K, M, G (or KiB) is a power of 1024, and KB is 1000.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([bkmgtp]?)(b|ib)?([+-]1)?", text or "0", re.IGNORECASE)
     if match is None:
@@ -346,7 +346,7 @@ def parse_bwlimit(text: str | None) -> int | None:
 
 
 def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether no shell sees the remote paths: rsync(1), --secluded-args. An rsync may be built to do so."""
+    """Return whether remote paths bypass the remote shell: rsync(1), --secluded-args, or the default of a build."""
     names = ("secluded-args", "protect-args", "no-secluded-args", "no-protect-args", "no-s")
     given = [option.name for option in command.options if option.name in names]
     if given:
@@ -359,13 +359,13 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def quotes(command: Command, version: tuple[int, int, int]) -> bool:
-    """Return whether an rsync of a version hands remote paths on as they are."""
+    """Return whether an rsync of a version passes remote paths on literally."""
     old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
     return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
 
 
 def compression(command: Command) -> tuple[str | None, int | None]:
-    """Return the algorithm and the level as rsync was told them; None for each that it chooses itself."""
+    """Return the requested algorithm and level, None for each that rsync chooses."""
     choice, level = command.value("compress-choice"), command.value("compress-level")
     known = {"zlib": "zlib", "zlibx": "zlib", "zstd": "zstd"}
     number = int(level) if level is not None and level.lstrip("+-").isdecimal() else None

@@ -84,7 +84,7 @@ def _readable_twice(path: str) -> bool:
 
 
 def _merge_is_plain(path: str) -> bool:
-    """Is it a file of rules none of which reads yet another file?"""
+    """Return whether a file of rules reads no other file."""
     try:
         if path == "-" or not _readable_twice(path):
             return False
@@ -97,7 +97,7 @@ def _merge_is_plain(path: str) -> bool:
 
 
 def of_modes(state: Mapping[str, int], partial_dir: str | None) -> Iterator[str]:
-    """Yield a reason for each option that decides the mode of a new file, where that is not the source's."""
+    """Yield a reason for each option that gives a new file another mode than the source's."""
     if not state["perms"]:
         yield from (f"--{name} is given without --perms: {why}" for name, why in _WITHOUT_PERMS.items() if state[name])
         if partial_dir:

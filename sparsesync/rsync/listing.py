@@ -1,4 +1,4 @@
-"""What rsync says it would transfer, and which files those are.
+r"""What rsync says it would transfer, and which files those are.
 
 Nobody knows but rsync, with its filters and its quick check. So it is asked (:func:`dry_run`): a dry run
 of the user's own options, rebuilt one by one without those that change what is printed, plus a format of our own::
@@ -9,7 +9,7 @@ of the user's own options, rebuilt one by one without those that change what is 
 and behind a mark that no name has, where the user's own options make rsync print a line for each file, that line
 (:mod:`verbosity`; :mod:`report` needs it).
 
-rsync prints unprintable bytes as ``\\#ooo``, in the format as well as in names, so no control character can separate
+rsync prints unprintable bytes as ``\#ooo``, in the format as well as in names, so no control character can separate
 the two names. But it prints both of them cleaned: neither ever holds ``//``, a file's name does not end with ``/``, and
 %f has lost its leading one. A line in which ``//`` is not found exactly once is passed over. Where both names together
 pass 5000 bytes rsync gives up, with status 13: then it is asked again without %f.
@@ -84,7 +84,10 @@ _OVERRULED = {"debug": "--debug=all0", "stderr": "--stderr=errors"}
 
 
 def listing_argv(command: Command, with_sources: bool = True) -> list[str]:
-    """The arguments of the dry run that asks rsync what it would transfer; ``with_sources``: and where that is."""
+    """Return the arguments of the dry run that lists what rsync would transfer.
+
+    ``with_sources``: also list where that is.
+    """
     told = shown(command)
     asked: list[str] = []
     for option in command.options:
@@ -114,14 +117,16 @@ def dry_run(
     stdin: IO[bytes] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Have rsync list, into ``listing``, what it would transfer; return its exit status and what it says of troubles.
+    """Have rsync write what it would transfer into ``listing``. Returns its exit status and its error messages.
 
-    ``unchanged`` gets the files of at least 10,000 bytes whose content it would leave as it is.
+    ``options``: more of rsync's.
+    ``destination``: replaces the command's.
+    ``stdin``: read from its start.
+    ``unchanged``: gets the files of at least 10,000 bytes whose content rsync would leave as it is.
 
-    ``options`` are more of rsync's, ``destination`` another than the command's. ``stdin`` is read from its start. An
-    rsync that is killed is asked once more. A negative status is the signal that killed it, as subprocess has it.
+    An rsync that is killed is run once more. A negative status is the signal that killed it, as in subprocess.
 
-    Raises OSError if the listing cannot be written: rsync itself, on a full disk, writes what fits and ends well.
+    Raises OSError if the listing cannot be written. On a full disk rsync itself would write a part and exit with 0.
     """
     status, said = 0, b""
     for _ in range(2):
@@ -204,12 +209,12 @@ def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None) ->
 
 
 def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
-    """The regular files that rsync's answer to ``listing_argv`` says it would transfer, one at a time."""
+    """Yield the regular files that rsync would transfer, by its output for ``listing_argv``."""
     return _files(stream, b"<>")
 
 
 def parse_unchanged(stream: IO[bytes]) -> Iterator[Listed]:
-    """The files that it would leave as they are, as :func:`dry_run` has kept them apart."""
+    """Yield the regular files that rsync would leave as they are, from :func:`dry_run`'s ``unchanged``."""
     return _files(stream, b".hc")
 
 
@@ -220,7 +225,7 @@ def _files(stream: IO[bytes], what: bytes) -> Iterator[Listed]:
 
 
 def parse_all(stream: IO[bytes]) -> Iterator[Listed | bytes]:
-    """Everything in rsync's answer to ``listing_argv``, one at a time; as it is what is no line of a file."""
+    """Yield each file in rsync's output for ``listing_argv``, and any other line unchanged."""
     mark = MARK.encode()
     for line in stream:
         # A last line cut short, by a dying rsync, has no newline.
@@ -235,14 +240,14 @@ def parse_all(stream: IO[bytes]) -> Iterator[Listed | bytes]:
 
 
 def unescape(name: bytes) -> bytes:
-    """Return what rsync printed without its escapes."""
+    """Return rsync's output without its escapes."""
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 
 def source_path(command: Command, listed: Listed) -> str | None:
-    """Where the listed file is: absolute, or relative to the current directory, on a pull to the remote home.
+    """Return the path of the listed file, or None if that is uncertain.
 
-    None if that is not certain.
+    The path is absolute or relative: to the current directory, or on a pull to the remote home.
     """
     shown = os.fsdecode(listed.source)
     if not shown or (command.far is not None and not command.far.push):

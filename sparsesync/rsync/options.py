@@ -200,7 +200,7 @@ _TABLE = """
 
 
 class Option(NamedTuple):
-    """One option as it was given. ``name`` is the long name, ``no-`` in front when it turns something off."""
+    """An option as it was given. ``name``: the long name, with ``no-`` in front if the option turns something off."""
 
     name: str
     value: str | None
@@ -208,7 +208,7 @@ class Option(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """One option as rsync knows it."""
+    """An option as rsync defines it."""
 
     name: str
     letter: str | None

@@ -28,18 +28,18 @@ _WILD = re.compile(r"[*?\[\]]")
 
 
 def means_contents(source: str) -> bool:
-    """Return whether a source argument means what is in a directory, and not the directory: rsync(1), USAGE.
+    """Return whether a source argument means the contents of a directory, not the directory: rsync(1), USAGE.
 
-    "/", "." and ".." at its end say so, unless ``--relative`` is given.
+    That is so if it ends with "/", "." or "..", unless ``--relative`` is given.
     """
     return os.path.basename(source) in ("", ".", "..")
 
 
 def sent_as_top(source: str, relative: bool) -> str | None:
-    """Return the directory that a source argument sends as the transfer's own top, ``.``; None if it sends none.
+    """Return the directory that a source argument sends as ``.``, the top of the transfer, or None.
 
-    The destination directory gets that one's mode. With ``--relative`` it is sent by a path that has nothing behind its
-    ``/./``, or another ``./`` at the beginning of what is behind it: rsync(1), --relative.
+    The destination directory gets its mode. With ``--relative`` it is sent if nothing follows the path's ``/./``, or
+    another ``./`` does: rsync(1), --relative.
     """
     if not relative:
         return source if means_contents(source) else None
@@ -52,10 +52,10 @@ def sent_as_top(source: str, relative: bool) -> str | None:
 
 
 def transfer_name(source: str, path: str, relative: bool) -> str | None:
-    """The name in rsync's transfer of ``path``, which is ``source`` or below it; None if it is neither.
+    """Return the name of ``path`` in rsync's transfer of ``source``, or None if it is not ``source`` or below it.
 
-    As rsync(1) tells of a trailing slash and of ``--relative``; "." and ".." at the end of a source mean
-    its contents. The name of what has none, a directory whose contents are copied, is "".
+    The name depends on a trailing slash, or "." and "..", and ``--relative``: rsync(1). The name of a directory whose
+    contents are copied is "".
     """
     if relative:
         _head, cut, tail = source.partition("/./")
@@ -83,7 +83,7 @@ def _clean(path: str) -> str:
 
 
 def pulled_from(sources: Sequence[str], name: str, *, relative: bool, files_from: bool) -> str | None:
-    """The remote path of a listed name; None if it is not certain which of the sources it came from."""
+    """Return the remote path of a listed name, or None if the source that it comes from is uncertain."""
     if files_from:
         return os.path.join(sources[0], name) if len(sources) == 1 else None
     found = {path for path in (_below(source, name, relative) for source in sources) if path is not None}
@@ -122,12 +122,12 @@ def is_wild(path: str) -> bool:
 
 
 def is_remote(path: str) -> bool:
-    """Whether rsync takes a path for one on another host."""
+    """Return whether rsync takes a path for one on another host."""
     return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
 
 
 class Far(NamedTuple):
-    """The other host: of the destination on a push, else of the sources; and the paths there."""
+    """The other host, and the paths there: the destination on a push, else the sources."""
 
     user: str | None
     host: str
@@ -140,7 +140,7 @@ class Far(NamedTuple):
 
 
 class NotForUs(Exception):
-    """The run is left to rsync; the message says why."""
+    """A run that is left to rsync. The message says why."""
 
 
 def far_end(
@@ -150,7 +150,10 @@ def far_end(
     family: str | None,
     environ: Mapping[str, str] = os.environ,
 ) -> Far:
-    """The other host of a command line that names one. ``family`` is "-4" or "-6". Raises NotForUs."""
+    """Return the other host of a command line that names one. Raises NotForUs.
+
+    ``family``: "-4", "-6" or None.
+    """
     # Hardly any command line needs it.
     from ..hosts.address import Remote, remote_shell, split_remote, split_shell
 

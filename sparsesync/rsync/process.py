@@ -24,7 +24,7 @@ from .program import environment, program
 
 
 class Status(IntEnum):
-    """The exit statuses of rsync that mean something here: rsync(1), EXIT VALUES."""
+    """The exit statuses of rsync that are used: rsync(1), EXIT VALUES."""
 
     OK = 0
     SYNTAX = 1
@@ -70,7 +70,7 @@ OLDEST = (3, 1, 0)
 
 
 class RsyncTooOldError(RuntimeError):
-    """The rsync on this machine is older than what seeding needs."""
+    """An rsync on this machine that is too old for seeding."""
 
 
 def about() -> bytes:
@@ -83,7 +83,7 @@ def about() -> bytes:
 def version() -> tuple[int, int, int]:
     """Return the version of the installed rsync.
 
-    Raises FileNotFoundError if there is none, ValueError if it is something else.
+    Raises FileNotFoundError if rsync is not installed, ValueError if the program is not an rsync.
     """
     match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about())
     if match is None:
@@ -104,7 +104,7 @@ def check_version() -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A copy of a stream that can be read twice: a temporary file, or memory where there is no room for one."""
+    """Give a copy of a stream that can be read twice: in a temporary file, or in memory if the disk is full."""
     with contextlib.ExitStack() as stack:
         copy: IO[bytes] | None = None
         with contextlib.suppress(OSError):
@@ -139,7 +139,7 @@ def _memory() -> IO[bytes]:
 
 
 def _ends_with_us() -> Callable[[], object]:
-    """What makes a new process end if we are killed: one that goes on alone would get in the way of the next run."""
+    """Return a function that makes a new process end with this one: left alone it would disturb the next run."""
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
@@ -154,9 +154,10 @@ def run_rsync(
     output: Callable[[bytes], object] | None,
     inherited: Sequence[int] = (),
 ) -> int:
-    """Run rsync to its end, handing on to it the signals that reach us.
+    """Run rsync to its end, forwarding signals to it, and return its exit status.
 
-    ``output``: called with what it prints. ``inherited``: descriptors that it gets besides the standard ones.
+    ``output``: called with what rsync prints.
+    ``inherited``: descriptors that rsync gets besides the standard ones.
     """
     if stdin is not None:
         stdin.seek(0)
