@@ -28,13 +28,13 @@ _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-o
 
 
 class Losses(NamedTuple):
-    """How many sparse files are left to rsync, and with how many bytes of holes. ``files`` None: that is not known."""
+    """The number of sparse files left to rsync, None if unknown, and their bytes of holes."""
 
     files: int | None = None
     holes: int = 0
 
     def line(self, reason: str, *, dry_run: bool, certain: bool) -> str:
-        """What a person is told. ``certain``: rsync is going to transfer all of them."""
+        """Return the message to print. ``certain``: rsync is going to transfer all of them."""
         be = "would be" if dry_run else "is" if self.files == 1 else "are"
         if self.files is None:
             return f"everything {be if dry_run else 'is'} left to rsync, which writes holes as data: {reason}"
@@ -43,14 +43,17 @@ class Losses(NamedTuple):
         return f"{many} {be} left to rsync, which {writes} {iec(self.holes)} of holes as data: {reason}"
 
     def line_after(self, first: str) -> str:
-        """What a person is told of files that were seeded and lost their holes after that; ``first`` is one of them."""
+        """Return the message about seeded files that lost their holes afterwards. ``first``: one of them."""
         files = "1 seeded file" if self.files == 1 else f"{self.files} seeded files"
         why = "at one of the ends it changed after it was seeded"
         return f"rsync wrote {files} anew, with {iec(self.holes)} of holes as data: {first}: {why}"
 
 
 def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
-    """What may be lost if rsync does everything. ``holes``, ``min_hole``: as for :class:`~.options.SeedOptions`."""
+    """Return what may be lost if rsync transfers everything.
+
+    ``holes``, ``min_hole``: as in :class:`~.options.SeedOptions`.
+    """
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:
         return Losses(0)
@@ -69,9 +72,9 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
 def below(
     command: rsync.Command, walk: filters.Walk, holes: str, on_error: Callable[[OSError], None] = lambda error: None
 ) -> Iterator[Sparse]:
-    """What rsync would look at, at and below the sources, which are on this machine, that is sparse by its stat.
+    """Yield the files that rsync would look at below the sources, on this machine, and that are sparse by stat.
 
-    ``on_error`` gets what is in the way; rsync meets the same and says it.
+    ``on_error``: called with each OSError. rsync meets the same error and reports it.
     """
     for source in command.sources:
         try:

@@ -44,7 +44,7 @@ class SeedOptions:
 
 
 def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
-    """Take the ``--seed-`` options out of a command line. Raises ValueError for one that is wrong."""
+    """Return the ``--seed-`` options of a command line, and the rest. Raises ValueError for a wrong one."""
     off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     required, verbose, heal = False, False, True
     rest: list[str] = []

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SyncResult:
-    """What a run did. ``status`` is rsync's exit status; sizes are bytes."""
+    """The result of a run. ``status``: rsync's exit status. Sizes are bytes."""
 
     status: int = 0
     seeded: list[Seeded] = field(default_factory=list)
@@ -110,10 +110,11 @@ def run(
 ) -> SyncResult:
     """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
 
-    With ``replace`` a run in which nothing is seeded becomes rsync (it does not return). ``bar`` shows the seeding's
-    progress. ``output`` is called with what rsync and we have to tell; without it that goes to standard output.
-    ``strict``: a host that cannot be reached is a LinkError, and not left to rsync. ``hosts``: where the other host
-    has been logged in to already, in a way that ``argv`` shares.
+    ``replace``: if nothing is seeded, become rsync, and do not return.
+    ``bar``: shows the seeding's progress.
+    ``output``: called with the output of rsync and of the seeding, which otherwise go to standard output.
+    ``strict``: raise LinkError if a host cannot be reached, instead of leaving the run to rsync.
+    ``hosts``: holds a connection to the other host, which ``argv`` shares.
     """
     started = time.monotonic()
     command = rsync.parse(argv)
@@ -165,7 +166,7 @@ class _EndedError(Exception):
 
 
 class SeededRun:
-    """One run, until rsync takes over."""
+    """One run, until rsync starts."""
 
     def __init__(
         self,
@@ -193,9 +194,9 @@ class SeededRun:
         """The exit status that rsync would have had for what the destination does not take."""
 
     def seed_files(self, stack: contextlib.ExitStack) -> str | None:
-        """Steps 1 to 4; returns why nothing was seeded, or None.
+        """Run steps 1 to 4. Returns why nothing was seeded, or None.
 
-        What has to stay open until rsync is done is left to ``stack``.
+        ``stack``: keeps open what is needed until rsync ends.
         """
         try:
             handoff = self._why_not()
@@ -245,7 +246,7 @@ class SeededRun:
         self.result.command[1:1] = excluding(self.result.refused, stack)
 
     def tell_losses(self) -> None:
-        """Say which holes rsync will fill, if any. Raises _EndedError if it must not."""
+        """Report the holes that rsync will fill, if any. Raises _EndedError if rsync must not."""
         handoff, seeding, command, seed = self.result.handoff, self.seeding, self.command, self.seed
         if handoff in (None, NOTHING_SPARSE, NO_SPARSE_FILES):
             dense = [name for name, holes in seeding.lost.items() if not holes] if seeding else []
@@ -268,7 +269,7 @@ class SeededRun:
         print_error(line)
 
     def heal(self) -> None:
-        """Have holes back that are lost, and say which rsync has filled in what was seeded and are not back."""
+        """Restore lost holes, and report those that rsync filled in seeded files and that are not restored."""
         if self.seeding is None:
             return
         try:
@@ -309,7 +310,7 @@ class SeededRun:
         )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
-        """The two ends. Raises LinkError if there is no getting at the other host."""
+        """Return the source and the destination. Raises LinkError if the other host cannot be reached."""
         command, far = self.command, self.command.far
         settings = SourceSettings(
             follow=command.links_followed,
@@ -339,7 +340,7 @@ class SeededRun:
         return Settings(command.sparse, command.bwlimit, rsync.compression(command) if command.compress else None)
 
     def _ask_and_seed(self, seeding: Seeding) -> str | None:
-        """Steps 3 and 4. Returns why nothing was seeded, or why not all."""
+        """Run steps 3 and 4. Returns why nothing was seeded, or why not all."""
         try:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
                 unchanged = kept if seeding.healing.wanted else None

@@ -49,10 +49,10 @@ _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, err
 
 
 class Seeded(NamedTuple):
-    """A file that was put in place: its name in the transfer, its apparent size and its data in bytes.
+    """A seeded file: its name in the transfer, its apparent size and its data in bytes.
 
-    ``sent`` are the bytes of content that had to cross the network, before compression. ``allocated`` is what the
-    file took when it was put there, in bytes.
+    ``sent``: the bytes of content that crossed the network, before compression.
+    ``allocated``: its allocated bytes when it was put in place.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Seeded(NamedTuple):
 
 
 class Seeding:
-    """One run's seeding. ``say`` gets a line for each file when the user wants to hear."""
+    """The seeding of one run. ``say``: called with a line for each file, if the user asked for that."""
 
     def __init__(
         self,
@@ -107,10 +107,11 @@ class Seeding:
         self.healing = Healing(command, options, source, destination, self._destination, say, bar)
 
     def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
-        """Seed what the listing names. Returns why nothing at all was seeded, or None.
+        """Seed the files of a listing. Returns why nothing at all was seeded, or None.
 
-        ``unchanged``: find what has lost its holes among these. Raises NoSpaceError, before anything is written, when
-        the data cannot fit, and LinkError.
+        ``unchanged``: the files among which to find those that lost their holes.
+
+        Raises NoSpaceError before anything is written if the data cannot fit, LinkError.
         """
         why_not = self._seed(listing)
         if unchanged is not None:
@@ -122,7 +123,7 @@ class Seeding:
 
     @property
     def has_more(self) -> bool:
-        """Whether there may be something to do when rsync is done."""
+        """Whether work may remain for after rsync."""
         return bool(self.planned.files or self.healing.found)
 
     def _seed(self, listing: IO[bytes]) -> str | None:
@@ -170,7 +171,7 @@ class Seeding:
         return None
 
     def close(self) -> None:
-        """Forget the plan."""
+        """Discard the plan."""
         self.healing.close()
         if self._plan is not None:
             self._plan.close()
@@ -192,10 +193,13 @@ class Seeding:
             batch = list(islice(plan, 1000))
 
     def heal(self, kept: Collection[str]) -> list[tuple[str, int]]:
-        """Have holes back, once rsync is done; returns where, and how many bytes. ``kept``: what was kept from rsync.
+        """Restore holes, once rsync is done, and return the names with the bytes of each.
 
-        Of what was to be seeded that is what was left to rsync, and what :meth:`filled` has found. Raises OSError,
-        LinkError.
+        Of the planned files, those left to rsync and those found by :meth:`filled` are examined.
+
+        ``kept``: names that were kept from rsync.
+
+        Raises OSError, LinkError.
         """
         whole = {*kept, *(each.name for each in self.seeded)} - self._filled
         planned = _planned(self._plan) if self._plan is not None else iter(())
@@ -203,13 +207,13 @@ class Seeding:
         return self.healing.healed
 
     def touch(self) -> None:
-        """Give what was seeded the time of the transfer, as rsync does without ``--times``."""
+        """Set the modification time of seeded files to the time of the transfer, as rsync does without ``--times``."""
         self.destination.touch([seeded.name for seeded in self.seeded])
 
     def filled(self) -> tuple[Losses, str]:
-        """What was seeded, and has lost its holes since; and the name of the first.
+        """Return the seeded files that have lost their holes since, and the name of the first.
 
-        rsync wrote it anew: at one of the ends it was no longer what it had been. Raises LinkError.
+        rsync rewrote such a file because it had changed at one end. Raises LinkError.
         """
         files, holes, first = 0, 0, ""
         seeded = {each.name: each for each in self.seeded}
@@ -233,7 +237,7 @@ class Seeding:
         return Losses(files, holes), first
 
     def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
-        """The listed files that are sparse at the source and are for us."""
+        """Yield the listed files that are sparse at the source and can be seeded."""
         listing.seek(0)
         candidates: list[tuple[str, str, int]] = []
         for entry in parse_listing(listing):
@@ -263,7 +267,7 @@ class Seeding:
             yield Planned(name, source, size, *looked[1:])
 
     def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
-        """The listed files that are not planned, which come in the same order."""
+        """Yield the listed files that are not planned. ``planned``: in the order of the listing."""
         listing.seek(0)
         known = next(planned, None)
         for entry in parse_listing(listing):
@@ -274,7 +278,7 @@ class Seeding:
                 yield Planned(name, "", entry.size, entry.size, room=entry.size)
 
     def _opening(self, listing: IO[bytes]) -> Opening:
-        """What has to be known of the transfer to open its destination."""
+        """Return the options of the transfer that decide how its destination is opened."""
         command = self.command
         listing.seek(0)
         many = sum(1 for _ in zip(parse_listing(listing), range(2))) > 1
@@ -306,7 +310,7 @@ class Seeding:
         )
 
     def _like(self) -> int | None:
-        """The mode that the destination itself is to get: that of the first directory sent as the top."""
+        """Return the mode that the destination itself gets: that of the first directory sent as the top."""
         if self.command.files_from is not None:
             return None
         return next((mode() for mode in self._top_modes), None)
