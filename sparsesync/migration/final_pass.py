@@ -41,7 +41,7 @@ _ENDS_WITHIN = 3
 
 
 class Parts(Protocol):
-    """What the final pass needs of the migration that it is a part of."""
+    """The methods of the migration that the final pass calls."""
 
     hosts: HostPool
     source: Location
@@ -52,16 +52,16 @@ class Parts(Protocol):
     say: Callable[[str, Any], object]
 
     def one_pass(self, whole: ProgressBar) -> None:
-        """Run one sync. Raises Failed unless all that there is to be copied is."""
+        """Run one sync. Raises Failed unless it copies everything."""
 
     def ask_in_use(self, facts: Facts) -> Any:
-        """Return which files of the sources are in use now."""
+        """Return the files of the sources that are in use now."""
 
     def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
         """Return a finding for each file in use that the command covers."""
 
     def name(self, path: str) -> str:
-        """Return the name in the transfer of a path at the source; "" if it has none."""
+        """Return the name in the transfer of a path at the source, or "" if it has none."""
 
 
 class FinalPass:
@@ -77,7 +77,7 @@ class FinalPass:
         self._under_way = False
 
     def run(self, whole: ProgressBar) -> None:
-        """Run it. Raises Failed, after --on-failure."""
+        """Run the pass. Raises Failed, after --on-failure."""
         commands = self.request.commands
         down = time.monotonic()
         try:
@@ -105,7 +105,7 @@ class FinalPass:
             self.report["downtime"] = round(time.monotonic() - down, 3)
 
     def _check_sources(self) -> None:
-        """Raises Failed if a source is not what was looked at: --before may have unmounted it, which leaves nothing."""
+        """Raise Failed if a source is not the one examined: --before may have unmounted it, which leaves nothing."""
         for source, survey in self.facts.surveys.items():
             device, inode = self.source.host.query("identity", path=source).numbers
             what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
@@ -118,7 +118,7 @@ class FinalPass:
                     raise Failed(1, f"{self.facts.at_source(path)} {what}")
 
     def _wait_until_unused(self) -> None:
-        """Raises Failed if files are in use, and stay so: what was told to stop may take a moment to be gone."""
+        """Raise Failed if files are in use and stay so: what was told to stop may take a moment to end."""
         for pause in (0.1, 0.3, 0.6, 1.0, 0):
             found = self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), STOP)
             if not found:
@@ -128,10 +128,10 @@ class FinalPass:
         raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
 
     def _flush(self) -> None:
-        """Raises Failed unless all of the destination is on its disk.
+        """Raise Failed unless all of the destination is on its disk.
 
-        One flush of the filesystem, and not rsync's --fsync: that leaves out names, directories, and every file that
-        the first pass has brought.
+        One flush of the filesystem is used instead of rsync's --fsync, which leaves out names, directories, and every
+        file of the first pass.
         """
         started = time.monotonic()
         try:
@@ -215,7 +215,7 @@ class FinalPass:
 
 
 def _status(error: BaseException) -> int | None:
-    """The exit status for what ended the pass; None for a mistake of ours."""
+    """Return the exit status for the exception that ended the pass, or None for a bug."""
     if isinstance(error, (Failed, plan.RsyncFailed)):
         return error.status
     if isinstance(error, LinkError):

@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Judge what both machines said, but for files in use and space: :func:`of_use`, :func:`of_space`."""
+    """Yield the findings about both machines, except for files in use and space: :func:`of_use`, :func:`of_space`."""
     yield from _host(facts.source, facts.hosts[0])
     if not facts.one_machine:
         yield from _host(facts.destination, facts.hosts[1])
@@ -239,7 +239,7 @@ def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
 
 
 def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:
-    """A line for each file in use, or for a few of them; ``level`` is what they are in this pass."""
+    """Yield a line for each file in use, or for a few of them. ``level``: their level in this pass."""
     advice = {
         WARNING: "",
         STOP: "; stop that first (--before), or give --allow-live",
@@ -253,7 +253,7 @@ def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterat
 
 
 def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
-    """Whether what is going to be written fits."""
+    """Yield whether there is room for what will be written."""
     name = facts.name
     holes = facts.probe.holes
     apparent = plan.seeds.size + plan.others.size
@@ -287,7 +287,7 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
 
 
 def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
-    """The first of some findings that are alike, and how many more there are."""
+    """Yield the first of some similar findings, and then the number of the others."""
     last = None
     for count, finding in enumerate(found):
         if count < _MANY:

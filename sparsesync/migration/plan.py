@@ -35,7 +35,7 @@ _EXAMPLES = 3
 
 
 class RsyncFailed(RuntimeError):
-    """rsync could not say what it would do. ``status`` is its exit status."""
+    """An rsync that could not list what it would do. ``status``: its exit status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -44,13 +44,14 @@ class RsyncFailed(RuntimeError):
 
 @dataclass
 class Files:
-    """How many files, with how many bytes apparent and how many of data."""
+    """The number of files, with their bytes of apparent size and of data."""
 
     count: int = 0
     size: int = 0
     data: int = 0
 
     def add(self, size: int, data: int) -> None:
+        """Count a file."""
         self.count += 1
         self.size += size
         self.data += data
@@ -58,12 +59,17 @@ class Files:
 
 @dataclass
 class Plan:
-    """What is going to be done. ``seeds`` go by extents, ``others`` by rsync.
+    """The plan of a pass.
 
-    ``replaced`` is the most that is held twice while a file is replaced as a whole, in bytes. ``created`` counts new
-    names, ``deleted`` those that ``--delete`` removes, ``extra`` those at the destination that the source does not
-    have, with some ``examples`` of either; ``space`` is what is needed of each filesystem, ``handoff`` why rsync does
-    all, or None.
+    ``seeds``: files copied by extents.
+    ``others``: files copied by rsync.
+    ``replaced``: the largest number of bytes held twice while a file is replaced.
+    ``created``: the number of new names.
+    ``deleted``: the number of names that ``--delete`` removes.
+    ``extra``: the number of names at the destination that the source does not have.
+    ``examples``: some of the deleted or extra names.
+    ``space``: what each filesystem needs.
+    ``handoff``: why rsync copies everything, or None.
     """
 
     seeds: Files = field(default_factory=Files)
@@ -78,11 +84,13 @@ class Plan:
 
 
 def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str, exists: bool, free: int) -> Plan:
-    """The plan for rsync's arguments ``argv``, from a host to a host. ``destination`` is a path at the latter.
+    """Return the plan for rsync's arguments ``argv``, from the host ``of`` to the host ``to``.
 
-    ``shares``: extents may be shared within a filesystem there. ``free``: bytes.
+    ``shares``: files within one filesystem there share extents.
+    ``destination``: a path at ``to``.
+    ``free``: bytes.
 
-    Raises RsyncFailed if rsync cannot say what it would do, OSError, LinkError.
+    Raises RsyncFailed if rsync cannot list what it would do, OSError, LinkError.
     """
     command = rsync.parse(argv)
     plan = Plan(handoff=command.handoff)
@@ -138,7 +146,7 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
 
 
 def _replaced(host: Host, destination: str, planned: Iterator[Planned]) -> int:
-    """The most that a file takes there which is going to be replaced, in bytes."""
+    """Return the allocated size, in bytes, of the largest file that is going to be replaced."""
     most = 0
     batch = list(islice(planned, 500))
     while batch:
@@ -150,7 +158,13 @@ def _replaced(host: Host, destination: str, planned: Iterator[Planned]) -> int:
 
 @contextlib.contextmanager
 def answer(argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False) -> Iterator[IO[bytes]]:
-    """What rsync says it would do; ``delete``: with ``--delete``. Raises RsyncFailed, if ``strict`` at any trouble."""
+    """Give rsync's listing of what it would do.
+
+    ``delete``: with ``--delete``.
+    ``strict``: raise at any trouble.
+
+    Raises RsyncFailed.
+    """
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(tempfile.TemporaryFile())
         nowhere = None
@@ -171,10 +185,7 @@ _NARROWING = frozenset(
 
 @contextlib.contextmanager
 def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
-    """rsync's listing of every name of a file that a command is about, whatever the destination has.
-
-    Raises RsyncFailed.
-    """
+    """Give rsync's listing of every file that a command covers, whatever the destination has. Raises RsyncFailed."""
     command = rsync.parse(argv)
     options = [token for each in command.options if each.name not in _NARROWING for token in each.tokens]
     with answer([*options, *argv[argv.index("--") :]], False, strict=True) as listing:
@@ -182,7 +193,7 @@ def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
 
 
 def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
-    """Those of some paths at the source that the command is about: files, or directories with such files below."""
+    """Return those of some paths at the source that the command covers, or that have covered files below."""
     command = rsync.parse(argv)
     wanted = {os.path.normpath(path): path for path in paths}
     known = set()
@@ -198,7 +209,7 @@ def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
 
 
 def check_options(argv: Sequence[str]) -> None:
-    """Have rsync look at its options, before anything depends on them. Raises RsyncFailed."""
+    """Have rsync check its options before anything depends on them. Raises RsyncFailed."""
     with tempfile.TemporaryDirectory(prefix="sparsesync-") as nowhere:
         options = [*argv[: argv.index("--")], "--dry-run", "--quiet"]
         done = subprocess.run(

@@ -34,7 +34,11 @@ KERNEL_FEATURES = {
 
 
 class Facts(NamedTuple):
-    """What the two machines said. ``hosts`` are the source and the destination, ``presets`` those of each source."""
+    """The answers of both machines.
+
+    ``hosts``: the source's and the destination's.
+    ``presets``: the preset of each source.
+    """
 
     source: Location
     destination: Location
@@ -48,27 +52,27 @@ class Facts(NamedTuple):
     in_use: AllInUse
 
     def at_source(self, path: str) -> str:
-        """A path of the source as a person would give it."""
+        """Return a path of the source as the user would give it."""
         return self.source.prefix + path
 
     @property
     def name(self) -> str:
-        """The destination as a person would give it."""
+        """The destination as the user would give it."""
         return self.destination.prefix + self.asked.path
 
     @property
     def one_machine(self) -> bool:
-        """Whether source and destination are on one host, as far as their paths say."""
+        """Whether source and destination are on one host, judged by their paths."""
         return self.source.host is self.destination.host
 
     @property
     def keeps_attributes(self) -> bool:
-        """Whether rsync was told to keep what only root may set in another way."""
+        """Whether rsync keeps the attributes that only root may set in another way, as with --fake-super."""
         return any("fake-super" in token for option in self.asked.command.options for token in option.tokens)
 
 
 def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
-    """Ask both machines. Raises OSError, LinkError, ValueError."""
+    """Query both machines. Raises OSError, LinkError, ValueError."""
     source, destination, request = at.host, to.host, asked.request
     presets = {each: request.preset or source.query("suggested", source=each).preset for each in asked.sources}
     places = [place for each in asked.sources for place in _places(source, presets[each], each)]

@@ -29,10 +29,12 @@ _FRAME = 128 * 1024
 
 
 class Verified(NamedTuple):
-    """What a proof found: ``files`` and bytes of ``data`` that were compared, and each difference: a name, and what.
+    """The result of a proof.
 
-    ``read`` and ``believed``, at the source and at the destination: bytes that were read, and that were believed to
-    be holes.
+    ``files``: the number of files compared.
+    ``data``: the bytes of data compared.
+    ``differences``: each a name, and what differs.
+    ``read``, ``believed``: at the source and at the destination, the bytes read, and those believed to be holes.
     """
 
     files: int
@@ -43,7 +45,7 @@ class Verified(NamedTuple):
 
 
 def prove(source: Location, destination: Location, asked: MigrationCommand, progress: OnProgress) -> Verified:
-    """Compare both sides. Raises RsyncFailed, LinkError."""
+    """Compare the source with the destination. Raises RsyncFailed, LinkError."""
     argv = asked.argv()
     differences: list[tuple[str, str]] = []
     with answer(argv, True, strict=True) as listing:
@@ -114,7 +116,7 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
 
 
 def _contents(host: Host, parts: list[Range], full: bool) -> list[list[Any] | str]:
-    """What the host says of each part; for one in trouble, what that is."""
+    """Return the host's answer for each part. For a part in trouble, that is the error as text."""
     try:
         return [*host.contents(parts, full)]
     except (OSError, ValueError) as error:

@@ -38,7 +38,7 @@ _FORBIDDEN = {
 
 @dataclass(frozen=True)
 class Commands:
-    """Shell commands of a final pass, at the source, and those with ``_dest`` at the destination."""
+    """The shell commands of a final pass, at the source, and those with ``_dest`` at the destination."""
 
     before: str | None = None
     after: str | None = None
@@ -50,7 +50,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. ``options`` are more of rsync's; ``preset`` None: the one that suits each source."""
+    """The user's request. ``options``: more of rsync's. ``preset``: None for the one that suits each source."""
 
     sources: tuple[str, ...]
     destination: str
@@ -72,7 +72,7 @@ class Request:
 
 
 class Failed(Exception):
-    """The migration did not come to its end. ``status`` is the exit status; the message says why."""
+    """A migration that did not complete. ``status``: the exit status. The message says why."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -80,11 +80,14 @@ class Failed(Exception):
 
 
 class MigrationCommand:
-    """A request that makes sense. ``sources`` and ``path``, the destination's, are paths at their ends.
+    """A validated request, and the rsync command built from it.
 
-    ``patterns``: options of rsync that leave something out. ``fine_times``: both ends and their rsyncs know times to
-    the nanosecond, so that a change within the second of the last pass is seen, too. Raises ValueError for what is no
-    migration.
+    ``sources``, ``path``: the paths of the sources and the destination at their hosts.
+    ``patterns``: options of rsync that exclude something.
+    ``fine_times``: both hosts and their rsyncs keep nanoseconds, so that a change within the second of the last pass is
+    noticed.
+
+    Raises ValueError for an invalid request.
     """
 
     def __init__(self, request: Request) -> None:
@@ -98,7 +101,7 @@ class MigrationCommand:
         self.path = _at_home(far.paths[0]) if far and far.push else request.destination
 
     def _parse(self) -> rsync.Command:
-        """Raises ValueError for a command line that is no migration."""
+        """Raise ValueError for a command line that is no migration. Returns the parsed rsync command otherwise."""
         request = self.request
         if not request.sources:
             raise ValueError(f"{request.destination}: a destination is missing")
@@ -132,7 +135,7 @@ class MigrationCommand:
 
     @property
     def filters(self) -> bool:
-        """Whether the user leaves something out by patterns of his own."""
+        """Whether the user excludes something by patterns."""
         return any(option.name in _FILTERS for option in self.command.options)
 
     def rules(self, source: str) -> NameRules | None:
@@ -143,7 +146,7 @@ class MigrationCommand:
         return rules if travels else None
 
     def argv(self, *more: str) -> list[str]:
-        """The arguments of rsync, with ``more`` options."""
+        """Return the arguments of rsync, with ``more`` options."""
         request = self.request
         extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"]).options]
         # Given twice, it means more: rsync(1), --one-file-system.
@@ -161,7 +164,7 @@ class MigrationCommand:
         self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
 
     def shown(self, command: list[str]) -> list[str]:
-        """A command as a person can give it: with the remote shell that was asked for, not the way we share it."""
+        """Return a command as the user can run it, with the requested remote shell instead of the shared connection."""
         given = [] if self.request.rsh is None else [f"--rsh={self.request.rsh}"]
         return [word for each in command for word in (given if each == f"--rsh={self._rsh}" else [each])]
 

@@ -50,11 +50,13 @@ _FINE_TIMES = [3, 1, 3]
 
 
 class Migration:
-    """One run.
+    """One run of a migration.
 
-    ``say`` gets what is told to a person, each piece with its kind (:func:`text.print_event`); ``write`` what rsync
-    prints; ``quiet``: no progress; ``every_file``: the report is to have every sparse file. ``report`` is what was
-    done, and can be had as JSON; sizes are bytes, times seconds.
+    ``say``: called with each message to print, with its kind (:func:`text.print_event`).
+    ``write``: called with rsync's output.
+    ``quiet``: show no progress.
+    ``every_file``: report every sparse file.
+    ``report``: what was done, ready for JSON. Sizes are bytes, times seconds.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Migration:
         }
 
     def run(self) -> None:
-        """Do it. Raises Failed; OSError, LinkError, ValueError before anything is done."""
+        """Run the migration. Raises Failed, and before anything is done also OSError, LinkError, ValueError."""
         with contextlib.ExitStack() as stack:
             try:
                 self._run(stack)
@@ -209,11 +211,11 @@ class Migration:
         self.say("plan", (planned, self.report["excluded"], [*self.request.exclude_from]))
 
     def ask_in_use(self, facts: Facts) -> Any:
-        """Which files of the sources are in use now."""
+        """Return the files of the sources that are in use now."""
         return self.source.host.query("in_use", sources=self.asked.sources, places=[*map(list, facts.places)])
 
     def in_use(self, facts: Facts, used: Any, level: str) -> list[Finding]:
-        """The files in use that the command covers."""
+        """Return a finding for each file in use that the command covers."""
         found = used.found
         if found and (self.asked.filters or self.request.exclude_sparse):
             covered = plan.are_covered(self.asked.argv(), [each.path for each in found])
@@ -225,7 +227,7 @@ class Migration:
     # The passes.
 
     def one_pass(self, whole: ProgressBar) -> None:
-        """One sync. Raises Failed unless all that there is to be copied is."""
+        """Run one sync. Raises Failed unless it copies everything."""
         totals = RsyncOutput(self.asked.command, whole.shown, self.write)
         argv = self.asked.argv(*totals.options)
         started = time.monotonic()
@@ -266,7 +268,7 @@ class Migration:
             raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
 
     def _hold_back(self, changing: Sequence[Planned]) -> list[str]:
-        """The names of the sparse files that change or are in use; a first pass keeps them from rsync."""
+        """Return the names of the sparse files that change or are in use. A first pass keeps them from rsync."""
         host = self.source.host
         used = {each["path"]: each["links"] for each in self.report["in_use"] if each["how"] != "overlay"}
         sparse = [path for path, is_sparse in zip(used, host.query("sparse", paths=[*used]).found) if is_sparse]
@@ -285,7 +287,7 @@ class Migration:
         return [*filter(None, names)]
 
     def name(self, path: str) -> str:
-        """The name in the transfer of a path at the source; "" if it has none."""
+        """Return the name in the transfer of a path at the source, or "" if it has none."""
         names = (transfer_name(source, path, self.asked.command.relative) for source in self.asked.sources)
         return next(filter(None, names), "")
 

@@ -19,7 +19,7 @@ _MANY = 20
 
 
 def print_event(kind: str, value: Any) -> None:
-    """Print a piece of what happens: "findings", "plan", "command" or "differences"."""
+    """Print a part of the report: "findings", "plan", "command" or "differences"."""
     for line in {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value):
         print_line(line)
     sys.stdout.flush()  # a command's own output comes next
@@ -73,7 +73,7 @@ def _differences(differences: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def summary(report: dict[str, Any]) -> Iterator[str]:
-    """The lines of a summary."""
+    """Yield the lines of a summary."""
     sources = " ".join(report["sources"])
     status = "done" if report["status"] == 0 else "FAILED"
     yield f"{report['pass']} pass {status}: {sources} to {report['destination']}"
@@ -103,7 +103,7 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Return seconds as text for people."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
