@@ -17,7 +17,7 @@ from .options import Troubles, add_far_end, add_holes
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
     add_holes(command)
     add_far_end(command)
@@ -34,7 +34,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     *sources, destination = arguments.paths
     if not sources:
         raise ValueError(f"{destination}: a destination is missing")
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _work(source: str, holes: str) -> int:
-    """The bytes that a copy of a file will go through: what is allocated, or all of it if its map is not believed."""
+    """Return the bytes to be read for a copy of a file: its allocated size, or all of it if its map is not believed."""
     st = os.stat(source)
     if stat.S_ISREG(st.st_mode) and not looks_sparse(st):
         return st.st_size

@@ -23,7 +23,7 @@ from .options import Troubles, add_far_end, add_one_file_system, byte_size
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("sources", nargs="+", metavar="SRC", help="as given to rsync: 'dir' and 'dir/' differ")
     command.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
     command.add_argument("-R", "--relative", action="store_true", help="as rsync's")
@@ -43,7 +43,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     troubles = Troubles()
     with streams.output(arguments.output) as out:
         write(
@@ -78,11 +78,14 @@ def write(
     python: str | None = None,
     prefix: str = "",
 ) -> None:
-    """Write an exclude file: a head of comments that says what was found and how, and the patterns.
+    """Write an exclude file: comments that say what was found and how, and the patterns.
 
-    With ``options.null`` every line ends with a NUL, for ``rsync --from0``. ``command`` is who made the file, for the
-    head. A file for tar has no head, because tar knows no comments; it is read with ``tar --anchored --exclude-from``.
-    The other parameters, and what is raised: :func:`~.api.exclude_patterns`.
+    ``options.null``: end each line with a NUL, for ``rsync --from0``.
+    ``command``: the program's name in the comments.
+
+    A file for tar has no comments, because tar does not know them; use it as ``tar --anchored --exclude-from``.
+
+    The other parameters and the exceptions are those of :func:`~.api.exclude_patterns`.
     """
     relative, min_size, min_ratio, _, preset, format, null = options
     if null and format != "rsync":

@@ -36,7 +36,7 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (``sys.argv[1:]`` by default); returns the exit status."""
+    """Run the command line ``argv`` (``sys.argv[1:]`` by default), and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     warnings.showwarning = _show_warning
@@ -111,7 +111,7 @@ def _show_warning(message: Warning | str, *rest: object, **more: object) -> None
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser: of all commands, with the arguments of the one that is chosen."""
+    """Return the parser of all commands, with the arguments of the chosen one."""
     from importlib import import_module
 
     from .. import __version__

@@ -35,7 +35,7 @@ _BATCH = 1000
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("file", metavar="FILE")
     add_holes(command)
     add_far_end(command)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
-    """The parts of a file, from its start to its end without a gap."""
+    """Yield the segments of a file, from start to end without a gap."""
     end = 0
     for offset, length, data in layers:
         if offset > end:
@@ -66,10 +66,12 @@ def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
 
 
 def show(out: TextIO, location: Location, form: str | None, name: str, holes: str = "auto") -> None:
-    """Write the map of a file: ``json``, ``qemu``, ``bmap``, or for people where ``form`` is None.
+    """Write the map of a file.
 
-    ``holes``: whether its filesystem is believed (:func:`engine.files.claims.believes`). Raises OSError if the file
-    cannot be read, LinkError.
+    ``form``: "json", "qemu", "bmap", or None for a table.
+    ``holes``: whether the map is believed (:func:`engine.files.claims.believes`).
+
+    Raises LinkError, and OSError if the file cannot be read.
     """
     if form == "bmap":
         with location.host.checksums(location.path, BMAP_BLOCK, holes) as (size, runs):
@@ -116,10 +118,10 @@ def _qemu(size: int, layers: Iterable[Layer]) -> Iterator[str]:
 
 
 def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
-    """A block map, version 2.0, as bmaptool(1) makes and reads it; each range with its SHA-256.
+    """Write a block map, version 2.0, as bmaptool(1) does, with the SHA-256 of each range.
 
-    The file holds its own checksum too, taken with zeros in the checksum's place. It is ASCII, wherever it is
-    written to: names may have what XML does not allow, and the name is only there to be read.
+    The file holds its own checksum, computed with zeros in the checksum's place. All of it is ASCII: a name may have
+    what XML does not allow, and is only a comment.
     """
     # Only here: these import half of a web browser.
     import hashlib

@@ -22,7 +22,7 @@ from .options import add_far_end
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.usage = "sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]"
     command.description = "rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory."
     command.add_argument("paths", nargs="+", metavar="PATH", help=argparse.SUPPRESS)
@@ -53,7 +53,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     given = vars(arguments)
     *sources, destination = arguments.paths
     request = Request(
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_report(path: str) -> None:
-    """Raises OSError, before anything is done, if a report cannot be written."""
+    """Raise OSError, before anything is done, if a report cannot be written."""
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

@@ -13,19 +13,20 @@ from . import TROUBLE
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints, which quote the arguments, are for a terminal."""
+    """A parser that escapes its errors for a terminal, since they quote the arguments."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the usage and an error, and exit."""
         super().error(escape_name(message))
 
 
 def add_one_file_system(command: argparse.ArgumentParser) -> None:
-    """Add what keeps a walk on one filesystem."""
+    """Add the option that keeps a walk on one filesystem."""
     command.add_argument("-x", "--one-file-system", action="store_true", help="do not enter other filesystems")
 
 
 def add_holes(command: argparse.ArgumentParser) -> None:
-    """Add whether a hole is believed."""
+    """Add the option that decides whether maps are believed."""
     command.add_argument(
         "--holes",
         choices=["auto", "trust", "check", "read"],
@@ -35,7 +36,7 @@ def add_holes(command: argparse.ArgumentParser) -> None:
 
 
 def add_far_end(command: argparse.ArgumentParser) -> None:
-    """Add how to reach ``host:path``."""
+    """Add the options for reaching ``host:path``."""
     far = command.add_argument_group("to reach host:path")
     far.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
     far.add_argument(
@@ -45,7 +46,7 @@ def add_far_end(command: argparse.ArgumentParser) -> None:
 
 
 def byte_size(text: str) -> int:
-    """Return the bytes that a size means, such as 100M; for argparse."""
+    """Return the bytes of a size such as 100M, for argparse."""
     from ..console.units import parse_size
 
     try:
@@ -55,17 +56,18 @@ def byte_size(text: str) -> int:
 
 
 class Troubles:
-    """Complains of each error and remembers that there was one."""
+    """A callback that prints each error, and remembers that there was one."""
 
     status = 0
 
     def __call__(self, error: Exception) -> None:
+        """Print the error."""
         print_error(error)
         self.status = TROUBLE
 
 
 def write_list(name: str, items: Iterable[str], more: dict[str, object]) -> None:
-    """Print a JSON object of a list, whose items are JSON already, and of what else there is."""
+    """Print a JSON object: the list ``name`` of ``items``, which are JSON already, and the fields ``more``."""
     import json
 
     sys.stdout.write(f'{{"{name}": [')

@@ -17,7 +17,7 @@ from .options import Troubles, add_far_end, add_holes, add_one_file_system, byte
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("paths", nargs="+", metavar="PATH")
     command.add_argument(
         "--min-size", type=byte_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M"
@@ -33,7 +33,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     options = ScanOptions(
         arguments.one_file_system,
         every_file=arguments.all,

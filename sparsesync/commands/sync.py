@@ -19,7 +19,7 @@ _NOT_FOUND = 127
 
 
 def run(argv: list[str]) -> int:
-    """Run it with the arguments that follow ``sync``; returns the exit status."""
+    """Run the command with the arguments that follow ``sync``, and return the exit status."""
     try:
         seed, rest = split_options(argv)
     except ValueError as error:

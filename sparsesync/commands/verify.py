@@ -22,7 +22,7 @@ _DIFFERENCES = {
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
     command.add_argument("--full", action="store_true", help="read the holes too")
@@ -34,7 +34,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     troubles = Troubles()
     tallies = Tally(), Tally()
     different = False

@@ -21,7 +21,7 @@ _HINTS = {
 
 
 def print_line(line: str) -> None:
-    """Print a line on standard output, whatever that is; in a library it is the caller's."""
+    """Print a line, escaped, on ``sys.stdout``, which a library's caller may have replaced."""
     line = escape_name(line)
     try:
         print(line)
@@ -30,19 +30,19 @@ def print_line(line: str) -> None:
 
 
 def as_bytes(line: str) -> bytes:
-    """Return a line for people as what is written where rsync's own output goes."""
+    """Return a line for people as the bytes to write where rsync's own output goes."""
     return f"{escape_name(line)}\n".encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
 def print_error(what: Exception | str) -> None:
-    """Print an error, or what there is to say of it, on standard error."""
+    """Print an error, or a message about one, on standard error."""
     text = what if isinstance(what, str) else format_error(what)
     with contextlib.suppress(OSError):  # there is nobody to hear it, and what is being done goes on
         print(f"sparsesync: {escape_name(text)}", file=sys.stderr)
 
 
 def format_error(error: Exception) -> str:
-    """Return an error as text for people: the path, what happened, what to do. It is not escaped yet."""
+    """Return an error as text for people: the path, what happened, what to do. The text is not escaped."""
     from ..engine.errors import NoSpaceError
     from .units import iec
 

@@ -21,7 +21,7 @@ BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
-    """A bar of ``total`` data bytes (None: not known); yields the function to call with bytes done, or None."""
+    """Show a bar of ``total`` data bytes (None: unknown). Gives the function to call with bytes done, or None."""
     with ProgressBar(total, quiet) as whole, whole.phase(total, what) as advance:
         yield advance
 
@@ -31,7 +31,7 @@ _DELAY = 0.5
 
 
 class ProgressBar:
-    """One bar for a run of several phases, of ``total`` data bytes in all; a context manager."""
+    """One bar for a run of several phases, of ``total`` data bytes in all. A context manager."""
 
     def __init__(self, total: int | None, quiet: bool = False) -> None:
         self._bar: Any = None
@@ -51,12 +51,12 @@ class ProgressBar:
 
     @property
     def shown(self) -> bool:
-        """Whether anybody sees it."""
+        """Whether the bar is visible."""
         return self._bar is not None
 
     @contextlib.contextmanager
     def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
-        """A phase by its name, ``total`` bytes of the whole; yields the function to call with bytes done, or None."""
+        """Name a phase of ``total`` bytes. Gives the function to call with bytes done, or None."""
         if self._bar is None or quiet:
             yield None
             return

@@ -21,7 +21,7 @@ _READ = 64 * 1024
 
 
 class Sorted:
-    """Takes rows, and then iterates over all of them in order."""
+    """A collector of rows, which then iterates over them in order."""
 
     def __init__(self, room: int = _ROOM) -> None:
         self._room = room
@@ -31,6 +31,7 @@ class Sorted:
         self._runs: list[tuple[int, int]] = []
 
     def add(self, *row: Any) -> None:
+        """Add a row."""
         self._held.append(row)
         self._size += _BESIDES + sum(len(part) for part in row if isinstance(part, str))
         if self._size > self._room:

@@ -32,7 +32,7 @@ class _StandardOutput(io.FileIO):
 
 
 def prepare() -> None:
-    """Make standard output and standard error take any file name, and be there even if they were closed."""
+    """Make standard output and standard error accept any file name, and open them if they are closed."""
     # A file opened later would get the number that is free, and rsync's pipes too. Output that
     # has nowhere to go is an error once there is any; a complaint is not.
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
@@ -54,7 +54,7 @@ def prepare() -> None:
 
 
 def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
-    """A codec's error handler: what the terminal's encoding lacks is written as the bytes it has in a file name."""
+    """Handle a codec's error: write what the terminal's encoding lacks as the bytes of the file name."""
     assert isinstance(error, UnicodeEncodeError)
     try:
         return os.fsencode(error.object[error.start : error.end]), error.end
@@ -63,13 +63,13 @@ def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def give_up_output() -> None:
-    """What is still buffered must not raise again at exit."""
+    """Discard buffered output, so that it does not raise again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextlib.contextmanager
 def output(path: str | None) -> Iterator[BinaryIO]:
-    """Where a result goes: a file, all or nothing, or what a shell's redirection to ``path`` would write to."""
+    """Open the file for a result: a regular file is replaced as a whole; else as a shell's redirection to ``path``."""
     from ..engine.content.copy_file import existing, replacing
     from ..engine.errors import error_path
 

@@ -9,7 +9,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGTPE])(?:i?B)?|B)?", re.IGNO
 
 
 def iec(size: int) -> str:
-    """A size in bytes for people: whole up to MiB, one decimal from GiB up, where it says something."""
+    """Return a size in bytes for people: whole up to MiB, with one decimal from GiB up."""
     value, unit = float(size), 0
     while abs(value) >= 1024 and unit < len(_UNITS) - 1:
         value /= 1024
@@ -22,7 +22,7 @@ def iec(size: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as ``4096``, ``64K``, ``1.5MiB``, ``10G``; all units are powers of 1024.
+    """Return the bytes of a size such as ``4096``, ``64K``, ``1.5MiB``, ``10G``. All units are powers of 1024.
 
     Raises ValueError for anything else.
     """
