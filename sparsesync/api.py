@@ -47,32 +47,32 @@ def copyfile(
 ) -> PathLike:
     """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
 
-    One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file of the kernel's
-    (proc, sysfs) is read to its end; ``dst`` may be a device: it is written to and keeps its attributes, and holes read
-    as zeros in a block device.
+    One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file in proc or sysfs is
+    read to its end. ``dst`` may be a device: it is written to and keeps its attributes, and on a block device holes
+    read as zeros.
 
     ``follow_symlinks``: False copies a symlink as one, on one machine only.
     ``inplace``: write only the blocks that differ into ``dst``, and punch what became a hole. Otherwise ``dst`` is
     replaced atomically.
-    ``reflink``: "auto" shares extents where the filesystem can; "always"; "never".
+    ``reflink``: "auto" shares extents where the filesystem can; "always" fails where it cannot; "never" copies.
     ``sparse``: "auto" makes the source's holes, "always" also holes of blocks of zeros.
     ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`.
     ``reserve``: reserve in ``dst`` what is preallocated in ``src``.
     ``fsync``: have the content on the disk before ``dst`` is replaced, and the name before the function returns. A
-    power cut leaves the old or the new file (with ``inplace`` also a mixture), and after that the new one.
+    power cut leaves the old or the new file (with ``inplace`` also a mixture), and after the return the new one.
     ``progress``: called with the bytes done since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    A new file has the mode that open(2) gives it. One that is replaced keeps its owner, mode, extended attributes,
-    flags and project.
+    A new file has the mode that open(2) gives it. A replaced file keeps its owner, mode, extended attributes, flags and
+    project.
 
-    Warns with a RuntimeWarning, once, of what the destination does not take of these. Warns with one if ``src`` is
-    written to meanwhile, on one machine; to or from another that is an OSError.
+    Warns with a RuntimeWarning, once, of attributes that the destination does not take, and on one machine if ``src``
+    is written to meanwhile. Between two machines the latter is an OSError.
 
     Raises NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, LinkError if the
     other host cannot be reached or is lost, ValueError for an unknown choice, shutil.SameFileError,
-    shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. Nothing is changed then,
-    unless ``inplace`` or in a device, and nothing left behind but the partial file of a lost connection.
+    shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. After an error ``dst`` is
+    unchanged, unless ``inplace`` is set or ``dst`` is a device. Only a lost connection leaves a partial file.
     """
     from .engine.content.copy_file import CopyOptions
 
@@ -120,7 +120,7 @@ def copy2(
     rsh: str | None = None,
     python: str | None = None,
 ) -> PathLike:
-    """Copy as :func:`copy`, and times (in ns), extended attributes and so ACLs, and ownership where permitted.
+    """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
 
     Takes and raises what :func:`copyfile` does.
     """
@@ -155,23 +155,23 @@ def scan(
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
 
-    ``path`` may be ``host:path``. The paths of what is found begin with it as it was given.
+    ``path`` may be ``host:path``. The yielded paths begin with ``path`` as it was given.
 
-    ``one_file_system``: stay on the filesystem ``path`` is on.
-    ``every_link``: yield a file with several hard links once for each, not only once.
+    ``one_file_system``: stay on the filesystem of ``path``.
+    ``every_link``: yield a file with several hard links once for each link.
     ``every_file``: yield files without holes too.
     ``min_size``: the smallest apparent size, in bytes.
     ``prune``: paths that are not entered, spelled as they would be yielded.
-    ``follow``: take a ``path`` that is a symlink for the directory it leads to.
-    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. Files whose map is not believed are read
-    only if their ``st_blocks`` say that they have a hole. Files of less than 1 MiB that look dense are not asked for
-    what is preallocated.
+    ``follow``: if ``path`` is a symlink, scan the directory it leads to.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. A file whose map is not believed is read
+    only if its ``st_blocks`` indicate a hole. A file of less than 1 MiB that looks dense is not searched for reserved
+    ranges.
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an
-    unknown ``holes``.
+    Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an unknown
+    ``holes``.
     """
     import os
 
@@ -199,13 +199,13 @@ def _scan_remote(
 def extents(fd: int, start: int = 0, end: int | None = None, holes: str = "auto") -> Iterator[tuple[int, int]]:
     """Return the data extents of an open file between two offsets, ascending, each (offset, length) in bytes.
 
-    Extents are cut to [``start``, ``end``). The end of the file is taken once: what is appended meanwhile is not
-    mapped, and of a file that shrinks meanwhile the extents that are left are mapped. What is preallocated and
-    unwritten is no data. The file offset of ``fd`` is moved.
+    Extents are cut to [``start``, ``end``). The end of the file is read once: appended data is not mapped, and a file
+    that shrinks is mapped as far as it goes. Preallocated, unwritten ranges are no data. The file offset of ``fd`` is
+    moved.
 
     ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`.
 
-    Raises ValueError for an unknown ``holes``, and OSError if the file cannot be read where that is needed.
+    Raises ValueError for an unknown ``holes``, and OSError if the file has to be read and cannot be.
     """
     from .engine.files import extents as module
 
@@ -224,22 +224,22 @@ def verify(
     rsh: str | None = None,
     python: str | None = None,
 ) -> Iterator[Difference]:
-    """Yield each difference between two files or two trees, by content; nothing if they are equal.
+    """Yield each difference between two files or two trees, by content. Equal ones yield nothing.
 
-    Each of the two may be ``host:path``; then digests are exchanged instead of data. Modes, owners and times are no
-    content.
+    Each of the two may be ``host:path``; then digests are exchanged instead of data. Modes, owners and times are not
+    compared.
 
     ``full``: read the holes too.
     ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. All of a file is read where its map is not
     believed.
-    ``tallies``: of ``a`` and of ``b``; they get the bytes that were read, and those that were believed to be holes.
-    ``on_error``: called with the OSError, with its ``filename``, of each file or directory that cannot be compared,
-    and the walk goes on. Without it the error is raised.
+    ``tallies``: of ``a`` and of ``b``; the bytes read, and those believed to be holes, are added.
+    ``on_error``: called with the OSError, with its ``filename``, of each file or directory that cannot be compared, and
+    the walk goes on. Without it the error is raised.
     ``progress``: called with the bytes compared since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist, and ValueError for an unknown ``holes``. If one
-    of the two is on another host, the first step raises it, or LinkError if there is no connection.
+    of the two is on another host, the first step raises the FileNotFoundError, or LinkError if there is no connection.
     """
     from .comparison import direct
 
@@ -264,22 +264,22 @@ def exclude_patterns(
 ) -> list[str]:
     """Return the patterns that exclude the sparse files below ``sources``, one rule each.
 
-    ``sources`` are given as to rsync: "dir" and "dir/" differ. Each may be ``host:path``. Where two sources have a file
-    of the same name in the transfer, a pattern cannot tell them apart. Undecodable bytes in names are surrogate
-    escapes (os.fsencode).
+    ``sources`` are given as to rsync: "dir" and "dir/" differ. Each may be ``host:path``. If two sources have a file of
+    the same name in the transfer, its pattern excludes both. Undecodable bytes in names are surrogate escapes
+    (os.fsencode).
 
     ``relative``: as rsync's ``--relative``.
     ``min_size``: the smallest apparent size, in bytes.
-    ``min_ratio``: the smallest share of a file, 0 to 1, that is no data.
+    ``min_ratio``: the smallest share of a file, 0 to 1, that is not data.
     ``one_file_system``: stay on the filesystem of each source.
-    ``preset``: add what a tree is not copied with: "docker" or "system".
-    ``format``: whose patterns: "rsync", "tar", "borg" or "restic".
+    ``preset``: also exclude what a copy of such a tree should not have: "docker" or "system".
+    ``format``: the program that reads the patterns: "rsync", "tar", "borg" or "restic".
     ``null``: False refuses names that need ``rsync --from0``.
     ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source
-    cannot be read, LinkError if there is no connection.
+    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source cannot
+    be read, LinkError if there is no connection.
     """
     from . import exclude
 
@@ -290,14 +290,14 @@ def exclude_patterns(
 def sync(sources: PathLike | Sequence[PathLike], destination: PathLike, options: Sequence[str] = ()) -> SyncResult:
     """Copy ``sources`` to ``destination`` as ``rsync OPTIONS SOURCES DESTINATION`` would, holes staying holes.
 
-    rsync's output goes where the caller's goes. rsync's failures are not raised: see the result's ``status``.
+    rsync's output goes where the caller's goes. A failure of rsync is not raised, but is in the result's ``status``.
 
-    ``sources``: a path or several; either they or ``destination`` may be ``host:path``.
+    ``sources``: a path or several. Either they or ``destination`` may be ``host:path``.
     ``options``: rsync's, and the ``--seed-`` options of the command line.
 
-    Raises FileNotFoundError if there is no rsync, RsyncTooOldError if it is older than 3.1, ValueError for a wrong
-    ``--seed-`` option, NoSpaceError before anything is written, LinkError if there is no logging in to the other host,
-    or the connection breaks: then rsync has not run, and partial files are kept for the next run.
+    Raises FileNotFoundError if rsync is not installed, RsyncTooOldError if it is older than 3.1, ValueError for a wrong
+    ``--seed-`` option, NoSpaceError before anything is written, LinkError if the other host cannot be logged in to or
+    the connection breaks. After a LinkError rsync has not run, and partial files are kept for the next run.
     """
     from .seeding import run
 

@@ -37,7 +37,7 @@ FORMATS = ("rsync", "tar", "borg", "restic")
 
 
 class PatternOptions(NamedTuple):
-    """What is excluded, and for whom; the fields are parameters of :func:`sparsesync.api.exclude_patterns`."""
+    """What is excluded, and in which format. The fields are parameters of :func:`sparsesync.api.exclude_patterns`."""
 
     relative: bool = False
     min_size: int = 0
@@ -72,7 +72,7 @@ def sparse_names(
     options: PatternOptions,
     on_error: OnError = None,
 ) -> Iterator[tuple[str, Sparse]]:
-    """Yield each sparse file, with its name as the program sees it that reads the pattern."""
+    """Yield each sparse file, with its name as seen by the program that reads the pattern."""
     for host, source, _ in locations:
         # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
         prune = [place.path for place in places if place.source == source and place.wildcard in ("", "/*")]
@@ -85,7 +85,7 @@ def sparse_names(
 
 
 def preset_places(locations: Sequence[Location], options: PatternOptions) -> list[ExcludedPath]:
-    """Return what a preset leaves out at ``locations``. Raises ValueError for a format that cannot carry it."""
+    """Return the paths that a preset excludes. Raises ValueError for a format that cannot carry them."""
     if options.preset is None:
         return []
     if options.format != "rsync":
@@ -94,7 +94,7 @@ def preset_places(locations: Sequence[Location], options: PatternOptions) -> lis
 
 
 def place_patterns(places: Sequence[ExcludedPath], relative: bool, quote: Callable[[str], str]) -> Iterator[str]:
-    """The patterns of places, anchored where the names of the transfer begin."""
+    """Yield the patterns of excluded paths, anchored at the top of the transfer."""
     for source, path, wildcard, _ in places:
         name = transfer_name(source, path, relative)
         if name is not None:
@@ -121,7 +121,7 @@ def _tar_path(source: str, path: str) -> str:
 
 
 def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
-    """Options of rsync that leave out names of the transfer; a file that they need is gone with ``stack``."""
+    """Return the options of rsync that exclude ``names`` of the transfer. Closing ``stack`` removes their files."""
     quote = quoter(null=True)
     patterns = [quote("/" + name) for name in names]
     if len(patterns) < 50:
@@ -134,7 +134,7 @@ def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
 
 
 def quoter(format: str = "rsync", null: bool = False) -> Callable[[str], str]:
-    """What makes a pattern of a name. It raises ValueError for one that the format cannot carry."""
+    """Return the function that makes a pattern of a name. It raises ValueError if the format cannot carry the name."""
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; there are {', '.join(FORMATS)}")
     if format == "borg":
@@ -169,7 +169,7 @@ def _quote_tar(name: str) -> str:
 
 
 def _quote_restic(name: str) -> str:
-    """restic's manual, "Excluding Files": Go's filepath.Match, with ``$`` for the environment."""
+    """Quote as in restic's manual, "Excluding Files": Go's filepath.Match, with ``$`` for the environment."""
     return _bracket_last_space(_quote_wild(name).replace("$", "$$"))
 
 
@@ -178,7 +178,7 @@ def _bracket_last_space(pattern: str) -> str:
 
 
 def _quote_borg(name: str) -> str:
-    """borg help patterns: ``pf:`` is one path as it is; what a line would lose goes through ``re:``, Python's."""
+    """Quote as in "borg help patterns": ``pf:`` is a literal path; what a line would lose needs ``re:``, Python's."""
     if re.search("[\udc80-\udcff]", name):
         raise ValueError(f"{name}: is not UTF-8: exclude files of borg cannot carry such a name")
     name = name.lstrip("/")

@@ -4,12 +4,12 @@ from typing import NamedTuple, Optional
 
 
 class Difference(NamedTuple):
-    """One thing that is not the same in A and B.
+    """One difference between A and B.
 
-    ``path`` is relative to the roots, and empty for the roots themselves. ``kind``
-    is ``"content"`` (then ``offset`` is that of the first byte that differs), ``"missing"`` (in B),
-    ``"extra"`` (in B), ``"type"``, ``"link"`` (another symlink target) or ``"device"``
-    (another device number).
+    ``path``: relative to the roots, and empty for the roots themselves.
+    ``kind``: "content", "missing" (in B), "extra" (in B), "type", "link" (another symlink target) or "device" (another
+    device number).
+    ``offset``: that of the first byte that differs, for "content".
     """
 
     path: str

@@ -76,7 +76,7 @@ def differences(
     on_error: OnError = None,
     progress: OnProgress = None,
 ) -> Iterator[Difference]:
-    """What differs between what is at two ends; they are two, and compute the same digests."""
+    """Yield each difference between two locations, on two hosts that compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
             a_tally, b_tally = tallies or (Tally(), Tally())
@@ -118,7 +118,7 @@ class _Side:
             self.advance()
 
     def trouble(self) -> OSError | None:
-        """What was in the way of the entry or directory that was just passed, if anything."""
+        """Return the error of the entry or directory that was just passed, or None."""
         for _ in self.blocks():
             pass
         if not isinstance(self.event, Trouble):
@@ -142,7 +142,7 @@ class _Merge:
         self._noted = noted
 
     def differences(self) -> Iterator[Difference]:
-        """What differs, but for the files whose content has to be looked at more closely."""
+        """Yield each difference, except for files whose content needs a closer look."""
         for side in self._sides:
             side.advance()
         if self._a.entry().kind != "d" or self._b.entry().kind != "d":
@@ -221,7 +221,7 @@ class _Merge:
         return None if a_size == b_size else Difference(path, "content", common)
 
     def _first_block(self, size: int) -> int | None:
-        """The offset of the first block that is not the same; None if there is none."""
+        """Return the offset of the first block that differs, or None."""
         untold = 0
         for ours, theirs in zip_longest(self._a.blocks(), self._b.blocks()):
             if ours != theirs:
@@ -235,7 +235,7 @@ class _Merge:
         return None
 
     def closer(self) -> Iterator[Difference]:
-        """The differences in content that were noted, each with the first byte that differs."""
+        """Yield the noted differences in content, each with the first byte that differs."""
         self._noted.seek(0)
         while True:
             batch = [_Noted(*json.loads(line)) for line in self._noted.readlines(_AT_ONCE)]
