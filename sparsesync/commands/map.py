@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, TextIO
 
 from ..console.units import iec
-from ..engine.files.claims import SECTOR
+from ..engine.files.claims import SECTOR_BYTES
 from ..engine.files.extents import Layer
 from ..hosts.base import Location
 from ..hosts.pool import HostPool
@@ -24,14 +24,14 @@ from .options import add_far_end, add_holes
 if TYPE_CHECKING:
     from ..engine.tree.block_map import Run
 
-BMAP_BLOCK = 4096
+BMAP_BLOCK_BYTES = 4096
 """The block of a bmap file; bmaptool maps in the filesystem's blocks, which are these nearly everywhere."""
 
 Segment = tuple[int, int, bool, bool]
 """A part of a file: offset and length in bytes, whether it is data, and whether it is reserved; else it is a hole."""
 
-_LISTED = 40
-_BATCH = 1000
+_MAX_LISTED_SEGMENTS = 40
+_BATCH_ITEMS = 1000
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def show(out: TextIO, location: Location, form: str | None, name: str, holes: st
     Raises LinkError, and OSError if the file cannot be read.
     """
     if form == "bmap":
-        with location.host.checksums(location.path, BMAP_BLOCK, holes) as (size, runs):
+        with location.host.checksums(location.path, BMAP_BLOCK_BYTES, holes) as (size, runs):
             _write_bmap(out, size, runs, name)
         return
     with location.host.layers(location.path, holes) as (size, layers):
@@ -88,10 +88,10 @@ def show(out: TextIO, location: Location, form: str | None, name: str, holes: st
 
 def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
     out.write("[" + next(items, ""))
-    batch = list(islice(items, _BATCH))
+    batch = list(islice(items, _BATCH_ITEMS))
     while batch:
         out.write(separator + separator.join(batch))
-        batch = list(islice(items, _BATCH))
+        batch = list(islice(items, _BATCH_ITEMS))
     out.write("]\n")
 
 
@@ -110,7 +110,7 @@ def _qemu(size: int, layers: Iterable[Layer]) -> Iterator[str]:
     if size == 0:
         yield '{"start": 0, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}'
     data_only = ((offset, length, True) for offset, length, data in layers if data)
-    for start, length, data, _ in segments(-(-size // SECTOR) * SECTOR, data_only):
+    for start, length, data, _ in segments(-(-size // SECTOR_BYTES) * SECTOR_BYTES, data_only):
         kind = 'false, "data": true' if data else 'true, "data": false'
         yield (
             f'{{"start": {start}, "length": {length}, "depth": 0, "present": true, "zero": {kind}, "offset": {start}}}'
@@ -142,8 +142,8 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
 <!-- Block map of {shown}: made by sparsesync. Only the ranges listed hold data. -->
 <bmap version="2.0">
   <ImageSize> {size} </ImageSize>
-  <BlockSize> {BMAP_BLOCK} </BlockSize>
-  <BlocksCount> {-(-size // BMAP_BLOCK)} </BlocksCount>
+  <BlockSize> {BMAP_BLOCK_BYTES} </BlockSize>
+  <BlocksCount> {-(-size // BMAP_BLOCK_BYTES)} </BlocksCount>
   <MappedBlocksCount> {mapped} </MappedBlocksCount>
   <ChecksumType> sha256 </ChecksumType>
   <BmapFileChecksum> {zeros} </BmapFileChecksum>
@@ -167,7 +167,7 @@ def _write_table(out: TextIO, size: int, layers: Iterable[Layer]) -> None:
     cell = size / width
     index = border = inside = 0
     rest = iter(layers)
-    listed = list(islice(rest, _LISTED))
+    listed = list(islice(rest, _MAX_LISTED_SEGMENTS))
     for offset, length, is_data in chain(listed, rest):
         if not is_data:
             ranges += 1

@@ -38,12 +38,12 @@ from ..hosts.base import Location, PathLike
 from ..hosts.pool import HostPool
 from .difference import Difference
 
-_STEPS = (4096, 256, 16, 1)
-_AT_ONCE = 64 * 1024
+_STEP_BYTES = (4096, 256, 16, 1)
+_BATCH_BYTES = 64 * 1024
 """How many bytes of notes are looked at together."""
 
-_SPOOL = 1 << 20
-_TELL_EVERY = 1 << 20
+_SPOOL_BYTES = 1 << 20
+_PROGRESS_BYTES = 1 << 20
 
 
 def verify(
@@ -77,7 +77,7 @@ def differences(
     progress: OnProgress = None,
 ) -> Iterator[Difference]:
     """Yield each difference between two locations, on two hosts that compute the same digests."""
-    with tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii") as noted:
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
             a_tally, b_tally = tallies or (Tally(), Tally())
             sides = _Side(a, full, holes, a_tally, opened), _Side(b, full, holes, b_tally, opened)
@@ -227,7 +227,7 @@ class _Merge:
             if ours != theirs:
                 return min(block[0] for block in (ours, theirs) if block is not None)
             untold += min(BLOCK, size - ours[0])
-            if self._progress is not None and untold >= _TELL_EVERY:
+            if self._progress is not None and untold >= _PROGRESS_BYTES:
                 self._progress(untold)
                 untold = 0
         if self._progress is not None and untold:
@@ -238,10 +238,10 @@ class _Merge:
         """Yield the noted differences in content, each with the first byte that differs."""
         self._noted.seek(0)
         while True:
-            batch = [_Noted(*json.loads(line)) for line in self._noted.readlines(_AT_ONCE)]
+            batch = [_Noted(*json.loads(line)) for line in self._noted.readlines(_BATCH_BYTES)]
             if not batch:
                 return
-            for block in _STEPS:
+            for block in _STEP_BYTES:
                 closer = []
                 for noted, index in self._ask(batch, block):
                     if index is not None:

@@ -26,7 +26,7 @@ def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[OnPr
         yield advance
 
 
-_DELAY = 0.5
+_DELAY_SECONDS = 0.5
 """Seconds until there is a bar."""
 
 
@@ -39,7 +39,13 @@ class ProgressBar:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, unit="B", unit_scale=True, unit_divisor=1024, delay=_DELAY, leave=False, dynamic_ncols=True
+                total=total,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                delay=_DELAY_SECONDS,
+                leave=False,
+                dynamic_ncols=True,
             )
 
     def __enter__(self) -> ProgressBar:
@@ -63,7 +69,7 @@ class ProgressBar:
         before = self._bar.desc.rstrip(": ")
         shown = escape_name(what)
         # A short phase would have no other chance to be seen.
-        self._bar.set_description(shown, refresh=self._bar.format_dict["elapsed"] > _DELAY)
+        self._bar.set_description(shown, refresh=self._bar.format_dict["elapsed"] > _DELAY_SECONDS)
         yield self._advance
         self._bar.set_description(before, refresh=False)
 

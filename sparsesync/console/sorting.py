@@ -1,8 +1,8 @@
 """Rows in order, however many there are: what does not fit into memory waits in a temporary file.
 
-Rows are tuples of numbers and strings that compare with each other. When so many are held that they take :data:`_ROOM`
-they are sorted and written, as lines of JSON; at the end what was written is merged with what is held. So memory does
-not grow with a tree, or with what another host says of it.
+Rows are tuples of numbers and strings that compare with each other. Once they take :data:`_MEMORY_CHARACTERS`, they
+are sorted and written, as lines of JSON. At the end the file is merged with the rows in memory. So memory does not grow
+with a tree, or with what another host says of it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-_ROOM = 8 << 20
+_MEMORY_CHARACTERS = 8 << 20
 """Characters, with what a row takes besides."""
 
-_BESIDES = 200
-_READ = 64 * 1024
+_ROW_CHARACTERS = 200
+_READ_BYTES = 64 * 1024
 
 
 class Sorted:
     """A collector of rows, which then iterates over them in order."""
 
-    def __init__(self, room: int = _ROOM) -> None:
+    def __init__(self, room: int = _MEMORY_CHARACTERS) -> None:
         self._room = room
         self._held: list[tuple[Any, ...]] = []
         self._size = 0
@@ -33,7 +33,7 @@ class Sorted:
     def add(self, *row: Any) -> None:
         """Add a row."""
         self._held.append(row)
-        self._size += _BESIDES + sum(len(part) for part in row if isinstance(part, str))
+        self._size += _ROW_CHARACTERS + sum(len(part) for part in row if isinstance(part, str))
         if self._size > self._room:
             self._write()
 
@@ -56,6 +56,6 @@ class Sorted:
         while start < stop:
             self._file.seek(start)
             # It goes on while there are no more bytes than that.
-            lines = self._file.readlines(min(_READ, stop - start) - 1)
+            lines = self._file.readlines(min(_READ_BYTES, stop - start) - 1)
             start = self._file.tell()
             yield from (tuple(json.loads(line)) for line in lines)

@@ -53,7 +53,7 @@ from .wire.fields import (
 from .wire.link import Link
 from .wire.rate_limit import RateLimit
 
-_BATCH = 500
+_BATCH_ITEMS = 500
 
 _HOLES = one_of(*HOLES)
 _WORD = text(100)
@@ -238,10 +238,10 @@ def _mapped(method: str) -> Callable[..., Dict[str, Any]]:
 
 
 def _batched(parts: Iterator[Any]) -> Iterator[List[Any]]:
-    batch = list(islice(parts, _BATCH))
+    batch = list(islice(parts, _BATCH_ITEMS))
     while batch:
         yield batch
-        batch = list(islice(parts, _BATCH))
+        batch = list(islice(parts, _BATCH_ITEMS))
 
 
 def _manifest(agent: Agent, path: str, full: bool, holes: str) -> Dict[str, Any]:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ..engine.wire.capabilities import Digest
     from .ssh import Answer, Connection
 
-_BATCH = 256 * 1024
+_BATCH_BYTES = 256 * 1024
 
 _LOOKED = row(SIZE, SIZE, SIZE, TIME, flag, SIZE, SIZE)
 _GROWTH = integer(-LARGEST, LARGEST)
@@ -101,7 +101,7 @@ class RemoteHost:
                 found, stat = get(item, "path", NAME), get(item, "stat", STAT)
                 size, allocated, data, count = [get(item, key, SIZE) for key in _SIZES]
                 told += len(found)
-                if told > _MOST_TOLD:
+                if told > _MAX_NAME_CHARACTERS:
                     raise ProtocolError("more files than any filesystem has")
                 if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
                     raise ProtocolError("a file is not below the path that was scanned")
@@ -339,14 +339,14 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     for item in items:
         batch.append(item)
         size += len(ascii(item))
-        if size > _BATCH:
+        if size > _BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-_MOST_TOLD = 1 << 31
+_MAX_NAME_CHARACTERS = 1 << 31
 """Characters in the names of files that a scan finds: they wait on a disk until there are no more."""
 
 _SIZES = ("size", "allocated", "data", "extents")

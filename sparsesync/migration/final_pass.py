@@ -36,7 +36,7 @@ from .preflight import Facts
 from .proof import Verified, prove
 from .request import Failed, MigrationCommand, Request
 
-_ENDS_WITHIN = 3
+_ABANDONED_SECONDS = 3
 """Seconds in which a command on another host ends whose answer nobody waits for any more: queries.shell.run()."""
 
 
@@ -198,7 +198,7 @@ class FinalPass:
             if command is None:
                 continue
             if self._under_way and side.prefix:
-                time.sleep(_ENDS_WITHIN)
+                time.sleep(_ABANDONED_SECONDS)
             try:
                 # Nothing is printed before it is done: standard output may be what has failed.
                 with self.migration.hosts.alive(side.host) as host:

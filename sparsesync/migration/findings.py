@@ -35,7 +35,7 @@ _HOW = {
     "writing": "is open for writing: {}",
     "overlay": "is the upper layer of {}",
 }
-_MANY = 10
+_MAX_REPORTED_FINDINGS = 10
 
 
 class Finding(NamedTuple):
@@ -290,7 +290,7 @@ def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
     """Yield the first of some similar findings, and then the number of the others."""
     last = None
     for count, finding in enumerate(found):
-        if count < _MANY:
+        if count < _MAX_REPORTED_FINDINGS:
             yield finding
         else:
             more += 1

@@ -31,7 +31,7 @@ from ..seeding.seeder import Seeding
 _PARTIAL = ".sparsesync-partial"
 _CREATED = re.compile(rb"[<>c][fdLDS]\+{9} ")
 _DELETED = re.compile(rb"\*deleting +[0-9]+ (.+)//")
-_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 
 
 class RsyncFailed(RuntimeError):
@@ -106,7 +106,7 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
                     partial.append(name)
                 elif command.delete or name != "lost+found/":
                     count += 1
-                    plan.examples += [name] * (len(plan.examples) < _EXAMPLES)
+                    plan.examples += [name] * (len(plan.examples) < _MAX_EXAMPLES)
             plan.created += _CREATED.match(line) is not None
         read, written = of.source(SourceSettings(follow=command.links_followed)), to.destination()
         seeding = Seeding(command, SeedOptions(), read, written, lambda line: None)
@@ -137,7 +137,7 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
             written.close()
     # A partial file is taken up by what it was to become; one that nothing takes up is a leftover.
     leftovers = [name for name in partial if name not in taken]
-    plan.examples = [*plan.examples, *leftovers][:_EXAMPLES]
+    plan.examples = [*plan.examples, *leftovers][:_MAX_EXAMPLES]
     plan.deleted, plan.extra = (count + len(leftovers), 0) if command.delete else (0, count + len(leftovers))
     if not plan.space:
         needed = room + plan.others.size

@@ -24,8 +24,8 @@ from ..rsync.listing import Listed, parse_listing, source_path
 from .plan import answer, covered
 from .request import MigrationCommand
 
-_PART = 1 << 30
-_FRAME = 128 * 1024
+_PART_BYTES = 1 << 30
+_FRAME_BYTES = 128 * 1024
 
 
 class Verified(NamedTuple):
@@ -97,8 +97,8 @@ def _parts(command: rsync.Command, listed: Iterable[Listed], path: str) -> Itera
         if source is None:
             why = "which of the sources it is from is not certain; migrate them one by one"
             raise ValueError(f"{name}: {why}")
-        for offset in range(0, max(entry.size, 1), _PART):
-            yield _Part(source, os.path.join(path, name), name, offset, _PART)
+        for offset in range(0, max(entry.size, 1), _PART_BYTES):
+            yield _Part(source, os.path.join(path, name), name, offset, _PART_BYTES)
 
 
 def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
@@ -108,7 +108,7 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     for part in parts:
         batch.append(part)
         size += len(ascii(part.source)) + len(ascii(part.destination)) + 40
-        if size > _FRAME:
+        if size > _FRAME_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

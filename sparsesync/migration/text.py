@@ -15,7 +15,7 @@ from ..console.units import iec
 from .findings import Finding
 from .plan import Plan
 
-_MANY = 20
+_MAX_REPORTED_NAMES = 20
 
 
 def print_event(kind: str, value: Any) -> None:
@@ -57,8 +57,8 @@ def _sizes(apparent: int, allocated: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
-    return ", ".join(names[:_MANY]) + more
+    more = f" and {len(names) - _MAX_REPORTED_NAMES} more" if len(names) > _MAX_REPORTED_NAMES else ""
+    return ", ".join(names[:_MAX_REPORTED_NAMES]) + more
 
 
 def _command(value: tuple[str, str, str]) -> Iterator[str]:
@@ -67,9 +67,9 @@ def _command(value: tuple[str, str, str]) -> Iterator[str]:
 
 
 def _differences(differences: Sequence[tuple[str, str]]) -> Iterator[str]:
-    yield from (f"{name}: {what}" for name, what in differences[:_MANY])
-    if len(differences) > _MANY:
-        yield f"and {len(differences) - _MANY} more"
+    yield from (f"{name}: {what}" for name, what in differences[:_MAX_REPORTED_NAMES])
+    if len(differences) > _MAX_REPORTED_NAMES:
+        yield f"and {len(differences) - _MAX_REPORTED_NAMES} more"
 
 
 def summary(report: dict[str, Any]) -> Iterator[str]:

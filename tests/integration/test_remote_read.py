@@ -394,7 +394,7 @@ def test_digests_travel_and_nobody_is_asked_about_a_file(agent: Connection, tmp_
 def test_a_comparison_of_much_does_not_grow(agent: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    monkeypatch.setattr(digests, "_SPOOL", 1000)
+    monkeypatch.setattr(digests, "_SPOOL_BYTES", 1000)
     for root in "ab":
         for folder in range(20):
             (tmp_path / root / f"{folder}").mkdir(parents=True)

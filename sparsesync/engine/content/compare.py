@@ -33,21 +33,21 @@ from ..errors import TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
-from .workers import PIECE, Helpers, pieces
+from .workers import PIECE_BYTES, Helpers, pieces
 
-BUFFER = 256 * 1024
+BUFFER_BYTES = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
 
-LONGEST = 16 << 20
+MAX_RANGE_BYTES = 16 << 20
 """Where a range that differs is cut: the caller reads it again, and then it should still be in the page cache."""
 
-_COMPARED = 1 << 20
+_PIECE_BYTES = 1 << 20
 """How much one thread compares at a time."""
 
-_BEHIND = 64
+_MAX_PIECES_DONE = 64
 """Pieces that are compared before one that is not: then it is waited for."""
 
-_TELL_EVERY = 1 << 20
+_PROGRESS_BYTES = 1 << 20
 
 Segment = Tuple[int, int, bool, bool]
 """(offset, length, whether A has data there, whether B has)."""
@@ -75,19 +75,19 @@ def differing(
     """Yield the parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
 
     Blocks are counted from the start of the file, whatever the range. Neighbouring parts are merged, up to about
-    LONGEST bytes. What lies beyond B's end differs.
+    MAX_RANGE_BYTES bytes. What lies beyond B's end differs.
 
     ``block``: bytes.
     ``a_path``, ``b_path``: the names in messages.
-    ``buffers``: optional pair of arrays of BUFFER bytes, reused between calls. If given, ``block`` must not exceed
-    BUFFER.
+    ``buffers``: optional pair of BUFFER_BYTES arrays, reused between calls. If given, ``block`` must not exceed
+    BUFFER_BYTES.
 
     Raises ValueError if ``block`` is less than 1, TruncatedError if A ends before the range does, OSError as pread(2).
     """
     if block < 1:
         raise ValueError("a block has at least one byte, not {}".format(block))
     end = offset + length
-    size = max(BUFFER // block, 1) * block
+    size = max(BUFFER_BYTES // block, 1) * block
     if buffers is None:
         buffers = bytearray(max(min(size, length), 0)), bytearray(max(min(size, length), 0))
     a, b = buffers
@@ -111,7 +111,7 @@ def differing(
                 at = stop
         offset += count
         # A run that has ended must not wait for the next one, which may be far away.
-        if run_end > run_start and (run_end < offset or run_end - run_start >= LONGEST):
+        if run_end > run_start and (run_end < offset or run_end - run_start >= MAX_RANGE_BYTES):
             yield run_start, run_end - run_start
             run_start = run_end
     if run_end > run_start:
@@ -131,13 +131,13 @@ def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path:
     own = _comparing_buffers()
     try:
         for offset, length in ranges:
-            if helper is None and length > PIECE and (os.cpu_count() or 1) > 1:
+            if helper is None and length > PIECE_BYTES and (os.cpu_count() or 1) > 1:
                 helper = Helpers(lambda: partial(compare, _comparing_buffers()))
-            for piece, count in pieces(offset, length, _COMPARED):
+            for piece, count in pieces(offset, length, _PIECE_BYTES):
                 order.append(piece)
-                if helper is None or count <= PIECE or not helper.offer(piece, count):
+                if helper is None or count <= PIECE_BYTES or not helper.offer(piece, count):
                     compare(own, piece, count)
-                if helper is not None and len(order) > _BEHIND:
+                if helper is not None and len(order) > _MAX_PIECES_DONE:
                     helper.wait()
                 while order and order[0] in found:
                     for run in found.pop(order.popleft()):
@@ -153,7 +153,7 @@ def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path:
 
 
 def _comparing_buffers() -> Tuple[bytearray, bytearray]:
-    return bytearray(BUFFER), bytearray(BUFFER)
+    return bytearray(BUFFER_BYTES), bytearray(BUFFER_BYTES)
 
 
 def first_difference(
@@ -190,7 +190,7 @@ def first_difference(
     else:
         segments = _segments(_extents(a_fd, common, holes, a_path), _extents(b_fd, common, holes, b_path))
     before = tallies[0].read, tallies[1].read
-    found = _compare(a_fd, b_fd, segments, min(BUFFER, common), tallies, progress, a_path, b_path)
+    found = _compare(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
     for tally, read in zip(tallies, before):
         tally.believed += max(0, (common if found is None else found) - (tally.read - read))
     # What vanishes with the end of a file looks like a hole, and would be judged as one.
@@ -219,7 +219,7 @@ def _read_on(
     b_path: Optional[str],
 ) -> Optional[int]:
     """As :func:`first_difference`, found by reading both until one of them ends."""
-    a, b = bytearray(BUFFER), bytearray(BUFFER)
+    a, b = bytearray(BUFFER_BYTES), bytearray(BUFFER_BYTES)
     a_view, b_view = memoryview(a), memoryview(b)
     offset = 0
     while True:
@@ -270,7 +270,7 @@ def _compare(
             offset += count
             length -= count
             untold += count
-            if progress is not None and untold >= _TELL_EVERY:
+            if progress is not None and untold >= _PROGRESS_BYTES:
                 progress(untold)
                 untold = 0
         if found is not None:

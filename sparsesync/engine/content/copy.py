@@ -30,20 +30,20 @@ from functools import partial
 from typing import Iterable, Iterator, Optional, Tuple
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
-from ..files.claims import HOLES, ZERO_BLOCK, allocated, believes, file_size, is_view, looks_sparse
+from ..files.claims import HOLES, ZERO_BLOCK_BYTES, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import check_room, clone, copy_range, read_into, write_all
 from ..files.target import Target
-from .compare import LONGEST, all_differing
-from .workers import PIECE, Clock, Helpers, pieces
+from .compare import MAX_RANGE_BYTES, all_differing
+from .workers import PIECE_BYTES, Clock, Helpers, pieces
 
-_TELL_EVERY = 1 << 20
+_PROGRESS_BYTES = 1 << 20
 
-_LARGEST_BLOCK = 64 * 1024
+_MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
 
-_ZEROS = bytes(PIECE)
+_ZEROS = bytes(PIECE_BYTES)
 
 
 def copy_content(
@@ -95,7 +95,7 @@ def copy_content(
         view = is_view(source)
         believed = view or believes(source, holes)
     # A server's own block is what it likes to be sent at a time.
-    block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _LARGEST_BLOCK)
+    block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _MAX_BLOCK_BYTES)
     with error_path(target.path):
         if view:
             data = _copy_view(source, target, size, progress, source_path)
@@ -134,7 +134,7 @@ def _copy_view(source: int, target: Target, size: int, progress: OnProgress, sou
 
 def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
     """Yield all there is to read in an open file, as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE))
+    buffer = memoryview(bytearray(PIECE_BYTES))
     offset = 0
     with error_path(source_path):
         count = read_into(source, buffer, offset)
@@ -166,11 +166,11 @@ def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iter
 
     If the map is not ``believed``, the file is read, and all blocks but those of zeros are yielded.
 
-    ``zero_block``: bytes; 0 keeps the zeros of a believed map, and stands for ZERO_BLOCK otherwise.
+    ``zero_block``: bytes; 0 keeps the zeros of a believed map, and stands for ZERO_BLOCK_BYTES otherwise.
     """
     for offset, length in extents(source, 0, size, "trust") if believed else iter([(0, size)]):
         if zero_block or not believed:
-            for run in nonzero(source, offset, length, zero_block or ZERO_BLOCK, LONGEST):
+            for run in nonzero(source, offset, length, zero_block or ZERO_BLOCK_BYTES, MAX_RANGE_BYTES):
                 yield run
         else:
             yield offset, length
@@ -286,19 +286,19 @@ class _Writer:
 
     def write(self, ranges: Iterable[Extent]) -> int:
         """Copy every range; returns the bytes written."""
-        buffer = memoryview(bytearray(PIECE))
+        buffer = memoryview(bytearray(PIECE_BYTES))
         helper: Optional[Helpers] = None
         try:
             for offset, length in ranges:
                 if self.kernel and self._by_kernel(offset, length):
                     self.written += length
-                elif length <= PIECE:
+                elif length <= PIECE_BYTES:
                     self.written += self.copy_piece(buffer, offset, length)
                     self.done += length
                 else:
                     if helper is None and (os.cpu_count() or 1) > 1:
-                        helper = Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE))))
-                    for piece, count in pieces(offset, length, PIECE):
+                        helper = Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE_BYTES))))
+                    for piece, count in pieces(offset, length, PIECE_BYTES):
                         if helper is None or not helper.offer(piece, count):
                             started = self._clock.read()
                             self.written += self.copy_piece(buffer, piece, count)
@@ -306,7 +306,7 @@ class _Writer:
                             if helper is not None and self._clock.mostly_waits(started):
                                 helper.more()
                             self._tell(helper)
-                if self.done - self.told >= _TELL_EVERY:
+                if self.done - self.told >= _PROGRESS_BYTES:
                     self._tell(helper)
             if helper is not None:
                 helper.finish()
@@ -323,7 +323,7 @@ class _Writer:
         self.told = done
 
     def copy_piece(self, buffer: memoryview, offset: int, length: int) -> int:
-        """Copy a range no longer than PIECE by way of ``buffer``; returns the bytes written. Any thread may call it."""
+        """Copy at most PIECE_BYTES through ``buffer``, and return the bytes written. Any thread may call this."""
         written = 0
         while length:
             try:

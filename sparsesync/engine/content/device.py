@@ -21,13 +21,13 @@ import stat
 from typing import Iterable, Iterator, Tuple
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
-from ..files.claims import ZERO_BLOCK, believes, file_size, is_view
+from ..files.claims import ZERO_BLOCK_BYTES, believes, file_size, is_view
 from ..files.extents import Extent
 from ..files.syscalls import punch, read_into, write_all
 from .copy import data_ranges, read_on
-from .workers import PIECE
+from .workers import PIECE_BYTES
 
-_ZEROS = memoryview(bytes(PIECE))
+_ZEROS = memoryview(bytes(PIECE_BYTES))
 
 _BLKSSZGET = 0x1268
 """linux/fs.h."""
@@ -56,7 +56,7 @@ def write_device(
     with error_path(source_path):
         size, view = file_size(source), is_view(source)
         believed = view or believes(source, holes)
-    ranges = data_ranges(source, size, ZERO_BLOCK if sparse == "always" else 0, believed)
+    ranges = data_ranges(source, size, ZERO_BLOCK_BYTES if sparse == "always" else 0, believed)
     device = _Device(path)
     try:
         if device.room is not None and device.room < size:
@@ -81,7 +81,7 @@ def write_device(
 
 def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
     """Yield the content of the ranges as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE))
+    buffer = memoryview(bytearray(PIECE_BYTES))
     with error_path(source_path):
         for offset, length in ranges:
             while length:
@@ -107,7 +107,7 @@ class _Device:
         self.path = path
         self.fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
         self.room = file_size(self.fd) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
-        self.block = ZERO_BLOCK if self.room is None else max(ZERO_BLOCK, _logical_block(self.fd))
+        self.block = ZERO_BLOCK_BYTES if self.room is None else max(ZERO_BLOCK_BYTES, _logical_block(self.fd))
 
     def write(self, data: memoryview, offset: int) -> None:
         with error_path(self.path):

@@ -27,7 +27,7 @@ from .syscalls import flush_directory, is_ours_alone
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
-_MOST_LINKS = 40
+_MAX_SYMLINKS = 40
 """Symlinks in one path, as the kernel counts them: path_resolution(7)."""
 
 
@@ -76,7 +76,7 @@ def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None
     ``start``: the open directory that a relative path begins in, if not the current one. Raises OSError as open(2);
     ELOOP for a symlink of somebody else.
     """
-    left = _MOST_LINKS
+    left = _MAX_SYMLINKS
     rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
     fd = os.open("/" if path.startswith("/") else ".", _ON_THE_WAY, dir_fd=start)
     try:

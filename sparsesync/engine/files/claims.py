@@ -33,13 +33,13 @@ from typing import Dict, Iterator, Optional, Tuple
 from . import fiemap
 from .flags import is_compressed
 
-SECTOR = 512
+SECTOR_BYTES = 512
 """The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
 
-ZERO_BLOCK = 4096
+ZERO_BLOCK_BYTES = 4096
 """The unit in which zeros are looked for where a filesystem's word does not count."""
 
-ASKED_FROM = 1 << 20
+MIN_DENSE_BYTES = 1 << 20
 """The apparent size from which a file is asked for holes though its ``st_blocks`` say that it has none."""
 
 HOLES = ("auto", "trust", "check", "read")
@@ -84,7 +84,7 @@ _COMPRESSING = {"btrfs": "compress", "f2fs": "compress_algorithm", "zfs": "", "b
 
 def allocated(st: os.stat_result) -> int:
     """Return the allocated size in bytes, from a stat."""
-    return st.st_blocks * SECTOR
+    return st.st_blocks * SECTOR_BYTES
 
 
 def looks_sparse(st: os.stat_result) -> bool:
@@ -92,12 +92,12 @@ def looks_sparse(st: os.stat_result) -> bool:
 
     That is true for nearly every sparse file, and for compressed files too. :func:`is_sparse` is exact.
     """
-    return stat.S_ISREG(st.st_mode) and st.st_blocks * SECTOR < st.st_size
+    return stat.S_ISREG(st.st_mode) and st.st_blocks * SECTOR_BYTES < st.st_size
 
 
 def may_be_sparse(st: os.stat_result) -> bool:
     """Return whether the map of a file is worth reading: the file looks sparse, or is large."""
-    return looks_sparse(st) or (stat.S_ISREG(st.st_mode) and st.st_size >= ASKED_FROM)
+    return looks_sparse(st) or (stat.S_ISREG(st.st_mode) and st.st_size >= MIN_DENSE_BYTES)
 
 
 def file_size(fd: int) -> int:
@@ -204,7 +204,7 @@ def _sampled(fd: int, size: int) -> Iterator[Tuple[int, int]]:
     for number in range(_SAMPLED_HOLES + 1):
         at = max(after, size * number // _SAMPLED_HOLES)
         if number == _SAMPLED_HOLES:
-            at = max(after, size - ZERO_BLOCK)
+            at = max(after, size - ZERO_BLOCK_BYTES)
         if at >= size:
             return
         try:
@@ -223,9 +223,9 @@ def _sampled(fd: int, size: int) -> Iterator[Tuple[int, int]]:
             return  # what it cannot tell is data
         if after > first:
             room = after - first
-            last = max(first, after - ZERO_BLOCK)
+            last = max(first, after - ZERO_BLOCK_BYTES)
             for offset in (first, first + _random(room), first + _random(room), last):
-                yield min(offset, last), min(ZERO_BLOCK, room)  # a hole may be smaller than a block of ours
+                yield min(offset, last), min(ZERO_BLOCK_BYTES, room)  # a hole may be smaller than a block of ours
 
 
 def _random(limit: int) -> int:

@@ -32,17 +32,17 @@ import stat
 from typing import Generator, Iterable, Iterator, List, Optional, Tuple
 
 from . import fiemap
-from .claims import ZERO_BLOCK, asks_fiemap, believes, cache_hides, file_size, knows_holes, looks_sparse
+from .claims import ZERO_BLOCK_BYTES, asks_fiemap, believes, cache_hides, file_size, knows_holes, looks_sparse
 
 Extent = Tuple[int, int]
 
 Layer = Tuple[int, int, bool]
 """(offset, length, whether it is data); what is not data is reserved."""
 
-_READ_AT_ONCE = 1 << 20
-_CHUNK = 256 * 1024
+_READ_BYTES = 1 << 20
+_CHUNK_BYTES = 256 * 1024
 
-_ZEROS = bytes(_CHUNK)
+_ZEROS = bytes(_CHUNK_BYTES)
 
 
 def is_sparse(fd: int, holes: str = "auto") -> bool:
@@ -289,14 +289,14 @@ def _read(fd: int, start: int, end: int) -> Iterator[Extent]:
             if error.errno == errno.ENXIO:
                 return
         if start < end:
-            count = min(_READ_AT_ONCE, end - start)
+            count = min(_READ_BYTES, end - start)
             for extent in nonzero(fd, start, count):
                 yield extent
             start += count
 
 
 def nonzero(
-    fd: int, offset: int, length: int, block: int = ZERO_BLOCK, longest: Optional[int] = None
+    fd: int, offset: int, length: int, block: int = ZERO_BLOCK_BYTES, longest: Optional[int] = None
 ) -> Iterator[Extent]:
     """Yield the parts of a range that are not zeros, in whole blocks, found by reading.
 
@@ -309,7 +309,7 @@ def nonzero(
     end = offset + length
     run_start = run_end = offset
     while offset < end:
-        data = os.pread(fd, min(_CHUNK - offset % block, end - offset), offset)
+        data = os.pread(fd, min(_CHUNK_BYTES - offset % block, end - offset), offset)
         if not data:
             if file_size(fd) > offset:
                 raise OSError(errno.EIO, "the file ends before its size says")

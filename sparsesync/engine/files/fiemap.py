@@ -15,7 +15,7 @@ import os
 import struct
 from typing import Callable, Iterator, Optional, Tuple
 
-BATCH = 512
+BATCH_EXTENTS = 512
 """The most extents in one answer."""
 
 _FIEMAP = 0xC020660B
@@ -40,7 +40,7 @@ Record = Tuple[int, int, int]
 """(offset, length, flags)."""
 
 
-def records(fd: int, start: int, end: int, most: int = BATCH) -> Tuple[Iterator[Record], int]:
+def records(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[Iterator[Record], int]:
     """Return the first extents in a range by FIEMAP, ascending, and the offset to continue at.
 
     Nothing is flushed. The first and the last may extend beyond the range. The offset is ``end`` if there are no more.

@@ -21,7 +21,7 @@ from .flags import refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
-_RECENT = 2 * 10**9
+_RECENT_NS = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
 
 
@@ -107,7 +107,7 @@ def cannot_tell(error: OSError) -> Optional[SparseStat]:
 
 def is_recent(mtime_ns: int) -> bool:
     """Return whether a further write may leave this modification time as it is."""
-    return mtime_ns > time.time() * 10**9 - _RECENT
+    return mtime_ns > time.time() * 10**9 - _RECENT_NS
 
 
 def stat_sparse(

@@ -41,11 +41,11 @@ from .syscalls import (
     take_lease,
 )
 
-_ATTEMPTS = 16
-_FEW = 32
-_NAME_MAX = 255
+_MAX_ATTEMPTS = 16
+_SAMPLED_EXTENTS = 32
+_NAME_MAX_BYTES = 255
 """Bytes in a name, where the filesystem does not say: limits.h."""
-_SHORTEST = 32
+_MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,7 +71,7 @@ def _is_only_ours(fd: int, directory: int) -> bool:
     return True
 
 
-def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX) -> str:
+def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX_BYTES) -> str:
     """Return ``.NAMEsuffix``, with the name cut between two characters if there are more than ``limit`` bytes.
 
     A name that is cut gets a checksum of the whole name, so that two names remain two.
@@ -92,7 +92,7 @@ def name_limit(directory: int) -> int:
     try:
         return os.fpathconf(directory, "PC_NAME_MAX")
     except OSError:
-        return _NAME_MAX
+        return _NAME_MAX_BYTES
 
 
 class Target:
@@ -184,7 +184,7 @@ class Target:
             return
         try:
             if allocated(st) < st.st_size:
-                first = records(self.fd, 0, st.st_size, _FEW)[0]
+                first = records(self.fd, 0, st.st_size, _SAMPLED_EXTENTS)[0]
                 if not any(is_reserved(flags) for _, _, flags in first):
                     return
             for offset, length in reserved(self.fd, 0, st.st_size):
@@ -208,12 +208,12 @@ class Target:
             except OSError as error:
                 self._temporary = None
                 # A limit may be told in other units than the name has: characters, or what it is encrypted to.
-                if error.errno != errno.ENAMETOOLONG or limit <= _SHORTEST:
+                if error.errno != errno.ENAMETOOLONG or limit <= _MIN_NAME_BYTES:
                     raise refusal(error, self.path) from None
                 limit //= 2
 
     def _take_up(self, directory: int, name: str) -> None:
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
             except FileExistsError:

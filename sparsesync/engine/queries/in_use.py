@@ -22,7 +22,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from . import presets
 from .mounts import FsLocation, Mount, inside, is_below, locate, mounts, namespace, namespaces
 
-_MANY = 4000
+_MAX_REPORTED_FILES = 4000
 """How many are told at the most."""
 
 _LOOP_GET_STATUS64 = 0x4C05
@@ -54,7 +54,7 @@ def in_use(sources: Sequence[str], places: Sequence[Sequence[str]] = ()) -> AllI
     for each in _found(sources):
         if skip(each.path):
             continue
-        if len(found) < _MANY:
+        if len(found) < _MAX_REPORTED_FILES:
             found.append(each)
         else:
             more += 1

@@ -17,10 +17,10 @@ from ..files.claims import allocated, filesystem_type
 from ..files.extents import has_data
 from .mounts import location_key
 
-_HOLE = 8 << 20
+_TRIAL_BYTES = 8 << 20
 _MIB = 1 << 20
 _TRIED = ("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "folds", "nanoseconds")
-_MTIME = 1600000000123456789
+_TRIAL_MTIME_NS = 1600000000123456789
 
 _ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, permissions, who)
@@ -121,11 +121,11 @@ def _scratch(directory: str) -> Iterator["tuple[int, str]"]:
 
 
 def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
-    os.ftruncate(fd, _HOLE)
-    os.pwrite(fd, b"x" * _MIB, _HOLE - _MIB)
-    holes = allocated(os.fstat(fd)) < _HOLE // 2
-    syscalls.punch(fd, _HOLE - _MIB, _MIB)
-    punched = holes and not has_data(fd, _HOLE - _MIB, _MIB)
+    os.ftruncate(fd, _TRIAL_BYTES)
+    os.pwrite(fd, b"x" * _MIB, _TRIAL_BYTES - _MIB)
+    holes = allocated(os.fstat(fd)) < _TRIAL_BYTES // 2
+    syscalls.punch(fd, _TRIAL_BYTES - _MIB, _MIB)
+    punched = holes and not has_data(fd, _TRIAL_BYTES - _MIB, _MIB)
     with _scratch(directory) as (other, _):
         cloned = _works(lambda: fcntl.ioctl(other, syscalls.FICLONE, fd))
     large = True
@@ -145,8 +145,8 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
 
 
 def _keeps_time(fd: int) -> bool:
-    os.utime(fd, ns=(_MTIME, _MTIME))
-    return os.fstat(fd).st_mtime_ns == _MTIME
+    os.utime(fd, ns=(_TRIAL_MTIME_NS, _TRIAL_MTIME_NS))
+    return os.fstat(fd).st_mtime_ns == _TRIAL_MTIME_NS
 
 
 def _works(call: Callable[[], object]) -> bool:

@@ -14,13 +14,13 @@ import sys
 import threading
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
-_GLANCE = 0.2
+_POLL_SECONDS = 0.2
 """Seconds after which it is looked whether anybody still wants the command."""
 
-_PATIENCE = 10
+_INTERRUPTED_SECONDS = 10
 """Seconds that a command has to end by itself when it is interrupted."""
 
-_SHORT = 2
+_ABANDONED_SECONDS = 2
 """The same where nobody can see how long it takes."""
 
 
@@ -43,7 +43,7 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
             )
         while True:
             try:
-                return Ran(process.wait(_GLANCE))
+                return Ran(process.wait(_POLL_SECONDS))
             except subprocess.TimeoutExpired:
                 if given_up():
                     raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
@@ -54,7 +54,7 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
         try:
             os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_SHORT if isinstance(error, ConnectionError) else _PATIENCE)
+                process.wait(_ABANDONED_SECONDS if isinstance(error, ConnectionError) else _INTERRUPTED_SECONDS)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from .mounts import location_key
 from .presets import ExcludedPath
 from .presets import left_out as excluded
 
-_MANY = 1000
+_MAX_REPORTED_NAMES = 1000
 """How many names are told at the most."""
 
 
@@ -76,7 +76,7 @@ def survey(
     walk.count(source, st)
     if stat.S_ISDIR(st.st_mode):
         try:
-            names = sorted(os.listdir(source))[:_MANY]
+            names = sorted(os.listdir(source))[:_MAX_REPORTED_NAMES]
         except OSError as error:
             walk.unreadable(source, error)
         walk.run(source, st.st_dev)
@@ -133,14 +133,14 @@ class _Walk:
                 continue
             if self.fold:
                 other = folded.setdefault(entry.name.casefold(), entry.path)
-                if other != entry.path and len(self.clashes) < _MANY:
+                if other != entry.path and len(self.clashes) < _MAX_REPORTED_NAMES:
                     self.clashes.append([other, entry.path])
             self.count(entry.path, st)
             if not stat.S_ISDIR(st.st_mode):
                 continue
             if st.st_dev == device or not self.one_file_system:
                 waiting.append((entry.path, st.st_dev))
-            if st.st_dev != device and len(self.mounts) < _MANY:
+            if st.st_dev != device and len(self.mounts) < _MAX_REPORTED_NAMES:
                 self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
 
     def count(self, path: str, st: os.stat_result) -> None:

@@ -14,7 +14,7 @@ from ..files.extents import extents
 Run = Tuple[int, int, str]
 """The first and the last block, and the SHA-256 of what is in them, in hexadecimal."""
 
-_READ = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 def checksums(fd: int, size: int, block: int, holes: str = "auto") -> Iterator[Run]:
@@ -28,7 +28,7 @@ def checksums(fd: int, size: int, block: int, holes: str = "auto") -> Iterator[R
         digest = hashlib.sha256()
         offset, end = first * block, min((last + 1) * block, size)
         while offset < end:
-            data = os.pread(fd, min(_READ, end - offset), offset)
+            data = os.pread(fd, min(_READ_BYTES, end - offset), offset)
             if not data:
                 raise TruncatedError
             digest.update(data)

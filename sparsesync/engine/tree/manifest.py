@@ -50,7 +50,7 @@ UNKNOWN = "?"
 PAIR = struct.Struct(">Q{}s".format(DIGEST))
 """The offset of a block and its digest, as they are packed."""
 
-_BLOCKS = 128
+_BATCH_BLOCKS = 128
 
 
 class Entry(NamedTuple):
@@ -248,7 +248,7 @@ def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Ite
             read += 1
             tally.read += count
             tally.believed -= count
-            if read % _BLOCKS == 0:  # of zeros too, so that nobody waits for long to hear anything
+            if read % _BATCH_BLOCKS == 0:  # of zeros too, so that nobody waits for long to hear anything
                 yield b"".join(packed)
                 packed = []
     if packed:

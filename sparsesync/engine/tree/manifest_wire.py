@@ -12,14 +12,14 @@ from base64 import b64decode, b64encode
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 from ..errors import ProtocolError
-from ..wire.fields import LONGEST_NAME, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
+from ..wire.fields import MAX_NAME_CHARACTERS, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
 from ..wire.protocol import BLOCK, CONTROL
 from .manifest import PAIR, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 
-_BATCH = 128 * 1024
+_BATCH_BYTES = 128 * 1024
 """Bytes of events after which a batch is full."""
 
-_LATEST = 0.05
+_MAX_DELAY_SECONDS = 0.05
 """Seconds after which it is sent as it is."""
 
 _NOTHING = Blocks(b"")
@@ -27,7 +27,7 @@ _NOTHING = Blocks(b"")
 _KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
 """The letters of stat.filemode()."""
 
-_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(LONGEST_NAME), UNSIGNED)
+_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED)
 _DIRECTORY = row(one_of("d"), text(CONTROL))
 _DIGESTS = row(one_of("b"), text(CONTROL))
 
@@ -61,7 +61,7 @@ def batches(events: Iterator[Event]) -> Iterator[Union[List[Any], OSError]]:
         if event != _NOTHING:
             batch.append(pack(event))
         size += 50 + sum([len(part) for part in event if isinstance(part, (str, bytes))])
-        if size >= _BATCH or time.monotonic() - since > _LATEST:
+        if size >= _BATCH_BYTES or time.monotonic() - since > _MAX_DELAY_SECONDS:
             yield batch
             batch, size, since = [], 0, time.monotonic()
     yield batch

@@ -21,7 +21,15 @@ from functools import partial
 from typing import Any, Collection, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import OnError
-from ..files.claims import ASKED_FROM, SECTOR, allocated, believes, filesystem_type, looks_sparse, may_be_sparse
+from ..files.claims import (
+    MIN_DENSE_BYTES,
+    SECTOR_BYTES,
+    allocated,
+    believes,
+    filesystem_type,
+    looks_sparse,
+    may_be_sparse,
+)
 from ..files.extents import is_sparse
 from ..files.status import open_quietly
 from .left_out import LeftOut, left_out
@@ -37,7 +45,7 @@ _KERNEL_VIEWS = frozenset(
     ]
 )  # fmt: skip
 
-_MANY = 32
+_MIN_WAITING_DIRECTORIES = 32
 """Directories that wait when the tree is taken for a large one."""
 
 
@@ -71,7 +79,7 @@ def _look_through(directory: str, min_size: int, every_file: bool, skip: LeftOut
     A directory that is left out is not even looked at: it may be a mount that does not answer.
     """
     prefix = os.path.join(directory, "")
-    sector, asked_from = SECTOR, 0 if every_file else ASKED_FROM
+    sector, asked_from = SECTOR_BYTES, 0 if every_file else MIN_DENSE_BYTES
     try:
         with _entries(directory) as entries:
             for entry in entries:
@@ -198,7 +206,7 @@ def scan(
     helper = None
     try:
         while waiting or (helper is not None and helper.busy):
-            if helper is None and parallel and len(waiting) >= _MANY and possible():
+            if helper is None and parallel and len(waiting) >= _MIN_WAITING_DIRECTORIES and possible():
                 helper = Helper(look_through)
             if helper is not None:
                 helper.give(waiting)

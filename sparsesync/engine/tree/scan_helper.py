@@ -22,10 +22,10 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 Found = Union[os.stat_result, OSError]
 LookThrough = Callable[[str], Iterator[Tuple[str, Found]]]
 
-_SHARE = 64
+_SHARED_DIRECTORIES = 64
 """Directories that are given at a time."""
 
-_BATCH = 1000
+_BATCH_PATHS = 1000
 """Paths in an answer."""
 
 _LENGTH = struct.Struct("=I")
@@ -59,7 +59,7 @@ class Helper:
 
     def give(self, waiting: List[str]) -> None:
         """Hand some of the ``waiting`` directories to the helper, if it is idle."""
-        count = min(_SHARE, len(waiting) // 2)
+        count = min(_SHARED_DIRECTORIES, len(waiting) // 2)
         if not self.busy and count:
             self.busy = True
             try:
@@ -102,7 +102,7 @@ def _serve(look_through: LookThrough, asked: int, answering: int) -> None:
         for directory in directories:
             for path, found in look_through(directory):
                 batch.append((path, found.errno or errno.EIO if isinstance(found, OSError) else 0))
-                if len(batch) == _BATCH:
+                if len(batch) == _BATCH_PATHS:
                     _send(answering, (False, batch))
                     batch = []
         _send(answering, (True, batch))

@@ -20,12 +20,12 @@ from ..errors import ProtocolError
 from .fields import SIZE, get, integer, listed, table, text
 from .protocol import PAYLOAD
 
-_DESCRIPTORS = 4
+_DESCRIPTORS_PER_FILE = 4
 """What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""
 
-_SPARE = 16
-_PLENTY = 1 << 20
-_USED = 32
+_SPARE_DESCRIPTORS = 16
+_MAX_DESCRIPTORS = 1 << 20
+_USED_DESCRIPTORS = 32
 _SAMPLE = bytes(64 * 1024)
 
 _TELL_DIGESTS = table(text(20), SIZE, 20)
@@ -85,12 +85,12 @@ def capabilities() -> Dict[str, Any]:
 def _files() -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
-        limit = _PLENTY
+        limit = _MAX_DESCRIPTORS
     try:
         used = len(os.listdir("/proc/self/fd"))
     except OSError:
-        used = _USED
-    return max(1, (min(limit, _PLENTY) - used - _SPARE) // _DESCRIPTORS)
+        used = _USED_DESCRIPTORS
+    return max(1, (min(limit, _MAX_DESCRIPTORS) - used - _SPARE_DESCRIPTORS) // _DESCRIPTORS_PER_FILE)
 
 
 def choose_files(ours: Dict[str, Any], theirs: Dict[str, Any]) -> int:

@@ -19,15 +19,15 @@ from .protocol import CONTAINERS, CONTROL, LARGEST
 
 Check = Callable[[Any], bool]
 
-LONGEST_NAME = 4096
+MAX_NAME_CHARACTERS = 4096
 """The longest name of a file that any engine sends: PATH_MAX, in characters."""
 
 LONGEST_TEXT = 8192
 """The longest message, in characters: it may quote a name or two."""
 
-_XATTR_NAME = 255
-_XATTR_VALUE = 64 * 1024
-_XATTR_NAMES = 64 * 1024
+_MAX_XATTR_NAME_BYTES = 255
+_MAX_XATTR_VALUE_BYTES = 64 * 1024
+_MAX_XATTR_NAMES_BYTES = 64 * 1024
 """Bytes: xattr(7), "Filesystem-specific limits"; of all the names of a file together: listxattr(2)."""
 
 
@@ -113,7 +113,7 @@ MODE = integer(0, 0o177777)
 ERRNO = integer(0, 4095)
 """errno(3); the kernel's MAX_ERRNO."""
 
-NAME = name(LONGEST_NAME)
+NAME = name(MAX_NAME_CHARACTERS)
 PATH = name(CONTROL)
 """A path that the system has yet to look at, and may find too long."""
 
@@ -150,13 +150,13 @@ def xattrs(value: Any) -> bool:
     """Return whether ``value`` is extended attributes by name, each in base64, within Linux' limits for a file."""
     if type(value) is not dict:
         return False
-    room = _XATTR_NAMES
+    room = _MAX_XATTR_NAMES_BYTES
     for field, content in value.items():
-        if not _is_name(field) or type(content) is not str or len(content) > -(-_XATTR_VALUE // 3) * 4:
+        if not _is_name(field) or type(content) is not str or len(content) > -(-_MAX_XATTR_VALUE_BYTES // 3) * 4:
             return False
         length = len(os.fsencode(field))
         room -= length + 1
-        if room < 0 or not 0 < length <= _XATTR_NAME or not _is_base64(content):
+        if room < 0 or not 0 < length <= _MAX_XATTR_NAME_BYTES or not _is_base64(content):
             return False
     return True
 
@@ -182,7 +182,7 @@ def attributes(value: Any) -> bool:
 
 def _is_base64(content: str) -> bool:
     try:
-        return len(b64decode(content, validate=True)) <= _XATTR_VALUE
+        return len(b64decode(content, validate=True)) <= _MAX_XATTR_VALUE_BYTES
     except ValueError:
         return False
 

@@ -26,15 +26,15 @@ from .rate_limit import RateLimit
 
 Part = Union[bytes, memoryview]
 
-_GLANCE = 1.0
+_POLL_SECONDS = 1.0
 """Seconds after which whoever waits looks whether there is still something to wait for."""
 
-_PIPE = 1 << 20
+_PIPE_BYTES = 1 << 20
 """What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
 
 _F_SETPIPE_SZ = 1031
 
-_NOTHING = 0.0002
+_IDLE_CPU_SECONDS = 0.0002
 """Seconds of the processor that mean nothing: so much a thread needs that only sleeps."""
 
 _SHOWN_BYTES = 200
@@ -203,10 +203,10 @@ class Link:
             # A peer that reads no more would be waited for without end, whatever it has said meanwhile.
             if event == select.POLLOUT and self.broken is not None:
                 raise self.broken
-            if poll.poll(1000 * (_GLANCE if left is None else min(left, _GLANCE))):
+            if poll.poll(1000 * (_POLL_SECONDS if left is None else min(left, _POLL_SECONDS))):
                 return
             if left is not None:
-                left -= _GLANCE
+                left -= _POLL_SECONDS
                 if left <= 0:
                     self._left()
                     raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
@@ -267,7 +267,7 @@ class Link:
             count, used = 0, 0.0
             while not stop.wait(interval):
                 now = used if clock is None else time.clock_gettime(clock)
-                if clock is None or self._waits or now - used > _NOTHING:
+                if clock is None or self._waits or now - used > _IDLE_CPU_SECONDS:
                     count, used = count + 1, now
                 try:
                     self.write(protocol.encode(protocol.PING, _COUNT.pack(count)))
@@ -307,6 +307,6 @@ def _widen(fd: int) -> None:
     import fcntl
 
     try:
-        fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
         pass  # a socket, or more than this user may have: it works as it is

@@ -145,9 +145,9 @@ def layout(path: str, size: int, runs: Runs) -> str | Path:
 
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
-@given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, compare.BUFFER]))
+@given(pairs(), st.booleans(), st.sampled_from([4 * KIB, 7000, 64 * KIB, compare.BUFFER_BYTES]))
 def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER", buffer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER_BYTES", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
         assert first(a, b, full=full) == first(b, a, full=full) == by_cmp(a, b)
@@ -158,10 +158,10 @@ def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) ->
     pairs(),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
     st.sampled_from([1, 512, 1000, 4 * KIB, 64 * KIB, 1 << 20]),
-    st.sampled_from([4 * KIB, 7000, compare.BUFFER]),
+    st.sampled_from([4 * KIB, 7000, compare.BUFFER_BYTES]),
 )
 def test_differing_is_what_reading_all_finds(pair: Pair, part: tuple[float, float], block: int, buffer: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER", buffer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER_BYTES", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
         start = int(part[0] * pair[0])
@@ -184,7 +184,7 @@ def test_a_caller_may_write_to_b_on_the_way(pair: Pair, block: int, buffer: int,
         os.truncate(b, pair[0])
         expected = by_reading(a, b, 0, pair[0], block)
         written = []
-        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(compare, BUFFER=buffer, LONGEST=longest):
+        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(compare, BUFFER_BYTES=buffer, MAX_RANGE_BYTES=longest):
             for offset, length in differing(a_fd, b_fd, 0, pair[0], block):
                 os.pwrite(b_fd, os.pread(a_fd, length, offset), offset)
                 written.append((offset, length))
@@ -273,7 +273,7 @@ def test_many_extents_take_no_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         assert first(*paths) is None
-        assert tracemalloc.get_traced_memory()[1] < 4 * compare.BUFFER
+        assert tracemalloc.get_traced_memory()[1] < 4 * compare.BUFFER_BYTES
     finally:
         tracemalloc.stop()
 
@@ -348,7 +348,7 @@ def test_a_read_error_names_the_file(tmp_path: Path, bad: int) -> None:
 
 
 def test_blocks_are_whole_wherever_the_range_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "BUFFER", 8 * KIB)
+    monkeypatch.setattr(compare, "BUFFER_BYTES", 8 * KIB)
     a, b = write(tmp_path / "a", 1 << 20, (20_481, b"x"), (40_959, b"x")), write(tmp_path / "b", 1 << 20)
     with Opened(a, b) as (a_fd, b_fd):
         for start in (0, 1, 100, 5000):
@@ -359,7 +359,7 @@ def test_ranges_are_not_held_back(tmp_path: Path, reads: list[Read]) -> None:
     a, b = write(tmp_path / "a", 1 << 30, (5000, b"x")), write(tmp_path / "b", 1 << 30)
     with Opened(a, b) as (a_fd, b_fd):
         assert next(differing(a_fd, b_fd, 0, 1 << 30)) == (4096, 4096)
-    assert sum(count for _, _, count in reads) == 2 * compare.BUFFER
+    assert sum(count for _, _, count in reads) == 2 * compare.BUFFER_BYTES
 
 
 def test_an_empty_range(tmp_path: Path, reads: list[Read]) -> None:

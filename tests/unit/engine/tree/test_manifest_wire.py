@@ -112,7 +112,7 @@ def test_a_tree_that_is_not_told_to_its_end_is_refused() -> None:
 
 
 def test_nobody_waits_long_to_hear_something(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsesync.engine.tree.manifest_wire._LATEST", 0)
+    monkeypatch.setattr("sparsesync.engine.tree.manifest_wire._MAX_DELAY_SECONDS", 0)
     path = sparse_file(mounted("ext4") / "f", 64 << 20, [])
     told = list(batches(manifest(str(path), SALTED, full=True)))
     assert told[0] and not any(told[1:]) and len(told) > 8
