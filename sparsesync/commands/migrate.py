@@ -104,7 +104,7 @@ def _check_report(path: str) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not os.path.isdir(directory):
-        raise FileNotFoundError(errno.ENOENT, "its directory is not there", path)
+        raise FileNotFoundError(errno.ENOENT, "its directory does not exist", path)
     if not os.access(path if os.path.exists(path) else directory, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 

@@ -110,7 +110,7 @@ class Agent:
         self.link.send_json(protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours)
         hello = self.link.read()
         if hello.kind != protocol.HELLO:
-            raise ProtocolError("the client does not say hello")
+            raise ProtocolError("the client sent no greeting")
         value = hello.json()
         version = get(value, "protocol", integer(0, 1 << 31))
         if version != protocol.VERSION:
@@ -118,7 +118,7 @@ class Agent:
         try:
             self.host = LocalHost(Digest(get(value, "digest", _WORD), bytes.fromhex(get(value, "salt", _WORD))))
         except (ImportError, KeyError, ValueError):
-            raise ProtocolError("the client chose a digest that is not to be had") from None
+            raise ProtocolError("the client chose an unknown digest") from None
         self.link.files = choose_files(ours, value)
         self.link.timeout = get(value, "timeout", maybe(_is_timeout))
         if self.link.timeout:
@@ -126,7 +126,7 @@ class Agent:
         while True:
             frame = self.link.read()
             if frame.kind != protocol.CALL:
-                raise ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
+                raise ProtocolError("unexpected frame of kind {}".format(frame.kind))
             call = frame.json()
             name, given = get(call, "op", _WORD), get(call, "arguments", anything)
             if name not in OPERATIONS:

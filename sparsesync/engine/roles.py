@@ -162,7 +162,7 @@ class LocalDestination:
     def place(self) -> Destination:
         """The opened destination. Raises ProtocolError if none is open, which a correct client cannot cause."""
         if self._place is None:
-            raise ProtocolError("there is no destination yet")
+            raise ProtocolError("no destination is open")
         return self._place
 
     def find(self, path: str, opening: Opening) -> Optional[str]:

@@ -102,9 +102,9 @@ class RemoteHost:
                 size, allocated, data, count = [get(item, key, SIZE) for key in _SIZES]
                 told += len(found)
                 if told > _MAX_NAME_CHARACTERS:
-                    raise ProtocolError("more files than any filesystem has")
+                    raise ProtocolError("too many files in a scan")
                 if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
-                    raise ProtocolError("a file is not below the path that was scanned")
+                    raise ProtocolError("a scanned file is not below the scanned path")
                 st = os.stat_result(stat, {"st_blocks": allocated // 512})
                 yield Scanned(Sparse(found, size, allocated, st), data, count)
 
@@ -123,7 +123,7 @@ class RemoteHost:
         places = self._call(kinds, "preset", preset=preset, source=source)
         with self._naming():
             if not all(re.fullmatch("[a-z/*]*", place[2]) for place in places):
-                raise ProtocolError("a place that no preset has")
+                raise ProtocolError("an invalid path in a preset")
         return [ExcludedPath(*place) for place in places]
 
     def directory(self) -> str:
@@ -136,7 +136,7 @@ class RemoteHost:
             value = self.connection.call("query", query=query, arguments=arguments)
             answer = _answer(kind, value.get("answer"))
             if query in _SENSE and not _SENSE[query](answer, arguments):
-                raise ProtocolError("an answer that makes no sense")
+                raise ProtocolError(f"an invalid answer to the query {query!r}")
             return answer
 
     @contextlib.contextmanager
@@ -190,7 +190,7 @@ class RemoteHost:
                     raise ProtocolError("digests are missing")
                 yield None if found is None else bytes.fromhex(found)
             if next(items, {}):
-                raise ProtocolError("more digests than were asked for")
+                raise ProtocolError("more digests than requested")
 
     def source(self, settings: SourceSettings) -> RemoteSource:
         return RemoteSource(self, settings)
@@ -211,7 +211,7 @@ class RemoteHost:
             for part in parts:
                 start, stop = span(part)
                 if not end <= start < stop <= limit:
-                    raise ProtocolError("parts of a file that are not in order")
+                    raise ProtocolError("parts of a file out of order")
                 end = stop
                 yield tuple(part)
 
@@ -377,7 +377,7 @@ def _answer(kind: Any, value: Any) -> Any:
     if hasattr(kind, "_fields"):
         fields = get_type_hints(kind)
         if not isinstance(value, list) or len(value) != len(fields):
-            raise ProtocolError("an answer to another question")
+            raise ProtocolError("an answer to another query")
         return kind(*(_answer(each, part) for each, part in zip(fields.values(), value)))
     inner = get_args(kind)
     if get_origin(kind) is list and isinstance(value, list):

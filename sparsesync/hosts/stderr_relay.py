@@ -53,7 +53,7 @@ class StderrRelay:
         except RuntimeError as error:
             for fd in (self._source, self.sink, self._ended, self._end):
                 os.close(fd)
-            raise LinkError(f"what the other host says cannot be read: {error}") from None
+            raise LinkError(f"the other host's standard error cannot be read: {error}") from None
 
     def started(self) -> None:
         """Close this end's copy of the pipe, once the process has started or failed to start."""

@@ -107,28 +107,28 @@ class MigrationCommand:
             raise ValueError(f"{request.destination}: a destination is missing")
         command = rsync.parse(self.argv())
         if command.sources != request.sources or command.destination != request.destination:
-            raise ValueError("behind -- there are only options of rsync, and paths stand before it")
+            raise ValueError("only rsync's options may follow --; put paths before it")
         for option in command.options:
             if option.name in _FORBIDDEN:
                 raise ValueError(f"{option.tokens[0]}: {_FORBIDDEN[option.name]}")
         far = command.far
         if far is None and any(map(_is_remote, (*request.sources, request.destination))):
             if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
-                raise ValueError("one of the two ends has to be on this host")
-            raise ValueError(command.handoff or "which host is meant is not clear")
+                raise ValueError("the source or the destination must be on this host")
+            raise ValueError(command.handoff or "the host is not clear from the paths")
         secluded, relative = rsync.secludes(command), command.relative
         unclear = why_not_plain(far, True, secluded=secluded, relative=relative) if far else None
         if far and any("\n" in path for path in far.paths):
-            raise ValueError("a path on another host with a line break arrives there as another: name one without")
+            raise ValueError("a path on another host must not have a line break")
         if unclear:
             raise ValueError(f"{unclear}; name the path itself")
         if any(option.value == "-" for option in command.options if option.name.endswith("-from")):
-            raise ValueError("standard input can be read once, and this has to be read several times: name a file")
+            raise ValueError("standard input cannot be read several times; name a file")
         contents = [path for path in request.sources if means_contents(path)]
         if request.verify and far and not far.push and len(request.sources) > 1 and contents:
             raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
         if request.verify and not request.final:
-            raise ValueError("--verify compares what does not change any more: give it with --final")
+            raise ValueError("--verify needs a source that no longer changes; give it with --final")
         if any(asdict(request.commands).values()) and not request.final:
             raise ValueError("--before, --after and --on-failure are for the final pass: give them with --final")
         return command

@@ -262,7 +262,7 @@ class Migration:
         if result.status == Status.VANISHED and (not self.request.final or self.request.allow_live):
             if not self.request.final:
                 text = "some files vanished while they were copied, as they do while services run"
-                raise Failed(Status.VANISHED, f"{text}; the final pass, or this one again, brings the rest")
+                raise Failed(Status.VANISHED, f"{text}; the final pass, or the same command again, copies the rest")
             return
         if result.status:
             raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")

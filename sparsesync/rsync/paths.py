@@ -169,7 +169,7 @@ def far_end(
     elif destination is None and all(sources) and sources:
         ends = [source for source in sources if source is not None]
     else:
-        raise NotForUs("which host is the other one is for rsync to say")
+        raise NotForUs("the other host cannot be told from the command line")
     user, host = ends[0].user, ends[0].host
     if not host or any(end.host not in ("", host) or (end.host and end.user != user) for end in ends):
         raise NotForUs("more than one other host is named")

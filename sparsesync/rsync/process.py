@@ -97,7 +97,7 @@ def check_version() -> tuple[int, int, int]:
     if found < OLDEST:
         shown = ".".join(map(str, found))
         raise RsyncTooOldError(
-            f"rsync {shown} is too old, seeding needs 3.1 or newer: upgrade it, or run without seeding by --seed-off"
+            f"rsync {shown} is too old, seeding needs 3.1 or newer: upgrade it, or skip seeding with --seed-off"
         )
     return found
 

@@ -357,7 +357,7 @@ def test_parts_of_a_file() -> None:
 def test_files_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found waits on a disk, so that there is a limit to it."""
     monkeypatch.setattr("sparsesync.hosts.remote._MAX_NAME_CHARACTERS", 100)
-    with pytest.raises(ProtocolError, match="more files"):
+    with pytest.raises(ProtocolError, match="too many files"):
         list(RemoteHost(Liar(*[SCANNED] * 100)).scan("/x", ScanOptions()))  # type: ignore[arg-type]
 
 

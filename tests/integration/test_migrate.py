@@ -462,13 +462,13 @@ def test_a_killed_migration_ends_its_rsync(tree: Path) -> None:
     ("arguments", "said"),
     [
         (["{}/src/"], "a destination is missing"),
-        (["--verify", "{}/src/", "{}/dst"], "--verify compares what does not change any more: give it with --final"),
+        (["--verify", "{}/src/", "{}/dst"], "--verify needs a source that no longer changes; give it with --final"),
         (["--before", "true", "{}/src/", "{}/dst"], "are for the final pass: give them with --final"),
         (["{}/src/", "{}/dst", "--", "-n"], "-n: give -n to migrate itself"),
         (["{}/src/", "{}/dst", "--", "--remove-source-files"], "a migration leaves its source alone"),
-        (["{}/src/", "{}/dst", "--", "more"], "behind -- there are only options of rsync"),
+        (["{}/src/", "{}/dst", "--", "more"], "only rsync's options may follow --"),
         (["host::module", "{}/dst"], "an rsync daemon is at the other end"),
-        (["one:{}/src", "two:{}/dst"], "one of the two ends has to be on this host"),
+        (["one:{}/src", "two:{}/dst"], "the source or the destination must be on this host"),
     ],
 )  # fmt: skip
 def test_bad_command_lines(tree: Path, arguments: list[str], said: str) -> None:
@@ -727,7 +727,7 @@ def test_options_are_rsyncs_to_judge_before_anything_is_stopped(tree: Path) -> N
         assert done.returncode in (1, 11) and not (tree / "stopped").exists(), done
         assert option.partition("=")[2] in done.stderr and done.stderr.count("\n") == 1
     done = migrate("--check", "--report", tree / "no/report", f"{tree}/src/", tree / "dst")
-    assert done.returncode == 1 and done.stderr == f"sparsesync: {tree}/no/report: its directory is not there\n"
+    assert done.returncode == 1 and done.stderr == f"sparsesync: {tree}/no/report: its directory does not exist\n"
 
 
 @pytest.mark.parametrize("option", ["-u", "--ignore-existing", "--size-only"])
@@ -824,8 +824,8 @@ def test_services_over_there_are_stopped_first(tree: Path) -> None:
     [
         (["--verify", "--final", "far:/a/", "far:/b/", "{}/dst"], "pull one source at a time"),
         (["{}/src/", "far:/a*/"], "far:/a*/: wildcards are for the remote host's shell; name the path itself"),
-        (["--exclude-from", "-", "{}/src/", "{}/dst"], "standard input can be read once"),
-        (["{}/src/", "far:/line\nbreak"], "a path on another host with a line break"),
+        (["--exclude-from", "-", "{}/src/", "{}/dst"], "standard input cannot be read several times"),
+        (["{}/src/", "far:/line\nbreak"], "a path on another host must not have a line break"),
     ],
 )  # fmt: skip
 def test_what_could_not_be_proved_or_planned(tree: Path, arguments: list[str], said: str) -> None:

@@ -239,7 +239,7 @@ class Target:
                 os.close(fd)
                 raise
             os.close(fd)  # the run that had it has just finished
-        raise OSError(errno.EBUSY, "somebody else keeps making its partial file")
+        raise OSError(errno.EBUSY, "another process keeps creating its partial file")
 
     def _open_partial(self, directory: int, name: str) -> int:
         """Return a descriptor of the existing partial file; -1 if it was not ours, and is removed now."""
@@ -263,7 +263,7 @@ class Target:
         except FileNotFoundError:
             pass
         except OSError:
-            raise OSError(errno.EEXIST, "something else has the name of its partial file") from None
+            raise OSError(errno.EEXIST, "a file that is not ours has the name of its partial file") from None
         return -1
 
     def __enter__(self: "_Target") -> "_Target":

@@ -46,7 +46,7 @@ def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
                 return Ran(process.wait(_POLL_SECONDS))
             except subprocess.TimeoutExpired:
                 if given_up():
-                    raise ConnectionError(errno.ECONNABORTED, "whoever asked has gone") from None
+                    raise ConnectionError(errno.ECONNABORTED, "the requesting host has disconnected") from None
     except BaseException as error:
         if process is None:
             raise

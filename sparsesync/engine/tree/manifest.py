@@ -197,7 +197,7 @@ def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content:
                 with error_path(node.path, instead=True):
                     before, size = os.fstat(fd), file_size(fd)
                     if is_view(fd):
-                        raise OSError(errno.EINVAL, "its size is not known before it is read: compare it on one host")
+                        raise OSError(errno.EINVAL, "its size is unknown until it is read; compare it on one host")
             elif kind == "l":
                 target = node.target()
         except OSError as error:

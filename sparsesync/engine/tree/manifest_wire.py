@@ -88,14 +88,14 @@ class Reader:
     def trouble(self, error: OSError) -> Trouble:
         """Return the event of a TROUBLE frame."""
         if self._last is None or isinstance(self._last, Trouble):
-            raise ProtocolError("a trouble that belongs to nothing")
+            raise ProtocolError("an error for no entry in a manifest")
         self._last = Trouble(error)
         return self._last
 
     def ended(self) -> None:
         """End the manifest. Raises ProtocolError if it is not complete."""
         if self._last is None or (self._tree and self._directory is None):
-            raise ProtocolError("a tree that is not told to its end")
+            raise ProtocolError("an incomplete manifest")
 
     def _event(self, packed: Any) -> Event:
         if _ENTRY(packed):
@@ -116,7 +116,7 @@ class Reader:
         else:
             encoded = os.fsencode(name)
             if self._directory is None or encoded <= self._name:
-                raise ProtocolError("entries that are not in order")
+                raise ProtocolError("manifest entries out of order")
             self._name = encoded
         self._size = entry.size if entry.kind == "-" or (root and entry.kind == "b") else -1
         self._end = 0
@@ -127,7 +127,7 @@ class Reader:
             components(directory.path)
         order = key(directory.path)
         if not self._tree or (order <= self._directory if self._directory is not None else order):
-            raise ProtocolError("directories that are not in order")
+            raise ProtocolError("manifest directories out of order")
         self._directory, self._name, self._size = order, b"", -1
         return directory
 
@@ -140,6 +140,6 @@ class Reader:
             raise ProtocolError("invalid digests in a manifest")
         for offset, _ in blocks.pairs():
             if offset < self._end or offset % BLOCK or offset >= self._size:
-                raise ProtocolError("digests of blocks that are not there")
+                raise ProtocolError("digests of blocks beyond the end of the file")
             self._end = offset + BLOCK
         return blocks

@@ -159,7 +159,7 @@ def decompress(code: int, data: memoryview, size: int) -> bytes:
     except Exception:  # each library has errors of its own, and none means anything but this
         raise ProtocolError("compressed data is broken") from None
     if len(made) != size:
-        raise ProtocolError("compressed data is not as long as it said")
+        raise ProtocolError("compressed data has another length than announced")
     return made
 
 
@@ -169,11 +169,11 @@ def _decompress(code: int, data: memoryview, size: int) -> bytes:
         # One byte more than wanted is enough to see a bomb, and is all that is ever made of it.
         made = stream.decompress(data, size + 1)
         if not stream.eof or stream.unused_data:
-            raise ProtocolError("compressed data is not as long as it said")
+            raise ProtocolError("compressed data has another length than announced")
         return made
     zstd = _zstd() if code == ZSTD else None
     if zstd is None:
-        raise ProtocolError("data is compressed in a way that was not agreed on")
+        raise ProtocolError("data is compressed by an unknown method")
     # No window is larger than what we compress; a frame may ask for 128 MiB.
     with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD).stream_reader(bytes(data)) as reader:
         return bytes(reader.read(size + 1))

@@ -132,7 +132,7 @@ def get(value: Dict[str, Any], field: str, check: Check) -> Any:
     found = value.get(field)
     if check(found):
         return found
-    raise ProtocolError("a control frame has no proper {!r}".format(field))
+    raise ProtocolError("invalid {!r} in a control frame".format(field))
 
 
 def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]:
@@ -142,7 +142,7 @@ def arguments(given: Dict[str, Any], checks: Dict[str, Check]) -> Dict[str, Any]
             raise ValueError("unknown argument {!r}".format(field[:100]))
     for field, check in checks.items():
         if not check(given.get(field)):
-            raise ValueError("the argument {!r} is {}".format(field, "not proper" if field in given else "missing"))
+            raise ValueError("the argument {!r} is {}".format(field, "invalid" if field in given else "missing"))
     return {field: value for field, value in given.items() if value is not None}
 
 
@@ -199,5 +199,5 @@ def components(path: str) -> List[str]:
     parts = path.split("/")
     for part in parts:
         if part in ("", ".", "..") or not NAME(part):
-            raise ProtocolError("a name that no file has")
+            raise ProtocolError("an invalid file name in a path")
     return parts

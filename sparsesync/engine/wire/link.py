@@ -123,7 +123,7 @@ class Link:
             self._pinged = ping
             return now
         if now - since > self.timeout:
-            raise LinkError("{}: it is alive, but has not got on for {} seconds".format(self.name, self.timeout))
+            raise LinkError("{}: alive, but without progress for {} seconds".format(self.name, self.timeout))
         return since
 
     @contextlib.contextmanager
@@ -300,7 +300,7 @@ def peer_error(value: Dict[str, Any]) -> Exception:
 
 def unexpected(frame: Frame) -> ProtocolError:
     """Return the error for a frame that is not expected now."""
-    return ProtocolError("a frame of kind {} came out of turn".format(frame.kind))
+    return ProtocolError("unexpected frame of kind {}".format(frame.kind))
 
 
 def _widen(fd: int) -> None:

@@ -181,7 +181,7 @@ class Decoder:
             if length > limit:
                 raise ProtocolError("a frame of kind {} and {} bytes, where {} are allowed".format(kind, length, limit))
             if head != _head_checksum(kind, length, checksum):
-                raise ProtocolError("the head of a frame is broken")
+                raise ProtocolError("a frame has an invalid header")
             stop = self._start + HEAD.size + length
             if stop > self._end:
                 return
@@ -294,7 +294,7 @@ def read_ranged(payload: memoryview) -> Ranged:
     end = 0
     for offset, length in _RANGE.iter_unpack(packed):
         if offset < end or not length or offset + length > LARGEST:
-            raise ProtocolError("ranges that are not in order")
+            raise ProtocolError("ranges out of order")
         end = offset + length
         ranges.append((offset, length))
     return Ranged(file, code, ranges, packed, payload[stop:])

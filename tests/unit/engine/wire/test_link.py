@@ -117,7 +117,7 @@ def test_a_peer_that_is_alive_is_given_up_unless_it_gets_on(pair: tuple[Link, Li
 
     threading.Thread(target=work, daemon=True).start()
     if does == "hangs":
-        with pytest.raises(LinkError, match=r"one: it is alive, but has not got on for 0\.3 seconds"):
+        with pytest.raises(LinkError, match=r"one: alive, but without progress for 0\.3 seconds"):
             one.read()
     else:
         threading.Timer(1, other.send_json, [protocol.DONE]).start()
