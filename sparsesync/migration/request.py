@@ -139,7 +139,7 @@ class MigrationCommand:
         return any(option.name in _FILTERS for option in self.command.options)
 
     def rules(self, source: str) -> NameRules | None:
-        """What the user leaves out of a source, for a walk on its machine; None: nothing, or only rsync knows."""
+        """Return the rules for a walk of a source on its host; None: none, too many, or only rsync knows them."""
         walk = filters.walk(self.command)
         rules = walk.rules(source) if walk is not None else None
         travels = rules is not None and max(len(rules.directories), len(rules.others)) <= MAX_REGEX_CHARS

@@ -66,11 +66,11 @@ _NEVER = b"(?!)"
 
 
 class _NotUnderstood(Exception):
-    """Only rsync knows what a rule means."""
+    """A rule that only rsync understands."""
 
 
 class Rule(NamedTuple):
-    """One rule, of those that the sending side obeys. ``negated``: it matches where the pattern does not."""
+    """A rule for the sending side. ``negated``: it matches where the pattern does not."""
 
     include: bool
     pattern: bytes
@@ -80,9 +80,9 @@ class Rule(NamedTuple):
 
 
 class Walk:
-    """Where rsync goes below the sources of a command. ``recursive``: into directories at all.
+    """Where rsync goes below the sources of a command. ``recursive``: it enters directories at all.
 
-    Raises _NotUnderstood for a pattern that is not.
+    Raises _NotUnderstood for a pattern that only rsync understands.
     """
 
     def __init__(self, rules: list[Rule], *, relative: bool, recursive: bool) -> None:
@@ -95,7 +95,7 @@ class Walk:
         }
 
     def rules(self, source: str) -> NameRules | None:
-        """Return what is left out at and below a source, as the command names it; None: nothing."""
+        """Return the rules for a source, as the command names it, or None if nothing is excluded."""
         if self._recursive and not self._excludes:
             return None
         shown, absolute = _shown(source, self._relative)
@@ -104,7 +104,7 @@ class Walk:
 
 
 def walk(command: Command) -> Walk | None:
-    """Return where rsync goes below the sources; None if only rsync knows."""
+    """Return where rsync goes below the sources, or None if only rsync knows."""
     names = {option.name for option in command.options}
     if command.files_from is not None or command.links_followed:
         return None  # its list is another one than the trees below the sources
@@ -117,7 +117,7 @@ def walk(command: Command) -> Walk | None:
 
 
 def _shown(source: str, relative: bool) -> tuple[bytes, bool]:
-    """The name of a source in the transfer, "" if it means its contents; and whether -R keeps the slash before it."""
+    """Return the name of a source in the transfer, "" for its contents, and whether -R keeps the slash before it."""
     if not relative:
         return b"" if means_contents(source) else os.fsencode(os.path.basename(source)), False
     _head, cut, tail = source.partition("/./")
@@ -129,7 +129,7 @@ def _shown(source: str, relative: bool) -> tuple[bytes, bool]:
 
 
 def _rules(command: Command) -> Iterator[Rule]:
-    """The rules in their order. Raises _NotUnderstood, OSError, ValueError."""
+    """Return the rules in their order. Raises _NotUnderstood, OSError, ValueError."""
     rules: list[Rule] = []
     nulls = False
     for name, value, _ in command.options:
@@ -148,7 +148,7 @@ def _rules(command: Command) -> Iterator[Rule]:
 
 
 def _left_by_rsync(command: Command) -> Iterator[Rule]:
-    """The rule that rsync adds: what a run that broke off has left is never transferred."""
+    """Return the rule that rsync adds: the partial files of an earlier run are never transferred."""
     delays = [option.name for option in command.options if option.name.endswith("delay-updates")][-1:]
     partial = command.partial_dir or (".~tmp~" if delays == ["delay-updates"] else "")
     if partial and not partial.startswith("/"):
@@ -168,7 +168,7 @@ def _add(rules: list[Rule], lines: Iterable[bytes], read: Callable[[bytes, bool]
 
 
 def _old(text: bytes, include: bool) -> Rule | None:
-    """A rule of --exclude and the like, which may say its sign; None: all before it are forgotten."""
+    """Return a rule of --exclude and the like, which may have its own sign, or None for one that clears the list."""
     if text == b"!":
         return None
     if text.startswith((b"+ ", b"- ")):
@@ -184,7 +184,7 @@ def _plain(text: bytes, include: bool, *, required: bool = False, negated: bool 
 
 
 def _filter(rules: list[Rule], text: bytes, nulls: bool, depth: int = 0) -> None:
-    """Add what a rule of --filter says, and what the files say that it reads."""
+    """Add a rule of --filter, and those of the files that it reads."""
     match = _RULE.fullmatch(text)
     if match is None or depth > _MAX_DEPTH:
         raise _NotUnderstood
@@ -212,7 +212,7 @@ def _filter(rules: list[Rule], text: bytes, nulls: bool, depth: int = 0) -> None
 
 
 def _lines(path: bytes, nulls: bool) -> list[bytes]:
-    """The lines of a file of rules that say something. Only of a file: what else there is can be read once."""
+    """Return the lines with rules of a regular file. Anything else may be readable only once."""
     if path == b"-" or b".." in path.split(b"/") or not stat.S_ISREG(os.stat(path).st_mode):
         raise _NotUnderstood
     with open(path, "rb") as file:
@@ -227,7 +227,7 @@ def _lines(path: bytes, nulls: bool) -> list[bytes]:
 
 
 def _excluded(rules: list[Rule], directory: bool, absolute: bool) -> str:
-    """A regex that matches the names of directories, or of all else, whose first rule to match is an exclude."""
+    """Return a regex of the names, of directories or of all else, whose first matching rule is an exclude."""
     regex = _NEVER
     for turn, (include, run) in enumerate(itertools.groupby(reversed(rules), key=lambda rule: rule.include)):
         if turn == _MAX_TURNS:
@@ -242,7 +242,7 @@ def _is_wild(pattern: bytes) -> bool:
 
 
 def _regex(rule: Rule, directory: bool, absolute: bool) -> bytes:
-    """A regex of the names that a rule matches, of directories or of all else."""
+    """Return a regex of the names that a rule matches, of directories or of all else."""
     pattern = rule.pattern
     if rule.directories and not directory:
         return b"" if rule.negated else _NEVER
@@ -259,7 +259,7 @@ def _regex(rule: Rule, directory: bool, absolute: bool) -> bytes:
 
 
 def _body(pattern: bytes) -> bytes:
-    """A pattern with wildcards as a regex of the same bytes."""
+    """Return a pattern with wildcards as a regex of the same bytes."""
     parts: list[bytes] = []
     stars = {b"*": 0, b"**": 0}
     at = 0
@@ -294,7 +294,7 @@ def _body(pattern: bytes) -> bytes:
 
 
 def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
-    """The class that begins before ``at`` as a regex, and where it ends. One without an end never matches.
+    """Return the class that begins before ``at`` as a regex, and its end. One without an end never matches.
 
     A slash is in no class, whatever it says.
     """
@@ -339,7 +339,7 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _ascii_classes() -> bool:
-    """Whether a letter of the locale is one of ASCII: where a character is one byte there are more."""
+    """Return whether the locale's letters are those of ASCII. A locale of one-byte characters has more."""
     import _locale
 
     return _locale.nl_langinfo(_locale.CODESET) in ("UTF-8", "ANSI_X3.4-1968")

@@ -120,7 +120,7 @@ class Report:
                     yield b"\r%15s %3d%%%s%s" % (_number(done, human), percent, step, end)
 
     def _total(self, key: bytes, human: int) -> int:
-        """A number of the dry run's totals; 0 if it told none."""
+        """Return a number of the dry run's totals, 0 if it is missing."""
         found = re.search(rb": ([0-9.,]+)([KMGTP]?)", self._totals.get(key, b""))
         return _parsed(found[1], found[2], human) if found else 0
 
@@ -139,9 +139,9 @@ class Report:
 
     @contextlib.contextmanager
     def open(self, write: Write) -> Iterator[tuple[Write, list[str], list[int]]]:
-        """Give what reads rsync's output, the options rsync needs for that, and the descriptors that it inherits.
+        """Give the reader of rsync's output, the options that rsync needs for it, and the descriptors to inherit.
 
-        ``write`` gets what is to be shown. When rsync has ended, and this is left, all is written.
+        ``write``: called with what is to be shown. After the context all is written.
         """
         told = self.shown
         options: list[str] = []
@@ -244,7 +244,7 @@ class _Lines:
         """What stands before each line of a log file: time and process."""
 
     def feed(self, said: bytes) -> None:
-        """Take some output, and pass on what is certain of it."""
+        """Read some output, and pass on what is certain of it."""
         *lines, self._rest = re.split(rb"(?<=[\n])", self._rest + said)
         for line in lines:
             self._line(line[:-1])
@@ -258,7 +258,7 @@ class _Lines:
             self._put(self._with_progress(whole))
 
     def end(self) -> None:
-        """There is no more."""
+        """End the output."""
         if self._rest:
             self._put(self._with_progress(self._rest))
         self._add()
@@ -310,7 +310,7 @@ _STAMP = re.compile(rb"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9:]{8} \[[0-9]+\] ")
 
 
 def _above(name: str) -> Iterator[str]:
-    """The directories above a name, as rsync prints them, with the top of the transfer."""
+    """Return the directories above a name, as rsync prints them, with the top of the transfer."""
     yield "./"
     for index, letter in enumerate(name):
         if letter == "/":
@@ -323,7 +323,7 @@ def _parsed(digits: bytes, unit: bytes, human: int) -> int:
 
 
 def _number(value: int, human: int) -> bytes:
-    """A number as rsync prints it: rsync(1), --human-readable."""
+    """Return a number as rsync prints it: rsync(1), --human-readable."""
     base = {2: 1000, 3: 1024}.get(human)
     if base and value >= base:
         scaled, unit = value / base, 0

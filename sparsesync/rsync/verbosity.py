@@ -35,12 +35,12 @@ class Shown(NamedTuple):
 
     @property
     def itemized(self) -> bool:
-        """Whether a line says what changes: a file whose attributes change has one, too."""
+        """Whether a line shows what changes. Then a file with changed attributes has a line too."""
         return self.lines is not None and has_itemize(self.lines)
 
     @property
     def anything(self) -> bool:
-        """Whether a file that is transferred shows in any of it."""
+        """Whether rsync prints anything about a transferred file."""
         return bool(self.lines is not None or self.logged or self.stats > 1 or self.progress)
 
 
@@ -76,12 +76,12 @@ def shown(command: Command) -> Shown:
 
 
 def has_itemize(form: str) -> bool:
-    """Return whether a format says what changes (``%i``)."""
+    """Return whether a format has ``%i``, what changes."""
     return bool(_HAS_ITEMIZE.search(form))
 
 
 def why_untold(command: Command) -> str | None:
-    """Return why nobody but rsync can print what it would have printed of a file; None if the dry run knows it."""
+    """Return why only rsync itself can print its lines about a file, or None if the dry run has them."""
     what = shown(command)
     if not what.anything:
         return None
@@ -101,7 +101,7 @@ def why_untold(command: Command) -> str | None:
 
 
 def _level(command: Command, word: str, level: int) -> int:
-    """The level of a word of ``--info``: ``level``, unless something was said of it."""
+    """Return the level of a word of ``--info``, by default ``level``."""
     for option in command.options:
         if option.name == "info":
             for each in (option.value or "").lower().split(","):

@@ -21,9 +21,9 @@ Output = Optional[Callable[[bytes], object]]
 
 
 def report_of(command: Command, listing: IO[bytes], seeded: Sequence[Seeded], control: Sequence[str]) -> Report | None:
-    """Return the report of a run, given the dry run's answer; None if rsync's own output tells all there is to tell.
+    """Return the report of a run from the dry run's output, or None if rsync's own output is complete.
 
-    ``control`` are the words by which rsync's remote shell shares a connection; nobody is to see them.
+    ``control``: the words by which rsync's remote shell shares a connection. They are never printed.
     """
     told = shown(command).anything and not command.dry_run
     sent = {each.name: each.sent for each in seeded if told}
@@ -34,7 +34,7 @@ def report_of(command: Command, listing: IO[bytes], seeded: Sequence[Seeded], co
 
 @contextlib.contextmanager
 def telling(report: Report | None, output: Output) -> Iterator[tuple[Output, list[str], list[int]]]:
-    """Give what reads rsync's output, and the options and descriptors that rsync gets for that."""
+    """Give the reader of rsync's output, and the options and descriptors that rsync gets for it."""
     if report is None or output is not None:
         yield output, [], []
         return

@@ -14,7 +14,7 @@ LeftOut = Optional[Callable[[str, bool], bool]]
 
 
 class NameRules(NamedTuple):
-    """Regexes of the names that are left out. ``recursive``: directories are looked into at all.
+    """Regexes of the names that are excluded. ``recursive``: directories are entered at all.
 
     ``shown`` is empty where what is in the source has names, and the source has none.
     """
@@ -26,9 +26,11 @@ class NameRules(NamedTuple):
 
 
 def left_out(source: str, given: Optional[Sequence[Any]]) -> LeftOut:
-    """Return what a walk through ``source`` is to ask. ``given``: a :class:`NameRules`, as a list too; None: no rules.
+    """Return the function that a walk through ``source`` asks whether a path is excluded.
 
-    Raises ValueError for what is no regex.
+    ``given``: a :class:`NameRules`, or the same as a list. Without rules both are None.
+
+    Raises ValueError for an invalid regex.
     """
     if given is None:
         return None
