@@ -167,7 +167,7 @@ def test_a_file_that_does_not_know_its_size_is_a_trouble() -> None:
     found = events("/proc/version")
     assert [type(event) for event in found] == [Entry, Trouble]
     assert isinstance(found[1], Trouble) and found[1].error.filename == "/proc/version"
-    assert "size is not known" in str(found[1].error)
+    assert "size is unknown" in str(found[1].error)
 
 
 def test_a_name_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
