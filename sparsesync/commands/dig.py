@@ -20,7 +20,7 @@ _SIZES = ("size", "allocated", "dug")
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Give the command's parser its arguments."""
+    """Add the command's arguments to its parser."""
     command.add_argument("files", nargs="+", metavar="FILE")
     command.add_argument("--json", action="store_true", help="one JSON object")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -28,7 +28,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     troubles = Troubles()
     total = dict.fromkeys(_SIZES, 0)
     rows = _dig_each(arguments, troubles, total)

@@ -126,7 +126,7 @@ class LocalSource:
         )
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:
-        """Yield where the data of a file is. Raises OSError."""
+        """Yield the data extents of a file. Raises OSError."""
         found, follow = self._sources.find(path, name), self.settings.follow
         fd = open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
         try:
@@ -259,9 +259,12 @@ class LocalDestination:
         return self.place.states(names)
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
-        """Make holes of what is zeros in a file, where its source has ``holes``; ``asks``: only say what is data there.
+        """Make holes of the zeros in a file, where its source has ``holes``.
 
-        ``size``: another size and the file is left. What is in the way is the answer's reason.
+        ``size``: a file of another size is left alone.
+        ``asks``: only return the bytes of data there.
+
+        An error is the result's reason.
         """
         for directory, base in self.place.each([name]):
             try:

@@ -57,7 +57,7 @@ class Source(Protocol):
         """Return the size of a file, and the bytes that a copy takes. Raises OSError."""
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:
-        """Yield where the data of a file is. Raises OSError."""
+        """Yield the data extents of a file. Raises OSError."""
 
     def close(self) -> None:
         """Close the source."""
@@ -88,9 +88,9 @@ class Destination(Protocol):
         """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
-        """Make holes of what is zeros in a file, where its source has ``holes``; ``asks``: only say what is data there.
+        """Make holes of the zeros in a file, where its source has ``holes``. ``asks``: only return the bytes of data.
 
-        ``size``: another size and the file is left. What is in the way is the answer's reason.
+        ``size``: a file of another size is left alone. An error is the result's reason.
         """
 
     def close(self) -> None:

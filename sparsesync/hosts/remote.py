@@ -317,7 +317,7 @@ class RemoteDestination:
 
 
 def _parts(items: Iterator[dict[str, Any]], check: Check) -> Iterator[Any]:
-    """The parts of a file that the items of an answer list."""
+    """Yield the parts of a file that the items of an answer list."""
     for item in items:
         yield from get(item, "parts", listed(check)) if item else []
 

@@ -35,8 +35,8 @@ from ..rsync import command as rsync
 from ..rsync.listing import parse_unchanged, source_path
 from .options import SeedOptions
 
-_BATCH = 1000
-_AT_ONCE = 16 << 30
+_BATCH_FILES = 1000
+_PIECE_BYTES = 16 << 30
 """Of a hole, so much is asked for at once: it takes half a minute to read."""
 _OWN_BYTES = 8 * 1024
 _OWN_SHARE = 256
@@ -48,9 +48,11 @@ _Item = TypeVar("_Item")
 
 
 class Healing:
-    """One run's healing. ``path`` is the destination's, at its host; ``say`` gets a line for each file.
+    """The healing of one run.
 
-    ``healed`` are the files that have holes again, each with the bytes of them.
+    ``path``: the destination's, at its host.
+    ``say``: called with a line for each file.
+    ``healed``: the files that have holes again, each with their bytes.
     """
 
     def __init__(
@@ -76,9 +78,9 @@ class Healing:
         self._plan: IO[str] | None = None
 
     def find(self, unchanged: IO[bytes]) -> None:
-        """Find what has lost its holes among the files that rsync leaves as they are. Raises OSError, LinkError.
+        """Find the files that lost their holes among those that rsync leaves as they are. Raises OSError, LinkError.
 
-        With ``--dry-run`` that is only told.
+        With ``--dry-run`` they are only reported.
         """
         self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         for planned, allocated in self._states(self._sparse(unchanged)):
@@ -93,12 +95,12 @@ class Healing:
             self.found += 1
 
     def heal(self, more: Iterable[Planned]) -> None:
-        """Give the files that were found their holes, and ``more`` of them that need it. Raises OSError, LinkError."""
+        """Restore the holes of the found files, and of those in ``more`` that need it. Raises OSError, LinkError."""
         if not self.wanted or self.command.dry_run:
             return
         states = self._states(chain(self._found(), more))
         found = ((planned, held or 0) for planned, held in states if is_filled(held or 0, planned.data))
-        for batch in _batches(found, _BATCH):
+        for batch in _batches(found, _BATCH_FILES):
             # By now a source may be another one, and so what its holes are.
             looked = self.source.look((planned.source, planned.name) for planned, _ in batch)
             filled = [
@@ -113,14 +115,14 @@ class Healing:
                         self._make_holes(planned, advance)
 
     def close(self) -> None:
-        """Forget what was found."""
+        """Discard the found files."""
         if self._plan is not None:
             self._plan.close()
 
     def _sparse(self, unchanged: IO[bytes]) -> Iterator[Planned]:
-        """The listed files that are sparse at the source."""
+        """Yield the listed files that are sparse at the source."""
         unchanged.seek(0)
-        for batch in _batches(parse_unchanged(unchanged), _BATCH):
+        for batch in _batches(parse_unchanged(unchanged), _BATCH_FILES):
             paths = [source_path(self.command, entry) for entry in batch]
             known = [
                 (os.fsdecode(entry.name), path, entry.size) for entry, path in zip(batch, paths) if path is not None
@@ -133,9 +135,9 @@ class Healing:
         return size - data >= max(1, self.options.min_hole)
 
     def _states(self, files: Iterator[Planned]) -> Iterator[tuple[Planned, int | None]]:
-        """Each file, and what it takes at the destination; None if it is not there."""
+        """Yield each file with its allocated bytes at the destination, None if it is missing."""
         is_open = None
-        for batch in _batches(files, _BATCH):
+        for batch in _batches(files, _BATCH_FILES):
             if is_open is None:
                 # Where it is a file, there is no other one in the transfer.
                 there = Opening(many=False, one_source=True, relative=self.command.relative, existing=True)
@@ -150,11 +152,11 @@ class Healing:
                 yield Planned(*json.loads(line))
 
     def _make_holes(self, planned: Planned, advance: OnProgress = None, asks: bool = False) -> None:
-        """Give one file its holes; ``asks``: only say so."""
+        """Restore the holes of one file. ``asks``: only report them."""
         made, why = 0, None
         data = self.source.extents(planned.source, planned.name)
         try:
-            for holes in _batches(_holes(data, planned.size), _BATCH):
+            for holes in _batches(_holes(data, planned.size), _BATCH_FILES):
                 dug = self.destination.dig(planned.name, planned.size, holes, asks)
                 made, why = made + dug.holes, dug.why
                 if advance is not None:
@@ -177,17 +179,17 @@ class Healing:
 
 
 def is_filled(allocated: int, data: int) -> bool:
-    """Whether a file takes more than data of its size, and the list of its extents, can take."""
+    """Return whether a file is allocated more than its data and the list of its extents can take."""
     return allocated - data > data // _OWN_SHARE + _OWN_BYTES
 
 
 def _holes(data: Iterable[Extent], size: int) -> Iterator[Extent]:
-    """What is no data of a file of a size, in pieces of at most 16 GiB."""
+    """Yield the ranges of a file of ``size`` bytes that are not data, in pieces of at most 16 GiB."""
     end = 0
     for offset, length in chain(data, [(size, 0)]):
         stop = min(offset, size)
         while end < stop:
-            count = min(stop - end, _AT_ONCE)
+            count = min(stop - end, _PIECE_BYTES)
             yield end, count
             end += count
         end = max(end, offset + length)

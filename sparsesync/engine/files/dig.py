@@ -36,11 +36,11 @@ from .syscalls import drop_lease, has_lease, punch_only, take_lease
 _ALONE = frozenset(["ext4", "ext3", "xfs", "btrfs", "tmpfs", "f2fs", "bcachefs", "zfs"])
 """Local filesystems: whoever writes to a file of theirs, by NFS too, has it open in this kernel."""
 
-_CHUNK = 4 << 20
+_CHUNK_BYTES = 4 << 20
 
 
 class Dug(NamedTuple):
-    """What was done to a file: the bytes that are holes now and were data, and why it was given up, None if not."""
+    """The result of one file: the bytes of data that are holes now, and why it was given up, or None."""
 
     holes: int
     why: Optional[str] = None
@@ -57,11 +57,13 @@ def dig(
 ) -> Dug:
     """Make holes of the blocks of zeros in a file, by default in all of it.
 
-    ``name`` is relative to ``directory``, a descriptor, if that is given; ``follow``: it may be a symlink. ``ranges``
-    are ascending, and only whole blocks in them are looked at. ``size``: another size and the file is left.
-    ``progress`` is called with the bytes that were read since its last call.
+    ``ranges``: ascending. Only whole blocks in them are read.
+    ``directory``: the descriptor that ``name`` is relative to, if given.
+    ``size``: a file of another size is left alone.
+    ``follow``: follow a symlink.
+    ``progress``: called with the bytes read since the last call.
 
-    Raises OSError if the file cannot be opened, or may not be dug; EBUSY if somebody has it open.
+    Raises OSError if the file cannot be opened, or its holes may not be changed; EBUSY if another process has it open.
     """
     fd = _open(name, directory, size, follow, os.O_RDWR | os.O_NOATIME)
     try:
@@ -92,7 +94,7 @@ def dig(
 
 
 def measure(name: str, ranges: Iterable[Extent], *, directory: Optional[int] = None, size: Optional[int] = None) -> int:
-    """Return how many bytes of data a file has in ranges, in whole blocks. Nothing is read, and nothing changed.
+    """Return the bytes of data in ranges of a file, in whole blocks. Nothing is read or changed.
 
     The parameters are those of :func:`dig`. Raises OSError.
     """
@@ -120,7 +122,7 @@ def _open(name: str, directory: Optional[int], size: Optional[int], follow: bool
 
 
 def _keeps_privileges(fd: int, st: os.stat_result) -> bool:
-    """Whether an open file has none of what the kernel takes from a file that is written to: capabilities(7)."""
+    """Return whether an open file has no privileges that a write would remove: capabilities(7)."""
     if st.st_mode & (stat.S_ISUID | stat.S_ISGID):
         return False
     try:
@@ -131,7 +133,7 @@ def _keeps_privileges(fd: int, st: os.stat_result) -> bool:
 
 
 def _data(fd: int, st: os.stat_result, ranges: Optional[Iterable[Extent]]) -> Iterator[Extent]:
-    """The data in whole blocks of ranges of an open file, in pieces of at most 4 MiB.
+    """Yield the data in whole blocks of ranges of an open file, in pieces of at most 4 MiB.
 
     The last block of a file counts as whole, though the file ends within it.
     """
@@ -141,7 +143,7 @@ def _data(fd: int, st: os.stat_result, ranges: Optional[Iterable[Extent]]) -> It
         for position, count in own_extents(fd, start, end, exactly=True) if start < end else ():
             position, stop = _whole(position, position + count, block, st.st_size)
             while position < stop:
-                piece = min(stop, position - position % _CHUNK + _CHUNK)
+                piece = min(stop, position - position % _CHUNK_BYTES + _CHUNK_BYTES)
                 yield position, piece - position
                 position = piece
 
@@ -151,9 +153,9 @@ def _whole(start: int, end: int, block: int, size: int) -> Tuple[int, int]:
 
 
 def _dig(fd: int, st: os.stat_result, start: int, length: int) -> Tuple[int, Optional[str]]:
-    """Make holes of the blocks of zeros in a piece of a file that we have the lease of; returns as :class:`Dug` has it.
+    """Make holes of the blocks of zeros in a piece of a leased file. Returns the fields of :class:`Dug`.
 
-    ``st`` has the time that the file is to keep.
+    ``st``: has the time that the file keeps.
     """
     block = os.fstatvfs(fd).f_frsize
     zeros = list(_between(nonzero(fd, start, length, block), start, start + length))

@@ -146,7 +146,7 @@ def punch(fd: int, offset: int, length: int) -> None:
 
 
 def punch_only(fd: int, offset: int, length: int) -> bool:
-    """Make a range of an open file a hole, without changing its size. False: its filesystem does not offer that."""
+    """Make a range of an open file a hole, keeping its size. Returns False if the filesystem does not support that."""
     return _allocates("punch", fd, _PUNCH, offset, length)
 
 
@@ -174,7 +174,7 @@ def _allocates(call: str, fd: int, mode: int, offset: int, length: int) -> bool:
 
 
 def take_lease(fd: int) -> None:
-    """Have whoever else opens an open file, or truncates it, wait until the lease is gone: fcntl(2), F_SETLEASE.
+    """Make any other process that opens or truncates an open file wait for the lease's end: fcntl(2), F_SETLEASE.
 
     The kernel grants it only if nobody has the file open by another descriptor, or mapped. It ends with the
     descriptor, by :func:`drop_lease`, or a while after somebody asked for the file (proc_sys_fs(5),
@@ -187,12 +187,12 @@ def take_lease(fd: int) -> None:
 
 
 def has_lease(fd: int) -> bool:
-    """Whether nobody has asked for an open file since its lease was taken."""
+    """Return whether no process has tried to open an open file since its lease was taken."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
 
 
 def drop_lease(fd: int) -> None:
-    """Give the lease of an open file back."""
+    """Release the lease of an open file."""
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 

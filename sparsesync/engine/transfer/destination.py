@@ -306,7 +306,7 @@ class Destination:
             yield found
 
     def each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
-        """Yield each file as its directory, which is open until the next, and its name there.
+        """Yield each file as the descriptor of its directory, open until the next, and its name there.
 
         The directory is None if rsync had a reason to replace it.
         """
