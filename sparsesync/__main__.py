@@ -22,7 +22,7 @@ def run() -> None:
 
 
 def _is_asked(argv: list[str]) -> bool:
-    """Whether sparsesync looks for rsync and has come upon us."""
+    """Return whether sparsesync itself is searching for rsync and has found this program."""
     if "--version" not in argv:
         return False
     from .rsync.program import QUESTION

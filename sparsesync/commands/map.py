@@ -46,7 +46,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; returns the exit status."""
+    """Run the command, and return the exit status."""
     with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
         form = "json" if arguments.json else arguments.format
         show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)

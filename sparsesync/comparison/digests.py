@@ -59,7 +59,7 @@ def verify(
     python: str | None,
     prefix: str,
 ) -> Iterator[Difference]:
-    """As :func:`direct.verify`, where one path at least is ``host:path``. Everything is raised by the first step."""
+    """Yield what :func:`direct.verify` yields, if a path is ``host:path``. The first step raises all exceptions."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress

@@ -75,7 +75,7 @@ def split_shell(text: str) -> list[str]:
 
 
 def with_words(shell: str, words: Sequence[str]) -> str:
-    """Return a remote shell's command with more options; those that come first count, ssh(1)."""
+    """Return a remote shell's command with more options. The first of equal options counts: ssh(1)."""
     first, space, rest = shell.lstrip(" ").partition(" ")
     return " ".join([first, *words]) + space + rest
 

@@ -66,8 +66,9 @@ sys.exit(main())
 class Shell(NamedTuple):
     """How to run a command on another host.
 
-    ``command`` is the remote shell's and its arguments; ``prefix`` is put before Python there, as
-    ``--rsync-path='sudo rsync'`` puts it before rsync; ``python`` names the Python to use there.
+    ``command``: the remote shell and its arguments.
+    ``prefix``: put before Python there, as ``--rsync-path='sudo rsync'`` puts sudo before rsync.
+    ``python``: the Python to use there.
     """
 
     command: tuple[str, ...]
@@ -76,12 +77,12 @@ class Shell(NamedTuple):
 
     @property
     def joins(self) -> bool:
-        """Whether the remote shell is known to have its words taken apart at the other end."""
+        """Whether the remote shell is known to have its words split at the other end."""
         return self.command[0].rpartition("/")[2] == "ssh"
 
 
 def start(shell: Shell) -> tuple[list[str], bytes]:
-    """Return the words for the remote shell, and what its script is sent before it says that it is ready.
+    """Return the words for the remote shell, and the script to send before it reports that it is ready.
 
     Raises ValueError for a Python whose name is not a plain path.
     """
@@ -118,9 +119,9 @@ def program() -> bytes:
 
 
 def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[bool, str]]]:
-    """The modules of a package and of the packages in it, by name: whether each is a package, and its source.
+    """Yield the modules of a package and its subpackages, by name: whether each is a package, and its source.
 
-    ``folder`` may be in a zip file, if that is where this Python imports from.
+    ``folder``: may be in a zip file, if this Python imports from one.
     """
     for entry in folder.iterdir():
         if entry.is_dir():

@@ -112,7 +112,7 @@ class HostPool:
 
     @property
     def shared(self) -> Sharing:
-        """How another ssh goes through the connection to the first host, also if no agent could be started there."""
+        """How another ssh uses the connection to the first host, even if no agent could be started there."""
         from .sharing import Sharing
 
         return next(iter(self._shared.values()), Sharing([], []))
@@ -137,9 +137,9 @@ class HostPool:
 
     @contextlib.contextmanager
     def without_agent(self, host: RemoteHost) -> Iterator[None]:
-        """End the agent of a host for as long as the context lasts. Raises LinkError if it cannot be started again.
+        """End the agent of a host for the context. Raises LinkError if it cannot be started again.
 
-        That is for a host where one session at a time is allowed, and needs a shared connection.
+        Used for a host that allows one session at a time. It needs a shared connection.
         """
         host.leave()
         yield

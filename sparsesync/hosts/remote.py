@@ -277,7 +277,7 @@ class RemoteDestination:
         return reason
 
     def open_again(self) -> None:
-        """Open what was opened before, when there is another agent."""
+        """Open the same destination with a new agent."""
         if self._as is not None:
             path, opening = self._as
             self.host._call(maybe(TEXT), "open", path=path, opening=opening)

@@ -37,7 +37,7 @@ REFUSED_SESSION = b"mux_client_request_session"
 
 
 class Sharing(NamedTuple):
-    """The options of the ssh that logs in, and of those that go through its connection; none if that is not shared."""
+    """The options of the ssh that logs in, and of those that use its connection. Empty if it is not shared."""
 
     login: list[str]
     control: list[str]
@@ -50,7 +50,7 @@ class Sharing(NamedTuple):
 
 @contextlib.contextmanager
 def sharing(command: Sequence[str], login: Sequence[str], share: bool) -> Iterator[Sharing]:
-    """How ssh gets to a host that ``login`` names; a shared connection ends with the context."""
+    """Give the options to reach the host that ``login`` names. A shared connection ends with the context."""
     settings = _settings(command, login)
     # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh makes
     # of BatchMode, for a quarter of an hour.
@@ -74,7 +74,7 @@ def sharing(command: Sequence[str], login: Sequence[str], share: bool) -> Iterat
 
 
 def _settings(command: Sequence[str], login: Sequence[str]) -> dict[str, str]:
-    """What ssh makes of its configuration for a host, as ssh -G tells it; empty for another remote shell."""
+    """Return ssh's configuration for a host, from ssh -G; empty for another remote shell."""
     if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
         return {}
     asked = subprocess.run(
@@ -84,7 +84,7 @@ def _settings(command: Sequence[str], login: Sequence[str]) -> dict[str, str]:
 
 
 def _folder(environ: Mapping[str, str] = os.environ) -> str | None:
-    """A new directory that a socket can be made in; None if there is none."""
+    """Return a new directory for a socket, or None if none can be made."""
     places = [environ.get("TMPDIR"), environ.get("XDG_RUNTIME_DIR"), *_PLACES]
     # The name becomes part of a command that rsync takes apart, and ssh replaces what begins with a percent sign.
     for place in [place for place in places if place and re.fullmatch(r"/[\w./+-]*", place)]:

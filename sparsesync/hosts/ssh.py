@@ -35,7 +35,7 @@ from .stderr_relay import StderrRelay
 
 @contextlib.contextmanager
 def named(host: str) -> Iterator[None]:
-    """Name the host in what is wrong with what it says."""
+    """Name the host in a ProtocolError raised inside."""
     try:
         yield
     except ProtocolError as error:
@@ -50,7 +50,7 @@ _POSTED = 100
 
 
 class Answer:
-    """The answer to a call, which may still be under way."""
+    """The answer to a call, perhaps still to come."""
 
     def __init__(self, connection: Connection, op: str) -> None:
         self.op = op
@@ -58,7 +58,7 @@ class Answer:
         self._connection = connection
 
     def get(self) -> dict[str, Any]:
-        """Wait for it. Raises what the operation raised there, OSError or ValueError; LinkError."""
+        """Wait for the answer. Raises what the operation raised there, OSError or ValueError; LinkError."""
         while self.value is None:
             self._connection.take_answer()
         if isinstance(self.value, Exception):
@@ -67,7 +67,7 @@ class Answer:
 
 
 class Connection:
-    """An agent on a host, from this side. Use :func:`connect`."""
+    """A connection to an agent on another host. Use :func:`connect`."""
 
     def __init__(self, process: subprocess.Popen[bytes], host: str, timeout: float | None) -> None:
         assert process.stdin is not None and process.stdout is not None
@@ -129,11 +129,11 @@ class Connection:
             self.link.keep_alive(self.link.timeout / 3)
 
     def compressor(self, wanted: str | None) -> str:
-        """The compressor to use with this host."""
+        """Return the compressor to use with this host."""
         return choose_compressor(self.compressors["ours"], self.compressors["theirs"], wanted)
 
     def status(self) -> int | None:
-        """The exit status of the remote shell; None if it does not end."""
+        """Return the exit status of the remote shell, or None if it does not end."""
         try:
             return self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -148,10 +148,11 @@ class Connection:
         self.link.send_json(protocol.CALL, op=op, arguments=arguments)
 
     def items(self, op: str, on_trouble: Any = None, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """Call an operation and yield its items, and its result last.
+        """Call an operation, and yield its items and then its result.
 
-        ``on_trouble`` gets the OSError of each file that is in trouble; without it that is raised. Paths in
-        errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
+        ``on_trouble``: called with the OSError of each file that is in trouble. Without it the error is raised.
+
+        Paths in errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
         """
         self._settle()
         self._send(op, arguments)
@@ -179,11 +180,11 @@ class Connection:
             raise unexpected(frame)
 
     def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """Call an operation that has a result and no items. Raises as :meth:`items`."""
+        """Call an operation that has a result and no items, and return the result. Raises as :meth:`items`."""
         return self.post(op, **arguments).get()
 
     def post(self, op: str, **arguments: Any) -> Answer:
-        """Call an operation that has a result and no items, and do not wait: what is called next waits for it, too."""
+        """Call an operation that has a result and no items, without waiting. The next call waits for both."""
         while len(self._posted) >= _POSTED:
             self.take_answer()
         if self._busy:
@@ -199,7 +200,7 @@ class Connection:
             raise LinkError(f"{self.host}: an earlier answer was not read to its end")
 
     def take_answer(self) -> None:
-        """Wait for the answer to the oldest call that has none yet."""
+        """Wait for the oldest answer that is still to come."""
         answer = self._posted[0]
         with self.link.at_once() if answer.op in _AT_ONCE else contextlib.nullcontext():
             kind, value = self._answer()
@@ -238,12 +239,14 @@ def connect(
     timeout: float | None = None,
     digest: Digest | None = None,
 ) -> Iterator[Connection]:
-    """An agent on a host; it ends with the context. ``login`` are the words that name the host to the remote shell.
+    """Give a connection to an agent on a host, which ends with the context.
 
-    ``options`` are more of the remote shell's. ``timeout``: seconds of silence after which the connection is given up,
-    None for never. ``digest``: one that every engine has, instead of the best that both ends have.
+    ``login``: the words that name the host to the remote shell.
+    ``options``: more of the remote shell's.
+    ``timeout``: seconds of silence after which the connection is given up; None for never.
+    ``digest``: one that every engine has, instead of the best that both ends have.
 
-    Raises LinkError if no agent can be started, or there is no such remote shell, ValueError for a Python whose name is
+    Raises LinkError if no agent can be started or the remote shell is missing, ValueError for a Python whose name is
     not a plain path.
     """
     words, script = start(shell)
@@ -276,7 +279,7 @@ def connect(
 
 
 def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
-    """Why there is no agent, from the exit status of the remote shell and the last that was said on standard error."""
+    """Return why there is no agent, from the remote shell's exit status and its last standard error."""
     if status == NO_PYTHON:
         return LinkError(f"{host}: no Python 3.6 or newer was found there")
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.

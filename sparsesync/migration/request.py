@@ -160,7 +160,7 @@ class MigrationCommand:
         return [*options, "--", *request.sources, request.destination]
 
     def share(self, control: list[str]) -> None:
-        """Have rsync go through another connection: ``control`` are options of ssh. The last ``--rsh`` counts."""
+        """Make rsync use a shared connection. ``control``: options of ssh. The last ``--rsh`` counts."""
         self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
 
     def shown(self, command: list[str]) -> list[str]:

@@ -179,7 +179,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
 
 
 def keeping(command: Command, stack: ExitStack) -> Command:
-    """Return a command that reads copies of what can be read only once. They are there until ``stack`` is closed.
+    """Return a command that reads copies of files that can be read only once. ``stack`` removes the copies.
 
     Raises OSError.
     """
@@ -210,13 +210,13 @@ _NO_TRANSFER = frozenset("help version server sender daemon config dparam detach
 
 
 def transfers(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a command line copies paths, and is not one side of that, a list or a question."""
+    """Return whether a command line copies paths, unlike a server process, a listing or a question."""
     options, paths = _split(argv, [], environ)
     return len(paths) > 1 and not any(option.name in _NO_TRANSFER for option in options)
 
 
 def end_of_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Return where another option can be put: before ``--``, or with POSIXLY_CORRECT before the first path."""
+    """Return where another option can be inserted: before ``--``, or with POSIXLY_CORRECT before the first path."""
     index = 0
     while index < len(argv):
         if argv[index] == "--" or (_is_path(argv[index]) and "POSIXLY_CORRECT" in environ):

@@ -41,7 +41,7 @@ def of_options(options: Sequence[Option]) -> Iterator[str]:
 
 
 def of_files(options: Sequence[Option]) -> Iterator[str]:
-    """Yield a reason for each file of options that is not the same for both runs of rsync, and cannot be kept."""
+    """Yield a reason for each file given to an option that both runs of rsync cannot read alike."""
     for name, value, _ in options:
         if value is None:
             continue
@@ -58,9 +58,9 @@ def of_files(options: Sequence[Option]) -> Iterator[str]:
 
 
 def read_once(path: str) -> bool:
-    """Return whether what a path names has to be kept for both runs, and can be: a pipe, or a file that is open.
+    """Return whether a path must be copied for both runs, and can be: a pipe, or an open file.
 
-    What is open as /dev/fd/N is not open in a process of ours.
+    A file open as /dev/fd/N is not open in a child process.
     """
     try:
         st = os.stat(path)
@@ -105,7 +105,7 @@ def of_modes(state: Mapping[str, int], partial_dir: str | None) -> Iterator[str]
 
 
 def of_environment(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield what makes the words of a command line mean something else."""
+    """Yield a reason for each environment variable or word that changes the meaning of the command line."""
     if environ.get("RSYNC_ICONV"):
         yield "RSYNC_ICONV is set: names are to be converted"
     if any("!#:+" in argument for argument in argv):

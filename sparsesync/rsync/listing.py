@@ -145,13 +145,13 @@ def dry_run(
 
 
 def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Return the arguments of rsync with more options, which win over the earlier ones."""
+    """Return the arguments of rsync with more options, which override the earlier ones."""
     end = end_of_options(argv)
     return [*argv[:end], *options, *argv[end:]]
 
 
 def run_refused(argv: Sequence[str]) -> int:
-    """Have rsync meet a remote shell that cannot log in, and say so; returns its exit status."""
+    """Run rsync with a remote shell that cannot log in and says so, and return its exit status."""
     # It ends when rsync has begun to speak, as ssh does. Its output ends later, when rsync has got its status.
     shell = f'sh -c "head -c 4 >/dev/null; sleep 0.1 & exit {int(Status.SSH)}"'
     return run_rsync(["rsync", *with_options(argv, [f"--rsh={shell}"])], dict(os.environ), None, None)

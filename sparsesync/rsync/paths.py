@@ -112,12 +112,12 @@ def _is_at_or_below(name: str, top: str) -> bool:
 
 
 def _may_match(part: str, pattern: str) -> bool:
-    """Whether a wildcard may have become a name: what a class or a backslash means, shells do not agree on."""
+    """Return whether a wildcard may have expanded to a name. Shells differ on classes and backslashes."""
     return part == pattern or bool(re.search(r"[\[\]\\]", pattern)) or fnmatch.fnmatchcase(part, pattern)
 
 
 def is_wild(path: str) -> bool:
-    """Return whether the remote host makes other paths of a path."""
+    """Return whether the remote host expands a path."""
     return _WILD.search(path) is not None
 
 
@@ -200,10 +200,12 @@ def list_path(value: str, far: Far | None) -> str:
 def why_not_plain(
     far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False, wild: bool = False
 ) -> str | None:
-    """Why a remote path may arrive as something else; None if it does not.
+    """Return why a remote path may arrive changed, or None if it does not.
 
-    ``quoted``: rsync quotes them; ``secluded``: the remote rsync reads them itself; ``relative``: with ``--relative``.
-    ``wild``: wildcards in the last component of a path may be.
+    ``quoted``: rsync quotes paths.
+    ``secluded``: the remote rsync reads the paths itself.
+    ``relative``: with ``--relative``.
+    ``wild``: wildcards are allowed in the last component of a path.
     """
     for path in far.paths:
         above, last = os.path.split(path)

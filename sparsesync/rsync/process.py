@@ -74,7 +74,7 @@ class RsyncTooOldError(RuntimeError):
 
 
 def about() -> bytes:
-    """Return what rsync says of itself. Raises FileNotFoundError if there is none."""
+    """Return the output of ``rsync --version``. Raises FileNotFoundError if rsync is not installed."""
     return subprocess.run(
         [program(), "--version"], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
     ).stdout
@@ -87,7 +87,7 @@ def version() -> tuple[int, int, int]:
     """
     match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about())
     if match is None:
-        raise ValueError(f"{program()} is not an rsync that sparsesync knows; run without seeding by --seed-off")
+        raise ValueError(f"{program()} is not a known rsync; use --seed-off to run it without seeding")
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
@@ -127,7 +127,7 @@ def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def kept(path: str) -> Iterator[str]:
-    """Give the path of a copy of what can be read only once. Raises OSError."""
+    """Give the path of a copy of a file that can be read only once. Raises OSError."""
     with open(path, "rb") as once, tempfile.NamedTemporaryFile(prefix="sparsesync-") as copy:
         shutil.copyfileobj(once, copy)
         copy.flush()

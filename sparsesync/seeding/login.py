@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Login:
-    """The way of one run. ``host`` is the other host, once there is an agent."""
+    """The connection of one run. ``host``: the other host, once there is an agent."""
 
     def __init__(self, command: Command, hosts: HostPool | None) -> None:
         self.host: RemoteHost | None = None
@@ -31,7 +31,7 @@ class Login:
         self._by_turns = False
 
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
-        """Start the agent; the login lasts as long as ``stack``, also where there is no agent. Raises LinkError."""
+        """Start the agent. The login lasts as long as ``stack``, even without an agent. Raises LinkError."""
         far = self.command.far
         assert far is not None
         if self._hosts is None:
@@ -47,7 +47,7 @@ class Login:
         return self.host
 
     def wire(self) -> int:
-        """What this run has sent and received by the agent's connection, in bytes."""
+        """Return the bytes that this run sent and received over the agent's connection."""
         return self._gone() - self._before
 
     def _gone(self) -> int:
@@ -56,7 +56,7 @@ class Login:
 
     @property
     def lasts(self) -> bool:
-        """Whether something has to stay open until rsync is done."""
+        """Whether the connection must stay open until rsync ends."""
         return self.host is not None or bool(self._sharing.control)
 
     @property
@@ -67,7 +67,7 @@ class Login:
 
     @property
     def words(self) -> list[str]:
-        """The words of ours in the remote shell's command, by which rsync goes the same way."""
+        """The words in the remote shell's command by which rsync uses the same connection."""
         return self._sharing.control
 
     def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
@@ -86,7 +86,7 @@ class Login:
         return status, said
 
     def through(self) -> tuple[list[str], dict[str, str]]:
-        """The options and the environment by which rsync goes the same way."""
+        """Return the options and the environment by which rsync uses the same connection."""
         return self._through(self._sharing.control)
 
     def _through(self, words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -102,9 +102,9 @@ class Login:
 
     @contextlib.contextmanager
     def without_agent(self, destination: Destination | None) -> Iterator[None]:
-        """End the agent while rsync runs, if it takes the only session that the other host allows (MaxSessions).
+        """End the agent while rsync runs, if it takes the only session that the host allows (MaxSessions).
 
-        The next agent has ``destination`` open, too.
+        The next agent opens ``destination`` again.
         """
         if not self._by_turns or self._own is None or self.host is None:
             yield

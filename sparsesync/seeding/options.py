@@ -19,12 +19,14 @@ from ..rsync.command import takes_next
 class SeedOptions:
     """The options of ``sync`` that are not rsync's.
 
-    ``verbose``: say of each file what becomes of it. ``required``: rsync must not run if a sparse file would be left to
-    it. ``min_hole``: bytes of hole from which a file is worth seeding; 0: dense files are, too. ``holes``: whether the
-    source's maps are believed (:func:`~.engine.files.claims.believes`). ``python``: the Python to use on another host.
-    ``hold_back``: given for a source that may be written to meanwhile, if another run will follow. It is called with
-    what was found to change. The names it returns are kept from rsync, which would copy those files whole.
-    ``heal``: give files their holes back that were written without them (:mod:`healing`).
+    ``verbose``: say of each file what becomes of it.
+    ``required``: rsync must not run if a sparse file would be left to it.
+    ``min_hole``: the smallest number of bytes of hole for which a file is seeded; 0 seeds dense files too.
+    ``holes``: whether the source's maps are believed (:func:`~.engine.files.claims.believes`).
+    ``python``: the Python to use on another host.
+    ``hold_back``: for a source that may be written to meanwhile, if another run will follow. It is called with the
+    files found to change, and returns the names to keep from rsync, which would copy those files whole.
+    ``heal``: restore the holes of files that were written without them (:mod:`healing`).
     """
 
     off: bool = False

@@ -333,7 +333,7 @@ class Seeding:
 
 
 def why_not_list(command: rsync.Command, host: Host | None) -> str | None:
-    """Why the list of files that is on the other host may be another one when it is read again, or None."""
+    """Return why a second reading of the list on the other host may differ, or None."""
     if command.remote_list is None or host is None:
         return None
     mode = host.source(SourceSettings()).ask_mode(command.remote_list)()

@@ -128,16 +128,16 @@ def make_directory(path: str, mode: int, parents: bool, fsync: bool) -> None:
 
 
 class Temporaries:
-    """Where the temporaries of a destination are made: beside each file, or in the directory ``path``."""
+    """The directory for a destination's temporary files: ``path``, or that of each file."""
 
     def __init__(self, path: Optional[str]) -> None:
         self._path = path
         self._fd: Optional[int] = None
 
     def directory(self, beside: int) -> int:
-        """Return the descriptor of the directory, for a file in the directory ``beside``.
+        """Return the descriptor of the directory for a temporary file, whose file is in the directory ``beside``.
 
-        Raises LeftToRsync where a temporary there could not take a name in the other, or would not come out the same.
+        Raises LeftToRsync if the temporary file could not be renamed into ``beside``, or would get other attributes.
         """
         if self._path is None:
             return beside
@@ -155,7 +155,7 @@ class Temporaries:
         return self._fd
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         if self._fd is not None:
             os.close(self._fd)
 

@@ -96,7 +96,7 @@ class Link:
             self._fill()
 
     def expect(self, line: bytes) -> None:
-        """Read a line that comes before the greeting. Raises ProtocolError if another does, LinkError."""
+        """Read a line that precedes the greeting. Raises LinkError, and ProtocolError for another line."""
         have = b""
         while have != line:
             self._left()

@@ -202,7 +202,7 @@ class Decoder:
         return self.refuse(have)
 
     def refuse(self, have: bytes) -> NoReturn:
-        """Raise ProtocolError for what comes in place of the greeting."""
+        """Raise ProtocolError for bytes that are not the greeting."""
         # It begins with the number of its protocol, or as a daemon does.
         if have[1:4] == bytes(3) or have.startswith(b"@RSYNCD:"):
             raise ProtocolError(ONLY_RSYNC)

@@ -18,5 +18,5 @@ def test_version_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
         version()
     monkeypatch.setenv("SPARSESYNC_RSYNC", "true")
-    with pytest.raises(ValueError, match="not an rsync"):
+    with pytest.raises(ValueError, match="not a known rsync"):
         version()
