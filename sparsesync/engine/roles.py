@@ -66,10 +66,13 @@ class SourceSettings(NamedTuple):
 class Opening(NamedTuple):
     """What decides which path rsync writes to (rsync(1), USAGE), and the options for it.
 
-    ``many``: the transfer has more than one name, or begins with a directory. ``one_source``: the command has only one.
-    ``like``: the mode that the directory is to get from the source, None if it is no part of the transfer.
-    ``existing``: only open what is there. ``bases``: the directories of --compare-dest, --copy-dest or --link-dest. The
-    others are rsync's options of the same name.
+    ``many``: the transfer has more than one name, or begins with a directory.
+    ``one_source``: the command has only one source.
+    ``like``: the mode that the directory gets from the source; None if it is not part of the transfer.
+    ``existing``: open only an existing directory.
+    ``bases``: the directories of --compare-dest, --copy-dest or --link-dest.
+
+    The other fields are rsync's options of the same name.
     """
 
     many: bool
@@ -166,7 +169,7 @@ class LocalDestination:
         return self._place
 
     def find(self, path: str, opening: Opening) -> Optional[str]:
-        """Return why it is left to rsync to open the root, or None. Nothing is opened."""
+        """Return why opening the root is left to rsync, or None. Nothing is opened."""
         reason, root, _ = self._find(path, opening)
         return reason or _check_bases(root, opening)
 
@@ -285,7 +288,7 @@ class LocalDestination:
 
 
 def _check_bases(root: str, opening: Opening) -> Optional[str]:
-    """Return why what is seeded would change what else rsync does, or None: with --compare-dest it removes the file."""
+    """Return why seeding would change rsync's other work, or None: with --compare-dest it removes the file."""
     inside = find_within(root, opening.bases)
     return (
         None

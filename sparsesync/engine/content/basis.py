@@ -44,7 +44,7 @@ _SUFFIX = 10
 
 
 def find_within(root: str, directories: Sequence[str]) -> Optional[str]:
-    """Return the first of ``directories`` that is ``root`` or below it: what is written there makes a basis of it."""
+    """Return the first of ``directories`` that is ``root`` or below it, where writing changes the basis."""
     top = os.path.realpath(root).rstrip("/") + "/"
     return next(
         (path for path in directories if (os.path.realpath(os.path.join(root, path)) + "/").startswith(top)), None
@@ -52,9 +52,10 @@ def find_within(root: str, directories: Sequence[str]) -> Optional[str]:
 
 
 class Bases:
-    """Where a basis may be for what is new below ``root``, an open directory that stays the caller's.
+    """The places of a basis for a new file below ``root``, an open directory, which the caller closes.
 
-    ``directories``: their paths in order, relative to the root unless absolute. ``fuzzy``: how often that was given.
+    ``directories``: their paths in order, relative to the root unless absolute.
+    ``fuzzy``: how often ``--fuzzy`` was given.
     """
 
     def __init__(self, root: int, directories: Sequence[str] = (), fuzzy: int = 0) -> None:
@@ -70,12 +71,12 @@ class Bases:
         self._listings: Dict[str, List[Tuple[int, _Listing]]] = {}
 
     def close(self) -> None:
-        """Let go of the directories."""
+        """Close the directories."""
         while self._directories:
             os.close(self._directories.pop())
 
     def may_have(self, name: str) -> bool:
-        """Return whether :meth:`open` may find something. With ``--fuzzy`` that depends on the new file's size too."""
+        """Return whether :meth:`open` may find a basis. With ``--fuzzy`` that depends on the new file's size too."""
         found = self._named(name)
         if found is not None:
             os.close(found)
@@ -83,12 +84,12 @@ class Bases:
         return any(listing.names for _, listing in self._list(os.path.dirname(name)))
 
     def open(self, name: str, size: int, mtime_ns: int) -> Optional[int]:
-        """Return a descriptor, for reading, of the basis of a new file of so many bytes; None if there is none."""
+        """Return a descriptor, for reading, of the basis of a new file of so many bytes, or None."""
         found = self._named(name)
         return self._similar(name, size, mtime_ns) if found is None else found
 
     def shares(self, name: str) -> int:
-        """Return how many bytes a new file may share with a basis of its name: 0 where that cannot be cloned."""
+        """Return the bytes that a new file may share with a basis of its name, 0 if that cannot be cloned."""
         found = self._named(name)
         if found is None:
             return 0
@@ -135,7 +136,7 @@ class Bases:
         return None if found is None else _open_regular(*found)
 
     def _list(self, parent: str) -> "List[Tuple[int, _Listing]]":
-        """Return what is in the directory ``parent`` below each of those in which any file may be the basis."""
+        """Return the entries of the directory ``parent`` below each directory in which any file may be the basis."""
         found = self._listings.pop(parent, None)
         if found is None:
             found = [(directory, _Listing(directory, parent)) for directory in self._alike]
@@ -146,9 +147,9 @@ class Bases:
 
 
 class _Listing:
-    """The regular files of the directory ``parent`` below another one: their ``names`` in order.
+    """The regular files of the directory ``parent`` below another directory. ``names``: in order.
 
-    ``equal``: the name of one for each size, in bytes, and time, in seconds, as rsync compares it.
+    ``equal``: one name for each size, in bytes, and time, in seconds, as rsync compares them.
     """
 
     def __init__(self, directory: int, parent: str) -> None:
@@ -173,9 +174,9 @@ class _Listing:
                 return
 
     def closest(self, name: str, best: int) -> Tuple[int, Optional[str]]:
-        """Return the name that takes the least changing to become ``name``, after what that takes.
+        """Return the smallest edit distance to ``name``, and the name that has it.
 
-        If none takes as little as ``best`` that is returned, and None.
+        If none is below ``best``, return ``best`` and None.
         """
         at = bisect.bisect(self.names, name)
         closest, wanted = None, os.fsencode(name)
@@ -190,10 +191,10 @@ class _Listing:
 
 
 def _changing(one: bytes, other: bytes, most: int) -> int:
-    """Return what it takes to change one name into another: their edit distance; some more than ``most`` if that is.
+    """Return the edit distance of two names, or a number above ``most`` if it is greater.
 
-    A character more or less counts as a unit and, unless it is at the beginning, its value. Another one counts as a
-    unit and how far the two are apart.
+    An inserted or removed character counts one unit and, except at the beginning, its value. A replaced character
+    counts one unit and the difference of the two values.
     """
     if abs(len(one) - len(other)) * _UNIT > most:
         return most + 1
@@ -213,9 +214,9 @@ def _changing(one: bytes, other: bytes, most: int) -> int:
 
 
 def _suffix(name: bytes) -> bytes:
-    """Return the suffix of a name, with its dot; empty if there is none.
+    """Return the suffix of a name, with its dot, or an empty one.
 
-    One that marks an old version is none, and one of digits only where there is no other.
+    A suffix that marks an old version does not count. One of digits counts only if there is no other.
     """
     old: Tuple[bytes, ...] = (b".bak", b".old", b".orig")
     if name.endswith(b"~"):
@@ -232,7 +233,7 @@ def _suffix(name: bytes) -> bytes:
 
 
 def _open_regular(directory: int, path: str) -> Optional[int]:
-    """Return a descriptor of a regular file below a directory; None if there is none that may be read."""
+    """Return a descriptor of a regular file below a directory, or None if there is none that may be read."""
     parent, base = os.path.split(path)
     with contextlib.suppress(OSError):
         holder = open_beneath(directory, parent)

@@ -59,17 +59,13 @@ def copy_content(
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 
-    ``sparse``: ``"auto"`` makes holes where the source has them; ``"always"`` also where the data is
-    blocks of zeros. ``reflink``: ``"auto"`` shares extents if possible, ``"always"`` fails if not,
-    ``"never"`` does not. ``holes``: whether the source's map is believed (:func:`files.claims.believes`). ``progress``
-    is called with the bytes done since the last call. If ``target`` is reserving, it gets the source's reservations.
-    ``basis``: an open file, which a new one shares extents with where they are equal, if it can with no other. The
-    target still has to be committed.
+    The target still has to be committed. If ``target`` is reserving, it gets the source's reservations.
 
     ``sparse``: "auto" makes holes where the source has them; "always" also where the data is blocks of zeros.
     ``reflink``: "auto" shares extents if possible; "always" fails if that is not possible; "never" copies.
     ``holes``: whether the source's map is believed (:func:`files.claims.believes`).
     ``progress``: called with the bytes done since the last call.
+    ``basis``: an open file. A new file shares extents with it where they are equal, if it can with no other.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything is written if the data
     cannot fit, OSError as the system calls do.

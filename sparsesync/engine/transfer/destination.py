@@ -45,11 +45,9 @@ _UNFINISHED = 7 * 86400 * 10**9
 class Destination:
     """The destination directory ``path``. A single file in it is named ``single``, whatever its name was.
 
-    ``make``: the mode to make the directory with if it is missing; ``mkpath``: its parents too. ``like``: the mode that
-    rsync will give it, if it does. ``resume``: use partial files, if there is no ``temp_dir``. ``preallocate``: reserve
-    what the source has reserved. ``bases`` and ``fuzzy``: where the basis of a new file is
-    (:class:`~.content.basis.Bases`). The others are rsync's options of the same name. Raises OSError if the directory
-    cannot be opened or made.
+    ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
+    rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``bases``, ``fuzzy``: as
+    :class:`~.content.basis.Bases`. Others are as rsync's options. Raises OSError if it cannot be opened or made.
     """
 
     carries = False
@@ -103,6 +101,7 @@ class Destination:
         self._bases = Bases(self._root, bases, fuzzy)
 
     def close(self) -> None:
+        """Close the directory."""
         self._bases.close()
         os.close(self._root)
         self._temporaries.close()
@@ -124,11 +123,11 @@ class Destination:
             self._room.take(holder or ".", need.data, held or self._bases.shares(self.single or need.name))
 
     def space(self) -> List["Space"]:
-        """What all that was expected needs on each of the filesystems it goes to."""
+        """Return the space needed for everything expected, by filesystem."""
         return self._room.space()
 
     def has_basis(self, name: str) -> bool:
-        """Whether there may be something to compare the source with: an old file, a partial one, or one elsewhere."""
+        """Return whether there may be a basis for a file: an earlier file, a partial one, or one elsewhere."""
         check_name(name)
         parent, base = os.path.split(self.single or name)
         # If its directory is not there yet, or cannot be opened, target() will say what is wrong.
@@ -368,7 +367,7 @@ class DestinationFile(Target):
         return fd
 
     def open_basis(self) -> Optional[int]:
-        """A descriptor of what the source is compared with, for reading: the old file, or what a new one is like."""
+        """Return a descriptor, for reading, of the basis: the old file, or what a new one is like."""
         return self.find_basis() if self.old is None else self.open_old()
 
     def close(self) -> None:

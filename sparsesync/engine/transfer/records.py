@@ -34,21 +34,21 @@ class Space(NamedTuple):
 
 
 class Room:
-    """Adds up what files will take of the filesystems they go to."""
+    """A sum of the bytes that files take of their filesystems."""
 
     def __init__(self) -> None:
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
 
     def take(self, directory: str, data: int, held: int) -> None:
-        """Count a file of so many bytes of data that goes to a directory, less what it ``held`` of them already."""
+        """Count a file of so many bytes of data in a directory, less the bytes ``held`` already."""
         device = os.stat(directory).st_dev
         block = os.statvfs(directory).f_frsize
         self._growth[device] = self._growth.get(device, 0) + -(-data // block) * block - held
         self._example[device] = directory
 
     def space(self) -> List[Space]:
-        """Return what all of it needs on each of the filesystems."""
+        """Return the space needed on each filesystem."""
         found = []
         for device, needed in self._growth.items():
             path = self._example[device]
