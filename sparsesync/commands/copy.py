@@ -13,14 +13,14 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_far_end, add_holes
+from .options import Troubles, add_holes, add_remote_end
 
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
     add_holes(command)
-    add_far_end(command)
+    add_remote_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
     command.add_argument("--inplace", action="store_true", help="write only the blocks that differ, into the old file")
     command.add_argument("--reflink", choices=["auto", "always", "never"], default="auto", help="share extents")

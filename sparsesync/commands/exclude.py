@@ -19,7 +19,7 @@ from ..engine.errors import OnError
 from ..engine.text import escape_name
 from ..exclude import FORMATS, PatternOptions, place_patterns, preset_places, quoter, sparse_names
 from ..hosts.pool import HostPool
-from .options import Troubles, add_far_end, add_one_file_system, byte_size
+from .options import Troubles, add_one_file_system, add_remote_end, byte_size
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add(command: argparse.ArgumentParser) -> None:
         help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE",
     )
     add_one_file_system(command)
-    add_far_end(command)
+    add_remote_end(command)
     command.set_defaults(run=run)
 
 

@@ -19,7 +19,7 @@ from ..engine.files.claims import SECTOR_BYTES
 from ..engine.files.extents import Layer
 from ..hosts.base import Location
 from ..hosts.pool import HostPool
-from .options import add_far_end, add_holes
+from .options import add_holes, add_remote_end
 
 if TYPE_CHECKING:
     from ..engine.tree.block_map import Run
@@ -38,7 +38,7 @@ def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("file", metavar="FILE")
     add_holes(command)
-    add_far_end(command)
+    add_remote_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a list of {offset, length, data, reserved}, in bytes")
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")

@@ -18,7 +18,7 @@ from ..console.messages import format_error, print_error, print_line
 from ..migration import text
 from ..migration.request import Commands, Failed, Request
 from ..migration.run import Migration
-from .options import add_far_end
+from .options import add_remote_end
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", metavar="FILE", help="write what was done to FILE, as JSON")
     command.add_argument("--json", action="store_true", help="print that report, and nothing else")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    add_far_end(command)
+    add_remote_end(command)
     command.set_defaults(run=run)
 
 

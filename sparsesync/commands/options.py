@@ -35,14 +35,14 @@ def add_holes(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_far_end(command: argparse.ArgumentParser) -> None:
+def add_remote_end(command: argparse.ArgumentParser) -> None:
     """Add the options for reaching ``host:path``."""
-    far = command.add_argument_group("to reach host:path")
-    far.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
-    far.add_argument(
+    remote = command.add_argument_group("to reach host:path")
+    remote.add_argument("-e", "--rsh", metavar="COMMAND", help="the remote shell (default: RSYNC_RSH, else ssh)")
+    remote.add_argument(
         "--remote-prefix", default="", metavar="COMMAND", help="what is put before all that runs there, such as sudo"
     )
-    far.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
+    remote.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
 
 
 def byte_size(text: str) -> int:

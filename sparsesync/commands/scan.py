@@ -13,7 +13,7 @@ from ..console.units import iec
 from ..engine.errors import LinkError
 from ..engine.tree.scan import ScanOptions
 from ..hosts.pool import HostPool
-from .options import Troubles, add_far_end, add_holes, add_one_file_system, byte_size, write_list
+from .options import Troubles, add_holes, add_one_file_system, add_remote_end, byte_size, write_list
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
     add_one_file_system(command)
     add_holes(command)
-    add_far_end(command)
+    add_remote_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("-0", "--null", action="store_true", help="paths only, each ended by a NUL")
     form.add_argument("--json", action="store_true", help="one JSON object")

@@ -9,7 +9,7 @@ from ..comparison.direct import verify
 from ..console.messages import print_line
 from ..console.progress import data_bar
 from ..engine.content.compare import Tally
-from .options import Troubles, add_far_end, add_holes, write_list
+from .options import Troubles, add_holes, add_remote_end, write_list
 
 _DIFFERENCES = {
     "content": "content differs at byte {offset}",
@@ -28,7 +28,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--full", action="store_true", help="read the holes too")
     command.add_argument("--json", action="store_true", help="one JSON object; also what was read, and what believed")
     add_holes(command)
-    add_far_end(command)
+    add_remote_end(command)
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=run)
 

@@ -91,16 +91,16 @@ class HostPool:
 
         remotes = remote_part(a), remote_part(b)
         digest = Digest(_COMMON, os.urandom(16)) if all(remotes) else None
-        far = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
-        shared = next((host.digest for host in far if host), None)
+        connected = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
+        shared = next((host.digest for host in connected if host), None)
         if shared is None:
             mine = capabilities()
             shared = Digest(choose_digest(mine, mine), os.urandom(16))
-        for host, remote in zip(far, remotes):
+        for host, remote in zip(connected, remotes):
             if host and remote and not all(remotes):
                 self._hosts[remote.user, remote.host] = host
         local = LocalHost(shared)
-        hosts: list[Host] = [host or local for host in far]
+        hosts: list[Host] = [host or local for host in connected]
         return _location(hosts[0], a, remotes[0]), _location(hosts[1], b, remotes[1])
 
     def host(self, user: str | None, name: str) -> RemoteHost:

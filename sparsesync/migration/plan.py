@@ -22,10 +22,10 @@ from ..engine.transfer.records import Space
 from ..hosts.base import Host
 from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
-from ..rsync.listing import dry_run, parse_listing, source_path, unescape
-from ..rsync.process import LISTED, Status
+from ..rsync.listing import LISTED, dry_run, parse_listing, source_path, unescape
+from ..rsync.process import Status
 from ..rsync.program import environment, program
-from ..seeding.options import SeedOptions
+from ..seeding.seed_options import SeedOptions
 from ..seeding.seeder import Seeding
 
 _PARTIAL = ".sparsesync-partial"

@@ -90,7 +90,7 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
         probe = destination.query("probe", path=asked.path, largest=largest)
     features = sorted({name for docker in dockers for name in KERNEL_FEATURES.get(docker.driver, ())})
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
-    programs = [program(), there] if asked.command.far and asked.command.far.push else [there, program()]
+    programs = [program(), there] if asked.command.remote and asked.command.remote.push else [there, program()]
     hosts = source.query("host", rsync=programs[0]), destination.query("host", wanted=features, rsync=programs[1])
     in_use = source.query("in_use", sources=asked.sources, places=[*map(list, places)])
     return Facts(at, to, asked, hosts, presets, places, surveys, dockers, probe, in_use)

@@ -96,9 +96,9 @@ class MigrationCommand:
         self.fine_times = False
         self._rsh = request.rsh
         self.command = self._parse()
-        far = self.command.far
-        self.sources = [_at_home(path) for path in far.paths] if far and not far.push else [*request.sources]
-        self.path = _at_home(far.paths[0]) if far and far.push else request.destination
+        remote = self.command.remote
+        self.sources = [_at_home(path) for path in remote.paths] if remote and not remote.push else [*request.sources]
+        self.path = _at_home(remote.paths[0]) if remote and remote.push else request.destination
 
     def _parse(self) -> rsync.Command:
         """Raise ValueError for a command line that is no migration. Returns the parsed rsync command otherwise."""
@@ -111,21 +111,21 @@ class MigrationCommand:
         for option in command.options:
             if option.name in _FORBIDDEN:
                 raise ValueError(f"{option.tokens[0]}: {_FORBIDDEN[option.name]}")
-        far = command.far
-        if far is None and any(map(_is_remote, (*request.sources, request.destination))):
+        remote = command.remote
+        if remote is None and any(map(_is_remote, (*request.sources, request.destination))):
             if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
                 raise ValueError("the source or the destination must be on this host")
             raise ValueError(command.handoff or "the host is not clear from the paths")
         secluded, relative = rsync.secludes(command), command.relative
-        unclear = why_not_plain(far, True, secluded=secluded, relative=relative) if far else None
-        if far and any("\n" in path for path in far.paths):
+        unclear = why_not_plain(remote, True, secluded=secluded, relative=relative) if remote else None
+        if remote and any("\n" in path for path in remote.paths):
             raise ValueError("a path on another host must not have a line break")
         if unclear:
             raise ValueError(f"{unclear}; name the path itself")
         if any(option.value == "-" for option in command.options if option.name.endswith("-from")):
             raise ValueError("standard input cannot be read several times; name a file")
         contents = [path for path in request.sources if means_contents(path)]
-        if request.verify and far and not far.push and len(request.sources) > 1 and contents:
+        if request.verify and remote and not remote.push and len(request.sources) > 1 and contents:
             raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
         if request.verify and not request.final:
             raise ValueError("--verify needs a source that no longer changes; give it with --final")

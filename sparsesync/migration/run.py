@@ -37,7 +37,7 @@ from ..hosts.pool import HostPool
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as seeding
-from ..seeding.options import SeedOptions
+from ..seeding.seed_options import SeedOptions
 from . import findings, plan, preflight
 from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding
@@ -151,12 +151,12 @@ class Migration:
     def _locate(self, stack: contextlib.ExitStack) -> None:
         """Find the two machines: one of them at least is this one, and the other is logged in to once."""
         command, request = self.asked.command, self.request
-        far = command.far
+        remote = command.remote
         self.hosts = stack.enter_context(
             HostPool(
-                far.shell if far else None,
+                remote.shell if remote else None,
                 request.python,
-                prefix=far.prefix if far else "",
+                prefix=remote.prefix if remote else "",
                 timeout=command.timeout,
                 share=True,
             )
@@ -243,8 +243,8 @@ class Migration:
         except LinkError as error:
             kept = "what was received is kept, the same command goes on from there"
             raise Failed(Status.PROTOCOL, f"{error}; {kept}") from None
-        moved = sum(seeded.sent if self.asked.command.far else seeded.data for seeded in result.seeded)
-        by_rsync = totals.wire if self.asked.command.far else totals.literal
+        moved = sum(seeded.sent if self.asked.command.remote else seeded.data for seeded in result.seeded)
+        by_rsync = totals.wire if self.asked.command.remote else totals.literal
         self.report["sync"] = {
             "command": self.asked.shown(result.command),
             "status": result.status,
@@ -255,7 +255,7 @@ class Migration:
             "healed": result.healed,
             "later": result.later,
             "written_by_rsync": totals.literal,
-            "sent": (result.wire if self.asked.command.far else moved) + (by_rsync or 0),
+            "sent": (result.wire if self.asked.command.remote else moved) + (by_rsync or 0),
             "sent_by_rsync": by_rsync,
             "saved": sum(seeded.size for seeded in result.seeded) - moved,
         }
@@ -293,7 +293,7 @@ class Migration:
 
     def _list_sparse(self, facts: Facts) -> None:
         """Every sparse file of the transfer, with its sizes at both ends, for the report."""
-        moved = "sent" if self.asked.command.far else "data"
+        moved = "sent" if self.asked.command.remote else "data"
         sent = {each["name"]: each[moved] for each in self.report["sync"]["seeded"]}
         found: list[dict[str, Any]] = []
         host = self.source.host

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from . import handoff, process
 from .options import LETTERS, LONGS, Option
-from .paths import QUOTES_ARGUMENTS, Far, NotForUs, far_end, is_remote, list_path
+from .paths import QUOTES_ARGUMENTS, NotForUs, RemoteEnd, is_remote, list_path, remote_end
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Command:
     destination: str | None
     handoff: str | None
     """None: seeding is allowed. Otherwise why everything is left to rsync, in words for a person."""
-    far: Far | None
+    remote: RemoteEnd | None
     """The other host, if one is named."""
     spool_stdin: bool
     """An option reads standard input, which both runs of rsync must be given."""
@@ -123,15 +123,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         why_not.append("there is no destination: rsync only lists files")
     if "" in paths:
         why_not.append("a source or the destination is empty")
-    far = remote_list = None
+    remote = remote_list = None
     if any(map(is_remote, paths)):
         try:
-            far = _far(paths, options, values, environ)
+            remote = _remote_end(paths, options, values, environ)
         except NotForUs as reason:
             why_not.append(str(reason))
     if files_from is not None and is_remote(files_from):
         try:
-            remote_list = list_path(files_from, far)
+            remote_list = list_path(files_from, remote)
         except NotForUs as reason:
             why_not.append(str(reason))
 
@@ -141,7 +141,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         sources=tuple(paths[:-1] if len(paths) > 1 else paths),
         destination=paths[-1] if len(paths) > 1 else None,
         handoff=why_not[0] if why_not else None,
-        far=far,
+        remote=remote,
         spool_stdin=bool(stdin_readers),
         recursive=state["recursive"] > 0,
         relative=relative,
@@ -169,7 +169,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         files_from=files_from,
         remote_list=remote_list,
         compress=_compresses(state, values),
-        whole_file=_whole_file(options, far),
+        whole_file=_whole_file(options, remote),
         bwlimit=parse_bwlimit(values.get("bwlimit")),
         timeout=int(values["timeout"]) if values.get("timeout", "").isdecimal() and values["timeout"] != "0" else None,
         partial_dir=partial_dir or None,
@@ -197,13 +197,15 @@ def keeping(command: Command, stack: ExitStack) -> Command:
     return replace(command, argv=tuple(argv), options=tuple(options), files_from=files_from)
 
 
-def _far(paths: Sequence[str], options: Sequence[Option], values: Mapping[str, str], environ: Mapping[str, str]) -> Far:
+def _remote_end(
+    paths: Sequence[str], options: Sequence[Option], values: Mapping[str, str], environ: Mapping[str, str]
+) -> RemoteEnd:
     """Return the other host. Raises NotForUs."""
     if any(map(re.compile(r"rsync://|\[[^]]*\]::|[^/:\[]*::", re.IGNORECASE).match, paths)):
         raise NotForUs("an rsync daemon is at the other end")
     families = [option.name for option in options if option.name in ("ipv4", "ipv6")]
     family = f"-{families[-1][-1]}" if families else None
-    return far_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
+    return remote_end(paths, values.get("rsh"), values.get("rsync-path"), family, environ)
 
 
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam detach no-detach list-only".split())
@@ -320,9 +322,9 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
     return state, values
 
 
-def _whole_file(options: Sequence[Option], far: Far | None) -> bool:
+def _whole_file(options: Sequence[Option], remote: RemoteEnd | None) -> bool:
     given = [option.name for option in options if option.name in ("whole-file", "no-whole-file")]
-    return given[-1] == "whole-file" if given else far is None
+    return given[-1] == "whole-file" if given else remote is None
 
 
 def _compresses(state: Counter[str], values: Mapping[str, str]) -> bool:
@@ -353,7 +355,7 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
         return not given[-1].startswith("no-")
     if environ.get("RSYNC_PROTECT_ARGS", "") not in ("", "0"):
         return True
-    tilde_or_dots = command.far is not None and any("~" in path or ".." in path for path in command.far.paths)
+    tilde_or_dots = command.remote is not None and any("~" in path or ".." in path for path in command.remote.paths)
     # Only then does it matter, and to ask takes a moment.
     return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", process.about()) is not None
 

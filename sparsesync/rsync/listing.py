@@ -35,9 +35,12 @@ from typing import IO, NamedTuple
 
 from .command import Command, end_of_options
 from .paths import pulled_from
-from .process import LISTED, Status, run_rsync
+from .process import Status, run_rsync
 from .program import environment, program
 from .verbosity import shown
+
+LISTED = frozenset([Status.OK, Status.PARTIAL, Status.VANISHED, Status.MAX_DELETE])
+"""What a dry run may end with: some files could not be transferred, and what was listed still holds."""
 
 
 class Listed(NamedTuple):
@@ -250,9 +253,9 @@ def source_path(command: Command, listed: Listed) -> str | None:
     The path is absolute or relative: to the current directory, or on a pull to the remote home.
     """
     shown = os.fsdecode(listed.source)
-    if not shown or (command.far is not None and not command.far.push):
+    if not shown or (command.remote is not None and not command.remote.push):
         name, from_list = os.fsdecode(listed.name), command.files_from is not None
-        paths = command.far.paths if command.far is not None and not command.far.push else command.sources
+        paths = command.remote.paths if command.remote is not None and not command.remote.push else command.sources
         return pulled_from(paths, name, relative=command.relative, files_from=from_list)
     if command.files_from is not None:
         return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None

@@ -126,7 +126,7 @@ def is_remote(path: str) -> bool:
     return ":" in path.partition("/")[0] or (path.startswith("[") and "]:" in path)
 
 
-class Far(NamedTuple):
+class RemoteEnd(NamedTuple):
     """The other host, and the paths there: the destination on a push, else the sources."""
 
     user: str | None
@@ -143,13 +143,13 @@ class NotForUs(Exception):
     """A run that is left to rsync. The message says why."""
 
 
-def far_end(
+def remote_end(
     paths: Sequence[str],
     rsh: str | None,
     rsync_path: str | None,
     family: str | None,
     environ: Mapping[str, str] = os.environ,
-) -> Far:
+) -> RemoteEnd:
     """Return the other host of a command line that names one. Raises NotForUs.
 
     ``family``: "-4", "-6" or None.
@@ -181,24 +181,24 @@ def far_end(
         prefix = match[1]
     if family and os.path.basename(shell[0]) == "ssh":
         shell.insert(1, family)
-    return Far(user, host, destination is not None, tuple(end.path or "." for end in ends), tuple(shell), prefix)
+    return RemoteEnd(user, host, destination is not None, tuple(end.path or "." for end in ends), tuple(shell), prefix)
 
 
 def _same_host(path: str) -> bool:
     return path.startswith(":") and not path.startswith("::")
 
 
-def list_path(value: str, far: Far | None) -> str:
+def list_path(value: str, remote: RemoteEnd | None) -> str:
     """Return the path of a ``--files-from`` on the other host. Raises NotForUs."""
     named, _, path = value.partition(":")
-    same = far is not None and named in ("", far.host, f"{far.user}@{far.host}")
+    same = remote is not None and named in ("", remote.host, f"{remote.user}@{remote.host}")
     if not same or path == "-" or not _PLAIN.fullmatch(path):
         raise NotForUs("--files-from names a file on another host")
     return path
 
 
 def why_not_plain(
-    far: Far, quoted: bool, *, secluded: bool = False, relative: bool = False, wild: bool = False
+    remote: RemoteEnd, quoted: bool, *, secluded: bool = False, relative: bool = False, wild: bool = False
 ) -> str | None:
     """Return why a remote path may arrive changed, or None if it does not.
 
@@ -207,7 +207,7 @@ def why_not_plain(
     ``relative``: with ``--relative``.
     ``wild``: wildcards are allowed in the last component of a path.
     """
-    for path in far.paths:
+    for path in remote.paths:
         above, last = os.path.split(path)
         # Some shells let ".*" be "..", too.
         if is_wild(above if wild and not last.startswith(".") else path):

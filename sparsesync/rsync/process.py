@@ -51,9 +51,6 @@ class Status(IntEnum):
     """ssh(1), EXIT STATUS: it could not log in, or lost the connection."""
 
 
-LISTED = frozenset([Status.OK, Status.PARTIAL, Status.VANISHED, Status.MAX_DELETE])
-"""What a dry run may end with: some files could not be transferred, and what was listed still holds."""
-
 REFUSED = frozenset([Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START])
 """rsync does not even begin with such a command, and will not the next time."""
 

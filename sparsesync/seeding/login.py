@@ -32,16 +32,16 @@ class Login:
 
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
         """Start the agent. The login lasts as long as ``stack``, even without an agent. Raises LinkError."""
-        far = self.command.far
-        assert far is not None
+        remote = self.command.remote
+        assert remote is not None
         if self._hosts is None:
             from ..hosts.pool import HostPool
 
-            opened = HostPool(far.shell, python, prefix=far.prefix, timeout=self.command.timeout, share=True)
+            opened = HostPool(remote.shell, python, prefix=remote.prefix, timeout=self.command.timeout, share=True)
             self._own = stack.enter_context(opened)
         hosts = self._hosts or self._own
         assert hosts is not None
-        self.host = hosts.host(far.user, far.host)
+        self.host = hosts.host(remote.user, remote.host)
         # It may be a connection that others use, too.
         self._before = self._gone() if self._hosts else 0
         return self.host

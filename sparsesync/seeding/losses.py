@@ -52,7 +52,7 @@ class Losses(NamedTuple):
 def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     """Return what may be lost if rsync transfers everything.
 
-    ``holes``, ``min_hole``: as in :class:`~.options.SeedOptions`.
+    ``holes``, ``min_hole``: as in :class:`~.seed_options.SeedOptions`.
     """
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:

@@ -43,14 +43,14 @@ from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
-from ..rsync.listing import with_options
+from ..rsync.listing import LISTED, with_options
 from ..rsync.paths import why_not_plain
-from ..rsync.process import LISTED, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
+from ..rsync.process import NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
-from .options import SeedOptions, split_options
+from .seed_options import SeedOptions, split_options
 from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory, why_not_list
 from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
@@ -288,30 +288,30 @@ class SeededRun:
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""
-        command, far = self.command, self.command.far
+        command, remote = self.command, self.command.remote
         if self.seed.off or command.handoff:
             return command.handoff if not self.seed.off else "--seed-off is given"
         handoff = why_untold(command)
         if handoff:
             return handoff
-        handoff = nothing_to_seed(command, self.seed) if far is None or far.push else None
+        handoff = nothing_to_seed(command, self.seed) if remote is None or remote.push else None
         handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff
         version = check_version()
-        if far is None:
+        if remote is None:
             return None
         return why_not_plain(
-            far,
+            remote,
             rsync.quotes(command, version),
             secluded=rsync.secludes(command),
             relative=command.relative,
-            wild=not far.push,
+            wild=not remote.push,
         )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
         """Return the source and the destination. Raises LinkError if the other host cannot be reached."""
-        command, far = self.command, self.command.far
+        command, remote = self.command, self.command.remote
         settings = SourceSettings(
             follow=command.links_followed,
             listed=command.relative or command.files_from is not None,
@@ -323,11 +323,11 @@ class SeededRun:
         local = LocalHost()
         source: Source
         destination: Destination
-        if far is None:
+        if remote is None:
             source, destination = local.source(settings), local.destination()
         else:
             host = self.login.connect(self.seed.python, stack)
-            if far.push:
+            if remote.push:
                 source, destination = local.source(settings), host.destination()
             else:
                 source, destination = host.source(settings), local.destination(resume=True)
@@ -360,11 +360,13 @@ class SeededRun:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
         status, said = self.login.dry_run(listing, unchanged, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
-        if self.command.far is not None and status in NO_CONNECTION:
+        if self.command.remote is not None and status in NO_CONNECTION:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
             print(*shown, sep="\n", file=sys.stderr)
             if self.strict:
-                raise LinkError(f"{self.command.far.host}: rsync cannot tell what it would transfer (status {status})")
+                raise LinkError(
+                    f"{self.command.remote.host}: rsync cannot tell what it would transfer (status {status})"
+                )
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:
             return status

@@ -37,7 +37,7 @@ from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import is_wild, sent_as_top
 from .healing import Healing
 from .losses import Losses
-from .options import SeedOptions
+from .seed_options import SeedOptions
 
 NOTHING_SPARSE = "it would transfer no sparse file"
 
@@ -99,11 +99,11 @@ class Seeding:
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
-        far = command.far
+        remote = command.remote
         assert command.destination is not None  # parse() hands off a command without one
-        self._pulls = far is not None and not far.push
-        self._sources = far.paths if far and not far.push else command.sources
-        self._destination = far.paths[0] if far and far.push else command.destination
+        self._pulls = remote is not None and not remote.push
+        self._sources = remote.paths if remote and not remote.push else command.sources
+        self._destination = remote.paths[0] if remote and remote.push else command.destination
         self.healing = Healing(command, options, source, destination, self._destination, say, bar)
 
     def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
@@ -319,7 +319,7 @@ class Seeding:
         holes = self._under_way.pop(result.name, 0)
         if result.reason is None:
             self.seeded.append(Seeded(*result[:4], result.allocated))
-            sent = f", {iec(result.sent)} sent" if self.command.far else ""
+            sent = f", {iec(result.sent)} sent" if self.command.remote else ""
             self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return
         if holes and result.errno in _REFUSALS and not result.at_source:

@@ -21,7 +21,7 @@ from ..rsync import filters
 from ..rsync.paths import transfer_name
 from . import losses
 from .healing import is_filled
-from .options import SeedOptions
+from .seed_options import SeedOptions
 from .seeder import NOTHING_SPARSE
 
 NO_SPARSE_FILES = "there are no sparse files"
@@ -62,7 +62,7 @@ class Settled:
 
     def __enter__(self) -> Settled:
         command = self.command
-        asks = command.far is None and not self.seed.source_is_live
+        asks = command.remote is None and not self.seed.source_is_live
         if asks and command.destination is not None and not _EQUAL_ANYWAY & {each.name for each in command.options}:
             there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
             self._is_open = self._destination.open(command.destination, there) is None

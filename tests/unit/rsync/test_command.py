@@ -130,7 +130,7 @@ def test_partial_dir_comes_from_the_environment_with_partial_only() -> None:
 @pytest.mark.parametrize("path", ["a", "./a:b", "/a:b", "a/b:c", "../x:y", "a[b]/c:d"])
 def test_a_colon_after_a_slash_is_no_host(path: str) -> None:
     command = parse("-a", path, "b")
-    assert command.far is None
+    assert command.remote is None
     assert command.handoff is None
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sparsesync.rsync import command as rsync
 from sparsesync.rsync.paths import (
     QUOTES_ARGUMENTS,
-    Far,
     NotForUs,
-    far_end,
+    RemoteEnd,
     means_contents,
     pulled_from,
+    remote_end,
     sent_as_top,
     why_not_plain,
 )
@@ -65,8 +65,8 @@ def test_whose_mode_the_destination_gets(
     assert oct((top / "dst").stat().st_mode & 0o777) == oct(expected), source
 
 
-def far(*paths: str, rsync_path: str | None = None, rsh: str | None = None, family: str | None = None) -> Far:
-    return far_end(paths, rsh, rsync_path, family, {})
+def far(*paths: str, rsync_path: str | None = None, rsh: str | None = None, family: str | None = None) -> RemoteEnd:
+    return remote_end(paths, rsh, rsync_path, family, {})
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_another_program_is_not_for_us(rsync_path: str) -> None:
 
 
 def test_far_end() -> None:
-    assert far("a", "b", "me@h:c") == Far("me", "h", True, ("c",), ("ssh",), "")
-    assert far("h:a", ":b", "c") == Far(None, "h", False, ("a", "b"), ("ssh",), "")
+    assert far("a", "b", "me@h:c") == RemoteEnd("me", "h", True, ("c",), ("ssh",), "")
+    assert far("h:a", ":b", "c") == RemoteEnd(None, "h", False, ("a", "b"), ("ssh",), "")
     assert far("a", "h:", family="-6").shell == ("ssh", "-6")
-    assert far("a", "h:", rsh="lsh", family="-6") == Far(None, "h", True, (".",), ("lsh",), "")
+    assert far("a", "h:", rsh="lsh", family="-6") == RemoteEnd(None, "h", True, (".",), ("lsh",), "")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_far_end() -> None:
     ],
 )
 def test_why_not_plain(path: str, quoted: bool, plain: bool) -> None:
-    assert (why_not_plain(Far(None, "h", True, (path,), ("ssh",), ""), quoted) is None) == plain
+    assert (why_not_plain(RemoteEnd(None, "h", True, (path,), ("ssh",), ""), quoted) is None) == plain
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_is_plain_arrives_as_it_is(tmp_path: Path, mode: str, path: str, re
     """rsync itself is asked: a remote shell writes down what its last argument has become over there."""
     need_tools("rsync")
     need(version() >= QUOTES_ARGUMENTS, "this rsync quotes nothing")
-    reason = why_not_plain(Far(None, "h", True, (path,), ("ssh",), ""), mode == "quoted", relative=relative)
+    reason = why_not_plain(RemoteEnd(None, "h", True, (path,), ("ssh",), ""), mode == "quoted", relative=relative)
     if reason is not None:
         assert path in reason  # and what a shell would make of it is not tried
         return
