@@ -130,9 +130,8 @@ class Report:
 
     def _raw(self, line: bytes) -> None:
         if _CREATED.match(line) and (self.shown.names or self.shown.itemized) and not self._created:
-            self._created.append(
-                line
-            )  # the first is the one: a dry run with --mkpath finds the directory missing again
+            # The first is the one: a dry run with --mkpath finds the directory missing again.
+            self._created.append(line)
         key, colon, _ = line.partition(b":")
         if colon:
             self._totals[key] = line
@@ -218,7 +217,7 @@ class Report:
 
     def progress(self, piece: bytes) -> bytes:
         """Return a piece of progress with the seeded files in it."""
-        match = _PROGRESS.fullmatch(piece)
+        match = _PROGRESS.fullmatch(piece) if self.shown.progress else None
         if match is None:
             return piece
         done, percent, human = match[2] + match[3], int(match[4]), self.shown.human
