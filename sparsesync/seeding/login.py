@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination
     from ..hosts.pool import HostPool
     from ..hosts.remote import RemoteHost
-    from ..hosts.sharing import Sharing
     from ..rsync.command import Command
 
 
@@ -57,37 +56,34 @@ class Login:
     @property
     def lasts(self) -> bool:
         """Whether the connection must stay open until rsync ends."""
-        return self.host is not None or bool(self._sharing.control)
-
-    @property
-    def _sharing(self) -> Sharing:
-        from ..hosts.sharing import Sharing
-
-        return self._own.shared if self._own is not None else Sharing([], [])
+        return self.host is not None or bool(self.words)
 
     @property
     def words(self) -> list[str]:
         """The words in the remote shell's command by which rsync uses the same connection."""
-        return self._sharing.control
+        return self._own.shared.control if self._own is not None else []
 
     def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
         """Have rsync list what it would transfer, as :func:`~..rsync.listing.dry_run`. Raises LinkError."""
-        from ..hosts.sharing import REFUSED_SESSION
+        only = self._own.shared.only if self._own is not None else []
 
         def ask() -> tuple[int, bytes]:
-            options, environ = self._through(self._sharing.only)
+            options, environ = self._through(only)
             return dry_run(self.command, listing, unchanged, options=options, stdin=spool, environ=environ)
 
         status, said = ask()
-        if REFUSED_SESSION in said and self._sharing.only:
-            self._by_turns = True
+        if only:
+            from ..hosts.sharing import REFUSED_SESSION
+
+            self._by_turns = REFUSED_SESSION in said
+        if self._by_turns:
             with self.without_agent(None):
                 status, said = ask()
         return status, said
 
     def through(self) -> tuple[list[str], dict[str, str]]:
         """Return the options and the environment by which rsync uses the same connection."""
-        return self._through(self._sharing.control)
+        return self._through(self.words)
 
     def _through(self, words: list[str]) -> tuple[list[str], dict[str, str]]:
         environ = dict(os.environ)

@@ -235,6 +235,8 @@ class SeededRun:
         return handoff
 
     def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
+        if not refused:
+            return
         from ..exclude import excluding
 
         # rsync would meet the same, after it has read all of their holes.

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import IO, Callable, Optional
+from typing import IO, TYPE_CHECKING, Callable, Optional
 
 from ..rsync.command import Command
-from ..rsync.report import Report
 from ..rsync.verbosity import shown
 from .seeder import Seeded
+
+if TYPE_CHECKING:
+    from ..rsync.report import Report
 
 Output = Optional[Callable[[bytes], object]]
 """What gets rsync's output; None: our standard output."""
@@ -29,6 +31,8 @@ def report_of(command: Command, listing: IO[bytes], seeded: Sequence[Seeded], co
     sent = {each.name: each.sent for each in seeded if told}
     if not sent and not (control and command.verbose > 1):
         return None
+    from ..rsync.report import Report
+
     return Report(command, listing, sent, command.whole_file, " ".join(control))
 
 
