@@ -94,8 +94,9 @@ class Seeding:
         self._filled: set[str] = set()
         self._plan: IO[str] | None = None
         self._modes: list[Callable[[], int | None]] = []
-        self._top_modes: list[Callable[[], int | None]] = []
         """Each gives the mode of a source."""
+        self._top_modes: list[Callable[[], int | None]] = []
+        """Each gives the mode of a directory that is sent as the transfer's top."""
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -124,7 +125,7 @@ class Seeding:
     @property
     def has_more(self) -> bool:
         """Whether work may remain for after rsync."""
-        return bool(self.planned.files or self.healing.found)
+        return bool(self.seeded or self.planned.files or self.healing.found)
 
     def _seed(self, listing: IO[bytes]) -> str | None:
         listing.seek(0)

@@ -205,3 +205,12 @@ def test_a_list_on_the_other_host(tmp_path: Path, sshd_server: Sshd, way: str, n
     assert (b"seeded c/d" in done.told) is (feeder is None)
     assert sorted(os.listdir(tmp_path / "dst")) == ["a", "c"]
     assert (tmp_path / "dst/c/d").read_bytes() == (tmp_path / "src/c/d").read_bytes()
+
+
+def test_dense_files_alone_are_told(tmp_path: Path) -> None:
+    source = tmp_path / "start/src"
+    source.mkdir(parents=True)
+    (source / "dense").write_bytes(b"x" * 70_000)
+    done = _both(tmp_path, "-ai", "src/", "dst/")
+    assert b"seeded dense" in done.told
+    assert sorted(done.stdout.splitlines()) == [b">f+++++++++ dense", b"cd+++++++++ ./", b"created directory dst"]
