@@ -205,9 +205,13 @@ class Report:
         if key in _FROM_DRY_RUN and key in self._totals:
             return self._totals[key].rstrip(b"\n")
         match = _CONTENT.fullmatch(text)
-        if match:
-            more = self._literal if match[1].startswith(b"Literal") else self._matched
-            return match[1] + _number(_parsed(match[2], match[3], self.shown.human) + more, self.shown.human) + match[4]
+        if match is None:
+            return text
+        more = self._literal if match[1].startswith(b"Literal") else self._matched
+        return match[1] + _number(_parsed(match[2], match[3], self.shown.human) + more, self.shown.human) + match[4]
+
+    def own_work(self, text: bytes) -> bytes:
+        """Return a line on how rsync does it (-vv), with the seeded files in it and without words of ours."""
         if self._hidden and text.startswith(b"opening connection using: ") and self._hidden in text:
             text = text.replace(self._hidden, b"", 1)
             count = len(self._hidden.split())
@@ -238,6 +242,7 @@ class _Lines:
         self._log = log
         self._added = False
         self._unended = False
+        self._in_totals = False
         self._rest = b""
         self._stamp = b""
         """What stands before each line of a log file: time and process."""
@@ -265,7 +270,7 @@ class _Lines:
             self._write(b"\n")
 
     def _line(self, text: bytes) -> None:
-        match = _STAMP.match(text)
+        match = _STAMP.match(text) if self._log else None
         stamp = match[0] if match else b""
         self._stamp = stamp or self._stamp
         text = text[len(stamp) :]
@@ -281,7 +286,10 @@ class _Lines:
             return
         elif text + b"\n" in self._created:
             self._created = [line for line in self._created if line != text + b"\n"]
-        self._put(stamp + self._report.total(self._with_progress(text)) + b"\n")
+        # Before the totals begin, a line like one of theirs may be a name.
+        self._in_totals = self._in_totals or text.startswith(b"Number of files: ")
+        text = self._report.total(text) if self._in_totals else self._report.own_work(self._with_progress(text))
+        self._put(stamp + text + b"\n")
 
     def _with_progress(self, text: bytes) -> bytes:
         if b"\r" not in text:

@@ -80,3 +80,14 @@ def test_numbers_are_rsyncs(value: int, human: int) -> None:
     unit = shown[-1:] if shown[-1:].isalpha() else b""
     back = _parsed(shown.removesuffix(unit), unit, human)
     assert back == value if human < 2 or not unit else abs(back - value) <= value // 100
+
+
+def test_a_line_that_looks_like_one_of_a_log_is_a_line() -> None:
+    said = b"2026/11/29 01:02:03 [7] odd\n" + f"{MARK}plain{MARK}>f+++++++++ plain\n".encode()
+    found = read(["-ai", "src/", "dst"], said, [])
+    assert found.count(b"2026/11/29") == 1
+
+
+def test_a_name_that_looks_like_a_total_is_a_name() -> None:
+    said = b"Literal data: 5 bytes\nNumber of created files\n"
+    assert said in read(["-aivv", "src/", "dst"], said, [])
