@@ -8,7 +8,7 @@ One line of the table is one option::
 A word with one dash is its letter; the first long name is the one the rest of sparsesync knows it by; names that begin
 with ``no-`` turn it off; ``=`` after the first name says that it takes an argument. Nearly every ``--no-`` form rsync
 has, it has for its letter too, but not all (there is no ``--no-b``), so each is written out. What stands after ``|``
-completes the sentence "--append is given: ..." that a person reads with -v. Wherever the answer was uncertain,
+completes the sentence "--append is given: ..." that a person reads with --seed-verbose. Wherever it was uncertain,
 the option has a reason: leaving a run to rsync is always right. Some reasons depend on more than the option: see
 :mod:`handoff`. Where a note says that the dry run keeps to it, what rsync lists is all that has to be known.
 
@@ -31,7 +31,7 @@ _TABLE = """
    detach                                            | it belongs to a daemon
    no-detach                                         | it belongs to a daemon
 
--v verbose no-verbose no-v                           : the dry run goes without; what was seeded is told
+-v verbose no-verbose no-v                           : the dry run knows the lines of files: report.py
 -q quiet                                             : the dry run goes without
    info=                                             : the dry run gets and overrules it, so that a wrong value fails
    debug=                                             | rsync is to tell how it does it itself
@@ -39,15 +39,15 @@ _TABLE = """
    msgs2stderr no-msgs2stderr                        : the dry run goes without
    outbuf=                                           : nothing of it concerns the files
    motd no-motd                                      : nothing of it concerns the files
-   stats                                             : the dry run goes without
--h human-readable no-human-readable no-h             : the dry run goes without, since sizes are read there
+   stats                                             : the dry run knows the totals: report.py
+-h human-readable no-human-readable no-h             : the dry run's totals are printed so, too
 -8 8-bit-output no-8-bit-output no-8                 : the listing is read either way
-   progress no-progress                              : the dry run goes without
+   progress no-progress                              : what was seeded is added: report.py
 -P                                                   : partial and progress
--i itemize-changes no-itemize-changes no-i           : the dry run goes without
-   out-format= log-format                            : the dry run has a format of its own
-   log-file=                                         : the dry run goes without, or all would be in the log twice
-   log-file-format=                                  : the dry run goes without
+-i itemize-changes no-itemize-changes no-i           : the dry run knows the lines of files: report.py
+   out-format= log-format                            : the dry run has it behind a format of its own
+   log-file=                                         : the dry run knows its lines, and writes none
+   log-file-format=                                  : the dry run has it behind a format of its own
 -n dry-run                                           : nothing is written
    list-only                                         | nothing is to be copied
 
@@ -196,7 +196,7 @@ _TABLE = """
 # --compare-dest, --copy-dest and --link-dest are allowed because of what 3.5.0 does: a file is listed as a transfer
 # only when DIR has none of its size and time, and a file at the destination itself is preferred to one in DIR. What is
 # in DIR is the basis of the seeded file too: engine/content/basis.py.
-# (Not without --perms: see command.py.)
+# (Not without --perms: see handoff.py.)
 
 
 class Option(NamedTuple):

@@ -85,8 +85,8 @@ def why_untold(command: Command) -> str | None:
     what = shown(command)
     if not what.anything:
         return None
-    if command.verbose > 2 or command.value("debug") is not None:
-        return "what rsync says of its own work is wanted (-vvv, --debug)"
+    if command.verbose > 2:
+        return "what rsync says of its own work is wanted (-vvv)"
     for form in (what.lines, what.logged):
         found = _ONLY_TRANSFERRED.search(form or "")
         if found:

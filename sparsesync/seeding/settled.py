@@ -73,15 +73,13 @@ class Settled:
 
     def __call__(self, found: Sparse) -> bool:
         """Return whether that is so, for certain."""
-        names = {transfer_name(source, found.path, self.command.relative) for source in self.command.sources} - {
-            None,
-            "",
-        }
+        shown = (transfer_name(source, found.path, self.command.relative) for source in self.command.sources)
+        names = set(filter(None, shown))
         # What is reserved at the source shows in no stat.
         if not self._is_open or len(names) != 1 or not looks_sparse(found.st):
             return False
         try:
-            for directory, base in self._destination.place.each(filter(None, names)):
+            for directory, base in self._destination.place.each(names):
                 if directory is not None:
                     return self._is_equal(os.stat(base, dir_fd=directory, follow_symlinks=False), found)
         except (OSError, ValueError):
