@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 
 _PUBLIC = {
-    "copyfile": "api",
-    "copy": "api",
-    "copy2": "api",
-    "exclude_patterns": "api",
-    "extents": "api",
-    "scan": "api",
-    "sync": "api",
-    "verify": "api",
+    "copyfile": "api.copying",
+    "copy": "api.copying",
+    "copy2": "api.copying",
+    "exclude_patterns": "api.trees",
+    "extents": "api.mapping",
+    "scan": "api.trees",
+    "sync": "api.transfers",
+    "verify": "api.trees",
     "Difference": "comparison.difference",
     "LinkError": "engine.errors",
     "NoSpaceError": "engine.errors",
@@ -30,7 +30,10 @@ _PUBLIC = {
 """Each public name, and the module it is in."""
 
 if TYPE_CHECKING:
-    from .api import copy, copy2, copyfile, exclude_patterns, extents, scan, sync, verify
+    from .api.copying import copy, copy2, copyfile
+    from .api.mapping import extents
+    from .api.transfers import sync
+    from .api.trees import exclude_patterns, scan, verify
     from .comparison.difference import Difference
     from .engine.content.compare import Tally
     from .engine.errors import LinkError, NoSpaceError, TruncatedError

@@ -37,7 +37,7 @@ FORMATS = ("rsync", "tar", "borg", "restic")
 
 
 class PatternOptions(NamedTuple):
-    """What is excluded, and in which format. The fields are parameters of :func:`sparsesync.api.exclude_patterns`."""
+    """What is excluded, and in which format: parameters of :func:`sparsesync.api.trees.exclude_patterns`."""
 
     relative: bool = False
     min_size: int = 0
@@ -56,7 +56,7 @@ def exclude_patterns(
     rsh: str | None = None,
     python: str | None = None,
 ) -> list[str]:
-    """Return the patterns, as :func:`sparsesync.api.exclude_patterns`."""
+    """Return the patterns, as :func:`sparsesync.api.trees.exclude_patterns`."""
     quote = quoter(options.format, options.null)
     with HostPool(rsh, python) as hosts:
         locations = [hosts.locate(source) for source in sources]

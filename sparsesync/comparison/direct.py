@@ -54,7 +54,7 @@ def verify(
     python: Optional[str] = None,
     prefix: str = "",
 ) -> Iterator[Difference]:
-    """Yield each difference between two files or two trees, as :func:`sparsesync.api.verify`."""
+    """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`."""
     if is_remote(a) or is_remote(b):
         from . import digests
 

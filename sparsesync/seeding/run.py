@@ -91,7 +91,7 @@ def sync(
     destination: str | os.PathLike[str],
     options: Sequence[str] = (),
 ) -> SyncResult:
-    """Seed, and run rsync, as :func:`sparsesync.api.sync`."""
+    """Seed, and run rsync, as :func:`sparsesync.api.transfers.sync`."""
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
     seed, rest = split_options(options)

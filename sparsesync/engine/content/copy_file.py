@@ -28,7 +28,7 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 class CopyOptions(NamedTuple):
-    """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copyfile`.
+    """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copying.copyfile`.
 
     ``keep``: what is copied besides content. "content" is nothing, as shutil.copyfile; the destination must not be a
     directory then. "mode" is as shutil.copy. "new-mode" is the mode of a new file, less the umask, as cp. "all" is as
@@ -57,7 +57,7 @@ class CopyOptions(NamedTuple):
 def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
     """Copy ``src`` to ``dst`` on this machine and return the file made.
 
-    Raises what :func:`sparsesync.api.copyfile` does.
+    Raises what :func:`sparsesync.api.copying.copyfile` does.
     """
     if options.into_directory and os.path.isdir(dst):
         dst = os.path.join(dst, os.path.basename(os.fspath(src)))

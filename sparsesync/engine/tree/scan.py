@@ -120,7 +120,7 @@ def _has_hole(file: str, st: os.stat_result, holes: str, reading: bool) -> bool:
 
 
 class ScanOptions(NamedTuple):
-    """What a scan finds. The fields are parameters of :func:`sparsesync.api.scan`."""
+    """What a scan finds. The fields are parameters of :func:`sparsesync.api.trees.scan`."""
 
     one_file_system: bool = False
     every_link: bool = False

@@ -1,0 +1,15 @@
+"""The public functions: their signatures, and what each of them promises.
+
+``copying`` has what copies a file, ``mapping`` what looks at the holes of one, ``trees`` what walks, and ``transfers``
+what runs rsync.
+
+Each body imports what does the work, so that whoever uses one of them does not pay for another. Paths are ``str`` or
+``os.PathLike``; sizes, offsets and lengths are bytes. Where a function takes ``rsh`` and ``python``, a ``str`` may be
+``host:path``, by rsync's rule: a colon before the first slash. An ``os.PathLike`` is always local. ``rsh`` is the
+remote shell's command (by default RSYNC_RSH, else ssh), ``python`` the Python to use there (by default one is looked
+for).
+
+``holes`` is whether the map that a filesystem has of a file is believed: "auto" believes local filesystems that are
+known, and others after a check or not at all; "trust", "check" and "read" are for all. What is not believed is read,
+and its blocks of zeros are holes. What is preallocated and unwritten is a hole.
+"""

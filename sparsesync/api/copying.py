@@ -1,0 +1,119 @@
+"""Copies of a file, as shutil has them. :mod:`sparsesync.api` says what the parameters of all functions mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..engine.content.copy_file import CopyOptions
+    from ..engine.errors import OnProgress
+    from ..hosts.base import PathLike
+
+
+def copyfile(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: OnProgress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
+
+    One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file in proc or sysfs is
+    read to its end. ``dst`` may be a device: it is written to and keeps its attributes, and on a block device holes
+    read as zeros.
+
+    ``follow_symlinks``: False copies a symlink as one, on one machine only.
+    ``inplace``: write only the blocks that differ into ``dst``, and punch what became a hole. Otherwise ``dst`` is
+    replaced atomically.
+    ``reflink``: "auto" shares extents where the filesystem can; "always" fails where it cannot; "never" copies.
+    ``sparse``: "auto" makes the source's holes, "always" also holes of blocks of zeros.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`.
+    ``reserve``: reserve in ``dst`` what is preallocated in ``src``.
+    ``fsync``: have the content on the disk before ``dst`` is replaced, and the name before the function returns. A
+    power cut leaves the old or the new file (with ``inplace`` also a mixture), and after the return the new one.
+    ``progress``: called with the bytes done since the last call.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
+
+    A new file has the mode that open(2) gives it. A replaced file keeps its owner, mode, extended attributes, flags and
+    project.
+
+    Warns with a RuntimeWarning, once, of attributes that the destination does not take, and on one machine if ``src``
+    is written to meanwhile. Between two machines the latter is an OSError.
+
+    Raises NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, LinkError if the
+    other host cannot be reached or is lost, ValueError for an unknown choice, shutil.SameFileError,
+    shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. After an error ``dst`` is
+    unchanged, unless ``inplace`` is set or ``dst`` is a device. Only a lost connection leaves a partial file.
+    """
+    from ..engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
+
+
+def copy(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: OnProgress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy content and mode of ``src`` to ``dst``, a file or a directory; return the file made, as shutil.copy.
+
+    Takes and raises what :func:`copyfile` does.
+    """
+    from ..engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
+
+
+def copy2(
+    src: PathLike,
+    dst: PathLike,
+    *,
+    follow_symlinks: bool = True,
+    inplace: bool = False,
+    reflink: str = "auto",
+    sparse: str = "auto",
+    holes: str = "auto",
+    reserve: bool = False,
+    fsync: bool = False,
+    progress: OnProgress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> PathLike:
+    """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
+
+    Takes and raises what :func:`copyfile` does.
+    """
+    from ..engine.content.copy_file import CopyOptions
+
+    options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    return _copy(src, dst, options, progress, rsh, python)
+
+
+def _copy(
+    src: PathLike, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: str | None, python: str | None
+) -> PathLike:
+    from ..hosts.copies import Copies
+
+    with Copies(rsh, python) as copies:
+        return copies.copy(src, dst, options, progress)

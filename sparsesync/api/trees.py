@@ -1,0 +1,146 @@
+"""What walks through trees of files. :mod:`sparsesync.api` says what the parameters of all functions mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from ..comparison.difference import Difference
+    from ..engine.content.compare import Tally
+    from ..engine.errors import OnError, OnProgress
+    from ..engine.tree.scan import ScanOptions, Sparse
+    from ..hosts.base import PathLike
+
+
+def scan(
+    path: PathLike,
+    *,
+    one_file_system: bool = False,
+    every_link: bool = False,
+    every_file: bool = False,
+    min_size: int = 0,
+    prune: Collection[str] = (),
+    follow: bool = False,
+    holes: str = "auto",
+    on_error: OnError = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> Iterator[Sparse]:
+    """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
+
+    ``path`` may be ``host:path``. The yielded paths begin with ``path`` as it was given.
+
+    ``one_file_system``: stay on the filesystem of ``path``.
+    ``every_link``: yield a file with several hard links once for each link.
+    ``every_file``: yield files without holes too.
+    ``min_size``: the smallest apparent size, in bytes.
+    ``prune``: paths that are not entered, spelled as they would be yielded.
+    ``follow``: if ``path`` is a symlink, scan the directory it leads to.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. A file whose map is not believed is read
+    only if its ``st_blocks`` indicate a hole. A file of less than 1 MiB that looks dense is not searched for reserved
+    ranges.
+    ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
+    the error is raised.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
+
+    Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an unknown
+    ``holes``.
+    """
+    import os
+
+    from ..engine.tree.scan import ScanOptions, scan
+    from ..hosts.pool import is_remote
+
+    options = ScanOptions(one_file_system, every_link, every_file, min_size, prune, follow, holes)
+    if is_remote(path):
+        return _scan_remote(str(path), options, on_error, rsh, python)
+    return scan(os.fspath(path), options, on_error=on_error)
+
+
+def _scan_remote(
+    path: str, options: ScanOptions, on_error: OnError, rsh: str | None, python: str | None
+) -> Iterator[Sparse]:
+    from ..hosts.pool import HostPool
+
+    with HostPool(rsh, python) as hosts:
+        host, below, prefix = hosts.locate(path)
+        pruned = [name[len(prefix) :] for name in options.prune if name.startswith(prefix)]
+        for found in host.scan(below, options._replace(prune=pruned), on_error=on_error):
+            yield found.file._replace(path=prefix + found.file.path)
+
+
+def verify(
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    holes: str = "auto",
+    tallies: tuple[Tally, Tally] | None = None,
+    on_error: OnError = None,
+    progress: OnProgress = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> Iterator[Difference]:
+    """Yield each difference between two files or two trees, by content. Equal ones yield nothing.
+
+    Each of the two may be ``host:path``; then digests are exchanged instead of data. Modes, owners and times are not
+    compared.
+
+    ``full``: read the holes too.
+    ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. All of a file is read where its map is not
+    believed.
+    ``tallies``: of ``a`` and of ``b``; the bytes read, and those believed to be holes, are added.
+    ``on_error``: called with the OSError, with its ``filename``, of each file or directory that cannot be compared, and
+    the walk goes on. Without it the error is raised.
+    ``progress``: called with the bytes compared since the last call.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
+
+    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist, and ValueError for an unknown ``holes``. If one
+    of the two is on another host, the first step raises the FileNotFoundError, or LinkError if there is no connection.
+    """
+    from ..comparison import direct
+
+    return direct.verify(
+        a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python
+    )
+
+
+def exclude_patterns(
+    sources: Sequence[PathLike],
+    *,
+    relative: bool = False,
+    min_size: int = 0,
+    min_ratio: float = 0.0,
+    one_file_system: bool = False,
+    preset: str | None = None,
+    format: str = "rsync",
+    null: bool = True,
+    on_error: OnError = None,
+    rsh: str | None = None,
+    python: str | None = None,
+) -> list[str]:
+    """Return the patterns that exclude the sparse files below ``sources``, one rule each.
+
+    ``sources`` are given as to rsync: "dir" and "dir/" differ. Each may be ``host:path``. If two sources have a file of
+    the same name in the transfer, its pattern excludes both. Undecodable bytes in names are surrogate escapes
+    (os.fsencode).
+
+    ``relative``: as rsync's ``--relative``.
+    ``min_size``: the smallest apparent size, in bytes.
+    ``min_ratio``: the smallest share of a file, 0 to 1, that is not data.
+    ``one_file_system``: stay on the filesystem of each source.
+    ``preset``: also exclude what a copy of such a tree should not have: "docker" or "system".
+    ``format``: the program that reads the patterns: "rsync", "tar", "borg" or "restic".
+    ``null``: False refuses names that need ``rsync --from0``.
+    ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.
+    ``rsh``, ``python``: see :mod:`sparsesync.api`.
+
+    Raises ValueError for a name the format cannot carry and for an unknown preset or format, OSError if a source cannot
+    be read, LinkError if there is no connection.
+    """
+    from .. import exclude
+
+    options = exclude.PatternOptions(relative, min_size, min_ratio, one_file_system, preset, format, null)
+    return exclude.exclude_patterns(sources, options, on_error=on_error, rsh=rsh, python=python)
