@@ -21,7 +21,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Callable
 
 from .command import Command
@@ -49,12 +49,19 @@ _UNITS = b"KMGTP"
 class Report:
     """The report of one run. ``dry`` is the dry run's answer, ``seeded`` the bytes sent of each file, by name.
 
+    ``tried`` are the names of files that could not be seeded; directories may have been made for them.
     ``hidden`` are words of ours in the remote shell's command, which rsync prints with ``-vv``.
     ``whole`` says whether rsync would have taken the files as a whole, without looking for what is there already.
     """
 
     def __init__(
-        self, command: Command, dry: IO[bytes], seeded: Mapping[str, int], whole: bool, hidden: str = ""
+        self,
+        command: Command,
+        dry: IO[bytes],
+        seeded: Mapping[str, int],
+        tried: Collection[str],
+        whole: bool,
+        hidden: str = "",
     ) -> None:
         self.shown = shown(command)
         self.command = command
@@ -66,12 +73,11 @@ class Report:
         self._totals: dict[bytes, bytes] = {}
         self.files = self.bytes = self._literal = self._matched = 0
         self._created: list[bytes] = []
-        if seeded:
+        if seeded or tried:
             self._names.add(b"./")
-            self._read(dry, seeded, whole)
+            self._read(dry, seeded, {directory for name in (*seeded, *tried) for directory in _above(name)}, whole)
 
-    def _read(self, dry: IO[bytes], seeded: Mapping[str, int], whole: bool) -> None:
-        above = {directory for name in seeded for directory in _above(name)}
+    def _read(self, dry: IO[bytes], seeded: Mapping[str, int], above: Collection[str], whole: bool) -> None:
         told = self.shown
         dry.seek(0)
         for entry in parse_all(dry):

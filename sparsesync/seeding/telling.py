@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Callable, Optional
 
 from ..rsync.command import Command
 from ..rsync.verbosity import shown
-from .seeder import Seeded
+from .seeder import Seeding
 
 if TYPE_CHECKING:
     from ..rsync.report import Report
@@ -22,18 +22,19 @@ Output = Optional[Callable[[bytes], object]]
 """What gets rsync's output; None: our standard output."""
 
 
-def report_of(command: Command, listing: IO[bytes], seeded: Sequence[Seeded], control: Sequence[str]) -> Report | None:
+def report_of(command: Command, listing: IO[bytes], seeding: Seeding, control: Sequence[str]) -> Report | None:
     """Return the report of a run from the dry run's output, or None if rsync's own output is complete.
 
     ``control``: the words by which rsync's remote shell shares a connection. They are never printed.
     """
     told = shown(command).anything and not command.dry_run
-    sent = {each.name: each.sent for each in seeded if told}
-    if not sent and not (control and command.verbose > 1):
+    sent = {each.name: each.sent for each in seeding.seeded if told}
+    tried = [name for name, _ in seeding.left if told]
+    if not (sent or tried or (control and command.verbose > 1)):
         return None
     from ..rsync.report import Report
 
-    return Report(command, listing, sent, command.whole_file, " ".join(control))
+    return Report(command, listing, sent, tried, command.whole_file, " ".join(control))
 
 
 @contextlib.contextmanager

@@ -143,3 +143,16 @@ def test_it_is_what_rsync_says_where_nothing_was(tmp_path: Path, options: str) -
 def test_it_is_what_rsync_says_over_ssh(tmp_path: Path, sshd_server: Sshd, options: str, kind: str, push: bool) -> None:
     need_tools("rsync")
     compare(tmp_path, options, kind, sshd_server.rsh, push)
+
+
+def test_a_directory_is_told_that_was_made_for_files_that_rsync_copies(tmp_path: Path) -> None:
+    need_tools("rsync")
+    for who in ("theirs", "ours"):
+        source = tmp_path / who / "src"
+        (source / "below").mkdir(parents=True)
+        sparse_file(source / "below/img", MIB, [(4096, 5000)])
+        os.chmod(source / "below/img", 0o640)
+    # Without -p and with -g it may be open to another group.
+    theirs = subprocess.run(["rsync", "-ilrtg", "src/", "dst/"], cwd=tmp_path / "theirs", capture_output=True)
+    ours = subprocess.run([*SYNC, "-ilrtg", "src/", "dst/"], cwd=tmp_path / "ours", capture_output=True)
+    assert Counter(ours.stdout.splitlines()) == Counter(theirs.stdout.splitlines())
