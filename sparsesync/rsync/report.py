@@ -24,6 +24,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Callable
 
+from ..engine.files.beneath import open_trusted
 from .command import Command
 from .listing import MARK, parse_all
 from .verbosity import has_itemize, shown
@@ -172,7 +173,7 @@ class Report:
         path = self.command.value("log-file") or ""
         try:
             # As rsync makes it: log.c, logfile_open(): 0666 less the umask and 022.
-            log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            log = open_trusted(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode=0o644)
         except OSError:
             yield None
             return

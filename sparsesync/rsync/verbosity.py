@@ -7,9 +7,12 @@ options together. The table of levels is rsync's own (``rsync --info=help``).
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import NamedTuple
 
+from ..engine.files.beneath import open_trusted
 from .command import Command
 
 _ITEMIZED = "%i %n%L"
@@ -91,6 +94,8 @@ def why_untold(command: Command) -> str | None:
         found = _ONLY_TRANSFERRED.search(form or "")
         if found:
             return f"a format has %{found[1]}, which only a transfer knows"
+    if what.logged and _follows_others(command.value("log-file") or ""):
+        return "the log file is reached by a symlink of another user"
     apart = True
     for option in command.options:
         if option.name == "stderr":
@@ -98,6 +103,15 @@ def why_untold(command: Command) -> str | None:
         elif option.name in ("msgs2stderr", "no-msgs2stderr"):
             apart = option.name.startswith("no-")
     return None if apart else "what rsync prints of files goes to standard error (--stderr=all)"
+
+
+def _follows_others(path: str) -> bool:
+    """Return whether a path leads through a symlink that newer versions of rsync do not follow."""
+    try:
+        os.close(open_trusted(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _level(command: Command, word: str, level: int) -> int:

@@ -281,3 +281,29 @@ def test_a_tree_that_is_rearranged_all_the_time_leads_nowhere(tmp_path: Path, wh
             path = Path(directory, name)
             if path.is_file() and not path.is_symlink():
                 assert SECRET not in path.read_bytes()
+
+
+@pytest.mark.parametrize("way", ["leaf", "above"])
+@pytest.mark.parametrize("owner", [0, OTHER])
+def test_the_log_file_is_not_written_where_another_user_points(tmp_path: Path, way: str, owner: int) -> None:
+    (tmp_path / "src").mkdir()
+    image(tmp_path / "src/img")
+    (tmp_path / "secret").mkdir()
+    kept = tmp_path / "secret/log"
+    kept.write_bytes(b"as it was\n")
+    planted = tmp_path / "planted"
+    planted.symlink_to(kept if way == "leaf" else kept.parent)
+    os.chown(planted, owner, owner, follow_symlinks=False)
+    log = planted if way == "leaf" else planted / "log"
+    done = sync("-a", "--seed-verbose", f"--log-file={log}", "src/", "dst/", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dst/img").read_bytes() == (tmp_path / "src/img").read_bytes()
+    logged = kept.read_bytes()
+    assert logged.startswith(b"as it was\n")
+    if owner == 0:
+        assert b"f+++++++++ img" in logged and b"seeded img" in done.told
+    else:
+        assert b"the log file is reached by a symlink of another user" in done.told
+        # By the rule of rsync 3.5.0. Older ones follow it.
+        newer = run("rsync", "-a", f"--log-file={log}", "src/", "dst2/", cwd=tmp_path).stderr != b""
+        assert (logged == b"as it was\n") is newer

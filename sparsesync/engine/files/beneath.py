@@ -70,11 +70,14 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
     return fd
 
 
-def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None) -> int:
-    """Open a directory, by default for reading, following only symlinks of root or of our own user.
+def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None, mode: int = 0o666) -> int:
+    """Open a directory, by default for reading, or a file, following only symlinks of root or of our own user.
 
-    ``start``: the open directory that a relative path begins in, if not the current one. Raises OSError as open(2);
-    ELOOP for a symlink of somebody else.
+    ``flags``: as of open(2). Without O_DIRECTORY a file is opened.
+    ``start``: the open directory that a relative path begins in, if not the current one.
+    ``mode``: the mode of a file that is made, less the umask.
+
+    Raises OSError as open(2); ELOOP for a symlink of somebody else.
     """
     left = _MAX_SYMLINKS
     rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
@@ -82,6 +85,12 @@ def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None
     try:
         while rest:
             part = rest.pop()
+            if not (rest or flags & os.O_DIRECTORY):
+                try:
+                    return os.open(part, flags | os.O_NOFOLLOW, mode, dir_fd=fd)
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
             below = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             st = os.fstat(below)
             if stat.S_ISLNK(st.st_mode):
