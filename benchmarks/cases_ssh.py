@@ -1,5 +1,7 @@
 """What is measured to another host: a first copy, a touched file, and one of which 1 % changed, over three links.
 
+A container engine's storage, and a nightly snapshot, which is measured on one machine too, end the list.
+
 Both hosts are this machine, and so both ends share its processors; at both our program has the Python that runs this,
 with the libraries of the extra ``fast`` if they are there. "sparsesync sync" is the wrapper, with the rsync it runs;
 "sparsesync copy" has no rsync. ``ssh cat`` of a file that has the data and no hole is not a peer: it makes no copy of
@@ -43,7 +45,9 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
             layout = Layout(GIB, 16 * MIB, 16) if quick else Layout(GIB // 2, 64 * MIB, 64)
         found += [_transfer(link, layout, state, seed) for state in STATES]
     storage = Layout(5 * GIB, 48 * MIB, 48) if quick else Layout(10 * GIB, 95 * MIB, 95)
-    return found + [_moby(state, storage, 2_000 if quick else 20_000, seed) for state in ("first", "final")]
+    found += [_moby(state, storage, 2_000 if quick else 20_000, seed) for state in ("first", "final")]
+    images = Layout(10 * GIB, 95 * MIB, 95) if quick else Layout(100 * GIB, 950 * MIB, 950)
+    return found + [_nightly(where, images, seed) for where in ("local", "ssh")]
 
 
 def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) -> dict[str, list[str]]:
@@ -214,3 +218,64 @@ def _moby(state: str, layout: Layout, files: int, seed: int) -> Case:
     )
     needs = (*NEEDS, "mkfs.ext4", "rsync")
     return Case(f"moby/{state}", what, ("sparsesync migrate", rsync), opened, {"files": files}, needs)
+
+
+def _nightly(where: str, layout: Layout, seed: int) -> Case:
+    """A snapshot beside yesterday's, as rsnapshot and others make it, after 1 % of an image changed.
+
+    What is counted as allocated is what the filesystem has less, once all of it is on the disk.
+    """
+    names = ("sparsesync sync", "rsync -S")
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with contextlib.ExitStack() as stack:
+            top = stack.enter_context(filesystem("btrfs", work, "6G"))
+            there = stack.enter_context(host(LINKS[0], work / "host")) if where == "ssh" else None
+            source, yesterday, today = top / "source", top / "snapshots" / "1", top / "snapshots" / "0"
+            for directory in (source, yesterday):
+                directory.mkdir(parents=True)
+            inputs.make_file(source / "image", layout, seed)
+            subprocess.run(["cp", "-p", "--reflink=never", source / "image", yesterday], check=True)
+            changed = inputs.change(source / "image", 0.01, seed)
+            free = 0
+
+            def before(contender: str) -> None:
+                nonlocal free
+                shutil.rmtree(today, ignore_errors=True)
+                free = _free(top)
+
+            def check(contender: str, output: Path) -> int:
+                inputs.check(source / "image", today / "image")
+                return free - _free(top)
+
+            ends = [f"{source}/", f"{today}/"]
+            ours = ["sync", "-a", "--link-dest=../1"]
+            if there is not None:
+                ends = ["-e", there.rsh, ends[0], f"host:{ends[1]}"]
+                ours.insert(1, f"--seed-python={sys.executable}")
+            yield Prepared(
+                [
+                    Contender(names[0], peers.sparsesync_command(*ours, *ends)),
+                    Contender(names[1], ["rsync", "-aS", "--link-dest=../1", *ends], once=layout.size >= MINUTES),
+                ],
+                before=before,
+                check=check,
+                top=top,
+                wire=there.wire if there else None,
+                far=there.accounts if there else None,
+                facts={"blocks changed": changed},
+            )
+
+    needs = ("mkfs.btrfs", "rsync", *(NEEDS if where == "ssh" else ("root",)))
+    how = "through ssh" if where == "ssh" else "on this machine"
+    what = f"a snapshot of {layout} by --link-dest, 1 % of the data changed, on btrfs, {how}"
+    return Case(f"nightly/{where}", what, names, opened, {"data": layout.data, "apparent": layout.size}, needs)
+
+
+def _free(top: Path) -> int:
+    """Return the bytes that are free in a filesystem, with all that is to be written or removed done."""
+    subprocess.run(["btrfs", "subvolume", "sync", top], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["btrfs", "filesystem", "sync", top], check=True, stdout=subprocess.DEVNULL)
+    space = os.statvfs(top)
+    return space.f_bfree * space.f_frsize

@@ -52,6 +52,8 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
         # On the slow links the file is a smaller one, so that rsync can be waited for.
         _worst("ssh loopback, 1 % changed: 50 times faster than rsync -S --inplace",
                _like(cases, "ssh/loopback/1%"), 1 / 50, lambda case: _ratio(case, "sparsesync sync", "rsync -S")),
+        _worst("a snapshot by --link-dest, 1 % changed: 50 times faster than rsync -S",
+               _like(cases, "nightly/*"), 1 / 50, lambda case: _ratio(case, "sparsesync sync", "rsync -S")),
         _worst("scan: no slower than find", _like(cases, "scan/*"), 1.0,
                lambda case: _ratio(case, "sparsesync", "find -printf %S")),
         # Not the table for people, which is short.
