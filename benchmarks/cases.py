@@ -102,7 +102,7 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
         cases.append(_map(f"map/{count}", layout, seed, counted=count < MANY))
     few, more = (30_000, 60_000) if quick else (300_000, 1_000_000)
     cases += [_scan(f"scan/{files}", files, seed) for files in (few, more)]
-    cases += [_sync(f"sync/{few}/{state}", few, seed, again=state == "again") for state in ("first", "again")]
+    cases += [_sync(f"sync/{few}/{state}", few, seed, state) for state in _SYNCS]
     return cases
 
 
@@ -327,7 +327,17 @@ def _scan(name: str, files: int, seed: int, sparse: int = 1000) -> Case:
     return Case(name, what, tuple(peers.SCANS), opened, {"files": files}, _needs(PLACES[0]))
 
 
-def _sync(name: str, files: int, seed: int, *, again: bool) -> Case:
+_EXCLUDES = ["*.o", "/tmp/*", "cache/", "*~", "/proc/*", ".git"]
+_SYNCS = {
+    "first": "to an empty destination",
+    "again": "again, with nothing to do",
+    "excluding": f"again, with nothing to do and {len(_EXCLUDES)} patterns to exclude",
+}
+
+
+def _sync(name: str, files: int, seed: int, state: str) -> Case:
+    again = state != "first"
+
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
         with filesystem("ext4", work, "6G", *inodes(2 * files)) as top:
@@ -350,15 +360,15 @@ def _sync(name: str, files: int, seed: int, *, again: bool) -> Case:
                 elif sum(len(names) for _, _, names in os.walk(copy)) != files:
                     raise Wrong("some files are missing")
 
-            work_of_both = ["-a", f"{source}/", f"{copy}/"]
+            excludes = [f"--exclude={pattern}" for pattern in _EXCLUDES] if state == "excluding" else []
+            work_of_both = ["-a", *excludes, f"{source}/", f"{copy}/"]
             contenders = [
                 Contender(peers.OURS, peers.sparsesync_command("sync", *work_of_both)),
                 Contender("rsync", ["rsync", *work_of_both]),
             ]
             yield Prepared(contenders, before=before, check=check, top=top)
 
-    state = "again, with nothing to do" if again else "to an empty destination"
-    what = f"sync {files} files, none of them sparse, {state}, on ext4"
+    what = f"sync {files} files, none of them sparse, {_SYNCS[state]}, on ext4"
     return Case(name, what, ("sparsesync", "rsync"), opened, {"files": files}, (*_needs(PLACES[0]), "rsync"))
 
 

@@ -63,7 +63,8 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
                lambda case: _ratio(case, "sparsesync --format qemu", "xfs_io")),
         _worst("sync, none sparse, first: 1.1 of rsync", _like(cases, "sync/*/first"), 1.1,
                lambda case: _ratio(case, "sparsesync", "rsync")),
-        _worst("sync, none sparse, nothing to do: 1.4 of rsync + 0.1 s", _like(cases, "sync/*/again"), 1.0, _again),
+        _worst("sync, none sparse, nothing to do: 1.4 of rsync + 0.1 s",
+               [*_like(cases, "sync/*/again"), *_like(cases, "sync/*/excluding")], 1.0, _again),
         _worst("start: 1.5 of python3 -c pass", _like(cases, "start"), 1.5,
                lambda case: _ratio(case, "sparsesync --version", "python3 -c pass")),
     ]  # fmt: skip
