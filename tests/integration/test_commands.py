@@ -372,6 +372,7 @@ def test_start_up_imports_only_what_is_used() -> None:
     assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync.command"} & set(modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quiet", [True, False])
 def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: bool) -> None:
     import fcntl

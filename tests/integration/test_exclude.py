@@ -90,6 +90,7 @@ def test_rsync_leaves_out_the_sparse_files_and_nothing_else(
         shutil.rmtree(place)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, source=st.sampled_from(["src", "src/", "./src"]))
 def test_tar(tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, bool]], source: str) -> None:
@@ -126,6 +127,7 @@ def hostile_tree(top: Path) -> None:
     (top / "src/sub/src/plain").write_bytes(b"x")
 
 
+@pytest.mark.slow
 def test_borg(tmp_path: Path) -> None:
     need_tools("borg")
     hostile_tree(tmp_path)

@@ -260,6 +260,7 @@ def test_too_small_a_destination_is_refused_before_anything_is_written(tmp_path:
         assert (small / "img").read_bytes() == b"old"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_seeding(tmp_path: Path, number: int) -> None:
     (tmp_path / "src").mkdir()

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.filesystems import command, dead_mount, need_root, need_tools
 from tests.support.sync import image, run
 
@@ -87,6 +89,7 @@ def read_by(program: str, tops: list[Path], log: Path) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.slow
 def test_only_what_rsync_reads_is_read(tmp_path: Path) -> None:
     need_tools("strace")
     tops = [plant(tmp_path / str(number)) for number in range(len(_OPTIONS))]

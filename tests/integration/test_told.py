@@ -125,6 +125,7 @@ LEFT = ("-n", "--out-format=%b %n", "--stderr=all", "--msgs2stderr", "-c", "--ch
 """Where nothing is seeded, or nothing is to be transferred."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_it_is_what_rsync_says(tmp_path: Path, options: str) -> None:
     need_tools("rsync")

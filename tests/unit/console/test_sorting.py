@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ def test_order(rows: list[tuple[Any, ...]], room: int) -> None:
     assert list(found) == sorted(rows) == list(found)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow() -> None:
     tracemalloc.start()
     try:

@@ -47,6 +47,7 @@ def test_every_character_that_a_terminal_obeys() -> None:
             assert escape_name(chr(number)).isascii() and escape_name(chr(number)).isprintable()
 
 
+@pytest.mark.slow
 @given(st.text() | st.binary().map(os.fsdecode) | st.lists(st.sampled_from([*OBEYED, *"\\#01é"])).map("".join))
 def test_any_text_is_one_line_from_which_it_can_be_had_again(text: str) -> None:
     shown = escape_name(text)

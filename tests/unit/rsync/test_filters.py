@@ -132,6 +132,7 @@ _RULES = r"""
 """
 
 
+@pytest.mark.slow
 def test_patterns_one_by_one(top: Path) -> None:
     plant(top, _EVERY)
     forms = itertools.product(["src/", "./src"], [[], ["-R"]])
@@ -143,6 +144,7 @@ def test_patterns_one_by_one(top: Path) -> None:
     assert left == ["[[::]]"]
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("FILTER_EXAMPLES", "60")), deadline=None)
 @given(given=_given(), named=st.sampled_from(["/", "", "-R", "-R/./"]))
 def test_the_walk_is_that_of_rsync(top: Path, given: tuple[set[bytes], list[str]], named: str) -> None:

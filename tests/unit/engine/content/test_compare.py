@@ -153,6 +153,7 @@ def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) ->
         assert first(a, b, full=full) == first(b, a, full=full) == by_cmp(a, b)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     pairs(),

@@ -864,6 +864,7 @@ def test_a_source_that_changes_while_it_is_sent(
     assert [result.reason for result in outcome.sender] == [left]
 
 
+@pytest.mark.slow
 def test_a_source_that_changes_before_it_is_sent(tmp_path: Path, place: Destination) -> None:
     names = ["a", "b", "c"]
     paths = [write(tmp_path / "source" / name, (MIB, [(0, 4096, 1)])) for name in names]

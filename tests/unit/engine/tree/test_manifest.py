@@ -186,6 +186,7 @@ def test_a_directory_that_becomes_a_link_is_not_entered(tmp_path: Path) -> None:
     assert [type(event) for event in walk] == [Directory, Trouble]
 
 
+@pytest.mark.slow
 def test_memory_and_descriptors_do_not_grow(tmp_path: Path) -> None:
     for folder in range(50):
         (tmp_path / "/".join(["d"] * (folder + 1))).mkdir()

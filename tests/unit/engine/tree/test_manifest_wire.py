@@ -33,6 +33,7 @@ def wire(found: Iterator[Event]) -> Iterator[Event]:
     reader.ended()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(entries)
 def test_what_arrives_is_what_was_told(tree: Any) -> None:
@@ -135,6 +136,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(JSON | st.sampled_from([ROOT, ["d", ""], FILE, ["b", A_BLOCK]]), max_size=5))
 @example([ROOT, ["d", ""], FILE, ["b", A_BLOCK]])

@@ -99,6 +99,7 @@ def test_a_peer_that_is_busy_is_not(pair: tuple[Link, Link]) -> None:
     assert read[0].kind == protocol.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ["hangs", "waits", "computes"])
 def test_a_peer_that_is_alive_is_given_up_unless_it_gets_on(pair: tuple[Link, Link], does: str) -> None:
     one, other = pair

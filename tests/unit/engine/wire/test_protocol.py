@@ -289,6 +289,7 @@ def test_json_that_is_not_refused() -> None:
     assert frame.json() == large
 
 
+@pytest.mark.slow
 def test_what_json_takes() -> None:
     """Whatever a megabyte of it holds, up to 32,768 lists and objects."""
     for piece in (b'{"":0},', b'"ab",', b"999,"):
