@@ -126,7 +126,7 @@ class Agent:
         while True:
             frame = self.link.read()
             if frame.kind != protocol.CALL:
-                raise ProtocolError("unexpected frame of kind {}".format(frame.kind))
+                raise ProtocolError("an unexpected frame of kind {}".format(frame.kind))
             call = frame.json()
             name, given = get(call, "op", _WORD), get(call, "arguments", anything)
             if name not in OPERATIONS:

@@ -205,7 +205,7 @@ class Connection:
         with self.link.at_once() if answer.op in _AT_ONCE else contextlib.nullcontext():
             kind, value = self._answer()
         if kind not in (protocol.FAIL, protocol.DONE):
-            raise ProtocolError(f"{self.host}: an operation without items has some")
+            raise ProtocolError(f"{self.host}: items in an answer that has none")
         self._posted.popleft()
         answer.value = self._named(value) if isinstance(value, Exception) else value
 

@@ -41,7 +41,7 @@ _REASONS = 1 << 20
 def digest_size(block: int) -> int:
     """Return the bytes that are sent of a block's digest. Raises ProtocolError for an unsupported block size."""
     if block not in _DIGEST_SIZE:
-        raise ProtocolError("digests of blocks of {} bytes are asked for".format(block))
+        raise ProtocolError("an invalid block size, {} bytes".format(block))
     return _DIGEST_SIZE[block]
 
 

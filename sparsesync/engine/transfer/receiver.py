@@ -156,9 +156,9 @@ class Receiver:
             get(value, "attributes", maybe(fields.attributes)),
         )
         if spec.attributes is not None and not self.place.carries:
-            raise ProtocolError("a file has attributes that nobody asked for")
+            raise ProtocolError("attributes that were not requested")
         if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED:
-            raise ProtocolError("a file is announced that cannot be")
+            raise ProtocolError("a file was announced out of turn or beyond the limits")
         self._announced = number
         arriving = IncomingFile(number, spec, self.digest, held)
         self._files[number] = arriving
@@ -181,7 +181,7 @@ class Receiver:
 
     def _take_wanted(self, number: int) -> Tuple[str, bool]:
         if number not in self._wanted:
-            raise ProtocolError("a file that nobody asked for")
+            raise ProtocolError("a file that was not requested")
         name, length, basis = self._wanted.pop(number)
         self._wanted_size -= length
         return name, basis
@@ -208,7 +208,7 @@ class Receiver:
         most = protocol.DIGEST_BYTES // size
         wanted = list(islice(blocks(asked.ranges, asked.code), most + 1))
         if len(wanted) > most:
-            raise ProtocolError("too many digests are asked for")
+            raise ProtocolError("too many digests are requested")
         answer = bytes(len(wanted) * size)
         if arriving is not None:
             try:
@@ -237,7 +237,7 @@ class Receiver:
         if ranged.code != NONE:
             content = memoryview(decompress(ranged.code, content, size))
         if len(content) != size:
-            raise ProtocolError("a frame does not hold what its ranges say")
+            raise ProtocolError("a frame whose length does not match its ranges")
         if arriving is None:
             return
         try:
@@ -291,7 +291,7 @@ class Receiver:
     def _reserve(self, frame: Frame) -> None:
         ranged, arriving = self._ranged(frame)
         if not self.place.preallocate:
-            raise ProtocolError("a reservation that nobody asked for")
+            raise ProtocolError("a reservation that was not requested")
         if arriving is None:
             return
         try:
@@ -328,13 +328,13 @@ class Receiver:
 
     def _end(self, frame: Frame) -> None:
         if self._wanted or self._wants is not None or self._files:
-            raise ProtocolError("the sender ends before it has sent what it should")
+            raise ProtocolError("the sender ended before all was sent")
         self._more = False
 
     def _tell(self, arriving: IncomingFile, count: int) -> None:
         arriving.data += count
         if arriving.data > arriving.spec.size:
-            raise ProtocolError("more data than the file has room for")
+            raise ProtocolError("more data than was announced")
         if self.progress is not None:
             self.progress(count)
 

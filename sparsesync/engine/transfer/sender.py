@@ -166,7 +166,7 @@ class Sender:
                     raise peer_error(frame.json())
                 self._put += len(frame.payload) + _QUEUED
                 if self._put - self._got > _MOST_QUEUED:
-                    raise ProtocolError("the receiver says more than it was asked")
+                    raise ProtocolError("the receiver sent more than was requested")
                 self._events.put(protocol.Frame(frame.kind, memoryview(bytes(frame.payload))))
                 if frame.kind == protocol.DONE:
                     return
@@ -195,10 +195,10 @@ class Sender:
             self._want(event.json())
         elif event.kind == protocol.DONE:
             if self._files or not self._ended:
-                raise ProtocolError("the receiver ends before the sender")
+                raise ProtocolError("the receiver ended before the sender")
             return False
         else:
-            raise ProtocolError("a frame of kind {} came out of turn".format(event.kind))
+            raise ProtocolError("an unexpected frame of kind {}".format(event.kind))
         return True
 
     def _closed(self, value: Dict[str, Any]) -> None:
@@ -217,13 +217,13 @@ class Sender:
     def _want(self, value: Dict[str, Any]) -> None:
         wanted = get(value, "files", listed(row(NUMBER, NAME, NAME, flag), WANTS))
         if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
-            raise ProtocolError("more files are wanted than may be")
+            raise ProtocolError("more files are requested than allowed")
         self._wants_over = not wanted
         for number, path, name, basis in wanted:
             self._wants += 1
             self._wanted_size += len(path) + len(name)
             if number != self._wants or self._wanted_size > MOST_WANTED:
-                raise ProtocolError("a file is wanted that cannot be")
+                raise ProtocolError("an invalid request for a file")
             self._wanted.append((number, path, name, basis))
 
     # What is to be done
@@ -286,11 +286,11 @@ class Sender:
     def _answered(self, event: protocol.Frame) -> None:
         number, answer = protocol.read_tail(event.payload)
         if not self._questions or self._questions[0][0].file.number != number:
-            raise ProtocolError("digests that nobody asked for")
+            raise ProtocolError("digests that were not requested")
         job, block, asked = self._questions.popleft()
         size = digest_size(block)
         if len(answer) != size * len(asked):
-            raise ProtocolError("more or fewer digests than were asked for")
+            raise ProtocolError("another number of digests than requested")
         job.waits -= 1
         if job.file.over:
             return

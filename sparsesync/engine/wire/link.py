@@ -300,7 +300,7 @@ def peer_error(value: Dict[str, Any]) -> Exception:
 
 def unexpected(frame: Frame) -> ProtocolError:
     """Return the error for a frame that is not expected now."""
-    return ProtocolError("unexpected frame of kind {}".format(frame.kind))
+    return ProtocolError("an unexpected frame of kind {}".format(frame.kind))
 
 
 def _widen(fd: int) -> None:
