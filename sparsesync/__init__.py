@@ -18,6 +18,7 @@ _PUBLIC = {
     "scan": "api.trees",
     "sync": "api.transfers",
     "verify": "api.trees",
+    "Error": "engine.errors",
     "Difference": "comparison.difference",
     "LinkError": "engine.errors",
     "NoSpaceError": "engine.errors",
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
     from .api.trees import exclude_patterns, scan, verify
     from .comparison.difference import Difference
     from .engine.content.compare import Tally
-    from .engine.errors import LinkError, NoSpaceError, TruncatedError
+    from .engine.errors import Error, LinkError, NoSpaceError, TruncatedError
     from .engine.tree.scan import Sparse
     from .rsync.process import RsyncTooOldError
     from .seeding.run import SyncResult
 
 __all__ = [
     "Difference",
+    "Error",
     "LinkError",
     "NoSpaceError",
     "RsyncTooOldError",

@@ -9,6 +9,7 @@ import stat
 
 from ..console.progress import data_bar
 from ..engine.content.copy_file import CopyOptions
+from ..engine.errors import LinkError
 from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             except IsADirectoryError as error:
                 hint = "is a directory; for trees use 'sparsesync sync -a'"
                 troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
+            except LinkError:
+                raise
             except OSError as error:
                 troubles(error)
     return troubles.status

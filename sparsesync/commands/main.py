@@ -72,20 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone (| head)
         streams.give_up_output()
         return 128 + signal.SIGPIPE
-    except (OSError, ValueError, RuntimeError) as error:
-        if not _is_trouble(error):
-            raise
+    except (OSError, ValueError) as error:
         print_error(error)
         if isinstance(error, OSError) and error.filename == streams.STDOUT:
             streams.give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
-
-
-def _is_trouble(error: Exception) -> bool:
-    """Whether an error is one of those that tell a person what is wrong, and not a mistake of ours."""
-    from ..engine.errors import LinkError
-
-    return isinstance(error, (OSError, ValueError, LinkError))
 
 
 def _end(number: int, frame: object) -> NoReturn:

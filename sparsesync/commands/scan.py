@@ -10,7 +10,6 @@ import sys
 from ..console.messages import print_line
 from ..console.sorting import Sorted
 from ..console.units import iec
-from ..engine.errors import LinkError
 from ..engine.tree.scan import ScanOptions
 from ..hosts.pool import HostPool
 from .options import Troubles, add_holes, add_one_file_system, add_remote_end, byte_size, write_list
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
                     sizes = file.size, file.allocated, scanned.data, scanned.extents
                     inode = known.setdefault(host, len(known)), file.st.st_dev, file.st.st_ino
                     found.add(*inode, count, prefix + file.path, *sizes)
-            except (OSError, LinkError) as error:
+            except OSError as error:
                 troubles(error)
 
     rows, total, last = Sorted(), {"files": 0, "size": 0, "allocated": 0, "data": 0}, None

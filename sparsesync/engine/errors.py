@@ -3,19 +3,23 @@
 An error of the system stays an OSError, with the path that is to blame (:func:`error_path`). The exceptions here are
 what the system has no number for, or what a caller has to tell from the rest::
 
-    NoSpaceError    OSError    the data cannot fit, and nothing has been written
-    TruncatedError  OSError    a source became shorter while it was read
-    LinkError                  the other end cannot be reached, is gone or silent
-      LoginError               the remote shell could not log in
-      ProtocolError            the other end sent something that no engine sends
-    LeftToRsync                one file of a transfer is left to rsync
+    Error                              the base of what follows, and of what else is public
+      NoSpaceError    OSError          the data cannot fit, and nothing has been written
+      TruncatedError  OSError          a source became shorter while it was read
+      LinkError       ConnectionError  the other end cannot be reached, is gone or silent
+        LoginError                     the remote shell could not log in
+        ProtocolError                  the other end sent something that no engine sends
+    LeftToRsync                        one file of a transfer is left to rsync
+
+A LinkError is an OSError for callers who know no other, as those of shutil. Within the package it is never that of a
+file: what goes on after the error of a file catches LinkError first, and raises it again.
 
 Nothing of the package is imported here, so that all of it may import this.
 """
 
 import contextlib
 import errno
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type
 
 OnError = Optional[Callable[[OSError], None]]
 """Gets each error that an operation goes on after; None: it is raised, and the operation ends."""
@@ -24,7 +28,29 @@ OnProgress = Optional[Callable[[int], object]]
 """Gets the bytes done since its last call."""
 
 
-class NoSpaceError(OSError):
+class Error(Exception):
+    """The base of the exceptions that are sparsesync's own. All can be pickled and copied, with their attributes."""
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # By default it would be made again from its message, which is not what it was made from.
+        system = {name: getattr(self, name, None) for name in _SYSTEM}
+        return _made_again, (type(self), self.args, system), vars(self)
+
+
+_SYSTEM = ("errno", "strerror", "filename", "filename2")
+"""What an OSError has besides its ``__dict__``."""
+
+
+def _made_again(kind: Type[Error], args: Tuple[Any, ...], system: Dict[str, Any]) -> Error:
+    error = kind.__new__(kind)
+    error.args = args
+    for name, value in system.items():
+        if value is not None:
+            setattr(error, name, value)
+    return error
+
+
+class NoSpaceError(Error, OSError):
     """Not enough room at the destination. ``needed`` and ``free`` are bytes."""
 
     def __init__(self, needed: int, free: int, path: str) -> None:
@@ -35,15 +61,26 @@ class NoSpaceError(OSError):
         self.free = free
 
 
-class TruncatedError(OSError):
+class TruncatedError(Error, OSError):
     """A file that became shorter while it was read."""
 
     def __init__(self, path: Optional[str] = None) -> None:
         super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
 
 
-class LinkError(RuntimeError):
-    """A peer that cannot be reached, is gone or is silent. The message says which, in one line."""
+class LinkError(Error, ConnectionError):
+    """A peer that cannot be reached, is gone or is silent. The message says which, in one line.
+
+    ``host``: the peer's name, which begins the message, or None.
+    ``retryable``: whether the same call may succeed later. Otherwise somebody has to change something first.
+    """
+
+    _retryable = True
+
+    def __init__(self, message: str, host: Optional[str] = None, retryable: Optional[bool] = None) -> None:
+        super().__init__(message if host is None else "{}: {}".format(host, message))
+        self.host = host
+        self.retryable = self._retryable if retryable is None else retryable
 
 
 class LoginError(LinkError):
@@ -53,6 +90,8 @@ class LoginError(LinkError):
 class ProtocolError(LinkError):
     """A frame or value that no engine sends. The message says what, in one line."""
 
+    _retryable = False
+
 
 class LeftToRsync(Exception):
     """A file that is left to rsync. The message says why."""
@@ -60,10 +99,15 @@ class LeftToRsync(Exception):
 
 @contextlib.contextmanager
 def error_path(path: str, instead: bool = False) -> Iterator[None]:
-    """Name ``path`` in each OSError raised inside that names no path. ``instead``: replace any other path too."""
+    """Name ``path`` in each OSError raised inside that names no path. ``instead``: replace any other path too.
+
+    An error without a number, a LinkError among them, has its message and no place for a path.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None or instead:
-            error.filename, error.filename2 = path, None
+        if error.errno is not None and (error.filename is None or instead):
+            error.filename = path
+            # None would be a second path, and shown as one.
+            del error.filename2
         raise

@@ -24,6 +24,11 @@ class Remote(NamedTuple):
     host: str
     path: str
 
+    @property
+    def prefix(self) -> str:
+        """What stands before the path: ``user@host:``."""
+        return f"{self.user}@" * (self.user is not None) + (f"[{self.host}]:" if ":" in self.host else f"{self.host}:")
+
 
 def split_remote(path: str) -> Remote | None:
     """Return the parts of a path on another host, or None for a local one.

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..engine.content.copy_file import CopyOptions, Path, copy_file
-from ..engine.errors import NoSpaceError, OnProgress
+from ..engine.errors import NoSpaceError, OnProgress, error_path
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ class Copies:
         read, written = of.host.source(settings), to.host.destination(resume=True)
         results: list[FileResult] = []
         try:
-            size, room = read.measure(path)
+            with error_path(os.fspath(src), instead=True):
+                size, room = read.measure(path)
             plan = Planned(name, path, size, room, room=room)
-            made = written.open_copy(target, name, options)
-            written.expect(needs(read, [plan]))
-            check_space(written)
+            with error_path(os.fspath(dst), instead=True):
+                made = written.open_copy(target, name, options)
+                written.expect(needs(read, [plan]))
+                check_space(written)
             transfer(read, written, iter([plan]), Settings(options.sparse == "always"), results.append, progress)
         finally:
             read.close()

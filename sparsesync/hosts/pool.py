@@ -147,7 +147,7 @@ class HostPool:
         host.connection, host.leave = again.connection, again.leave
 
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
-        from .address import remote_shell, split_shell
+        from .address import Remote, remote_shell, split_shell
         from .loader import Shell
         from .remote import RemoteHost
         from .sharing import sharing
@@ -163,7 +163,8 @@ class HostPool:
         else:
             options = self._shared[login].control or self._shared[login].login
         opened = self._opened.enter_context(contextlib.ExitStack())
-        opening = connect(name, shell, login, options, timeout=self._timeout, digest=digest)
+        prefix = Remote(user, name, "").prefix
+        opening = connect(name, shell, login, options, prefix=prefix, timeout=self._timeout, digest=digest)
         return RemoteHost(opened.enter_context(opening), user, opened.close)
 
 
@@ -173,4 +174,5 @@ def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:
         return Location(host, given, "")
     # "host:" is the directory one gets to by logging in.
     path = remote.path[2:] if remote.path.startswith("~/") else "" if remote.path == "~" else remote.path
-    return Location(host, path or ".", given[: len(given) - len(remote.path)])
+    skipped = 2 if remote.path.startswith("~/") else 0
+    return Location(host, path or ".", given[: len(given) - len(remote.path) + skipped])

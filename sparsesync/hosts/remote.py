@@ -298,7 +298,7 @@ class RemoteDestination:
             for expected in self._expected:
                 expected.get()
         self._expected = []
-        return [Space(needed, free, f"{self.host.name}:{path}") for needed, free, path in found]
+        return [Space(needed, free, f"{self.host.connection.prefix}{path}") for needed, free, path in found]
 
     def touch(self, names: Sequence[str]) -> None:
         for batch in _batches(names):
@@ -328,7 +328,7 @@ def _each(
     """Yield an operation's answer for each item of a batch, or None if there is none."""
     found = host._call(listed(check), op, **arguments)
     if len(found) != len(batch):
-        raise ProtocolError(f"{host.name}: answers for {len(found)} files of {len(batch)}")
+        raise ProtocolError(f"answers for {len(found)} files of {len(batch)}", host.name)
     return (None if each is None else make(*each) for each in found)
 
 

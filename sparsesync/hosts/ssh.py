@@ -39,12 +39,15 @@ def named(host: str) -> Iterator[None]:
     try:
         yield
     except ProtocolError as error:
-        said = str(error)
-        raise ProtocolError(said if said.startswith(f"{host}: ") else f"{host}: {said}") from None
+        if error.host is not None:
+            raise
+        raise ProtocolError(str(error), host, error.retryable) from None
 
 
 _AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"])
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
+_REFUSED = ("Permission denied", "verification failed", "Too many authentication failures")
+"""What ssh says of a login that fails until somebody has changed something."""
 _POSTED = 100
 """Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
 
@@ -67,12 +70,13 @@ class Answer:
 
 
 class Connection:
-    """A connection to an agent on another host. Use :func:`connect`."""
+    """A connection to an agent on another host. Use :func:`connect`. ``prefix``: what names the host in a path."""
 
-    def __init__(self, process: subprocess.Popen[bytes], host: str, timeout: float | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], host: str, prefix: str, timeout: float | None) -> None:
         assert process.stdin is not None and process.stdout is not None
         self.process = process
         self.host = host
+        self.prefix = prefix
         source, sink = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
         process.stdin.close()
         process.stdout.close()
@@ -152,7 +156,8 @@ class Connection:
 
         ``on_trouble``: called with the OSError of each file that is in trouble. Without it the error is raised.
 
-        Paths in errors are ``host:path``. Raises what the operation raised there, OSError or ValueError; LinkError.
+        Paths in errors are ``user@host:path``, as they were given. Raises what the operation raised there, OSError or
+        ValueError; LinkError.
         """
         self._settle()
         self._send(op, arguments)
@@ -188,7 +193,7 @@ class Connection:
         while len(self._posted) >= _POSTED:
             self.take_answer()
         if self._busy:
-            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
+            raise LinkError("an earlier answer was not read to its end", self.host, retryable=False)
         self._send(op, arguments)
         self._posted.append(answer := Answer(self, op))
         return answer
@@ -197,7 +202,7 @@ class Connection:
         while self._posted:
             self.take_answer()
         if self._busy:
-            raise LinkError(f"{self.host}: an earlier answer was not read to its end")
+            raise LinkError("an earlier answer was not read to its end", self.host, retryable=False)
 
     def take_answer(self) -> None:
         """Wait for the oldest answer that is still to come."""
@@ -205,7 +210,7 @@ class Connection:
         with self.link.at_once() if answer.op in _AT_ONCE else contextlib.nullcontext():
             kind, value = self._answer()
         if kind not in (protocol.FAIL, protocol.DONE):
-            raise ProtocolError(f"{self.host}: items in an answer that has none")
+            raise ProtocolError("items in an answer that has none", self.host)
         self._posted.popleft()
         answer.value = self._named(value) if isinstance(value, Exception) else value
 
@@ -213,7 +218,7 @@ class Connection:
         if isinstance(error, OSError) and error.errno is None:
             return OSError(f"{self.host}: {error}")
         if isinstance(error, OSError):
-            error.filename = self.host if error.filename is None else f"{self.host}:{error.filename}"
+            error.filename = self.host if error.filename is None else f"{self.prefix}{error.filename}"
         return ValueError(f"{self.host}: {error}") if isinstance(error, ValueError) else error
 
     def close(self) -> None:
@@ -236,6 +241,7 @@ def connect(
     login: Sequence[str],
     options: Sequence[str] = (),
     *,
+    prefix: str | None = None,
     timeout: float | None = None,
     digest: Digest | None = None,
 ) -> Iterator[Connection]:
@@ -243,6 +249,7 @@ def connect(
 
     ``login``: the words that name the host to the remote shell.
     ``options``: more of the remote shell's.
+    ``prefix``: what stands before the colon and with it in paths of the host; by default the host.
     ``timeout``: seconds of silence after which the connection is given up; None for never.
     ``digest``: one that every engine has, instead of the best that both ends have.
 
@@ -262,10 +269,10 @@ def connect(
                 bufsize=0,
             )
         except FileNotFoundError:
-            raise LinkError(f"{shell.command[0]}: no such remote shell") from None
+            raise LinkError(f"{shell.command[0]}: no such remote shell", retryable=False) from None
         finally:
             relay.started()
-        connection = Connection(process, host, timeout)
+        connection = Connection(process, host, prefix or f"{host}:", timeout)
         stack.callback(connection.close)
         try:
             connection.load(script)
@@ -281,14 +288,15 @@ def connect(
 def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
     """Return why there is no agent, from the remote shell's exit status and its last standard error."""
     if status == NO_PYTHON:
-        return LinkError(f"{host}: no Python 3.6 or newer was found there")
+        return LinkError("no Python 3.6 or newer was found there", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
-        return LoginError(f"{host}: ssh could not log in")
+        return LoginError("ssh could not log in", host, not any(word in said for word in _REFUSED))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
-        return LinkError(f"{host}: {protocol.ONLY_RSYNC}")
+        return LinkError(protocol.ONLY_RSYNC, host, retryable=False)
     if shell.prefix and status:
         python = shell.python or "/usr/bin/python3"
         allow = f"'{shell.prefix}' has to be allowed to run {python} -c {STAGE_ONE}"
-        return LinkError(f"{host}: no agent could be started: {allow} (see docs/commands.md, Other hosts)")
-    return LinkError(f"{host}: no agent could be started: {error}")
+        why = f"no agent could be started: {allow} (see docs/commands.md, Other hosts)"
+        return LinkError(why, host, retryable=False)
+    return LinkError(f"no agent could be started: {error}", host, error.retryable)

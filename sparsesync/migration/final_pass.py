@@ -136,6 +136,8 @@ class FinalPass:
         started = time.monotonic()
         try:
             flushed = self.destination.host.query("flush", path=self.asked.path).paths
+        except LinkError:
+            raise
         except OSError as error:
             advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
             what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
@@ -204,7 +206,7 @@ class FinalPass:
                 with self.migration.hosts.alive(side.host) as host:
                     self._run_command(what, host, command)
                 told.append(f"--{what} was run on {side.host.name}")
-            except (Failed, LinkError, OSError, ValueError) as error:
+            except (Failed, OSError, ValueError) as error:
                 told.append(f"--{what} COULD NOT BE RUN on {side.host.name}, run it by hand: {command} ({error})")
         ran = [each["what"] for each in self.report.get("commands", ())]
         if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ..engine.content.compare import Tally
-from ..engine.errors import OnProgress
+from ..engine.errors import LinkError, OnProgress
 from ..engine.host import Range
 from ..hosts.base import Host, Location
 from ..rsync import command as rsync
@@ -119,6 +119,8 @@ def _contents(host: Host, parts: list[Range], full: bool) -> list[list[Any] | st
     """Return the host's answer for each part. For a part in trouble, that is the error as text."""
     try:
         return [*host.contents(parts, full)]
+    except LinkError:
+        raise
     except (OSError, ValueError) as error:
         if len(parts) == 1:
             return [str(error)]

@@ -132,6 +132,8 @@ class Migration:
         assert planned is not None  # without a stop there is a plan
         try:
             stack.enter_context(self.destination.host.locked(self.asked.path, self.asked.command.mkpath))
+        except LinkError:
+            raise
         except OSError as error:
             raise Failed(1, f"{error.filename}: {error.strerror}; nothing was done") from None
         total = planned.seeds.data + planned.others.size
@@ -145,7 +147,7 @@ class Migration:
         if self.every_file:
             try:
                 self._list_sparse(facts)
-            except (OSError, LinkError) as error:
+            except OSError as error:
                 warnings.warn(f"the report lacks the list of sparse files: {format_error(error)}", stacklevel=2)
 
     def _locate(self, stack: contextlib.ExitStack) -> None:

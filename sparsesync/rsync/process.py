@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import IO, Callable
 
+from ..engine.errors import Error
 from ..engine.files.syscalls import write_all
 from .program import environment, program
 
@@ -66,7 +67,7 @@ OLDEST = (3, 1, 0)
 """The first rsync with the --info and --out-format behaviour that the listing relies on."""
 
 
-class RsyncTooOldError(RuntimeError):
+class RsyncTooOldError(Error, RuntimeError):
     """An rsync on this machine that is too old for seeding."""
 
 

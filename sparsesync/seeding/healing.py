@@ -27,7 +27,7 @@ from typing import IO, Callable, TypeVar
 from ..console.messages import format_error
 from ..console.progress import BarFactory
 from ..console.units import iec
-from ..engine.errors import OnProgress
+from ..engine.errors import LinkError, OnProgress
 from ..engine.files.extents import Extent
 from ..engine.roles import Opening, Planned
 from ..hosts.base import Destination, Source
@@ -165,6 +165,8 @@ class Healing:
                     break
             for _ in data:
                 pass  # another host goes on to tell
+        except LinkError:
+            raise
         except OSError as error:
             why = format_error(error)
         if asks:

@@ -205,7 +205,7 @@ class SeededRun:
             source, destination = self._ends(stack)
         except (LoginError, FileNotFoundError):
             raise
-        except (LinkError, OSError) as error:
+        except OSError as error:
             if self.strict:
                 raise
             return format_error(error)
@@ -280,7 +280,7 @@ class SeededRun:
                 self.result.healed = self.seeding.heal({*self.result.later, *self.result.refused})
             if filled.files and self.result.healed:
                 filled, first = self.seeding.filled()
-        except (LinkError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             if self.result.status == 0:  # else rsync has said what is wrong
                 print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
             return
@@ -353,7 +353,7 @@ class SeededRun:
                 handoff = seeding.run(listing, unchanged)
                 self.report = report_of(self.command, listing, seeding, self.login.words)
                 return handoff
-        except NoSpaceError:
+        except (LinkError, NoSpaceError):
             raise
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
             return f"seeding has ended early: {format_error(error)}"
@@ -366,9 +366,7 @@ class SeededRun:
             shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
             print(*shown, sep="\n", file=sys.stderr)
             if self.strict:
-                raise LinkError(
-                    f"{self.command.remote.host}: rsync cannot tell what it would transfer (status {status})"
-                )
+                raise LinkError(f"rsync cannot tell what it would transfer (status {status})", self.command.remote.host)
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:
             return status

@@ -27,7 +27,7 @@ from typing import IO, Callable, NamedTuple
 from ..console.messages import format_error
 from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
-from ..engine.errors import NoSpaceError
+from ..engine.errors import LinkError, NoSpaceError
 from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Host, Source
@@ -118,6 +118,8 @@ class Seeding:
         if unchanged is not None:
             try:
                 self.healing.find(unchanged)
+            except LinkError:
+                raise
             except (OSError, ValueError) as error:
                 self.say(f"what has lost its holes is not known: {format_error(error)}")
         return why_not

@@ -42,6 +42,7 @@ class Liar:
     """An agent that has one answer for everything, as call and as items."""
 
     host = "far"
+    prefix = "far:"
     op = "any"
 
     def __init__(self, *answers: dict[str, Any]) -> None:

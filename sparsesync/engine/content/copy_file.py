@@ -144,23 +144,23 @@ def replacing(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if old is not None and not stat.S_ISREG(old.st_mode):
         raise special_file(path)
-    path = os.path.realpath(path) if os.path.islink(path) else path
-    directory = _open_directory(path, options.fsync)
+    real = os.path.realpath(path) if os.path.islink(path) else path
+    directory = _open_directory(real, path, options.fsync)
     inplace = options.inplace and old is not None
     mode = 0o600 if old is not None else 0o666
     if old is None and options.keep in ("mode", "all"):
         mode = 0o600
     elif old is None and options.keep == "new-mode" and carried is not None:
         mode = attributes.without_privileges(carried["mode"])
-    name = os.path.basename(path)
+    name = os.path.basename(real)
     try:
         if old is not None and not inplace:
             check_replaceable(name, directory, path)
         with Target(directory, name, path, inplace=inplace, mode=mode) as target:
-            lost = [] if old is None or inplace else _carry_flags(path, target.fd)
+            lost = [] if old is None or inplace else _carry_flags(real, target.fd)
             yield target
             with error_path(path, instead=True):
-                replaced = None if old is None else attributes.of_replaced(path)
+                replaced = None if old is None else attributes.of_replaced(real)
                 lost += attributes.finish(target.fd, directory, options.keep, carried, replaced, inplace)
             attributes.tell(path, lost)
             target.commit(fsync=options.fsync)
@@ -179,14 +179,15 @@ def _carry_flags(path: str, target: int) -> List[str]:
         os.close(old)
 
 
-def _open_directory(path: str, fsync: bool) -> int:
+def _open_directory(path: str, given: str, fsync: bool) -> int:
     # Only what may be read can be flushed, and to write into a directory one need not be able to read it.
     access = os.O_RDONLY if fsync else os.O_PATH
-    return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
+    with error_path(given, instead=True):
+        return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:
-    directory = _open_directory(os.fspath(dst), fsync)
+    directory = _open_directory(os.fspath(dst), os.fspath(dst), fsync)
     try:
         _make_symlink(src, dst, keep)
         if fsync:

@@ -26,7 +26,7 @@ If the connection breaks, what was received is kept as a partial file.
 from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..errors import LeftToRsync, NoSpaceError, OnProgress, ProtocolError, TruncatedError
+from ..errors import LeftToRsync, LinkError, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.syscalls import write_all
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
@@ -270,6 +270,8 @@ class Receiver:
                     digest = self.digest.of(view)
                 arriving.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
                 self._tell(arriving, length)
+        except LinkError:
+            raise
         except _TROUBLE as error:
             self._leave(arriving, error)
 

@@ -28,7 +28,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..errors import LeftToRsync, OnProgress, ProtocolError
+from ..errors import LeftToRsync, LinkError, OnProgress, ProtocolError
 from ..files.extents import Extent
 from ..wire import protocol
 from ..wire.capabilities import Compressor, Digest
@@ -313,6 +313,8 @@ class Sender:
             self._writer.write(job)
             if job.last:
                 self._finish(file)
+        except LinkError:
+            raise
         except (OSError, LeftToRsync) as error:
             self._give_up(file, error)
 

@@ -108,7 +108,7 @@ class Link:
             except OSError as error:
                 self._lost(error)
             if not more:
-                raise LinkError("{}: the connection has ended".format(self.name))
+                raise LinkError("the connection has ended", self.name)
             have += more
             if not line.startswith(have):
                 with contextlib.suppress(OSError):
@@ -123,7 +123,7 @@ class Link:
             self._pinged = ping
             return now
         if now - since > self.timeout:
-            raise LinkError("{}: alive, but without progress for {} seconds".format(self.name, self.timeout))
+            raise LinkError("alive, but without progress for {} seconds".format(self.timeout), self.name)
         return since
 
     @contextlib.contextmanager
@@ -145,6 +145,8 @@ class Link:
                     self._check_open()
                     count = os.readv(self.source, [space])
                 break
+            except LinkError:
+                raise
             except BlockingIOError:
                 self._wait(self.source, select.POLLIN)
             except OSError as error:
@@ -153,8 +155,8 @@ class Link:
             try:
                 self._decoder.ended()
             except ProtocolError as error:
-                raise ProtocolError("{}: {}".format(self.name, error)) from None
-            raise LinkError("{}: the connection has ended".format(self.name))
+                raise ProtocolError(str(error), self.name, retryable=True) from None
+            raise LinkError("the connection has ended", self.name)
         self.received += count
         self._decoder.received(count)
         self._frames = self._decoder.frames()
@@ -171,6 +173,8 @@ class Link:
                     with self._writing:
                         self._check_open()
                         count = os.writev(self.sink, now)
+                except LinkError:
+                    raise
                 except BlockingIOError:
                     self._wait(self.sink, select.POLLOUT)
                     continue
@@ -186,10 +190,10 @@ class Link:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LinkError("{}: the connection was closed".format(self.name))
+            raise LinkError("the connection was closed", self.name)
 
     def _lost(self, error: OSError) -> NoReturn:
-        raise LinkError("{}: the connection is lost: {}".format(self.name, error.strerror)) from None
+        raise LinkError("the connection is lost: {}".format(error.strerror), self.name) from None
 
     def _wait(self, fd: int, event: int) -> None:
         if threading.get_ident() == self._worker and not self._waits:
@@ -209,7 +213,7 @@ class Link:
                 left -= _POLL_SECONDS
                 if left <= 0:
                     self._left()
-                    raise LinkError("{}: nothing was heard for {} seconds".format(self.name, self.timeout))
+                    raise LinkError("nothing was heard for {} seconds".format(self.timeout), self.name)
 
     def _left(self) -> Optional[float]:
         """For how many seconds there may be silence; None for ever. Raises LinkError if time is up."""
@@ -218,7 +222,7 @@ class Link:
             return self.timeout
         left = deadline - time.monotonic()
         if left <= 0:
-            raise LinkError("{}: no answer within {} seconds".format(self.name, self.timeout))
+            raise LinkError("no answer within {} seconds".format(self.timeout), self.name)
         return left
 
     def is_cut(self) -> bool:
@@ -271,7 +275,7 @@ class Link:
                     count, used = count + 1, now
                 try:
                     self.write(protocol.encode(protocol.PING, _COUNT.pack(count)))
-                except (LinkError, OSError):
+                except OSError:
                     return  # whoever reads or writes next meets the same and tells
 
         threading.Thread(target=run, daemon=True).start()

@@ -405,6 +405,7 @@ RANGE_TROUBLE = {
     "the end": [protocol.encode(protocol.END)],
     "the same again": [protocol.encode_json(protocol.FILE, id=1, name="f", size=1, data=1, mode=1, mtime_ns=1,
                                             parents=[])],
+    "kept thrice": [protocol.encode_ranges(protocol.KEEP, 1, [(0, 4096)]) * 3],
     "data thrice": [b"".join([protocol.data_head(1, 0, protocol.pack_ranges([(0, 4096)]), 4096), b"x" * 4096]) * 3],
 }  # fmt: skip
 
