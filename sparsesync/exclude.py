@@ -23,13 +23,13 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, NamedTuple
 
 from .engine.errors import OnError
 from .engine.queries.presets import ExcludedPath
 from .engine.tree.scan import ScanOptions, Sparse
-from .hosts.base import Location, PathLike
+from .hosts.base import Location, PathLike, Rsh, several
 from .hosts.pool import HostPool
 from .rsync.paths import transfer_name
 
@@ -49,17 +49,17 @@ class PatternOptions(NamedTuple):
 
 
 def exclude_patterns(
-    sources: Sequence[PathLike],
+    sources: PathLike | Iterable[PathLike],
     options: PatternOptions,
     *,
     on_error: OnError = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> list[str]:
     """Return the patterns, as :func:`sparsesync.api.trees.exclude_patterns`."""
     quote = quoter(options.format, options.null)
     with HostPool(rsh, python) as hosts:
-        locations = [hosts.locate(source) for source in sources]
+        locations = [hosts.locate(source) for source in several(sources)]
         places = preset_places(locations, options)
         patterns = set(place_patterns(places, options.relative, quote))
         patterns.update(quote(name) for name, _ in sparse_names(locations, places, options, on_error))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..engine.content.copy_file import CopyOptions
     from ..engine.errors import OnProgress
-    from ..hosts.base import PathLike
+    from ..hosts.base import PathLike, Rsh
 
 
 def copyfile(
-    src: PathLike,
+    src: PathLike | int,
     dst: PathLike,
     *,
     follow_symlinks: bool = True,
@@ -22,14 +22,14 @@ def copyfile(
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> PathLike:
     """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
 
     One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file in proc or sysfs is
     read to its end. ``dst`` may be a device: it is written to and keeps its attributes, and on a block device holes
-    read as zeros.
+    read as zeros. ``src`` may be a file descriptor: all of its file is copied, and it stays open and where it was.
 
     ``follow_symlinks``: False copies a symlink as one, on one machine only.
     ``inplace``: write only the blocks that differ into ``dst``, and punch what became a hole. Otherwise ``dst`` is
@@ -72,7 +72,7 @@ def copy(
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> PathLike:
     """Copy content and mode of ``src`` to ``dst``, a file or a directory; return the file made, as shutil.copy.
@@ -97,7 +97,7 @@ def copy2(
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> PathLike:
     """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
@@ -111,7 +111,7 @@ def copy2(
 
 
 def _copy(
-    src: PathLike, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: str | None, python: str | None
+    src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: Rsh, python: str | None
 ) -> PathLike:
     from ..hosts.copies import Copies
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from ..comparison.difference import Difference
     from ..engine.content.compare import Tally
     from ..engine.errors import OnError, OnProgress
     from ..engine.tree.scan import ScanOptions, Sparse
-    from ..hosts.base import PathLike
+    from ..hosts.base import PathLike, Rsh
 
 
 def scan(
@@ -21,11 +21,11 @@ def scan(
     every_link: bool = False,
     every_file: bool = False,
     min_size: int = 0,
-    prune: Collection[str] = (),
+    prune: PathLike | Iterable[PathLike] = (),
     follow: bool = False,
     holes: str = "auto",
     on_error: OnError = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> Iterator[Sparse]:
     """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
@@ -36,7 +36,7 @@ def scan(
     ``every_link``: yield a file with several hard links once for each link.
     ``every_file``: yield files without holes too.
     ``min_size``: the smallest apparent size, in bytes.
-    ``prune``: paths that are not entered, spelled as they would be yielded.
+    ``prune``: a path or several that are not entered, spelled as they would be yielded.
     ``follow``: if ``path`` is a symlink, scan the directory it leads to.
     ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. A file whose map is not believed is read
     only if its ``st_blocks`` indicate a hole. A file of less than 1 MiB that looks dense is not searched for reserved
@@ -51,17 +51,17 @@ def scan(
     import os
 
     from ..engine.tree.scan import ScanOptions, scan
+    from ..hosts.base import several
     from ..hosts.pool import is_remote
 
-    options = ScanOptions(one_file_system, every_link, every_file, min_size, prune, follow, holes)
+    pruned = {name.rstrip("/") or "/" for name in map(os.fsdecode, several(prune))}
+    options = ScanOptions(one_file_system, every_link, every_file, min_size, pruned, follow, holes)
     if is_remote(path):
         return _scan_remote(str(path), options, on_error, rsh, python)
-    return scan(os.fspath(path), options, on_error=on_error)
+    return scan(os.fsdecode(path), options, on_error=on_error)
 
 
-def _scan_remote(
-    path: str, options: ScanOptions, on_error: OnError, rsh: str | None, python: str | None
-) -> Iterator[Sparse]:
+def _scan_remote(path: str, options: ScanOptions, on_error: OnError, rsh: Rsh, python: str | None) -> Iterator[Sparse]:
     from ..hosts.pool import HostPool
 
     with HostPool(rsh, python) as hosts:
@@ -80,7 +80,7 @@ def verify(
     tallies: tuple[Tally, Tally] | None = None,
     on_error: OnError = None,
     progress: OnProgress = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> Iterator[Difference]:
     """Yield each difference between two files or two trees, by content. Equal ones yield nothing.
@@ -108,7 +108,7 @@ def verify(
 
 
 def exclude_patterns(
-    sources: Sequence[PathLike],
+    sources: PathLike | Iterable[PathLike],
     *,
     relative: bool = False,
     min_size: int = 0,
@@ -118,12 +118,13 @@ def exclude_patterns(
     format: str = "rsync",
     null: bool = True,
     on_error: OnError = None,
-    rsh: str | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
 ) -> list[str]:
     """Return the patterns that exclude the sparse files below ``sources``, one rule each.
 
-    ``sources`` are given as to rsync: "dir" and "dir/" differ. Each may be ``host:path``. If two sources have a file of
+    ``sources`` is a path or several, given as to rsync: "dir" and "dir/" differ, and an ``os.PathLike`` has no slash at
+    its end. Each may be ``host:path``. If two sources have a file of
     the same name in the transfer, its pattern excludes both. Undecodable bytes in names are surrogate escapes
     (os.fsencode).
 

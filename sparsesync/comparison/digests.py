@@ -34,7 +34,7 @@ from ..engine.content.compare import Tally
 from ..engine.errors import OnError, OnProgress
 from ..engine.tree.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 from ..engine.wire.protocol import BLOCK
-from ..hosts.base import Location, PathLike
+from ..hosts.base import Location, PathLike, Rsh
 from ..hosts.pool import HostPool
 from .difference import Difference
 
@@ -55,7 +55,7 @@ def verify(
     tallies: tuple[Tally, Tally] | None,
     on_error: OnError,
     progress: OnProgress,
-    rsh: str | None,
+    rsh: Rsh,
     python: str | None,
     prefix: str,
 ) -> Iterator[Difference]:

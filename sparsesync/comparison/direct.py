@@ -36,7 +36,7 @@ from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import HOLES
 from ..engine.tree.node import Node, has_content
-from ..hosts.base import PathLike
+from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
 from .difference import Difference
 
@@ -50,7 +50,7 @@ def verify(
     tallies: Optional[tuple[Tally, Tally]] = None,
     on_error: OnError = None,
     progress: OnProgress = None,
-    rsh: Optional[str] = None,
+    rsh: Rsh = None,
     python: Optional[str] = None,
     prefix: str = "",
 ) -> Iterator[Difference]:
@@ -64,7 +64,7 @@ def verify(
         )  # fmt: skip
     if holes not in HOLES:
         raise ValueError(f"holes must be 'auto', 'trust', 'check' or 'read', not {holes!r}")
-    ends = [Node(None, path, path) for path in (os.fspath(a), os.fspath(b))]
+    ends = [Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b))]
     return _Comparison(full, holes, tallies, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
 
 

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from ..engine.tree.manifest import Event
     from ..engine.tree.scan import ScanOptions
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+"""What a caller may give for a path. Only a ``str`` can be on another host."""
+
+Rsh = Union[str, Sequence[str], None]
+"""The remote shell's command, or its words; None for RSYNC_RSH, else ssh."""
+
+
+def several(paths: PathLike | Iterable[PathLike]) -> list[PathLike]:
+    """Return the paths that a caller gave as one path or as several."""
+    return [paths] if isinstance(paths, (str, bytes, os.PathLike)) else [*paths]
 
 
 class Source(Protocol):

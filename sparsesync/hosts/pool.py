@@ -1,8 +1,9 @@
 """The hosts of some paths: one connection a host, however many paths there are.
 
-A path is ``host:path``, or on this machine (:func:`is_remote`: rsync's rule, and only for a ``str``; an os.PathLike is
-always here). :class:`HostPool` gives for each its :class:`~.base.Location`. It is the only place that connects, so that
-every command has the same errors, time-outs and signs of life. A host is logged in to when the first path needs it.
+A path is ``host:path``, or on this machine (:func:`is_remote`: rsync's rule, and only for a ``str``; ``bytes`` and an
+os.PathLike are always here). :class:`HostPool` gives for each its :class:`~.base.Location`. It is the only place that
+connects, so that every command has the same errors, time-outs and signs of life. A host is logged in to when the first
+path needs it.
 
 An agent does one thing at a time: an iterator has to be exhausted before the next operation of the same host.
 :meth:`HostPool.locate_pair` is for two ends that are to be read at the same time and whose digests are compared.
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine.host import LocalHost
-from .base import Host, Location, PathLike
+from .base import Host, Location, PathLike, Rsh
 
 if TYPE_CHECKING:
     from ..engine.wire.capabilities import Digest
@@ -55,13 +56,15 @@ class HostPool:
 
     def __init__(
         self,
-        rsh: str | Sequence[str] | None = None,
+        rsh: Rsh = None,
         python: str | None = None,
         *,
         prefix: str = "",
         timeout: float | None = None,
         share: bool = False,
     ) -> None:
+        if not _is_shell(rsh):
+            raise TypeError(f"rsh must be a command or a list of its words, not {rsh!r}")
         self._rsh = rsh
         self._python = python
         self._prefix = prefix
@@ -82,8 +85,12 @@ class HostPool:
         """Return the location of ``path``. Raises ValueError, LinkError if there is no connection."""
         remote = remote_part(path)
         if remote is None:
-            return _location(self._local, path, None)
+            return self.local(path)
         return _location(self.host(remote.user, remote.host), path, remote)
+
+    def local(self, path: PathLike) -> Location:
+        """Return the location of ``path`` on this machine, even if it looks like one on another host."""
+        return _location(self._local, path, None)
 
     def locate_pair(self, a: PathLike, b: PathLike) -> tuple[Location, Location]:
         """Return two locations whose hosts compute the same digests, and can be read at the same time."""
@@ -168,8 +175,13 @@ class HostPool:
         return RemoteHost(opened.enter_context(opening), user, opened.close)
 
 
+def _is_shell(rsh: object) -> bool:
+    words = isinstance(rsh, Sequence) and bool(rsh) and all([isinstance(word, str) for word in rsh])
+    return rsh is None or isinstance(rsh, str) or words
+
+
 def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:
-    given = os.fspath(path)
+    given = os.fsdecode(path)
     if remote is None:
         return Location(host, given, "")
     # "host:" is the directory one gets to by logging in.

@@ -27,6 +27,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
 _WILD = re.compile(r"[*?\[\]]")
 
 
+def as_argument(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+    """Return a caller's path as an argument of rsync, to which only a ``str`` can name another host."""
+    text = os.fsdecode(path)
+    return text if isinstance(path, str) or ":" not in text.partition("/")[0] else f"./{text}"
+
+
 def means_contents(source: str) -> bool:
     """Return whether a source argument means the contents of a directory, not the directory: rsync(1), USAGE.
 

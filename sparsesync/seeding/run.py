@@ -27,11 +27,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Callable
 
@@ -41,10 +40,11 @@ from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
+from ..hosts.base import several
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
-from ..rsync.paths import why_not_plain
+from ..rsync.paths import as_argument, why_not_plain
 from ..rsync.process import NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
 from ..rsync.program import become
 from ..rsync.verbosity import why_untold
@@ -56,7 +56,7 @@ from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
 
 if TYPE_CHECKING:
-    from ..hosts.base import Destination, Source
+    from ..hosts.base import Destination, PathLike, Source
     from ..hosts.pool import HostPool
     from ..rsync.report import Report
 
@@ -87,15 +87,13 @@ class SyncResult:
 
 
 def sync(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    destination: str | os.PathLike[str],
+    sources: PathLike | Iterable[PathLike],
+    destination: PathLike,
     options: Sequence[str] = (),
 ) -> SyncResult:
     """Seed, and run rsync, as :func:`sparsesync.api.transfers.sync`."""
-    if isinstance(sources, (str, os.PathLike)):
-        sources = [sources]
     seed, rest = split_options(options)
-    return run([*rest, "--", *[os.fspath(source) for source in sources], os.fspath(destination)], seed)
+    return run([*rest, "--", *map(as_argument, several(sources)), as_argument(destination)], seed)
 
 
 def run(
