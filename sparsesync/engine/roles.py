@@ -71,6 +71,7 @@ class Opening(NamedTuple):
     ``like``: the mode that the directory gets from the source; None if it is not part of the transfer.
     ``existing``: open only an existing directory.
     ``bases``: the directories of --compare-dest, --copy-dest or --link-dest.
+    ``modify_window``: None if rsync does not compare times.
 
     The other fields are rsync's options of the same name.
     """
@@ -92,6 +93,7 @@ class Opening(NamedTuple):
     temp_dir: Optional[str] = None
     bases: Sequence[str] = ()
     fuzzy: int = 0
+    modify_window: Optional[int] = None
 
 
 class LocalSource:
@@ -227,6 +229,7 @@ class LocalDestination:
                     temp_dir=opening.temp_dir,
                     bases=opening.bases,
                     fuzzy=opening.fuzzy,
+                    modify_window=opening.modify_window,
                 )
             )
         except OSError as error:

@@ -74,6 +74,8 @@ class Command:
     bases: tuple[str, ...]
     """The directories in which rsync looks for the basis of a new file."""
     fuzzy: int
+    modify_window: int | None
+    """How near, in seconds, two times are that rsync takes for the same; -1: not at all. None: it compares none."""
 
     def value(self, name: str) -> str | None:
         """Return the value that the option was last given, or None."""
@@ -175,6 +177,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         partial_dir=partial_dir or None,
         bases=tuple(o.value for o in options if o.name in _BASES and o.value is not None),
         fuzzy=state["fuzzy"],
+        modify_window=None if state["size-only"] else _modify_window(values.get("modify-window", "0")),
     )
 
 
@@ -325,6 +328,11 @@ def _effects(options: Sequence[Option]) -> tuple[Counter[str], dict[str, str]]:
 def _whole_file(options: Sequence[Option], remote: RemoteEnd | None) -> bool:
     given = [option.name for option in options if option.name in ("whole-file", "no-whole-file")]
     return given[-1] == "whole-file" if given else remote is None
+
+
+def _modify_window(text: str) -> int:
+    # What is not understood is the strictest, which holds for all others.
+    return int(text) if re.fullmatch("0|[1-9][0-9]{0,8}", text) else -1
 
 
 def _compresses(state: Counter[str], values: Mapping[str, str]) -> bool:

@@ -135,7 +135,7 @@ _TABLE = """
    size-only                                         : what has the same size is not listed
 -u update                                            : what is seeded has the source's time
    existing ignore-non-existing                      : what is new is not listed
--@ modify-window=                                    : times are the same to the nanosecond
+-@ modify-window=                                    : a time that the destination does not hold is compared so
    max-size=                                         : the dry run keeps to it
    min-size=                                         : the dry run keeps to it
    max-alloc=                                        : it is for rsync's own memory

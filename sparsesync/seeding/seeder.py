@@ -310,6 +310,7 @@ class Seeding:
             temp_dir=command.value("temp-dir"),
             bases=command.bases,
             fuzzy=command.fuzzy,
+            modify_window=command.modify_window,
         )
 
     def _like(self) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -29,6 +30,9 @@ _MAKE = {
     "ext4-inline": ["mkfs.ext4", "-q", "-F", "-O", "inline_data"],
     "ext4-bigalloc": ["mkfs.ext4", "-q", "-F", "-O", "bigalloc", "-C", "65536"],
     "ext4-encrypt": ["mkfs.ext4", "-q", "-F", "-O", "encrypt"],
+    "ext4-128": ["mkfs.ext4", "-q", "-F", "-I", "128"],
+    "xfs-2038": ["mkfs.xfs", "-q", "-f", "-m", "bigtime=0"],
+    "vfat": ["mkfs.vfat"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
     "exfat": ["mkfs.exfat"],
@@ -74,6 +78,8 @@ def loop_device(image: Path, *options: str) -> Iterator[str]:
 def made_on(device: str, kind: str, mountpoint: Path, options: str = "defaults") -> Iterator[Path]:
     """A new filesystem of a kind on a block device, mounted at a new directory."""
     need_tools(_MAKE[kind][0], "mount", "umount")
+    if kind == "vfat" and not re.search("\tvfat$", Path("/proc/filesystems").read_text(), re.MULTILINE):
+        pytest.skip("this kernel has no vfat")
     command(*_MAKE[kind], device)
     mountpoint.mkdir()
     if kind == "exfat":

@@ -372,7 +372,7 @@ class Target:
         with error_path(self.path, instead=True):
             if self._partial is not None or self.resumed:
                 copy_on_write_by_block(self.fd, False)
-            if mode is not None:
+            if mode is not None and stat.S_IMODE(os.fstat(self.fd).st_mode) != mode:
                 os.fchmod(self.fd, mode)
             if mtime_ns is not None:
                 st = os.fstat(self.fd)

@@ -13,7 +13,8 @@ from ..content.copy_file import CopyOptions
 from ..files import attributes
 from ..files.flags import carry
 from ..files.status import check_replaceable
-from .destination import Destination, DestinationFile
+from .destination import Destination
+from .destination_file import DestinationFile
 from .records import FileSpec
 
 

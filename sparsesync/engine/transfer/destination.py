@@ -11,9 +11,10 @@ What rsync does after the seeding must come out as if it had made the files itse
 * whatever is not plain is left alone: a symlink in the way, a device, a directory, an
   earlier partial file of rsync's, a backup that rsync would have to make.
 
-:meth:`Destination.target` gives the :class:`~.files.target.Target` of one name, or raises :class:`LeftToRsync`
-with the reason why the file is left to rsync. With ``resume`` the target is a partial file of a fixed name,
-``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken connection.
+:meth:`Destination.target` gives the :class:`~.destination_file.DestinationFile` of one name, or raises
+:class:`LeftToRsync` with the reason why the file is left to rsync. With ``resume`` the target is a partial file of a
+fixed name, ``.NAME.sparsesync-partial`` beside the file or ``NAME`` below ``partial_dir``, that outlives a broken
+connection.
 
 No symlink is followed below the root. Sizes are bytes.
 """
@@ -23,7 +24,7 @@ import errno
 import os
 import stat
 from functools import partial
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..content.basis import Bases
 from ..errors import LeftToRsync
@@ -31,7 +32,8 @@ from ..files.attributes import has_default_acl, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.syscalls import is_ours_alone
-from ..files.target import Target, hidden_name, name_limit
+from ..files.target import hidden_name, name_limit
+from .destination_file import DestinationFile
 from .records import FileSpec, Room, Space, SpaceNeed, check_name
 
 PARTIAL = ".sparsesync-partial"
@@ -47,7 +49,8 @@ class Destination:
 
     ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
     rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``bases``, ``fuzzy``: as
-    :class:`~.content.basis.Bases`. Others are as rsync's options. Raises OSError if it cannot be opened or made.
+    :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare times. Others are as rsync's
+    options. Raises OSError if it cannot be opened or made.
     """
 
     carries = False
@@ -73,6 +76,7 @@ class Destination:
         temp_dir: Optional[str] = None,
         bases: Sequence[str] = (),
         fuzzy: int = 0,
+        modify_window: Optional[int] = None,
     ) -> None:
         self.path = path
         self.single = single
@@ -87,6 +91,7 @@ class Destination:
         self.resume = resume and temp_dir is None
         self.preallocate = preallocate
         self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))
+        self.modify_window = modify_window
         self._umask = umask()
         self._room = Room()
         self._unsettled: Dict[str, int] = {}
@@ -141,7 +146,7 @@ class Destination:
                 os.close(directory)
         return self._bases.may_have(self.single or name)
 
-    def target(self, spec: FileSpec) -> "DestinationFile":
+    def target(self, spec: FileSpec) -> DestinationFile:
         """Return the target for a file, not yet open. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
         name = spec.name
         parent, base = os.path.split(self.single or name)
@@ -159,7 +164,18 @@ class Destination:
                 kept = self._partial(directory, base)
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if kept and self.partial_dir and self.partial_dir[0] != "/" else None
-            target = DestinationFile(directory, base, name, kept, emptied, old, mode)
+            target = DestinationFile(
+                directory,
+                base,
+                name,
+                partial=kept,
+                emptied=emptied,
+                old=old,
+                inplace=inplace,
+                mode=mode,
+                mtime_ns=spec.mtime_ns,
+                window=self.modify_window,
+            )
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving = self.preallocate
@@ -196,9 +212,9 @@ class Destination:
         if self.group and mode >> 3 & 7 != mode & 7:
             raise LeftToRsync("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
 
-    def finish(self, target: "DestinationFile", spec: FileSpec) -> None:
+    def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Commit a file with the source's modification time, and the mode that suits it until rsync runs."""
-        target.commit(mode=target.mode, mtime_ns=spec.mtime_ns, fsync=self.fsync)
+        target.finish(self.fsync)
 
     def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
         parts = [part for part in parent.split("/") if part]
@@ -325,76 +341,3 @@ class Destination:
         finally:
             if directory is not None:
                 os.close(directory)
-
-
-class DestinationFile(Target):
-    """A target below a destination. It owns its directory's descriptor. ``mode``: the one it gets with its name."""
-
-    def __init__(
-        self,
-        directory: int,
-        name: str,
-        path: str,
-        partial: Optional[Tuple[int, str]],
-        emptied: Optional[str],
-        old: Optional[os.stat_result],
-        mode: Optional[int],
-    ) -> None:
-        super().__init__(directory, name, path, inplace=mode is None, partial=partial)
-        self.old = old
-        self.mode = mode
-        self.unfinished_ns = 0
-        self.find_basis: Callable[[], Optional[int]] = lambda: None
-        self._emptied = emptied
-
-    def open(self) -> None:
-        """Open the file, or make the temporary file. Raises LeftToRsync if rsync would have to open the directory."""
-        try:
-            super().open()
-        except PermissionError:
-            if os.fstat(self.directory).st_uid == os.geteuid():
-                raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
-            raise
-
-    def open_old(self) -> Optional[int]:
-        """Return a descriptor, for reading, of the file that will be replaced, or None."""
-        if self.old is None or self.inplace:
-            return None
-        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
-        if not os.path.samestat(os.fstat(fd), self.old):
-            os.close(fd)
-            raise LeftToRsync("it was replaced meanwhile")
-        return fd
-
-    def open_basis(self) -> Optional[int]:
-        """Return a descriptor, for reading, of the basis: the old file, or what a new one is like."""
-        return self.find_basis() if self.old is None else self.open_old()
-
-    def close(self) -> None:
-        """Close the file, and its directory."""
-        if self._closed:
-            return
-        try:
-            self._show_unfinished()
-            super().close()
-        finally:
-            if self._partial is not None:
-                os.close(self._partial[0])
-            if self._emptied is not None:
-                with contextlib.suppress(OSError):  # something is in it
-                    os.rmdir(self._emptied, dir_fd=self.directory)
-            os.close(self.directory)
-
-    def _show_unfinished(self) -> None:
-        """Give a file that was written to in place and not finished a time by which rsync will look at it again.
-
-        Its size may be the source's already, and the time of the writing that of a source that changed within the same
-        second, for rsync compares no more; or --update takes it for the newer one.
-        """
-        if self.old is None or not self.inplace or self.fd < 0 or self.committed:
-            return
-        st = os.fstat(self.fd)
-        if (st.st_mtime_ns, st.st_size) != (self.old.st_mtime_ns, self.old.st_size):
-            # Whatever ends the copying is what is to be told, not that this failed too.
-            with contextlib.suppress(OSError):
-                os.utime(self.fd, ns=(st.st_atime_ns, self.unfinished_ns))

@@ -13,7 +13,8 @@ from ..errors import LeftToRsync
 from ..files.extents import has_data, own_extents
 from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
-from .destination import Destination, DestinationFile
+from .destination import Destination
+from .destination_file import DestinationFile
 from .records import FileResult, FileSpec
 
 

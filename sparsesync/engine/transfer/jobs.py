@@ -22,9 +22,9 @@ from ..wire import protocol
 from ..wire.capabilities import NONE, Compressor, Digest
 from ..wire.link import Link
 from ..wire.protocol import BLOCK, PAYLOAD
+from ..wire.ranges import blocks, merged, without
 from .limits import FINE
 from .outgoing import OutgoingFile
-from .ranges import blocks, merged, without
 
 JOB = 1 << 20
 """The most bytes of extents in one job."""

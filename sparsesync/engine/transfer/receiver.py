@@ -33,10 +33,10 @@ from ..wire.capabilities import NONE, Digest, decompress
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import BLOCK, Frame
+from ..wire.ranges import blocks
 from .destination import Destination
 from .incoming import IncomingFile
 from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
-from .ranges import blocks
 from .records import FileResult, FileSpec, reason
 
 _WANT_SIZE = 64 * 1024

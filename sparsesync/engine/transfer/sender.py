@@ -35,10 +35,10 @@ from ..wire.capabilities import Compressor, Digest
 from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
 from ..wire.protocol import BLOCK, CONTROL
+from ..wire.ranges import blocks
 from .jobs import Job, JobWriter, cut
 from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
 from .outgoing import OutgoingFile
-from .ranges import blocks
 from .records import FileResult, reason
 
 _JOBS_AHEAD = 128

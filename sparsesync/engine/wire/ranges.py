@@ -6,10 +6,10 @@ what is left of them without some of their parts (:func:`without`).
 
 from typing import Iterator, List
 
-from ..files.extents import Extent
+from .protocol import Range
 
 
-def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
+def blocks(ranges: List[Range], block: int) -> Iterator[Range]:
     """Yield the ranges, cut at every multiple of ``block`` bytes."""
     for offset, length in ranges:
         end = offset + length
@@ -19,9 +19,9 @@ def blocks(ranges: List[Extent], block: int) -> Iterator[Extent]:
             offset += count
 
 
-def merged(ranges: List[Extent]) -> List[Extent]:
+def merged(ranges: List[Range]) -> List[Range]:
     """Return ascending ranges with neighbours merged."""
-    merged: List[Extent] = []
+    merged: List[Range] = []
     for offset, length in ranges:
         if merged and merged[-1][0] + merged[-1][1] == offset:
             merged[-1] = (merged[-1][0], merged[-1][1] + length)
@@ -30,9 +30,9 @@ def merged(ranges: List[Extent]) -> List[Extent]:
     return merged
 
 
-def without(ranges: List[Extent], same: List[Extent]) -> List[Extent]:
+def without(ranges: List[Range], same: List[Range]) -> List[Range]:
     """Return merged ranges without ``same``, merged ranges each of which lies inside one of them."""
-    left: List[Extent] = []
+    left: List[Range] = []
     cuts = iter(same)
     cut = next(cuts, None)
     for offset, length in ranges:

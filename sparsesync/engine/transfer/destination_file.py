@@ -1,0 +1,169 @@
+"""One file at the destination of a transfer: a :class:`~.files.target.Target`, and whether rsync will leave it alone.
+
+rsync passes over a seeded file if its quick check finds size and modification time equal. But a filesystem may not be
+able to hold the source's time: FAT counts in 2 s, exFAT in 10 ms, ext4 with small inodes in seconds until 2038; some
+mounts set none at all, or lose it when a file is renamed. So a time that was set is read back, twice::
+
+    a new file, still empty        before content travels for nothing
+    a file that has got its name   what rsync will see
+
+and :func:`is_near` compares as rsync does. Where it is not near, the file is left to rsync. The second time it has its
+name already, and is given a time by which rsync looks at it again.
+"""
+
+import contextlib
+import os
+from typing import Callable, Iterator, Optional, Tuple
+
+from ..errors import LeftToRsync
+from ..files.target import Target
+
+_SECOND = 10**9
+
+
+def is_near(a_ns: int, b_ns: int, window: int) -> bool:
+    """Return whether rsync takes two modification times, in ns, for the same with ``--modify-window`` (seconds)."""
+    if window < 0:
+        return a_ns == b_ns
+    return abs(a_ns // _SECOND - b_ns // _SECOND) <= window
+
+
+@contextlib.contextmanager
+def _left_if_refused() -> Iterator[None]:
+    # Of a file that may be made, or written to: rsync may do without what is refused here, or goes on without.
+    try:
+        yield
+    except PermissionError as error:
+        raise LeftToRsync("the destination refuses what rsync may do without: {}".format(error.strerror)) from None
+
+
+class DestinationFile(Target):
+    """A target below a destination. It owns its directory's descriptor.
+
+    ``old``: the stat of the file that is there, or None.
+    ``mode``: the mode that it gets with its name.
+    ``mtime_ns``: the time that it gets, or None for whatever it has.
+    ``window``: how near rsync wants that to be, as :func:`is_near`; None: rsync does not look at it.
+    """
+
+    def __init__(
+        self,
+        directory: int,
+        name: str,
+        path: str,
+        *,
+        partial: Optional[Tuple[int, str]] = None,
+        emptied: Optional[str] = None,
+        old: Optional[os.stat_result] = None,
+        inplace: bool = False,
+        mode: Optional[int] = None,
+        mtime_ns: Optional[int] = None,
+        window: Optional[int] = None,
+    ) -> None:
+        super().__init__(directory, name, path, inplace=inplace, partial=partial)
+        self.old = old
+        self.mode = mode
+        self.mtime_ns = mtime_ns
+        self.window = window
+        self.unfinished_ns = 0
+        self.find_basis: Callable[[], Optional[int]] = lambda: None
+        self._emptied = emptied
+
+    def open(self) -> None:
+        """Open the file, or make the temporary file.
+
+        Raises LeftToRsync if rsync would have to open the directory, or if the filesystem does not hold the time.
+        """
+        try:
+            super().open()
+        except PermissionError:
+            if os.fstat(self.directory).st_uid == os.geteuid():
+                raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
+            raise
+        try:
+            if not self.inplace:
+                self._try_time()
+        except BaseException:
+            self.close()
+            raise
+
+    def _try_time(self) -> None:
+        if self.window is None or self.mtime_ns is None:
+            return
+        try:
+            os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, self.mtime_ns))
+        except OSError as error:
+            # rsync goes on without, and says so.
+            raise LeftToRsync("its time cannot be set at the destination: {}".format(error.strerror)) from None
+        self._check_time(os.fstat(self.fd))
+
+    def _check_time(self, st: os.stat_result) -> None:
+        if self.window is None or self.mtime_ns is None or is_near(st.st_mtime_ns, self.mtime_ns, self.window):
+            return
+        off = abs(st.st_mtime_ns - self.mtime_ns)
+        seconds = "{}.{:09}".format(off // _SECOND, off % _SECOND).rstrip("0").rstrip(".")
+        raise LeftToRsync("its time does not fit the destination's filesystem: it is {} s off there".format(seconds))
+
+    def reserve(self, size: int, needed: int) -> bool:
+        """Set the size, as :meth:`~.files.target.Target.reserve`. Raises LeftToRsync if that is not permitted."""
+        with _left_if_refused():
+            return super().reserve(size, needed)
+
+    def finish(self, fsync: bool) -> None:
+        """Give the file its mode, time and name.
+
+        Raises LeftToRsync if one of them is not permitted, or if rsync will not take its time for the source's.
+        """
+        with _left_if_refused():
+            self.commit(mode=self.mode, mtime_ns=self.mtime_ns, fsync=fsync)
+        try:
+            self._check_time(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
+        except LeftToRsync:
+            self._set_unfinished()
+            raise
+
+    def open_old(self) -> Optional[int]:
+        """Return a descriptor, for reading, of the file that will be replaced, or None."""
+        if self.old is None or self.inplace:
+            return None
+        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
+        if not os.path.samestat(os.fstat(fd), self.old):
+            os.close(fd)
+            raise LeftToRsync("it was replaced meanwhile")
+        return fd
+
+    def open_basis(self) -> Optional[int]:
+        """Return a descriptor, for reading, of the basis: the old file, or what a new one is like."""
+        return self.find_basis() if self.old is None else self.open_old()
+
+    def close(self) -> None:
+        """Close the file, and its directory."""
+        if self._closed:
+            return
+        try:
+            self._show_unfinished()
+            super().close()
+        finally:
+            if self._partial is not None:
+                os.close(self._partial[0])
+            if self._emptied is not None:
+                with contextlib.suppress(OSError):  # something is in it
+                    os.rmdir(self._emptied, dir_fd=self.directory)
+            os.close(self.directory)
+
+    def _show_unfinished(self) -> None:
+        """Give a file that was written to in place and not finished a time by which rsync will look at it again.
+
+        Its size may be the source's already, and the time of the writing that of a source that changed within the same
+        second, for rsync compares no more; or --update takes it for the newer one.
+        """
+        if self.old is None or not self.inplace or self.fd < 0 or self.committed:
+            return
+        st = os.fstat(self.fd)
+        if (st.st_mtime_ns, st.st_size) != (self.old.st_mtime_ns, self.old.st_size):
+            self._set_unfinished()
+
+    def _set_unfinished(self) -> None:
+        # Whatever ends the copying is what is to be told, not that this failed too.
+        with contextlib.suppress(OSError):
+            os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, self.unfinished_ns))
