@@ -30,6 +30,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
     command.add_argument("--fsync", action="store_true", help="flush each file and then its name to the disk")
+    command.add_argument("--no-space-check", action="store_true", help="start even if the data does not seem to fit")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=run)
 
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         holes=arguments.holes,
         reserve=arguments.reserve,
         fsync=arguments.fsync,
+        space_check=not arguments.no_space_check,
     )
     troubles = Troubles()
     with Copies(arguments.rsh, arguments.python, arguments.remote_prefix) as copies:

@@ -16,7 +16,7 @@ from ..engine.text import escape_name
 _HINTS = {
     errno.EFBIG: "the filesystem's limit, or 'ulimit -f'",
     errno.EROFS: "mount it writable, or name another destination",
-    errno.EDQUOT: "the old file is unchanged",
+    errno.EDQUOT: "of the user, the group, the project or the subvolume",
 }
 
 

@@ -61,7 +61,7 @@ _SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag)
 """A :class:`~.roles.SourceSettings`."""
 _OPENING = row(
     flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag, maybe(PATH), listed(PATH),
-    integer(0, 1 << 31), maybe(integer(-1 << 31, 1 << 31)),
+    integer(0, 1 << 31), maybe(integer(-1 << 31, 1 << 31)), flag,
 )  # fmt: skip
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")
@@ -72,6 +72,7 @@ _COPY_OPTIONS = row(
     one_of("auto", "always", "never"),
     _SPARSE,
     _HOLES,
+    flag,
     flag,
     flag,
 )

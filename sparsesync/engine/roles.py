@@ -72,6 +72,7 @@ class Opening(NamedTuple):
     ``existing``: open only an existing directory.
     ``bases``: the directories of --compare-dest, --copy-dest or --link-dest.
     ``modify_window``: None if rsync does not compare times.
+    ``space_check``: a file is left alone if it does not seem to fit.
 
     The other fields are rsync's options of the same name.
     """
@@ -94,6 +95,7 @@ class Opening(NamedTuple):
     bases: Sequence[str] = ()
     fuzzy: int = 0
     modify_window: Optional[int] = None
+    space_check: bool = True
 
 
 class LocalSource:
@@ -230,6 +232,7 @@ class LocalDestination:
                     bases=opening.bases,
                     fuzzy=opening.fuzzy,
                     modify_window=opening.modify_window,
+                    space_check=opening.space_check,
                 )
             )
         except OSError as error:

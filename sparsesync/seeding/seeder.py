@@ -311,6 +311,7 @@ class Seeding:
             bases=command.bases,
             fuzzy=command.fuzzy,
             modify_window=command.modify_window,
+            space_check=self.options.space_check,
         )
 
     def _like(self) -> int | None:

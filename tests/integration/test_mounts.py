@@ -15,6 +15,7 @@ import pytest
 
 import sparsesync
 from tests.support.filesystems import allocated, command, data_bytes, filesystem, need_tools, same_content, sparse_file
+from tests.support.shells import local_shell
 from tests.support.sshd import sshd
 
 MIB = 1 << 20
@@ -32,6 +33,32 @@ def sshfs(below: Path, top: Path) -> Iterator[Path]:
             yield mountpoint
         finally:
             command("fusermount3", "-u", mountpoint)
+
+
+@contextlib.contextmanager
+def overlay(upper: Path, top: Path) -> Iterator[Path]:
+    """An overlay whose upper directory is on the filesystem ``upper``."""
+    need_tools("mount")
+    for path in (top, top / "lower", top / "merged", upper / "upper", upper / "work"):
+        path.mkdir()
+    options = f"lowerdir={top}/lower,upperdir={upper}/upper,workdir={upper}/work"
+    command("mount", "-t", "overlay", "-o", options, "overlay", top / "merged")
+    try:
+        yield top / "merged"
+    finally:
+        command("umount", top / "merged")
+
+
+@contextlib.contextmanager
+def bound(below: Path, mountpoint: Path) -> Iterator[Path]:
+    """What is below, by way of a FUSE filesystem that hands everything on."""
+    need_tools("bindfs", "fusermount")
+    mountpoint.mkdir()
+    command("bindfs", below, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        command("fusermount", "-u", mountpoint)
 
 
 def test_a_mount_that_makes_its_blocks_up(tmp_path: Path) -> None:
@@ -62,16 +89,18 @@ def _text(path: Path, size: int, tail: int = 0) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", ["mount option", "chattr"])
+@pytest.mark.parametrize("how", ["mount option", "chattr", "below an overlay"])
 def test_where_it_is_compressed_free_space_is_no_verdict(tmp_path: Path, how: str) -> None:
-    options = "compress-force=zstd" if how == "mount option" else "defaults"
+    options = "defaults" if how == "chattr" else "compress-force=zstd"
     source = tmp_path / "src"
     source.mkdir()
     text = _text(source / "text", 180 * MIB, tail=300 * MIB)
-    with filesystem("btrfs", tmp_path / "fs", "160M", options) as mount:
+    with filesystem("btrfs", tmp_path / "fs", "160M", options) as mount, contextlib.ExitStack() as stack:
         top = mount / "top"
         top.mkdir()
-        if how == "chattr":
+        if how == "below an overlay":
+            top = stack.enter_context(overlay(mount, tmp_path / "overlay"))
+        elif how == "chattr":
             command("chattr", "+c", top)
         sparsesync.copyfile(text, top / "copy")
         assert same_content(text, top / "copy") and data_bytes(top / "copy") <= 181 * MIB
@@ -91,3 +120,33 @@ def test_where_it_is_compressed_free_space_is_no_verdict(tmp_path: Path, how: st
             sparsesync.copyfile(noise, top / "text")
         assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(top / "text")
         assert os.listdir(top) == ["text"] and same_content(text, top / "text")
+
+
+def test_free_space_that_says_nothing(tmp_path: Path) -> None:
+    """Nobody can tell that what is behind the mount compresses. Whoever knows it says so."""
+    source = tmp_path / "src"
+    source.mkdir()
+    text = _text(source / "text", 100 * MIB, tail=MIB)
+    shell = ["-e", local_shell(tmp_path / "rsh")]
+    sparse = [sys.executable, "-m", "sparsesync"]
+    with (
+        filesystem("btrfs", tmp_path / "fs", "160M", "compress-force=zstd") as mount,
+        bound(mount, tmp_path / "bound") as top,
+    ):
+        command("fallocate", "-l", "64M", mount / "reserved")
+        runs: list[list[str]] = [
+            ["copy", f"{text}", f"{top}/text"],
+            ["copy", *shell, f"{text}", f"host:{top}/text"],
+            ["sync", "-a", f"{source}/", f"{top}"],
+            ["sync", "-a", *shell, f"{source}/", f"host:{top}"],
+            ["sync", "-a", *shell, f"host:{source}/", f"{top}"],
+        ]
+        for argv in runs:
+            no = "--no-space-check" if argv[0] == "copy" else "--seed-no-space-check"
+            done = subprocess.run([*sparse, *argv], capture_output=True)
+            assert done.returncode in (1, 11) and b"MiB are needed" in done.stderr, argv
+            assert not (top / "text").exists()
+            done = subprocess.run([*sparse, argv[0], no, *argv[1:]], capture_output=True)
+            assert (done.returncode, done.stderr) == (0, b""), argv
+            assert (top / "text").stat().st_size == text.stat().st_size
+            os.unlink(top / "text")

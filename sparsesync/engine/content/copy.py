@@ -33,7 +33,7 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import HOLES, ZERO_BLOCK_BYTES, allocated, believes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import check_room, clone, copy_range, read_into, write_all
+from ..files.syscalls import clone, copy_range, read_into, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .workers import PIECE_BYTES, Clock, Helpers, pieces
@@ -207,11 +207,11 @@ def _check_growth(source: int, target: Target, size: int, at_most: int, believed
     """Raise NoSpaceError, before anything is written, if an update in place cannot fit whatever it may overwrite."""
     held = allocated(os.fstat(target.fd))
     try:
-        check_room(target.fd, at_most - held, target.path)
+        target.check_room(at_most - held)
     except NoSpaceError:
         if target.reserving:
             raise
-        check_room(target.fd, _count(source, size, believed) - held, target.path)
+        target.check_room(_count(source, size, believed) - held)
 
 
 def _count(source: int, size: int, believed: bool) -> int:

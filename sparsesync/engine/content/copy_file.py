@@ -28,11 +28,12 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 class CopyOptions(NamedTuple):
-    """How a file is copied. All fields but ``keep`` are parameters of :func:`sparsesync.api.copying.copyfile`.
+    """How a file is copied. What is not named here is a parameter of :func:`~sparsesync.api.copying.copyfile`.
 
     ``keep``: what is copied besides content. "content" is nothing, as shutil.copyfile; the destination must not be a
     directory then. "mode" is as shutil.copy. "new-mode" is the mode of a new file, less the umask, as cp. "all" is as
     shutil.copy2 and cp -p.
+    ``space_check``: raise NoSpaceError before anything is written if the data does not seem to fit.
     """
 
     keep: str = "content"
@@ -43,6 +44,7 @@ class CopyOptions(NamedTuple):
     holes: str = "auto"
     reserve: bool = False
     fsync: bool = False
+    space_check: bool = True
 
     @property
     def into_directory(self) -> bool:
@@ -86,7 +88,7 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
             return dst
         carried = attributes.read(source)
         with replacing(path, old, options, carried) as target:
-            target.reserving = options.reserve
+            target.reserving, target.checks_room = options.reserve, options.space_check
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )

@@ -280,13 +280,27 @@ def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
 
 
 def may_compress(fd: int) -> bool:
-    """Return whether data written to an open file, or below an open directory, may be compressed.
+    """Return whether data written to an open file, or below an open directory, may be compressed, or stored once only.
 
-    Free space does not say what fits then. The filesystem's options decide, or the file's own flag: chattr(1).
+    Free space does not say what fits then. The filesystem's options decide, or the file's own flag: chattr(1). Of an
+    overlay it is the filesystem that is written to, if that can be reached.
     """
     name, options = _mounted(os.fstat(fd).st_dev, mount_of(fd))
+    if name == "overlay":
+        return any(_upper_may_compress(each[9:]) for each in options.split(",") if each.startswith("upperdir="))
     option = _COMPRESSING.get(name or "")
     return is_compressed(fd) or (option is not None and any(each.startswith(option) for each in options.split(",")))
+
+
+def _upper_may_compress(path: str) -> bool:
+    try:
+        upper = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False  # in a container it is out of reach
+    try:
+        return may_compress(upper)
+    finally:
+        os.close(upper)
 
 
 def _mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:

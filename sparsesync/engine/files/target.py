@@ -111,6 +111,8 @@ class Target:
 
     A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
 
+    If :attr:`checks_room` is not set, what does not seem to fit is tried, and the writes fail.
+
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     """
 
@@ -132,6 +134,7 @@ class Target:
         self.resumed = False
         self.keep = False
         self.reserving = False
+        self.checks_room = True
         self.committed = False
         self.allocated = 0
         self.fd = -1
@@ -310,9 +313,14 @@ class Target:
                 stacklevel=4,
             )
             needed = size
-        check_room(self.fd, needed, self.path)
+        self.check_room(needed)
         os.ftruncate(self.fd, size)
         return holes
+
+    def check_room(self, needed: int) -> None:
+        """Raise NoSpaceError if ``needed`` more bytes do not fit, unless :attr:`checks_room` is not set."""
+        if self.checks_room:
+            check_room(self.fd, needed, self.path)
 
     def _probe_holes(self, size: int) -> bool:
         # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,

@@ -35,7 +35,13 @@ class CopyDestination(Destination):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, base = os.path.split(target)
         super().__init__(
-            directory, base, inplace=options.inplace, resume=resume, preallocate=options.reserve, fsync=options.fsync
+            directory,
+            base,
+            inplace=options.inplace,
+            resume=resume,
+            preallocate=options.reserve,
+            fsync=options.fsync,
+            space_check=options.space_check,
         )
         self.file = path
         self.keep = options.keep
