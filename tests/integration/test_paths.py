@@ -133,7 +133,7 @@ def test_a_remote_shell_by_its_words(here: Path, rsh: str) -> None:
             sparsesync.exclude_patterns(f"far:{here}/src", rsh=wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [3, None, 1.5, object()], ids=repr)
+@pytest.mark.parametrize("wrong", [3, None, 1.5, object()], ids=lambda value: type(value).__name__)
 def test_what_is_no_path_is_a_type_error_at_once(here: Path, wrong: Any) -> None:
     for call in (
         lambda: sparsesync.copyfile("src/disk", wrong),
