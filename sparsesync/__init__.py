@@ -23,6 +23,7 @@ _PUBLIC = {
     "LinkError": "engine.errors",
     "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.process",
+    "Seeded": "seeding.seeder",
     "Sparse": "engine.tree.scan",
     "SyncResult": "seeding.run",
     "Tally": "engine.content.compare",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .engine.tree.scan import Sparse
     from .rsync.process import RsyncTooOldError
     from .seeding.run import SyncResult
+    from .seeding.seeder import Seeded
 
 __all__ = [
     "Difference",
@@ -49,6 +51,7 @@ __all__ = [
     "NoSpaceError",
     "RsyncTooOldError",
     "TruncatedError",
+    "Seeded",
     "Sparse",
     "SyncResult",
     "Tally",
@@ -64,11 +67,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        from importlib import import_module
+if not TYPE_CHECKING:  # with it a type checker would take any name for a public one
 
-        value = getattr(import_module("." + _PUBLIC[name], __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _PUBLIC:
+            from importlib import import_module
+
+            value = getattr(import_module("." + _PUBLIC[name], __name__), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
+    import os
+    from typing import TypeVar, Union
+
     from ..engine.content.copy_file import CopyOptions
     from ..engine.errors import OnProgress
     from ..hosts.base import PathLike, Rsh
+    from .choices import Holes, Reflink, Zeros
+
+    _Path = TypeVar("_Path", bound=PathLike)
+    _Str = TypeVar("_Str", bound=Union[str, os.PathLike[str]])
+    _Bytes = TypeVar("_Bytes", bound=Union[bytes, os.PathLike[bytes]])
 
 
 def copyfile(
     src: PathLike | int,
-    dst: PathLike,
+    dst: _Path,
     *,
     follow_symlinks: bool = True,
     inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    holes: str = "auto",
+    reflink: Reflink = "auto",
+    sparse: Zeros = "auto",
+    holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
-) -> PathLike:
+) -> _Path:
     """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
 
     One of the two may be ``host:path``. On one machine ``src`` may be a block device, and a file in proc or sysfs is
@@ -57,7 +65,24 @@ def copyfile(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
-    return _copy(src, dst, options, progress, rsh, python)
+    _copy(src, dst, options, progress, rsh, python)
+    return dst
+
+
+@overload
+def copy(
+    src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
+    rsh: Rsh = ..., python: str | None = ...,
+) -> _Str | str: ...  # fmt: skip
+
+
+@overload
+def copy(
+    src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
+    rsh: Rsh = ..., python: str | None = ...,
+) -> _Bytes | bytes: ...  # fmt: skip
 
 
 def copy(
@@ -66,9 +91,9 @@ def copy(
     *,
     follow_symlinks: bool = True,
     inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    holes: str = "auto",
+    reflink: Reflink = "auto",
+    sparse: Zeros = "auto",
+    holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,
@@ -85,15 +110,31 @@ def copy(
     return _copy(src, dst, options, progress, rsh, python)
 
 
+@overload
+def copy2(
+    src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
+    rsh: Rsh = ..., python: str | None = ...,
+) -> _Str | str: ...  # fmt: skip
+
+
+@overload
+def copy2(
+    src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
+    rsh: Rsh = ..., python: str | None = ...,
+) -> _Bytes | bytes: ...  # fmt: skip
+
+
 def copy2(
     src: PathLike,
     dst: PathLike,
     *,
     follow_symlinks: bool = True,
     inplace: bool = False,
-    reflink: str = "auto",
-    sparse: str = "auto",
-    holes: str = "auto",
+    reflink: Reflink = "auto",
+    sparse: Zeros = "auto",
+    holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
     progress: OnProgress = None,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .choices import Holes
 
-def extents(fd: int, start: int = 0, end: int | None = None, holes: str = "auto") -> Iterator[tuple[int, int]]:
+
+def extents(fd: int, start: int = 0, end: int | None = None, holes: Holes = "auto") -> Iterator[tuple[int, int]]:
     """Return the data extents of an open file between two offsets, ascending, each (offset, length) in bytes.
 
     Extents are cut to [``start``, ``end``). The end of the file is read once: appended data is not mapped, and a file

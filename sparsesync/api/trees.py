@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from ..comparison.difference import Difference
     from ..engine.content.compare import Tally
     from ..engine.errors import OnError, OnProgress
     from ..engine.tree.scan import ScanOptions, Sparse
     from ..hosts.base import PathLike, Rsh
+    from .choices import Format, Holes, Preset
 
 
 def scan(
@@ -23,12 +24,15 @@ def scan(
     min_size: int = 0,
     prune: PathLike | Iterable[PathLike] = (),
     follow: bool = False,
-    holes: str = "auto",
+    holes: Holes = "auto",
     on_error: OnError = None,
     rsh: Rsh = None,
     python: str | None = None,
-) -> Iterator[Sparse]:
+) -> Generator[Sparse, None, None]:
     """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
+
+    Nothing is examined, and no host connected to, before the first step. Closing the generator ends the walk, and the
+    remote shell.
 
     ``path`` may be ``host:path``. The yielded paths begin with ``path`` as it was given.
 
@@ -45,15 +49,17 @@ def scan(
     the error is raised.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    Raises OSError if ``path`` itself cannot be examined, LinkError if there is no connection, ValueError for an unknown
-    ``holes``.
+    Raises ValueError for an unknown ``holes``. The first step raises OSError if ``path`` itself cannot be examined,
+    LinkError if there is no connection.
     """
     import os
 
+    from ..engine.files.claims import check_holes
     from ..engine.tree.scan import ScanOptions, scan
     from ..hosts.base import several
     from ..hosts.pool import is_remote
 
+    check_holes(holes)
     pruned = {name.rstrip("/") or "/" for name in map(os.fsdecode, several(prune))}
     options = ScanOptions(one_file_system, every_link, every_file, min_size, pruned, follow, holes)
     if is_remote(path):
@@ -61,7 +67,9 @@ def scan(
     return scan(os.fsdecode(path), options, on_error=on_error)
 
 
-def _scan_remote(path: str, options: ScanOptions, on_error: OnError, rsh: Rsh, python: str | None) -> Iterator[Sparse]:
+def _scan_remote(
+    path: str, options: ScanOptions, on_error: OnError, rsh: Rsh, python: str | None
+) -> Generator[Sparse, None, None]:
     from ..hosts.pool import HostPool
 
     with HostPool(rsh, python) as hosts:
@@ -76,14 +84,17 @@ def verify(
     b: PathLike,
     *,
     full: bool = False,
-    holes: str = "auto",
+    holes: Holes = "auto",
     tallies: tuple[Tally, Tally] | None = None,
     on_error: OnError = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
-) -> Iterator[Difference]:
+) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, by content. Equal ones yield nothing.
+
+    Nothing is examined, and no host connected to, before the first step. Closing the generator ends the comparison, and
+    the remote shells.
 
     Each of the two may be ``host:path``; then digests are exchanged instead of data. Modes, owners and times are not
     compared.
@@ -97,8 +108,8 @@ def verify(
     ``progress``: called with the bytes compared since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
-    Raises FileNotFoundError, at once, if ``a`` or ``b`` does not exist, and ValueError for an unknown ``holes``. If one
-    of the two is on another host, the first step raises the FileNotFoundError, or LinkError if there is no connection.
+    Raises ValueError for an unknown ``holes``. The first step raises OSError if ``a`` or ``b`` itself cannot be
+    examined, LinkError if there is no connection.
     """
     from ..comparison import direct
 
@@ -114,8 +125,8 @@ def exclude_patterns(
     min_size: int = 0,
     min_ratio: float = 0.0,
     one_file_system: bool = False,
-    preset: str | None = None,
-    format: str = "rsync",
+    preset: Preset | None = None,
+    format: Format = "rsync",
     null: bool = True,
     on_error: OnError = None,
     rsh: Rsh = None,

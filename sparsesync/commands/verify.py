@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             different = True
             if arguments.json:
-                listed.write(json.dumps(difference._asdict()) + "\n")
+                listed.write(json.dumps(difference.asdict()) + "\n")
                 continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
             print_line(f"{difference.path or arguments.a}: {what}")

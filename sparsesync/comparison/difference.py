@@ -1,6 +1,9 @@
 """What a comparison finds: the one type that both ways to compare have in common."""
 
-from typing import NamedTuple, Optional
+from typing import Any, Literal, NamedTuple, Optional
+
+Kind = Literal["content", "missing", "extra", "type", "link", "device"]
+"""In what two names differ."""
 
 
 class Difference(NamedTuple):
@@ -13,5 +16,9 @@ class Difference(NamedTuple):
     """
 
     path: str
-    kind: str
+    kind: Kind
     offset: Optional[int] = None
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields by name, for JSON."""
+        return self._asdict()

@@ -26,7 +26,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import zip_longest
 from typing import IO, NamedTuple
 
@@ -58,8 +58,8 @@ def verify(
     rsh: Rsh,
     python: str | None,
     prefix: str,
-) -> Iterator[Difference]:
-    """Yield what :func:`direct.verify` yields, if a path is ``host:path``. The first step raises all exceptions."""
+) -> Generator[Difference, None, None]:
+    """Yield what :func:`direct.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress

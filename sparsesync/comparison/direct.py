@@ -28,13 +28,13 @@ Where one of the two is on another host, the comparison is another: :mod:`digest
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Optional
 
 from ..engine.content.compare import Tally, first_difference
 from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
-from ..engine.files.claims import HOLES
+from ..engine.files.claims import check_holes
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
@@ -53,8 +53,9 @@ def verify(
     rsh: Rsh = None,
     python: Optional[str] = None,
     prefix: str = "",
-) -> Iterator[Difference]:
+) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`."""
+    check_holes(holes)
     if is_remote(a) or is_remote(b):
         from . import digests
 
@@ -62,10 +63,8 @@ def verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
             prefix=prefix,
         )  # fmt: skip
-    if holes not in HOLES:
-        raise ValueError(f"holes must be 'auto', 'trust', 'check' or 'read', not {holes!r}")
-    ends = [Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b))]
-    return _Comparison(full, holes, tallies, on_error, progress).roots(ends[0], ends[1], ends[0].stat(), ends[1].stat())
+    here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
+    return _Comparison(full, holes, tallies, on_error, progress).roots(here, there)
 
 
 class _Comparison:
@@ -85,7 +84,8 @@ class _Comparison:
         self.on_error = on_error
         self.progress = progress
 
-    def roots(self, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Iterator[Difference]:
+    def roots(self, a: Node, b: Node) -> Generator[Difference, None, None]:
+        a_st, b_st = a.stat(), b.stat()
         if _same_file(a_st, b_st):
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):

@@ -79,8 +79,8 @@ class LinkError(Error, ConnectionError):
 
     def __init__(self, message: str, host: Optional[str] = None, retryable: Optional[bool] = None) -> None:
         super().__init__(message if host is None else "{}: {}".format(host, message))
-        self.host = host
-        self.retryable = self._retryable if retryable is None else retryable
+        self.host: Optional[str] = host
+        self.retryable: bool = self._retryable if retryable is None else retryable
 
 
 class LoginError(LinkError):

@@ -22,7 +22,7 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from itertools import islice
-from typing import IO, Callable, NamedTuple
+from typing import IO, Any, Callable, NamedTuple
 
 from ..console.messages import format_error
 from ..console.progress import BarFactory, data_bar
@@ -60,6 +60,10 @@ class Seeded(NamedTuple):
     data: int
     sent: int = 0
     allocated: int = 0
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields by name, for JSON."""
+        return self._asdict()
 
 
 class Seeding:

@@ -250,7 +250,7 @@ def test_block_device_as_destination(tmp_path: Path, size: int, large_sectors: b
     with loop_device(image, "-b", str(sector)) as loop:
         before = os.stat(loop)
         (tmp_path / "dst").symlink_to(loop)
-        assert sparsesync.copy2(source, tmp_path / "dst", **options) == tmp_path / "dst"  # type: ignore[arg-type]
+        assert sparsesync.copy2(source, tmp_path / "dst", **options) == tmp_path / "dst"  # type: ignore[call-overload]
         after = os.stat(loop)
         large = sparse_file(tmp_path / "large", 5 * MIB, [(0, 4096)])
         with pytest.raises(sparsesync.NoSpaceError):
@@ -408,8 +408,8 @@ def test_bad_input(tmp_path: Path) -> None:
     refuses(shutil.SpecialFileError, lambda: sparsesync.copyfile(top / "fifo", top / "dst"), top)
     refuses(shutil.SpecialFileError, lambda: sparsesync.copyfile(source, top / "fifo"), top)
     refuses(shutil.SpecialFileError, lambda: sparsesync.copyfile("/dev/zero", top / "dst"), top)
-    refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", sparse="never"), top)
-    refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", reflink="yes"), top)
+    refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", sparse="never"), top)  # type: ignore[arg-type]
+    refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", reflink="yes"), top)  # type: ignore[arg-type]
     refuses(ValueError, lambda: sparsesync.copyfile(source, top / "dst", reflink="always", inplace=True), top)
 
 

@@ -286,8 +286,8 @@ def test_refusals(tmp_path: Path) -> None:
         lambda: sparsesync.exclude_patterns([top], null=False),
         lambda: sparsesync.exclude_patterns([top], format="tar"),
         lambda: sparsesync.exclude_patterns([top], format="restic"),
-        lambda: sparsesync.exclude_patterns([top], format="zip"),
-        lambda: sparsesync.exclude_patterns([top], preset="podman"),
+        lambda: sparsesync.exclude_patterns([top], format="zip"),  # type: ignore[arg-type]
+        lambda: sparsesync.exclude_patterns([top], preset="podman"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError):
             call()

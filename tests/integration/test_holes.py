@@ -361,7 +361,7 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         with_fd(path, lambda fd: extents(fd, holes="maybe"))
     for call in (sparsesync.copyfile, sparsesync.verify):
         with pytest.raises(ValueError, match="holes must be"):
-            call(path, tmp_path / "g", holes="maybe")  # type: ignore[operator]
+            call(path, tmp_path / "g", holes="maybe")  # type: ignore[operator, arg-type]
     assert main(["sync", "--seed-holes=maybe", str(path), str(tmp_path / "g")]) == 1
     assert "--seed-holes: 'maybe' is not one of auto, trust, check, read" in capsys.readouterr().err
 

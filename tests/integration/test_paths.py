@@ -167,7 +167,7 @@ def test_a_descriptor_is_copied_from_its_start_and_stays(here: Path, rsh: str) -
             sparsesync.copyfile(file.fileno(), "none/new")
         assert caught.value.filename == "none/new"
         with pytest.raises(TypeError, match="copyfile"):
-            sparsesync.copy2(file.fileno(), "new")  # type: ignore[arg-type]
+            sparsesync.copy2(file.fileno(), "new")  # type: ignore[call-overload]
     with pytest.raises(OSError, match="Bad file descriptor"):
         sparsesync.copyfile(98765, "new")
     directory = os.open("src", os.O_RDONLY)

@@ -60,6 +60,16 @@ class Tally:
         self.read = read
         self.believed = believed
 
+    def __repr__(self) -> str:
+        return "Tally(read={}, believed={})".format(self.read, self.believed)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tally) and vars(self) == vars(other)
+
+    def asdict(self) -> Dict[str, int]:
+        """Return the fields by name, for JSON."""
+        return dict(vars(self))
+
 
 def differing(
     a_fd: int,

@@ -30,7 +30,7 @@ from functools import partial
 from typing import Iterable, Iterator, Optional, Tuple
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
-from ..files.claims import HOLES, ZERO_BLOCK_BYTES, allocated, believes, file_size, is_view, looks_sparse
+from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import clone, copy_range, read_into, write_all
@@ -142,8 +142,7 @@ def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
 
 def check_choices(sparse: str, reflink: str, inplace: bool, holes: str) -> None:
     """Raise ValueError for an unknown ``sparse``, ``reflink`` or ``holes``, or for two that exclude each other."""
-    if holes not in HOLES:
-        raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
+    check_holes(holes)
     if sparse not in ("auto", "always"):
         raise ValueError("sparse must be 'auto' or 'always', not {!r}".format(sparse))
     if reflink not in ("auto", "always", "never"):

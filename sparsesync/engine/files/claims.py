@@ -122,6 +122,12 @@ def is_view(fd: int) -> bool:
     return os.pread(fd, 1, st.st_size - 1) == b""
 
 
+def check_holes(holes: str) -> None:
+    """Raise ValueError for an unknown choice."""
+    if holes not in HOLES:
+        raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
+
+
 def believes(fd: int, holes: str = "auto") -> bool:
     """Return whether the map of an open file is believed. If it is not, the file must be read to find its holes.
 
@@ -131,8 +137,7 @@ def believes(fd: int, holes: str = "auto") -> bool:
 
     Raises ValueError for another ``holes``, OSError as fstat(2), and as pread(2) of a hole.
     """
-    if holes not in HOLES:
-        raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
+    check_holes(holes)
     st = os.fstat(fd)
     word = _READ if stat.S_ISBLK(st.st_mode) else _word(fd)
     if holes == "auto":

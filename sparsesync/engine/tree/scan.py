@@ -18,7 +18,7 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Any, Collection, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Collection, Dict, Generator, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..errors import OnError
 from ..files.claims import (
@@ -50,12 +50,33 @@ _MIN_WAITING_DIRECTORIES = 32
 
 
 class Sparse(NamedTuple):
-    """A file that was found, with its apparent and allocated size in bytes."""
+    """A file that was found, with its apparent and allocated size in bytes.
+
+    Two are equal if path and sizes are: in ``st`` there is when the file was last read.
+    """
 
     path: str
     size: int
     allocated: int
     st: os.stat_result
+
+    @property
+    def saved(self) -> int:
+        """The bytes of the apparent size that are not allocated."""
+        return max(0, self.size - self.allocated)
+
+    def asdict(self) -> Dict[str, Any]:
+        """Return path and sizes, for JSON."""
+        return {"path": self.path, "size": self.size, "allocated": self.allocated, "saved": self.saved}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sparse) and self[:3] == other[:3]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:3])
 
 
 @contextlib.contextmanager
@@ -140,7 +161,7 @@ def scan(
     parallel: bool = False,
     reading: bool = True,
     on_error: OnError = None,
-) -> Iterator[Sparse]:
+) -> Generator[Sparse, None, None]:
     """Yield each sparse regular file at or below ``path``. The paths begin with ``path`` as it was given.
 
     ``parallel``: a second process may help, and files are yielded in any order.

@@ -135,7 +135,7 @@ def test_a_missing_root(tmp_path: Path, order: int) -> None:
     (tmp_path / "here").write_bytes(b"")
     ends = [tmp_path / "here", tmp_path / "missing"][::order]
     with pytest.raises(FileNotFoundError) as caught:
-        verify(*ends, on_error=lambda error: None)
+        list(verify(*ends, on_error=lambda error: None))
     assert caught.value.filename == str(tmp_path / "missing")
 
 
