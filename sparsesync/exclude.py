@@ -24,14 +24,16 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from .engine.errors import OnError
-from .engine.queries.presets import ExcludedPath
 from .engine.tree.scan import ScanOptions, Sparse
 from .hosts.base import Location, PathLike, Rsh, several
 from .hosts.pool import HostPool
 from .rsync.paths import transfer_name
+
+if TYPE_CHECKING:
+    from .engine.queries.presets import ExcludedPath
 
 FORMATS = ("rsync", "tar", "borg", "restic")
 

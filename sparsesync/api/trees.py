@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..engine.errors import OnError, OnProgress
     from ..engine.tree.scan import ScanOptions, Sparse
     from ..hosts.base import PathLike, Rsh
-    from .choices import Format, Holes, Preset
+    from .choices import Format, Holes
 
 
 def scan(
@@ -125,7 +125,7 @@ def exclude_patterns(
     min_size: int = 0,
     min_ratio: float = 0.0,
     one_file_system: bool = False,
-    preset: Preset | None = None,
+    preset: str | None = None,
     format: Format = "rsync",
     null: bool = True,
     on_error: OnError = None,

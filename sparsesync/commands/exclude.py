@@ -19,7 +19,7 @@ from ..engine.errors import OnError
 from ..engine.text import escape_name
 from ..exclude import FORMATS, PatternOptions, place_patterns, preset_places, quoter, sparse_names
 from ..hosts.pool import HostPool
-from .options import Troubles, add_one_file_system, add_remote_end, byte_size
+from .options import Troubles, add_one_file_system, add_remote_end, byte_size, preset_names
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -30,7 +30,12 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("-0", "--null", action="store_true", help="for rsync --from0: any file name can be carried")
     command.add_argument("--min-size", type=byte_size, default=0, metavar="SIZE", help="smallest apparent size")
     command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
-    command.add_argument("--preset", choices=["docker", "system"], help="add what such a tree is not copied with")
+    command.add_argument(
+        "--preset",
+        type=lambda given: preset_names(given, none=False),
+        metavar="NAME[,NAME...]",
+        help="add what such a tree is not copied with: docker, system, and as in the manual",
+    )
     command.add_argument(
         "--format",
         choices=FORMATS,

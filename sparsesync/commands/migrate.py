@@ -18,7 +18,7 @@ from ..console.messages import format_error, print_error, print_line
 from ..migration import text
 from ..migration.request import Commands, Failed, Request
 from ..migration.run import Migration
-from .options import add_remote_end
+from .options import add_remote_end, preset_names
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -40,7 +40,10 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
     command.add_argument("--verify=full", dest="verify_full", action="store_true", help="the same, and read the holes")
     command.add_argument(
-        "--preset", choices=["system", "docker", "none"], help="what kind of tree it is (default: by its looks)"
+        "--preset",
+        type=preset_names,
+        metavar="NAME[,NAME...]",
+        help="what kind of tree it is: none, docker, system, and as in the manual (default: by its looks)",
     )
     command.add_argument("--exclude-from", action="append", default=[], metavar="FILE", help="as rsync's")
     command.add_argument("--exclude-sparse", action="store_true", help="leave out all sparse files")

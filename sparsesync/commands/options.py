@@ -55,6 +55,16 @@ def byte_size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def preset_names(text: str, none: bool = True) -> str:
+    """Return the names of presets, with commas between them, for argparse. ``none``: "none" is one."""
+    from ..engine.queries.presets import checked_presets
+
+    try:
+        return text if none and text == "none" else ",".join(checked_presets(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class Troubles:
     """A callback that prints each error, and remembers that there was one."""
 

@@ -20,7 +20,6 @@ from ..engine.errors import OnError, ProtocolError
 from ..engine.files.dig import Dug
 from ..engine.files.status import SparseStat
 from ..engine.host import Range, Scanned
-from ..engine.queries.presets import ExcludedPath
 from ..engine.queries.registry import QUERIES
 from ..engine.roles import Opening, SourceSettings
 from ..engine.transfer.records import Space, SpaceNeed
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from ..engine.content.compare import Tally
     from ..engine.content.copy_file import CopyOptions
     from ..engine.files.extents import Extent, Layer
+    from ..engine.queries.presets import ExcludedPath
     from ..engine.tree.block_map import Run
     from ..engine.wire.capabilities import Digest
     from .ssh import Answer, Connection
@@ -119,10 +119,13 @@ class RemoteHost:
         yield size, self._ordered(parts, -(-size // block), _run)
 
     def preset(self, preset: str, source: str) -> list[ExcludedPath]:
+        # What it needs to know all stores is not what every command waits for.
+        from ..engine.queries.presets import ExcludedPath
+
         kinds = listed(row(one_of(source), NAME, text(40), text(200)))
         places = self._call(kinds, "preset", preset=preset, source=source)
         with self._naming():
-            if not all(re.fullmatch("[a-z/*]*", place[2]) for place in places):
+            if not all(re.fullmatch("[a-z0-9/*._~-]*", place[2]) for place in places):
                 raise ProtocolError("an invalid path in a preset")
         return [ExcludedPath(*place) for place in places]
 
@@ -364,7 +367,7 @@ _SENSE: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
         len(sizes.found) == len(asked["paths"]) and all(pair is None or len(pair) == 2 for pair in sizes.found)
     ),
     "sparse": lambda sparse, asked: len(sparse.found) == len(asked["paths"]),
-    "suggested": lambda suggested, _: suggested.preset in ("system", "docker", "none"),
+    "suggested": lambda suggested, _: bool(re.fullmatch("[a-z]+(,[a-z]+)*", suggested.preset)),
     "survey": lambda survey, _: (
         _LETTER(survey.kind) and all(len(pair) == 2 for pair in [*survey.mounts, *survey.clashes])
     ),

@@ -17,10 +17,9 @@ from ..console.units import iec
 from ..engine.queries.presets import left_out
 from ..rsync.paths import means_contents
 from ..rsync.process import OLDEST
-from .preflight import KERNEL_FEATURES, Facts
+from .preflight import Facts
 
 if TYPE_CHECKING:
-    from ..engine.queries.docker import Docker
     from ..engine.queries.in_use import InUse
     from ..engine.queries.survey import Survey
     from ..engine.queries.system import System
@@ -47,7 +46,10 @@ class Finding(NamedTuple):
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Yield the findings about both machines, except for files in use and space: :func:`of_use`, :func:`of_space`."""
+    """Yield the findings about both machines, except for files in use and space: :func:`of_use`, :func:`of_space`.
+
+    What stores of images ask for is in :mod:`stores`.
+    """
     yield from _host(facts.source, facts.hosts[0])
     if not facts.one_machine:
         yield from _host(facts.destination, facts.hosts[1])
@@ -56,8 +58,6 @@ def findings(facts: Facts) -> Iterator[Finding]:
         yield from _source(facts, source, survey)
     yield from _destination(facts)
     yield from _clashes(facts)
-    for docker in facts.dockers:
-        yield from _docker(facts, docker)
 
 
 def _host(side: Location, host: System) -> Iterator[Finding]:
@@ -79,8 +79,8 @@ def _root(facts: Facts) -> Iterator[Finding]:
         return
     surveys = facts.surveys.values()
     devices = sum(survey.devices + survey.whiteouts for survey in surveys)
-    parts = [f"the owners of {_count(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
-    parts[1:1] = [_count(devices, "device node")] * (devices > 0)
+    parts = [f"the owners of {count_of(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
+    parts[1:1] = [count_of(devices, "device node")] * (devices > 0)
     yield Finding(WARNING, facts.destination.host.name, f"you are not root: lost are {', '.join(parts)}")
 
 
@@ -95,11 +95,11 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
     if preset == "none" and survey.real == "/":
         what = "the kernel's own files, sockets and scratch space of this system would go along"
         yield Finding(STOP, name, f"{what}; leave --preset out, or give --preset system")
-    shown = f"{iec(survey.allocated)} allocated, {iec(survey.size)} apparent, {_count(survey.files, 'file')}"
+    shown = f"{iec(survey.allocated)} allocated, {iec(survey.size)} apparent, {count_of(survey.files, 'file')}"
     yield Finding(OK, name, f"{shown}, preset {preset}")
     if survey.unreadable:
         example = survey.example
-        yield Finding(WARNING, name, f"{_count(survey.unreadable, 'name')} cannot be looked at, such as {example}")
+        yield Finding(WARNING, name, f"{count_of(survey.unreadable, 'name')} cannot be looked at, such as {example}")
     skip = left_out(facts.places)
     yield from _few(
         Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
@@ -204,40 +204,6 @@ def _clashes(facts: Facts) -> Iterator[Finding]:
                               "of two files of one name rsync takes the first")  # fmt: skip
 
 
-def _docker(facts: Facts, docker: Docker) -> Iterator[Finding]:
-    name = facts.at_source(docker.root)
-    found = f" (there is also {', '.join(each for each in docker.drivers if each != docker.driver)})"
-    rest = found if set(docker.drivers) - {docker.driver} else ""
-    yield Finding(OK, name, f"is a Docker data root, storage driver {docker.driver or 'unknown'}{rest}")
-    for path, size, allocated in docker.loop_files:
-        shown = f"{iec(allocated)} allocated, {iec(size)} apparent"
-        yield Finding(OK, facts.at_source(path), f"is a devicemapper loop file: {shown}")
-    whiteouts = sum(survey.whiteouts for survey in facts.surveys.values())
-    layers = {"overlay2", "overlay", "aufs", "fuse-overlayfs"} & set(docker.drivers)
-    skip = left_out([place for place in facts.places if place.path != docker.root])
-    parents = docker.root.split("/")
-    if any(skip("/".join(parents[:count])) for count in range(1, len(parents) + 1)):
-        text = "the preset leaves it out, with all images and containers; migrate it by itself, or give --preset none"
-        yield Finding(WARNING, name, text)
-    what = f"its layers have {_count(whiteouts, 'whiteout')} and trusted.overlay.opaque attributes"
-    lost = "files deleted in images would come back"
-    if layers and not facts.keeps_attributes:
-        both = zip((facts.source, facts.destination), facts.hosts)
-        not_root = [side.host.name for side, host in both if not host.root]
-        if not_root:
-            yield Finding(STOP, name, f"{what}, which only root can copy: {lost}; be root on {not_root[0]}")
-        elif not facts.probe.trusted and facts.probe.refused is None:
-            yield Finding(STOP, name, f"{what}, which {facts.name} cannot hold: {lost}; use another filesystem")
-    if docker.subvolumes:
-        count = _count(docker.subvolumes, "btrfs subvolume")
-        yield Finding(WARNING, name, f"{count} become directories, which Docker's btrfs driver cannot use: move images "
-                      "by docker save, or send the subvolumes by btrfs send")  # fmt: skip
-    lacks = [each for each in KERNEL_FEATURES.get(docker.driver, ()) if each in facts.hosts[1].lacks]
-    if lacks:
-        text = f"its kernel has no {' and no '.join(lacks)}, which the storage driver {docker.driver} needs"
-        yield Finding(WARNING, facts.destination.host.name, f"{text}: Docker will not start on what is moved")
-
-
 def of_use(facts: Facts, used: Iterable[InUse], more: int, level: str) -> Iterator[Finding]:
     """Yield a line for each file in use, or for a few of them. ``level``: their level in this pass."""
     advice = {
@@ -277,12 +243,12 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
         yield Finding(WARNING, name, f"rsync does all of it and reads every hole: {plan.handoff}")
     if plan.deleted:
         shown = ", ".join(plan.examples)
-        yield Finding(WARNING, name, f"--delete removes {_count(plan.deleted, 'name')}, such as {shown}")
-    if facts.asked.request.skip_docker_loop and not any(docker.loop_files for docker in facts.dockers):
+        yield Finding(WARNING, name, f"--delete removes {count_of(plan.deleted, 'name')}, such as {shown}")
+    if facts.asked.request.skip_docker_loop and not any(store.loop_files for store in facts.stores):
         yield Finding(WARNING, name, "--skip-docker-loop: no devicemapper loop file was found at the source")
     if plan.extra:
         shown = ", ".join(plan.examples)
-        text = f"not at the source, and kept: {_count(plan.extra, 'name')}, such as {shown}"
+        text = f"not at the source, and kept: {count_of(plan.extra, 'name')}, such as {shown}"
         yield Finding(WARNING, name, f"{text}; to remove that give --delete after --")
 
 
@@ -297,8 +263,9 @@ def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
             last = finding
     if more:
         level = last.level if last else WARNING
-        yield Finding(level, "and", f"{_count(more, 'more')} like the last" if last else f"{more} more files in use")
+        yield Finding(level, "and", f"{count_of(more, 'more')} like the last" if last else f"{more} more files in use")
 
 
-def _count(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
+    """Return a number of things in words."""
     return f"{number} {what}{'' if number == 1 or what == 'more' else 's'}"

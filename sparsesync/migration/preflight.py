@@ -10,27 +10,37 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.queries.presets import ExcludedPath
+from ..engine.queries.stores.table import BY_NAME
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
 from ..rsync.program import program
 from .request import MigrationCommand
 
 if TYPE_CHECKING:
-    from ..engine.queries.docker import Docker
     from ..engine.queries.in_use import AllInUse
+    from ..engine.queries.kernel import Kernel
     from ..engine.queries.probe import Probe
+    from ..engine.queries.stores.stores import Store
     from ..engine.queries.survey import Survey
     from ..engine.queries.system import System
 
-KERNEL_FEATURES = {
+_DRIVERS = {
     "overlay2": ("overlay",),
+    "overlayfs": ("overlay",),
     "overlay": ("overlay",),
+    "fuse-overlayfs": ("fuse",),
     "btrfs": ("btrfs",),
     "aufs": ("aufs",),
     "zfs": ("zfs",),
-    "devicemapper": ("loop", "device-mapper"),
+    "devicemapper": ("loop", "device-mapper", "thin provisioning"),
 }
 """What a storage driver asks of a kernel."""
+
+
+def kernel_features(store: Store) -> tuple[str, ...]:
+    """Return what a store asks of a kernel: names in :data:`~.engine.queries.kernel.FEATURES`."""
+    driver = store.driver.rpartition(" ")[2]
+    return (*_DRIVERS.get(driver, ()), *BY_NAME[store.kind].kernel)
 
 
 class Facts(NamedTuple):
@@ -38,6 +48,7 @@ class Facts(NamedTuple):
 
     ``hosts``: the source's and the destination's.
     ``presets``: the preset of each source.
+    ``kernel``: the destination's, as far as the stores ask for something.
     """
 
     source: Location
@@ -47,7 +58,8 @@ class Facts(NamedTuple):
     presets: dict[str, str]
     places: list[ExcludedPath]
     surveys: dict[str, Survey]
-    dockers: list[Docker]
+    stores: list[Store]
+    kernel: Kernel
     probe: Probe
     in_use: AllInUse
 
@@ -76,28 +88,31 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
     source, destination, request = at.host, to.host, asked.request
     presets = {each: request.preset or source.query("suggested", source=each).preset for each in asked.sources}
     places = [place for each in asked.sources for place in _places(source, presets[each], each)]
-    dockers: list[Docker] = []
+    stores: list[Store] = []
     for each in asked.sources:
-        for docker in source.query("docker", source=each).roots:
-            dockers.append(docker)
+        for store in source.query("stores", source=each).found:
+            stores.append(store)
             if request.skip_docker_loop:
-                places += (ExcludedPath(each, file.path, "", "--skip-docker-loop") for file in docker.loop_files)
+                places += (ExcludedPath(each, file.path, "", "--skip-docker-loop") for file in store.loop_files)
     probe = destination.query("probe", path=asked.path)
     options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
     surveys = {each: source.query("survey", source=each, rules=asked.rules(each), **options) for each in asked.sources}
     largest = max(survey.largest for survey in surveys.values())
     if largest:
         probe = destination.query("probe", path=asked.path, largest=largest)
-    features = sorted({name for docker in dockers for name in KERNEL_FEATURES.get(docker.driver, ())})
+    features = dict.fromkeys(name for store in stores for name in kernel_features(store))
+    kernel = destination.query("kernel", wanted=[*features])
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
     programs = [program(), there] if asked.command.remote and asked.command.remote.push else [there, program()]
-    hosts = source.query("host", rsync=programs[0]), destination.query("host", wanted=features, rsync=programs[1])
+    hosts = source.query("host", rsync=programs[0]), destination.query("host", rsync=programs[1])
     in_use = source.query("in_use", sources=asked.sources, places=[*map(list, places)])
-    return Facts(at, to, asked, hosts, presets, places, surveys, dockers, probe, in_use)
+    return Facts(at, to, asked, hosts, presets, places, surveys, stores, kernel, probe, in_use)
 
 
 def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
-    if preset == "system":
-        yield from host.preset("system", source)
-    if preset in ("system", "docker"):
-        yield from host.preset("docker-views", source)
+    for name in preset.split(","):
+        if name == "system":
+            yield from host.preset("system", source)
+        if name != "none":
+            # devicemapper's loop files are data.
+            yield from host.preset({"system": "views", "docker": "docker-views"}.get(name, name), source)

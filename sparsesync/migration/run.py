@@ -44,6 +44,7 @@ from .findings import STOP, WARNING, Finding
 from .output import RsyncOutput
 from .preflight import Facts
 from .request import Failed, MigrationCommand, Request
+from .stores import of_stores
 
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
@@ -103,7 +104,7 @@ class Migration:
         self._locate(stack)
         facts = preflight.gather_facts(self.source, self.destination, self.asked)
         exists = facts.probe.kind == "d"
-        found = list(findings.findings(facts))
+        found = [*findings.findings(facts), *of_stores(facts)]
         self.asked.fine_times = facts.probe.nanoseconds and all(
             host.rsync and [*map(int, host.rsync.split(".")[:3])] >= _FINE_TIMES for host in facts.hosts
         )

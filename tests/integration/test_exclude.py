@@ -287,7 +287,7 @@ def test_refusals(tmp_path: Path) -> None:
         lambda: sparsesync.exclude_patterns([top], format="tar"),
         lambda: sparsesync.exclude_patterns([top], format="restic"),
         lambda: sparsesync.exclude_patterns([top], format="zip"),  # type: ignore[arg-type]
-        lambda: sparsesync.exclude_patterns([top], preset="podman"),  # type: ignore[arg-type]
+        lambda: sparsesync.exclude_patterns([top], preset="nosuch"),
     ):
         with pytest.raises(ValueError):
             call()

@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker_host import APPARENT, docker_host, stopping
+from tests.support.fake import CONTAINERD, DOCKER_29
 from tests.support.filesystems import (
     allocated,
     command,
@@ -845,6 +848,34 @@ def test_a_name_alone_does_not_make_a_docker_host(tree: Path) -> None:
     (tree / "host/etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}')
     done = migrate("--check", f"{tree}/host/", tree / "dst2")
     assert f"{tree}/host/mnt/docker: the preset leaves it out, with all images and containers" in done.stdout
+
+
+def test_docker_and_its_images_in_one_migration(tree: Path) -> None:
+    """The check says that half of it would be left behind, and how to move it all at once. That works."""
+    lib = tree / "old/var/lib"
+    for name in (*DOCKER_29, *(f"../containerd/{name}" for name in CONTAINERD)):
+        path = lib / "docker" / name
+        path.mkdir(parents=True) if name.endswith("/") else path.parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text(name)
+    sparse_file(lib / "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/disk", 64 * MIB, [(0, 4096)])
+    (lib / "docker/tmp/scratch").write_text("")
+    (lib / "containerd/io.containerd.content.v1.content/ingest/part").write_text("")
+    os.mknod(lib / "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/gone", 0o600 | stat.S_IFCHR, 0)
+    (tree / "new").mkdir()
+    done = migrate("--check", f"{lib}/docker/", tree / "new/docker")
+    assert "preset docker" in done.stdout and "storage driver containerd's overlayfs" in done.stdout, done
+    (half,) = (line for line in lines(done, "warning") if "is not all" in line)
+    assert f"not among the sources is {lib}/containerd (the images and the containers' layers)" in half
+    words = shlex.split(half.partition("sparsesync migrate ")[2])
+    assert words == [f"{lib}/docker", f"{lib}/containerd", f"{tree}/new/"]
+    done = migrate("--final", "--verify", *words, "--", "--delete")
+    assert done.returncode == 0 and "is not all" not in done.stdout, done
+    assert (tree / "new/docker/engine-id").exists() and os.listdir(tree / "new/docker/tmp") == []
+    left = ["--exclude=/docker/tmp/*", "--exclude=/containerd/io.containerd.content.v1.content/ingest/*",
+            "--exclude=/containerd/io.containerd.runtime.v2.task/*"]  # fmt: skip
+    assert differs(lib, tree / "new", "--delete", "--omit-dir-times", *left) == ""
+    assert allocated(tree / "new/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/disk") < MIB
 
 
 def test_a_partial_file_that_nothing_takes_up(tree: Path) -> None:

@@ -110,9 +110,12 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
     "preset": (lambda liar: RemoteHost(liar).preset("docker", "/x"), {"answer": [["/x", "/x/y", "/*", "why"]]},
                {"answer": [*NONE, 1, {}, *([row] for row in rows(
                    ["/x", "/x/y", "/*", "why"], [*NAME, "/y"], NAME, [*TEXT, "/x\n", "A"], TEXT))]}),
-    "host": (lambda liar: RemoteHost(liar).query("host"), {"answer": ["L", "3.11", "3.2.7", True, [], "x"]},
-             {"answer": [*rows(["L", "3.11", "3.2.7", True, [], "x"], TEXT, TEXT, [1, True, "x", "3.x", "9" * 9, ""],
-                               FLAG, [*NONE, 1, {}, "x", [1], ["\ud800"]], TEXT), MISSING]}),
+    "host": (lambda liar: RemoteHost(liar).query("host"), {"answer": ["L", "3.11", "3.2.7", True, "x"]},
+             {"answer": [*rows(["L", "3.11", "3.2.7", True, "x"], TEXT, TEXT, [1, True, "x", "3.x", "9" * 9, ""],
+                               FLAG, TEXT), MISSING]}),
+    "kernel": (lambda liar: RemoteHost(liar).query("kernel"), {"answer": ["6.1", [["a", "b"]], ["c"]]},
+               {"answer": [*rows(["6.1", [["a", "b"]], ["c"]], TEXT, [*NONE, 1, {}, "x", [1], [["a"]]],
+                                 [*NONE, 1, {}, "x", [1], ["\ud800"]]), MISSING]}),
     "in_use": (lambda liar: RemoteHost(liar).query("in_use"), {"answer": [[["/a", "loop", "x", 1]], 0]},
                {"answer": [MISSING, [[], -(1 << 64)], *([[row], 0] for row in rows(
                    ["/a", "loop", "x", 1], NAME[2:7], [*TEXT, "odd"], TEXT, NUMBER[2:6]))]}),
@@ -123,5 +126,5 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
     "sparse": (lambda liar: RemoteHost(liar).query("sparse", paths=["a"]), {"answer": [[True]]},
                {"answer": [[[]], [[1]], [[True, True]]]}),
     "suggested": (lambda liar: RemoteHost(liar).query("suggested"), {"answer": ["docker"]},
-                  {"answer": [["podman"], [1], [None]]}),
+                  {"answer": [["docker,"], ["Docker"], [""], [1], [None]]}),
 }  # fmt: skip

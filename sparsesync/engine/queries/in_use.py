@@ -21,6 +21,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import presets
 from .mounts import FsLocation, Mount, inside, is_below, locate, mounts, namespace, namespaces
+from .stores.roots import find_roots
 
 _MAX_REPORTED_FILES = 4000
 """How many are told at the most."""
@@ -104,9 +105,10 @@ class _Trees:
         if path.startswith("/"):
             where = locate(path, its.values())
             return self.at(where) if where else iter(())
-        # From where it is relative is not told. Docker's driver does so from its own directory, to save bytes.
-        roots = [root for source, _ in self._sources for root in presets.docker_roots(source)]
-        tops = [source for source, _ in self._sources] + [os.path.join(root, "overlay2") for root in roots]
+        # From where it is relative is not told. Drivers do so from their own directories, to save bytes.
+        roots = [root for source, _ in self._sources for root in find_roots(source)]
+        tops = [source for source, _ in self._sources]
+        tops += [os.path.join(root.path, folder) for root in roots for folder in root.kind.layers]
         return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
 
     def at(self, where: FsLocation) -> Iterator[str]:

@@ -2,51 +2,29 @@
 
 A preset is a list of places below a root, each a path and a wildcard behind it. It says nothing
 of rsync: ``sparsesync.exclude`` turns the places into patterns, anchored to the transfer. What there is on a
-machine, its Docker and its swap files, is seen only on that machine; so this is part of the engine.
+machine, its stores of images and its swap files, is seen only on that machine; so this is part of the engine.
+
+There is a preset for each kind of store (:mod:`.stores.table`), and "system" for a whole one. "views" is for all
+stores, and leaves out no data. "docker" leaves out devicemapper's loop files as well, and "docker-views" does not.
 """
 
-import glob
-import json
 import os
 import re
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, NamedTuple, Sequence
 
-DAEMON_JSON = "/etc/docker/daemon.json"
-DATA_ROOT = "/var/lib/docker"
-"""Where dockerd keeps its data unless ``data-root`` in its configuration says otherwise: dockerd(8)."""
+from .stores.docker import LOOP_FILES
+from .stores.roots import find_roots, is_system, spelled
+from .stores.table import DOCKER, KINDS, Kind
 
 SWAPS = "/proc/swaps"
 
+PRESETS = tuple(sorted(["system", *(kind.name for kind in KINDS)]))
+"""The presets that a person may ask for."""
+
 _POOL = "the devicemapper pool's loop file"
-_VIEW = "the driver's view of a running container; the layers below it are copied"
 _KERNEL = "the kernel's own"
 _SCRATCH = "scratch space, new after every start"
 _MOUNTS = "where other filesystems are mounted"
-
-# Below a Docker data root, by driver folder: the path, what of it is left out, and why. The images,
-# layers, volumes and containers themselves are never listed here.
-_VIEWS = {
-    "devicemapper": (("devicemapper/mnt", "/*", _VIEW),),
-    # Where the drivers mount the view of a running container; the layers below it are copied.
-    "overlay2": (("overlay2", "/*/merged/*", _VIEW),),
-    "overlay": (("overlay", "/*/merged/*", _VIEW),),
-    "fuse-overlayfs": (("fuse-overlayfs", "/*/merged/*", _VIEW),),
-    "aufs": (("aufs/mnt", "/*", _VIEW),),
-    "zfs": (("zfs/graph", "/*", _VIEW),),
-    # btrfs and vfs have no such views: what is there is the data.
-    # A tmpfs for each running container, and the daemon's own scratch space.
-    "containers": (("containers", "/*/mounts/shm/*", _SCRATCH),),
-    "tmp": (("tmp", "/*", _SCRATCH),),
-}
-LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")
-"""The pool of devicemapper on loop devices: sparse files that a running daemon has attached."""
-
-# By what a data root is known: a storage driver's folder, and in it what that driver makes. The folder's name alone
-# says nothing: a kernel's sources have an fs/btrfs.
-_DRIVERS = (
-    "devicemapper/devicemapper", "devicemapper/mnt", "overlay2/*/diff", "overlay2/l", "overlay/*/upper", "aufs/diff",
-    "fuse-overlayfs/*/diff", "fuse-overlayfs/l", "zfs/graph", "btrfs/subvolumes", "vfs/dir",
-)  # fmt: skip
 
 _SYSTEM = (
     ("proc", "/*", _KERNEL),
@@ -73,38 +51,42 @@ class ExcludedPath(NamedTuple):
 
 
 class Suggested(NamedTuple):
-    """The preset that suits a source: "system", "docker", or "none"."""
+    """The presets that suit a source, with commas between them, or "none"."""
 
     preset: str
 
 
 def suggested(source: str) -> Suggested:
-    """Return the preset that suits the tree at ``source``. Raises ValueError for a broken daemon.json."""
-    if _is_system(source):
+    """Return the presets that suit the tree at ``source``. Raises ValueError for a broken daemon.json."""
+    if is_system(source):
         return Suggested("system")
-    return Suggested("docker" if docker_roots(source) else "none")
+    return Suggested(",".join(sorted({root.kind.name for root in find_roots(source)})) or "none")
 
 
-def _is_system(path: str) -> bool:
-    looks = all(os.path.isdir(os.path.join(path, name)) for name in ("etc", "proc", "usr"))
-    return looks or os.path.realpath(path) == "/"
+def checked_presets(presets: str) -> List[str]:
+    """Return the names of presets that are given with commas between them. Raises ValueError for an unknown one."""
+    names = presets.split(",")
+    for name in names:
+        if name not in PRESETS:
+            raise ValueError("unknown preset {!r}; there are {}".format(name, ", ".join(PRESETS)))
+    return names
 
 
-def preset_patterns(preset: str, sources: Sequence[str]) -> Iterator[ExcludedPath]:
-    """Yield the paths that a preset excludes: "docker", "docker-views" (without the loop files) or "system".
+def preset_patterns(presets: str, sources: Sequence[str]) -> Iterator[ExcludedPath]:
+    """Yield the paths that some presets exclude, given with commas between their names.
 
     Raises ValueError for an unknown preset or a broken daemon.json.
     """
-    places: Dict[str, Callable[[str], Iterator[ExcludedPath]]] = {
-        "docker": lambda source: _docker(source, True),
-        "docker-views": lambda source: _docker(source, False),
-        "system": _system,
-    }
-    if preset not in places:
-        raise ValueError("unknown preset {!r}; there are docker, system".format(preset))
-    for source in sources:
-        for place in places[preset](source):
-            yield place
+    internal = {"views": KINDS, "docker-views": (DOCKER,)}
+    for preset in [presets] if presets in internal else checked_presets(presets):
+        for source in sources:
+            if preset == "system":
+                places = _system(source)
+            else:
+                kinds = internal.get(preset) or [kind for kind in KINDS if kind.name == preset]
+                places = _store(source, kinds, preset == "docker")
+            for place in places:
+                yield place
 
 
 def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
@@ -119,68 +101,14 @@ def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
     return lambda path: matches(os.path.normpath(path)) is not None
 
 
-def docker_roots(source: str) -> List[str]:
-    """Return the Docker data roots at or below ``source``.
-
-    Candidates are ``source`` itself if it looks like one, this machine's, and that of a system's tree at ``source``.
-    """
-    roots = [source] if is_data_root(source) else []
-    configured = [_below(source, data_root())]
-    if _is_system(source):
-        configured.append(os.path.join(source, data_root(daemon_json(source)).lstrip("/")))
-    for root in configured:
-        if root is not None and os.path.isdir(root) and os.path.realpath(root) not in map(os.path.realpath, roots):
-            roots.append(root)
-    return roots
-
-
-def daemon_json(system: str) -> str:
-    """Return the path of dockerd's configuration in a system's tree."""
-    return os.path.join(system, DAEMON_JSON.lstrip("/"))
-
-
-def _docker(source: str, loop: bool) -> Iterator[ExcludedPath]:
-    for root in docker_roots(source):
-        for folder, places in _VIEWS.items():
-            if os.path.isdir(os.path.join(root, folder)):
-                for path, wildcard, reason in places:
-                    yield ExcludedPath(source, os.path.join(root, path), wildcard, reason)
-        if loop and os.path.isdir(os.path.join(root, "devicemapper")):
+def _store(source: str, kinds: Sequence[Kind], pool: bool) -> Iterator[ExcludedPath]:
+    for root in find_roots(source, kinds):
+        for path, wildcard, reason in root.kind.views:
+            if os.path.lexists(os.path.join(root.path, path.partition("/")[0])):
+                yield ExcludedPath(source, os.path.join(root.path, path), wildcard, reason)
+        if pool and os.path.isdir(os.path.join(root.path, "devicemapper")):
             for path in LOOP_FILES:
-                yield ExcludedPath(source, os.path.join(root, path), "", _POOL)
-
-
-def is_data_root(path: str) -> bool:
-    """Return whether a directory looks like a data root of Docker."""
-    return any(glob.glob(os.path.join(glob.escape(path), pattern)) for pattern in _DRIVERS)
-
-
-def data_root(configuration: Optional[str] = None) -> str:
-    """Return Docker's data root from ``configuration``, by default this machine's daemon.json.
-
-    Raises ValueError if that file is broken.
-    """
-    configuration = configuration or DAEMON_JSON
-    try:
-        with open(configuration, encoding="utf-8") as file:
-            settings = json.load(file)
-        # "graph" is what data-root was called before Docker 17.05.
-        root = settings.get("data-root") or settings.get("graph") or DATA_ROOT
-    except FileNotFoundError:
-        return DATA_ROOT
-    except (ValueError, AttributeError) as error:
-        raise ValueError("{}: not a configuration of dockerd: {}".format(configuration, error)) from None
-    return os.fsdecode(str(root).encode("utf-8"))  # the machine's own encoding may be another
-
-
-def _below(source: str, path: str) -> Optional[str]:
-    """``path`` spelled from ``source`` on, if it is there or below."""
-    top = os.path.realpath(source)
-    real = os.path.realpath(path)
-    if real == top:
-        return source
-    prefix = top if top.endswith("/") else top + "/"
-    return os.path.join(source, real[len(prefix) :]) if real.startswith(prefix) else None
+                yield ExcludedPath(source, os.path.join(root.path, path), "", _POOL)
 
 
 def _system(source: str) -> Iterator[ExcludedPath]:
@@ -194,12 +122,12 @@ def _system(source: str) -> Iterator[ExcludedPath]:
         for path, wildcard, reason in _SYSTEM:
             yield ExcludedPath(source, os.path.join(source, path), wildcard, reason)
     for swap in swap_files():
-        below = _below(source, swap)
+        below = spelled(source, swap)
         if below is not None:
             yield ExcludedPath(source, below, "", "swap space in use")
 
 
-def swap_files(swaps: Optional[str] = None) -> List[str]:
+def swap_files(swaps: str = "") -> List[str]:
     """Return the swap files in use, from /proc/swaps (proc_swaps(5)), with its octal escapes decoded."""
     try:
         with open(swaps or SWAPS, "rb") as file:

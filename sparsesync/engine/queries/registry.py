@@ -11,7 +11,8 @@ from ..wire.fields import NAME_RULES, PATH, SIZE, arguments, flag, listed, maybe
 
 QUERIES = {
     "host": ".system",
-    "docker": ".docker",
+    "kernel": ".kernel",
+    "stores": ".stores.stores",
     "survey": ".survey",
     "probe": ".probe",
     "in_use": ".in_use",
@@ -25,8 +26,9 @@ QUERIES = {
 
 _PLACES = maybe(listed(row(PATH, PATH, text(100), text(1000))))
 _ARGUMENTS = {
-    "host": {"wanted": maybe(listed(text(100), 100)), "rsync": maybe(PATH)},
-    "docker": {"source": PATH},
+    "host": {"rsync": maybe(PATH)},
+    "kernel": {"wanted": listed(text(100), 100)},
+    "stores": {"source": PATH},
     "survey": {
         "source": PATH,
         "one_file_system": maybe(flag),

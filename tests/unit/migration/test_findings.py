@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sparsesync.engine.host import LocalHost
-from sparsesync.engine.queries.docker import Docker
 from sparsesync.engine.queries.in_use import AllInUse, InUse
+from sparsesync.engine.queries.kernel import Kernel, Lacking
 from sparsesync.engine.queries.probe import Probe
+from sparsesync.engine.queries.stores.stores import Needed, Store
 from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import System
 from sparsesync.engine.transfer.records import Space
@@ -19,10 +20,11 @@ from sparsesync.migration import findings
 from sparsesync.migration.findings import STOP, WARNING, Finding
 from sparsesync.migration.plan import Files, Plan
 from sparsesync.migration.preflight import Facts
-from sparsesync.migration.request import MigrationCommand, Request
+from sparsesync.migration.request import Commands, MigrationCommand, Request
+from sparsesync.migration.stores import of_stores
 
 GIB = 1 << 30
-HOST = System(system="Linux 6.1", python="3.11.2", rsync="3.2.7", root=True, lacks=[], identity="")
+HOST = System(system="Linux 6.1", python="3.11.2", rsync="3.2.7", root=True, identity="")
 SURVEY = Survey(
     real="/data",
     place="8:1 /data",
@@ -66,27 +68,46 @@ PROBE = Probe(
     nanoseconds=True,
     busy=False,
 )
-DOCKER = Docker(root="/data/docker", driver="overlay2", drivers=["overlay2"], loop_files=[], subvolumes=0)
+DOCKER = Store(
+    kind="docker",
+    root="/data/docker",
+    driver="overlay2",
+    drivers=["overlay2"],
+    loop_files=[],
+    layers=True,
+    subvolumes=0,
+    companions=[],
+    running=[],
+    place="/data/docker",
+)
+KERNEL = Kernel(release="6.1", lacks=[], unknown=[])
 
 
 def facts(
     *options: str,
     hosts: tuple[System, System] = (HOST, HOST),
-    docker: Docker | None = None,
+    store: Store | None = None,
+    kernel: Kernel = KERNEL,
     probe: Probe = PROBE,
     survey: Survey = SURVEY,
     local: bool = False,
 ) -> Facts:
     asked = MigrationCommand(Request(("/data/",), "new:/new", options))
-    dockers = [] if docker is None else [docker]
+    stores = [] if store is None else [store]
     here: Any = LocalHost()
     there = here if local else SimpleNamespace(name="new")
     ends = Location(here, "/data/", ""), Location(there, "/new", "" if local else "new:")
-    return Facts(*ends, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, dockers, probe, AllInUse([], 0))
+    return Facts(
+        *ends, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, stores, kernel, probe, AllInUse([], 0)
+    )
+
+
+def all_findings(found: Facts) -> list[Finding]:
+    return [*findings.findings(found), *of_stores(found)]
 
 
 def told(level: str, found: Facts) -> list[str]:
-    return [f"{each.subject}: {each.text}" for each in findings.findings(found) if each.level == level]
+    return [f"{each.subject}: {each.text}" for each in all_findings(found) if each.level == level]
 
 
 def test_all_is_well() -> None:
@@ -131,31 +152,75 @@ def test_who_is_not_root_loses_what() -> None:
 
 def test_docker_and_who_is_not_root() -> None:
     survey = SURVEY._replace(whiteouts=2)
-    found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey, docker=DOCKER)
+    found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey, store=DOCKER)
     what = "its layers have 2 whiteouts and trusted.overlay.opaque attributes"
     lost = "files deleted in images would come back"
     assert told(STOP, found) == [f"/data/docker: {what}, which only root can copy: {lost}; be root on new"]
-    found = facts(survey=survey, docker=DOCKER, probe=PROBE._replace(trusted=False))
+    found = facts(survey=survey, store=DOCKER, probe=PROBE._replace(trusted=False))
     assert told(STOP, found) == [f"/data/docker: {what}, which new:/new cannot hold: {lost}; use another filesystem"]
-    assert told(STOP, facts(survey=survey, docker=DOCKER)) == []
+    assert told(STOP, facts(survey=survey, store=DOCKER)) == []
 
 
 @pytest.mark.parametrize(
     ("driver", "lacks", "said"),
-    [("overlay2", ["overlay"], "its kernel has no overlay, which the storage driver overlay2 needs"),
+    [("overlay2", ["overlay"], "has no overlay (module overlay), which the storage driver overlay2 needs"),
+     ("containerd's overlayfs", ["overlay"], "which the storage driver containerd's overlayfs needs"),
      ("devicemapper", ["loop", "device-mapper"],
-      "its kernel has no loop and no device-mapper, which the storage driver devicemapper needs"),
-     ("btrfs", ["btrfs"], "its kernel has no btrfs, which the storage driver btrfs needs"),
+      "and no device-mapper (module device-mapper), which the storage driver devicemapper needs"),
+     ("btrfs", ["btrfs"], "has no btrfs (module btrfs), which the storage driver btrfs needs"),
      ("vfs", ["overlay"], None)],
 )  # fmt: skip
 def test_the_kernel_over_there(driver: str, lacks: list[str], said: str | None) -> None:
-    found = facts(hosts=(HOST, HOST._replace(lacks=lacks)), docker=DOCKER._replace(driver=driver, drivers=[driver]))
-    expected = [] if said is None else [f"new: {said}: Docker will not start on what is moved"]
-    assert told(WARNING, found) == expected
+    kernel = KERNEL._replace(lacks=[Lacking(name, f"module {name}") for name in lacks])
+    found = told(WARNING, facts(kernel=kernel, store=DOCKER._replace(driver=driver, drivers=[driver])))
+    assert len(found) == (said is not None)
+    for line in found:
+        assert line.startswith("new: its kernel has no ") and f"{said}: Docker will not start" in line
+
+
+def test_networks_over_there() -> None:
+    """What two stores need is told once."""
+    lacking = Lacking("MASQUERADE", "module xt_MASQUERADE, CONFIG_NETFILTER_XT_TARGET_MASQUERADE; or module nft_masq")
+    found = facts(kernel=KERNEL._replace(lacks=[lacking], unknown=["bridge"]), store=DOCKER)
+    found = found._replace(stores=[DOCKER, DOCKER._replace(kind="podman", root="/data/podman", place="")])
+    lacks, unknown = told(WARNING, found)
+    assert lacks.startswith(f"new: its kernel has no MASQUERADE ({lacking.needs}), which Docker needs: containers or")
+    assert "whether its kernel has bridge, which Docker needs, cannot be told without /proc/config.gz" in unknown
+
+
+def test_half_of_a_docker_host() -> None:
+    """What is at the source and belongs together is told with the command that moves it."""
+    images = Needed("/data/containerd", "the images", True)
+    store = DOCKER._replace(companions=[images, Needed("/etc/docker", "its configuration", False)])
+    alone = SURVEY._replace(real="/data/docker")
+    half, configuration = told(WARNING, facts(store=store, survey=alone))
+    assert half == "/data/docker: is not all: not among the sources is /data/containerd (the images); " + (
+        "migrate it as well, and start services only after the last final pass"
+    )
+    assert configuration.startswith("/data/docker: not among the sources is /etc/docker (its configuration); copy it")
+    asked = MigrationCommand(Request(("/data/docker/",), "new:/data/docker/"))
+    (half, _) = told(WARNING, facts(store=store, survey=alone)._replace(asked=asked))
+    assert half.endswith("; move all at once: sparsesync migrate /data/docker /data/containerd new:/data/")
+    both = MigrationCommand(Request(("/data/docker", "/data/containerd"), "new:/data/"))
+    surveys = {path: SURVEY._replace(real=path) for path in both.sources}
+    found = facts(store=store)._replace(asked=both, surveys=surveys, presets=dict.fromkeys(surveys, "docker"))
+    assert [line for line in told(WARNING, found) if "is not all" in line] == []
+    store = DOCKER._replace(companions=[Needed("", "containerd's root, which has the images", True)])
+    assert "not among the sources is containerd's root, which has" in told(WARNING, facts(store=store))[0]
+
+
+def test_a_store_that_runs_and_has_to_keep_its_path() -> None:
+    store = DOCKER._replace(kind="libvirt", root="/data/", driver="", drivers=[], running=["vm1 (process 7)"])
+    store = store._replace(layers=False)
+    place, running = told(WARNING, facts(store=store._replace(place="/var/lib/libvirt/images")))
+    assert place.startswith("/data/: is /new at the destination: mount or bind it at /var/lib/libvirt/images there")
+    assert running.startswith("/data/: in use by vm1 (process 7); before the final pass (--before): virsh shutdown")
+    asked = MigrationCommand(Request(("/data/",), "new:/new", final=True, commands=Commands(before="true")))
+    assert told(WARNING, facts(store=store._replace(place="/new"))._replace(asked=asked)) == []
 
 
 def test_btrfs_subvolumes() -> None:
-    (said,) = told(WARNING, facts(docker=DOCKER._replace(subvolumes=3)))
+    (said,) = told(WARNING, facts(store=DOCKER._replace(subvolumes=3)))
     assert said.startswith("/data/docker: 3 btrfs subvolumes become directories")
 
 

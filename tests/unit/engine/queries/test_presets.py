@@ -9,16 +9,25 @@ import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from sparsesync.engine.queries.presets import (
-    DAEMON_JSON,
+    PRESETS,
     SWAPS,
-    data_root,
-    docker_roots,
-    is_data_root,
     preset_patterns,
     suggested,
     swap_files,
 )
-from tests.support.fake import CONTAINERD, DOCKER, SYSTEM, lay_out
+from sparsesync.engine.queries.presets import left_out as skipping
+from sparsesync.engine.queries.stores.table import BY_NAME, DAEMON_JSON
+from tests.support.fake import (
+    CONTAINERD,
+    DOCKER,
+    DOCKER_29,
+    INCUS,
+    KUBELET,
+    LIBVIRT,
+    PODMAN,
+    SYSTEM,
+    lay_out,
+)
 
 PSEUDO = ["proc/*", "sys/*", "dev/*", "run/*", "tmp/*", "mnt/*", "media/*", "lost+found"]
 VIEWS = ["overlay2/*/merged/*", "containers/*/mounts/shm/*", "tmp/*"]
@@ -29,24 +38,64 @@ def left_out(preset: str, *sources: str) -> list[str]:
     return [path + wild for _, path, wild, _ in preset_patterns(preset, sources)]
 
 
-@pytest.mark.parametrize(
-    "made",
-    ["devicemapper/devicemapper/", "devicemapper/mnt/", "overlay2/abc/diff/", "overlay2/l/", "overlay/abc/upper/",
-     "aufs/diff/", "fuse-overlayfs/abc/diff/", "fuse-overlayfs/l/", "zfs/graph/", "btrfs/subvolumes/", "vfs/dir/"],
-)  # fmt: skip
-def test_a_data_root_is_known_by_what_its_driver_makes(fs: FakeFilesystem, made: str) -> None:
-    lay_out(fs, "/d[0]", made)
-    assert is_data_root("/d[0]") and docker_roots("/d[0]/") == ["/d[0]/"]
-    assert suggested("/d[0]").preset == "docker"
-
-
-def test_a_name_alone_makes_no_data_root(fs: FakeFilesystem) -> None:
-    """A kernel's sources have an fs/btrfs; and what containerd has is not dockerd's."""
+def test_a_name_alone_makes_no_store(fs: FakeFilesystem) -> None:
+    """A kernel's sources have an fs/btrfs, and podman's have a libpod."""
     lay_out(fs, "/linux/fs", "btrfs/inode.c", "overlay/", "overlayfs/super.c")
-    lay_out(fs, "/var/lib/containerd", *CONTAINERD)
-    for tree in ("/linux/fs", "/var/lib/containerd"):
-        assert not is_data_root(tree) and left_out("docker", tree) == []
-        assert suggested(tree).preset == "none"
+    lay_out(fs, "/podman", "libpod/container.go", "docs/", "rootfs/overlayfs/x")
+    for tree in ("/linux/fs", "/podman"):
+        assert left_out("docker,containerd,podman", tree) == [] and suggested(tree).preset == "none"
+
+
+STORES = {"docker": DOCKER_29, "containerd": CONTAINERD, "podman": PODMAN, "incus": INCUS, "libvirt": LIBVIRT,
+          "kubelet": KUBELET}  # fmt: skip
+LEFT_OUT = {
+    "docker": ["containers/c1/mounts/shm/x", "rootfs/overlayfs/c1/etc", "tmp/x"],
+    "containerd": [
+        "io.containerd.content.v1.content/ingest/x", "io.containerd.runtime.v2.task/moby", "tmpmounts/x",
+    ],
+    "podman": ["overlay/abc/merged/etc", "overlay-containers/c1/userdata/shm/x"],
+    "incus": ["devices/c1", "guestapi/sock", "unix.socket"],
+    "libvirt": ["qemu/domain-1-vm1", "qemu/channel/target/x"],
+    "kubelet": [
+        "pods/0-1/volumes/kubernetes.io~projected/token", "pods/0-1/volumes/kubernetes.io~csi/pvc/mount/x",
+        "device-plugins/kubelet.sock", "cpu_manager_state", "plugins/kubernetes.io/csi/d/v/globalmount/x",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_store_is_known_by_its_looks_and_its_place(fs: FakeFilesystem, kind: str) -> None:
+    """What is a view or runtime state is left out, and what is data is not."""
+    default = BY_NAME[kind].roots[0]
+    lay_out(fs, "/elsewhere", *STORES[kind])
+    lay_out(fs, default, *STORES[kind])
+    assert suggested("/elsewhere").preset == kind == suggested(default).preset == suggested("/var/").preset
+    for source, top in (("/elsewhere", "/elsewhere"), (f"{default}/", default), ("/var/lib", default)):
+        places = [*preset_patterns(kind, [source])]
+        assert places == [*preset_patterns("docker-views" if kind == "docker" else "views", [source])]
+        skip = skipping(places)
+        assert [name for name in LEFT_OUT[kind] if not skip(f"{top}/{name}")] == []
+        data = [name for name in STORES[kind] if not name.endswith("/") and name not in LEFT_OUT[kind]]
+        assert data and [name for name in data if skip(f"{top}/{name}")] == []
+
+
+def test_the_stores_of_a_system(fs: FakeFilesystem) -> None:
+    lay_out(fs, "/old", *SYSTEM)
+    for kind, names in STORES.items():
+        lay_out(fs, f"/old{BY_NAME[kind].roots[0]}", *names)
+    lay_out(fs, "/old/home/user/.local/share/containers/storage", *PODMAN)
+    assert suggested("/old/").preset == "system"
+    assert {place.path for place in preset_patterns("views", ["/old/"])} >= {
+        "/old/home/user/.local/share/containers/storage/overlay", "/old/var/lib/containerd/tmpmounts",
+        "/old/var/lib/kubelet/pods", "/old/var/lib/incus/devices",
+    }  # fmt: skip
+    assert suggested("/old/var/lib/").preset == "none"  # not this machine's, and not marked itself
+
+
+def test_podman_is_not_taken_for_docker(fs: FakeFilesystem) -> None:
+    """Its drivers have folders of the same names."""
+    lay_out(fs, "/p", "vfs/dir/abc/etc/", "vfs-images/images.json", "btrfs/subvolumes/")
+    assert suggested("/p").preset == "podman"
 
 
 def test_docker_leaves_out_views_and_scratch_space(fs: FakeFilesystem) -> None:
@@ -69,30 +118,19 @@ def test_docker_where_the_machine_has_it(fs: FakeFilesystem) -> None:
     assert left_out("docker", "/srv/") == [f"/srv/docker data/{place}" for place in VIEWS]
     assert left_out("docker", "/link") == [f"/link/docker data/{place}" for place in VIEWS]
     assert left_out("docker", "/srv/docker data/overlay2") == left_out("docker", "/home") == []
-    assert docker_roots("/srv/docker data") == ["/srv/docker data"]  # by its looks and by its name, and once
+    assert left_out("docker", "/srv/docker data") == [f"/srv/docker data/{place}" for place in VIEWS]  # found once
 
 
 def test_docker_in_the_tree_of_another_system(fs: FakeFilesystem) -> None:
     lay_out(fs, "/mnt/old", *SYSTEM, contents={"etc/docker/daemon.json": '{"graph": "/data/docker"}'})
     lay_out(fs, "/mnt/old/data/docker", *DOCKER)
-    assert docker_roots("/mnt/old") == ["/mnt/old/data/docker"]
     assert left_out("docker", "/mnt/old/") == [f"/mnt/old/data/docker/{place}" for place in VIEWS]
-
-
-@pytest.mark.parametrize(
-    ("configuration", "root"),
-    [(None, "/var/lib/docker"), ("{}", "/var/lib/docker"), ('{"data-root": "/d"}', "/d"), ('{"graph": "/g"}', "/g"),
-     ('{"data-root": "/d", "graph": "/g"}', "/d"), ('{"data-root": "/h\\u00e9"}', os.fsdecode("/hé".encode()))],
-)  # fmt: skip
-def test_the_data_root(fs: FakeFilesystem, configuration: str | None, root: str) -> None:
-    lay_out(fs, "", contents={} if configuration is None else {DAEMON_JSON: configuration})
-    assert data_root() == root
 
 
 @pytest.mark.parametrize("configuration", ["{", "[]", "null", '"/d"', ""])
 def test_a_broken_configuration_is_an_error(fs: FakeFilesystem, configuration: str) -> None:
     lay_out(fs, "", contents={DAEMON_JSON: configuration})
-    for query in (data_root, lambda: suggested("/home"), lambda: left_out("docker", "/home")):
+    for query in (lambda: suggested("/home"), lambda: left_out("docker", "/home")):
         with pytest.raises(ValueError, match=rf"^{DAEMON_JSON}: not a configuration of dockerd: "):
             query()
 
@@ -127,5 +165,7 @@ def test_swap_files(fs: FakeFilesystem) -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(ValueError, match="unknown preset 'podman'; there are docker, system"):
-        left_out("podman", "/")
+    for presets in ("nosuch", "docker,nosuch", "nosuch,docker"):
+        with pytest.raises(ValueError, match=r"unknown preset 'nosuch'; there are containerd, docker, .*, system"):
+            left_out(presets, "/")
+    assert {"docker", "system", *STORES} < {*PRESETS}

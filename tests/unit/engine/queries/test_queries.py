@@ -248,7 +248,7 @@ def test_btrfs_subvolumes(tmp_path: Path) -> None:
         (mounted / "docker/btrfs/subvolumes").mkdir(parents=True)
         for name in "ab":
             command("btrfs", "subvolume", "create", mounted / "docker/btrfs/subvolumes" / name)
-        (found,) = answer_query("docker", source=f"{mounted}/docker").roots
+        (found,) = answer_query("stores", source=f"{mounted}/docker").found
         assert (found.driver, found.subvolumes) == ("btrfs", 2)
 
 
@@ -293,31 +293,32 @@ def test_questions_to_another_host(tmp_path: Path, sshd_server: Sshd) -> None:
             ("survey", {"source": str(tmp_path)}),
             ("survey", {"source": f"{tmp_path}/", "rules": ["", r"/o[^/]*/\Z", r".*\.img\Z", True]}),
             ("suggested", {"source": str(tmp_path)}),
-            ("docker", {"source": str(tmp_path)}),
+            ("stores", {"source": str(tmp_path)}),
+            ("kernel", {"wanted": ["overlay", "MASQUERADE", "cgroups"]}),
             ("sizes", {"paths": [str(tmp_path / "image"), "/no such file"]}),
             ("run", {"command": "exit 3"}),
         ):
             assert there.query(question, **arguments) == answer_query(question, **arguments)
         (used,) = there.query("in_use", sources=[str(tmp_path)]).found
         assert used.path == log.name and f"process {os.getpid()}" in used.holder
-        assert there.query("host", wanted=["proc", "nosuchfs"]).lacks == ["nosuchfs"]
         assert there.query("probe", path="~/").kind == "d"
         with pytest.raises(OSError), there.locked("/no such directory/at all", False):
             pass
         with pytest.raises(ValueError, match="unknown preset"):
-            there.preset("podman", "/")
+            there.preset("nosuch", "/")
 
 
 GOOD: dict[str, Any] = {
-    "host": ["Linux", "3.11", None, True, ["btrfs"], "x"],
+    "host": ["Linux", "3.11", None, True, "x"],
     "run": [0],
     "in_use": [[["/a", "loop", "x", 1]], 0],
 }
 
 
 BAD: dict[str, list[Any]] = {
-    "host": [None, {}, [], ["L"], [*GOOD["host"], 1], ["L", 3, None, True, [], ""], ["L", "3", 3, True, [], ""],
-             ["L", "3", None, 1, [], ""], ["L", "3", None, True, [1], ""]],
+    "host": [None, {}, [], ["L"], [*GOOD["host"], 1], ["L", 3, None, True, ""], ["L", "3", 3, True, ""],
+             ["L", "3", None, 1, ""], ["L", "3", None, True, 1]],
+    "kernel": [["x", [["a"]], []], ["x", [], [1]], ["x", [], []][:2]],
     "run": [[None], ["0"], [True], [0, 0], 0],
     "in_use": [[[["/a", "loop", "x"]], 0], [["/a"], 0], [[], "0"], [{}, 0]],
 }  # fmt: skip

@@ -1,0 +1,5 @@
+"""What a host keeps its images, containers and virtual machines in: a **store**, with one root directory each.
+
+:mod:`table` has what is known of each kind, as data. :mod:`roots` finds the stores of a tree by it, :mod:`stores` says
+of each what moving it asks for, and :mod:`docker` which of Docker's storage drivers are in use.
+"""

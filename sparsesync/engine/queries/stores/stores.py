@@ -1,0 +1,204 @@
+"""The stores of a tree, and what moving each of them asks for: the query ``stores``.
+
+Of a kind's table (:mod:`.table`) it is looked up here what of it there is on this machine.
+"""
+
+import fnmatch
+import glob
+import os
+import stat
+from typing import Iterator, List, NamedTuple
+
+from ...files.claims import allocated
+from .docker import LOOP_FILES, drivers_of
+from .roots import Root, daemon_settings, find_roots, is_system, places, read
+from .table import BY_NAME, DAEMON_JSON, Companion, Kind, Setting
+
+_SUBVOLUME = 256
+"""The inode number of every btrfs subvolume's root: btrfs-subvolume(8)."""
+
+_MAX_REPORTED = 100
+"""How many companions, and how many processes, are told at the most."""
+
+
+class LoopFile(NamedTuple):
+    """A loop file of a devicemapper pool. Sizes are bytes."""
+
+    path: str
+    size: int
+    allocated: int
+
+
+class Needed(NamedTuple):
+    """What has to be moved as well.
+
+    ``path``: without symlinks; "" if it is not known where that is.
+    ``what``: what it has, for people.
+    ``content``: it has images or containers, and no configuration.
+    """
+
+    path: str
+    what: str
+    content: bool
+
+
+class Store(NamedTuple):
+    """A store.
+
+    ``kind``: the name of its kind.
+    ``root``: as spelled from the source on.
+    ``driver``: the storage driver in use, or "".
+    ``drivers``: all that it has.
+    ``layers``: whether it has layers of overlayfs.
+    ``subvolumes``: the number of btrfs subvolumes.
+    ``running``: what runs on it, for people.
+    ``place``: the path in its own system, "" if that is not known.
+    """
+
+    kind: str
+    root: str
+    driver: str
+    drivers: List[str]
+    loop_files: List[LoopFile]
+    layers: bool
+    subvolumes: int
+    companions: List[Needed]
+    running: List[str]
+    place: str
+
+
+class Stores(NamedTuple):
+    """The stores at or below a source."""
+
+    found: List[Store]
+
+
+def stores(source: str) -> Stores:
+    """Return the stores at or below ``source``. Raises OSError, and ValueError for a broken daemon.json."""
+    return Stores([_store(root, source) for root in find_roots(source)])
+
+
+def _store(root: Root, source: str) -> Store:
+    kind, path = root.kind, root.path
+    drivers = list(_drivers(root))
+    driver = drivers[0] if drivers else ""
+    loop_files: List[LoopFile] = []
+    if kind.name == "docker":
+        driver, drivers = drivers_of(path, drivers, _docker_settings(root, source))
+        for each in (os.path.join(path, name) for name in LOOP_FILES):
+            if os.path.isfile(each):
+                st = os.stat(each)
+                loop_files.append(LoopFile(each, st.st_size, allocated(st)))
+    return Store(
+        kind.name,
+        path,
+        driver,
+        drivers,
+        loop_files,
+        any(_listed(os.path.join(path, folder)) for folder in kind.layers),
+        sum(_subvolumes(folder) for name in kind.subvolumes for folder in _glob(path, name)),
+        list(_companions(root, drivers))[:_MAX_REPORTED],
+        list(_running(kind))[:_MAX_REPORTED] if root.top == "" else [],
+        _in_its_system(root),
+    )
+
+
+def _in_its_system(root: Root) -> str:
+    if root.top is None:
+        return ""
+    real = os.path.realpath(root.path)
+    return real[len(os.path.realpath(root.top).rstrip("/")) :] if root.top else real
+
+
+def _drivers(root: Root) -> Iterator[str]:
+    for name, pattern in root.kind.drivers:
+        found = _glob(root.path, pattern)
+        if name != "/" and found:
+            yield name
+        elif found:
+            folders = {os.path.basename(os.path.dirname(path)) for path in found if os.path.isdir(path)}
+            for each in sorted(folders):
+                yield each.rpartition(".")[2]
+
+
+def _docker_settings(root: Root, source: str) -> "dict[str, object]":
+    top = root.top or (source if is_system(source) else "")
+    if root.top is None or root.home:
+        return {}
+    return daemon_settings(os.path.join(top, DAEMON_JSON.lstrip("/")) if top else DAEMON_JSON)
+
+
+def _companions(root: Root, drivers: List[str]) -> Iterator[Needed]:
+    for companion in root.kind.companions:
+        if companion.driver and not any(driver.startswith(companion.driver) for driver in drivers):
+            continue
+        if isinstance(companion.path, Setting):
+            for path, _ in read(companion.path, root.top) if root.top is not None else ():
+                if os.path.exists(path):
+                    yield Needed(os.path.realpath(path), companion.what, True)
+        elif companion.path.startswith("="):
+            for needed in _of_kind(root, companion):
+                yield needed
+        else:
+            for path in _expanded(root, companion.path):
+                yield Needed(os.path.realpath(path), companion.what, path.startswith("/var"))
+
+
+def _of_kind(root: Root, companion: Companion) -> Iterator[Needed]:
+    """Yield the stores of another kind that a store needs, unless it has one below."""
+    kind = BY_NAME[str(companion.path)[1:]]
+    if any(os.path.isdir(os.path.join(root.path, folder)) for folder, name in root.kind.inside if name == kind.name):
+        return
+    of_users = [] if root.top is None else [place for place in places(kind, root.top) if place.home == root.home]
+    found = [place.path for place in of_users if _listed(place.path)]
+    for path in found:
+        yield Needed(os.path.realpath(path), companion.what, True)
+    if companion.driver and not found:
+        yield Needed("", "{}'s root, which has {}".format(kind.program, companion.what), True)
+
+
+def _expanded(root: Root, path: str) -> List[str]:
+    if path.startswith("~"):
+        return _glob(root.home, path[2:]) if root.home else []
+    return [] if root.top is None else _glob(root.top or "/", path.lstrip("/"))
+
+
+def _running(kind: Kind) -> Iterator[str]:
+    for pattern in kind.pid_files:
+        for path in sorted(glob.glob(pattern)):
+            number = _first_word(path)
+            if number.isdigit() and os.path.exists("/proc/" + number):
+                yield "{} (process {})".format(os.path.basename(path).partition(".pid")[0], number)
+                kind = kind._replace(processes=())  # these files tell more of the same
+    for number in filter(str.isdigit, _listed("/proc") if kind.processes else ()):
+        name = _first_word("/proc/{}/comm".format(number))
+        if any(fnmatch.fnmatch(name, process[:15]) for process in kind.processes):
+            yield "{} (process {})".format(name, number)
+
+
+def _first_word(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return os.fsdecode((file.read(100).split() or [b""])[0])
+    except OSError:
+        return ""
+
+
+def _glob(top: str, pattern: str) -> List[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(top), pattern)))
+
+
+def _listed(path: str) -> List[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _subvolumes(folder: str) -> int:
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.stat(follow_symlinks=False) for entry in entries]
+    except OSError:
+        return 0
+    return sum(stat.S_ISDIR(st.st_mode) and st.st_ino == _SUBVOLUME for st in found)

@@ -1,0 +1,200 @@
+"""What is told of stores. Their sizes are those of real files: see tests/integration/test_migrate.py."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
+
+from sparsesync.engine.queries.registry import answer_query
+from sparsesync.engine.queries.stores.stores import Store
+from tests.support.fake import (
+    CONTAINERD,
+    DOCKER,
+    DOCKER_29,
+    INCUS,
+    KUBELET,
+    LIBVIRT,
+    PODMAN,
+    SYSTEM,
+    lay_out,
+)
+
+MIB = 1 << 20
+UTF8 = os.fsdecode("/srv/hé".encode())
+
+
+def stores(source: str) -> list[Store]:
+    found = answer_query("stores", source=source).found
+    assert all(isinstance(each, Store) for each in found)
+    return [*found]
+
+
+def needed(store: Store) -> dict[str, bool]:
+    return {each.path: each.content for each in store.companions}
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["devicemapper/devicemapper/", "devicemapper/mnt/", "overlay2/abc/diff/", "overlay2/l/", "overlay/abc/upper/",
+     "aufs/diff/", "fuse-overlayfs/abc/diff/", "fuse-overlayfs/l/", "zfs/graph/", "btrfs/subvolumes/", "vfs/dir/",
+     "engine-id", "network/files/local-kv.db", "volumes/metadata.db", "containers/abc/config.v2.json"],
+)  # fmt: skip
+def test_a_data_root_is_known_by_what_docker_makes(fs: FakeFilesystem, made: str) -> None:
+    lay_out(fs, "/d[0]", made)
+    assert [(each.kind, each.root) for each in stores("/d[0]/")] == [("docker", "/d[0]/")]
+
+
+def test_the_driver_is_the_configured_one_or_that_in_use(fs: FakeFilesystem) -> None:
+    configuration = {"etc/docker/daemon.json": '{"data-root": "/data/docker", "storage-driver": "devicemapper"}'}
+    lay_out(fs, "/system", *SYSTEM, contents=configuration)
+    lay_out(fs, "/system/data/docker", *DOCKER, "devicemapper/devicemapper/metadata", "aufs/")
+    fs.create_file("/system/data/docker/devicemapper/devicemapper/data", st_size=100 * MIB)
+    (found,) = stores("/system/")
+    assert (found.root, found.driver, found.place) == ("/system/data/docker", "devicemapper", "/data/docker")
+    assert (found.drivers, found.subvolumes) == (["overlay2", "devicemapper"], 0)
+    pool = "/system/data/docker/devicemapper/devicemapper"
+    assert [(each.path, each.size) for each in found.loop_files] == [
+        (f"{pool}/data", 100 * MIB),
+        (f"{pool}/metadata", 0),
+    ]
+    # The configuration is that of the system's tree, which this source does not say.
+    assert stores("/system/data/docker/")[0].driver == "overlay2"
+    assert stores("/system/usr") == []
+    fs.remove_object("/system/etc/docker/daemon.json")
+    lay_out(fs, "/system", contents={"etc/docker/daemon.json": "{"})
+    with pytest.raises(ValueError, match=r"daemon\.json: not a configuration of dockerd"):
+        stores("/system/")
+
+
+def test_docker_has_its_images_in_containerd(fs: FakeFilesystem) -> None:
+    """As it is by default since Docker 29, also where the old driver's folder is left."""
+    config = {"containers/c1/config.v2.json": '{"Driver": "overlayfs"}'}
+    lay_out(fs, "/var/lib/docker", *DOCKER_29, contents=config)
+    lay_out(fs, "/var/lib/containerd", *CONTAINERD)
+    lay_out(fs, "/etc", "docker/daemon.jso_")
+    (docker,) = stores("/var/lib/docker")
+    assert (docker.driver, docker.drivers) == ("containerd's overlayfs", ["containerd's overlayfs"])
+    assert needed(docker) == {"/var/lib/containerd": True, "/etc/docker": False}
+    lay_out(fs, "/var/lib/docker", "overlay2/l/x")
+    (docker,) = stores("/var/lib/docker/")
+    assert docker.drivers == ["containerd's overlayfs", "overlay2"] and "/var/lib/containerd" in needed(docker)
+    both = stores("/var/lib")
+    assert [(each.kind, each.driver) for each in both] == [
+        ("docker", "containerd's overlayfs"),
+        ("containerd", "overlayfs"),
+    ]
+    assert all(each.layers for each in both)
+    assert "/var/lib/docker" in needed(both[1])
+
+
+@pytest.mark.parametrize(
+    ("configuration", "driver", "needs"),
+    [
+        ({"features": {"containerd-snapshotter": True}}, "containerd's overlayfs", True),
+        ({"features": {"containerd-snapshotter": True}, "storage-driver": "zfs"}, "containerd's zfs", True),
+        ({"storage-driver": "overlayfs"}, "containerd's overlayfs", True),
+        ({"storage-driver": "overlay2"}, "overlay2", False),
+        ({"features": {"containerd-snapshotter": False}}, "overlay2", False),
+        ({}, "overlay2", False),
+        (None, "overlay2", False),
+    ],
+)
+def test_which_store_docker_is_told_to_use(
+    fs: FakeFilesystem, configuration: dict[str, object] | None, driver: str, needs: bool
+) -> None:
+    lay_out(fs, "/var/lib/docker", *DOCKER)
+    lay_out(fs, "/var/lib/containerd", *CONTAINERD)
+    if configuration is not None:
+        lay_out(fs, "/etc/docker", contents={"daemon.json": json.dumps(configuration)})
+    (docker,) = stores("/var/lib/docker")
+    assert docker.driver == driver and ("/var/lib/containerd" in needed(docker)) == needs
+
+
+def test_containerd_that_docker_starts_itself(fs: FakeFilesystem) -> None:
+    """It is below the data root, and goes along."""
+    lay_out(fs, "/var/lib/docker", *DOCKER_29)
+    lay_out(fs, "/var/lib/docker/containerd/daemon", *CONTAINERD)
+    docker, containerd = stores("/var/lib/docker")
+    assert (containerd.kind, containerd.root) == ("containerd", "/var/lib/docker/containerd/daemon")
+    assert needed(docker) == {}
+
+
+def test_a_copy_of_a_data_root_has_no_known_companions(fs: FakeFilesystem) -> None:
+    lay_out(fs, "/copy", *DOCKER_29)
+    lay_out(fs, "/var/lib/containerd", *CONTAINERD)
+    (docker,) = stores("/copy")
+    assert [(each.path, each.what) for each in docker.companions] == [
+        ("", "containerd's root, which has the images and the containers' layers")
+    ]
+    # In another system's tree they are where they were in that.
+    lay_out(fs, "/old/var/lib/docker", *DOCKER_29)
+    lay_out(fs, "/old/var/lib/containerd", *CONTAINERD)
+    (docker,) = stores("/old/var/lib/docker/")
+    assert needed(docker) == {"/old/var/lib/containerd": True} and docker.place == "/var/lib/docker"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "root", "kind", "tree"),
+    [
+        ("/etc/docker/daemon.json", '{"data-root": "/srv/x"}', "/srv/x", "docker", DOCKER),
+        ("/etc/docker/daemon.json", '{"graph": "/srv/x"}', "/srv/x", "docker", DOCKER),
+        ("/etc/docker/daemon.json", '{"data-root": "/srv/h\\u00e9"}', UTF8, "docker", DOCKER),
+        ("/etc/containerd/config.toml", 'version = 3\nroot = "/srv/x"\n[x]\n', "/srv/x", "containerd", CONTAINERD),
+        ("/etc/containers/storage.conf", '# graphroot = "/no"\n graphroot = "/srv/x"', "/srv/x", "podman", PODMAN),
+        ("/home/u/.config/containers/storage.conf", "graphroot='$HOME/x'", "/home/u/x", "podman", PODMAN),
+        ("/etc/libvirt/storage/pool.xml", "<pool><target>\n<path>/srv/x</path>", "/srv/x", "libvirt", LIBVIRT),
+    ],
+)  # fmt: skip
+def test_where_a_store_is_configured(
+    fs: FakeFilesystem, file: str, text: str, root: str, kind: str, tree: tuple[str, ...]
+) -> None:
+    """In a folder that does not look like one."""
+    lay_out(fs, root, "nothing/")
+    lay_out(fs, "", contents={file: text})
+    assert [(each.kind, each.root, each.place) for each in stores(os.path.dirname(root))] == [(kind, root, root)]
+
+
+@pytest.mark.parametrize(
+    ("root", "tree", "more", "expected"),
+    [
+        ("/var/lib/containers/storage", PODMAN, ["/etc/containers/storage.conf", "/etc/subuid"],
+         {"/etc/containers": False, "/etc/subuid": False}),
+        ("/home/u/.local/share/containers/storage", PODMAN, [f"/home/{user}/.config/containers/x" for user in "uv"],
+         {"/home/u/.config/containers": False}),
+        ("/var/lib/incus", INCUS, ["/etc/subgid"], {"/etc/subgid": False}),
+        ("/var/lib/libvirt/images", ("vm1.img",), ["/var/lib/libvirt/qemu/nvram/vm1.fd", "/etc/libvirt/qemu.conf"],
+         {"/var/lib/libvirt/qemu": True, "/etc/libvirt": False, "/var/lib/libvirt/images": True}),
+        ("/var/lib/kubelet", KUBELET, ["/var/lib/containerd/io.containerd.x/y", "/etc/kubernetes/x", "/var/lib/etcd/x"],
+         {"/var/lib/containerd": True, "/etc/kubernetes": False, "/var/lib/etcd": True}),
+    ],
+)  # fmt: skip
+def test_what_else_has_to_be_moved(
+    fs: FakeFilesystem, root: str, tree: tuple[str, ...], more: list[str], expected: dict[str, bool]
+) -> None:
+    lay_out(fs, root, *tree)
+    lay_out(fs, "", *(path[1:] for path in more))
+    (store,) = stores(f"{root}/")
+    assert needed(store) == expected
+
+
+def test_a_disk_of_a_domain_that_is_somewhere_else(fs: FakeFilesystem) -> None:
+    domain = "<disk type='file'><source file='/srv/a&amp;b.img' index='1'/></disk><source dev='/dev/x'/>"
+    lay_out(fs, "/var/lib/libvirt", *LIBVIRT)
+    lay_out(fs, "", "srv/a&b.img", contents={"/etc/libvirt/qemu/vm1.xml": domain})
+    (store,) = stores("/var/lib/libvirt")
+    assert [each.path for each in store.companions if each.what == "a domain's disk"] == ["/srv/a&b.img"]
+
+
+def test_what_runs(fs: FakeFilesystem) -> None:
+    """Of a store of this machine. A file of a process that has ended says nothing."""
+    lay_out(fs, "/var/lib/libvirt", *LIBVIRT)
+    lay_out(fs, "/var/lib/docker", *DOCKER)
+    lay_out(fs, "/copy", *DOCKER)
+    files = {"/run/libvirt/qemu/vm1.pid": "7\n", "/run/libvirt/qemu/vm2.pid": "8"}
+    lay_out(fs, "", contents={**files, "/proc/7/comm": "qemu-system-x86\n", "/proc/9/comm": "dockerd\n"})
+    docker, libvirt = stores("/var/lib")
+    assert (docker.running, libvirt.running) == (["dockerd (process 9)"], ["vm1 (process 7)"])
+    assert stores("/copy")[0].running == []
