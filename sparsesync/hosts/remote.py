@@ -363,14 +363,13 @@ _SENSE: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "identity": lambda identity, _: len(identity.numbers) == 2,
     "in_use": lambda used, _: all(each.how in ("loop", "swap", "writing", "overlay") for each in used.found),
     "probe": lambda probe, _: _LETTER(probe.kind),
+    "trial": lambda trial, asked: all(0 <= each.number < len(asked["examples"]) for each in trial.refused),
     "sizes": lambda sizes, asked: (
         len(sizes.found) == len(asked["paths"]) and all(pair is None or len(pair) == 2 for pair in sizes.found)
     ),
     "sparse": lambda sparse, asked: len(sparse.found) == len(asked["paths"]),
     "suggested": lambda suggested, _: bool(re.fullmatch("[a-z]+(,[a-z]+)*", suggested.preset)),
-    "survey": lambda survey, _: (
-        _LETTER(survey.kind) and all(len(pair) == 2 for pair in [*survey.mounts, *survey.clashes])
-    ),
+    "survey": lambda survey, _: _LETTER(survey.kind) and all(len(pair) == 2 for pair in survey.mounts),
 }
 """Whether an answer of the right type makes sense, given what was asked."""
 

@@ -57,6 +57,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
     for source, survey in facts.surveys.items():
         yield from _source(facts, source, survey)
     yield from _destination(facts)
+    yield from _refusals(facts)
     yield from _clashes(facts)
 
 
@@ -151,7 +152,7 @@ def _destination(facts: Facts) -> Iterator[Finding]:
     inodes = "" if probe.inodes < 0 else f" and {probe.inodes} inodes"
     yield Finding(OK, name, f"{probe.type}, {iec(probe.free)}{inodes} free, has {', '.join(able) or 'nothing special'}")
     if not probe.nanoseconds:
-        text = "times there are whole seconds: a change within the second of an earlier pass is seen by --verify only"
+        text = "times there are coarse: a change within the second of an earlier pass is seen by --verify only"
         yield Finding(WARNING, name, text)
     if not probe.holes:
         yield Finding(WARNING, name, "its filesystem has no holes: every sparse file takes its apparent size there")
@@ -183,15 +184,67 @@ def _is_below(place: str, top: str) -> bool:
     return place.startswith(top.rstrip("/") + "/")
 
 
+_REFUSALS = {
+    "name": ("the name of {path}", "rename it, or exclude it"),
+    "pair": ("both {path} and {value} beside it", "rename one, or use a filesystem that tells them apart"),
+    "mode": ("the mode {number:04o} of {path}", "give --no-perms after --, and set modes by the mount's options"),
+    "owner": ("the owner {number} of {path}", "give --no-owner after --, or {fake} to keep it as an attribute"),
+    "group": ("the group {number} of {path}", "give --no-group after --, or {fake} to keep it as an attribute"),
+    "time": ("the time of {path}", "touch it, or exclude it"),
+    "xattr": ("the attribute {name} of {path}", "give --filter='-x {name}' --filter='-x system.*' after --"),
+    "xattr size": ("{number} bytes of attributes of {path}", "use XFS, or ext4 made with -O ea_inode, or give "
+                   "--no-xattrs after --"),
+    "acl": ("the ACL of {path}", "mount it with ACLs, or give --no-acls after --"),
+    "l": ("symlinks such as {path}", "give --no-links after --, or --copy-links to copy what they lead to"),
+    "h": ("hard links such as {path}", "give --no-hard-links after --: each name becomes a file"),
+    "p": ("the pipe {path}", "exclude it, or give --no-specials after --"),
+    "s": ("the socket {path}", "exclude it, or give --no-specials after --"),
+    "c": ("the device {path}", "exclude it, or give --no-devices after --"),
+    "b": ("the device {path}", "exclude it, or give --no-devices after --"),
+}  # fmt: skip
+"""What a destination refuses by the kind of an example, or by its type, and what to do."""
+
+
+def _refusals(facts: Facts) -> Iterator[Finding]:
+    """Yield what rsync would fail at, or never have done with, and the flags that it does not copy."""
+    level = STOP if facts.asked.certain else WARNING
+    remote = facts.asked.command.remote
+    fake = "--fake-super" if remote and not remote.push else "-M--fake-super"
+    found: dict[str, list[Finding]] = {}
+    by_name = {example.path for example, _ in facts.refusals if example.kind == "xattr"}
+    for example, refused in facts.refusals:
+        if example.kind == "xattr size" and example.path in by_name:
+            continue
+        kind = example.type if example.kind == "type" else example.kind
+        what, advice = _REFUSALS[kind]
+        values = {**example._asdict(), "path": facts.at_source(example.path), "fake": fake}
+        if example.kind == "time" and refused.seconds <= _MAX_COARSE_SECONDS:
+            window = facts.asked.command.value("modify-window")
+            if window is not None and window.isdecimal() and int(window) >= refused.seconds:
+                continue
+            advice = f"give --modify-window={max(refused.seconds, 1)} after --"
+        if refused.attribute:
+            there = any(each.name == refused.attribute for survey in facts.surveys.values() for each in survey.examples)
+            if there or "xattrs" not in facts.asked.command.held or facts.asked.leaves_xattr(refused.attribute):
+                continue
+            advice = f"give --filter='-x {refused.attribute}' --filter='-x system.*' after --"
+        text = f"cannot hold {what.format(**values)} ({refused.why}); {advice.format(**values)}"
+        found.setdefault(kind, []).append(Finding(level, facts.name, text))
+    for alike in found.values():
+        yield from _few(alike, shown=3)
+    for survey in facts.surveys.values():
+        for kind, _, flag, _, count, path in survey.examples:
+            if kind == "flag":
+                text = f"rsync does not copy this flag of {count_of(count, 'name')}, such as {facts.at_source(path)}"
+                yield Finding(WARNING, flag, f"{text}; where it is needed set it at the destination by chattr")
+
+
+_MAX_COARSE_SECONDS = 2
+"""FAT keeps times to two seconds."""
+
+
 def _clashes(facts: Facts) -> Iterator[Finding]:
     name = facts.name
-    for survey in facts.surveys.values():
-        yield from _few(
-            # What filters leave out is not known here.
-            Finding(WARNING if facts.asked.filters else STOP, name, f"takes {a} and {b} for one "
-                    "name; rename one, or use a filesystem that tells upper from lower case")
-            for a, b in survey.clashes
-        )  # fmt: skip
     if facts.asked.command.relative:
         return
     tops: dict[str, str] = {}
@@ -252,11 +305,11 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
         yield Finding(WARNING, name, f"{text}; to remove that give --delete after --")
 
 
-def _few(found: Iterable[Finding], more: int = 0) -> Iterator[Finding]:
+def _few(found: Iterable[Finding], more: int = 0, shown: int = _MAX_REPORTED_FINDINGS) -> Iterator[Finding]:
     """Yield the first of some similar findings, and then the number of the others."""
     last = None
     for count, finding in enumerate(found):
-        if count < _MAX_REPORTED_FINDINGS:
+        if count < shown:
             yield finding
         else:
             more += 1

@@ -17,6 +17,8 @@ from ..rsync.program import program
 from .request import MigrationCommand
 
 if TYPE_CHECKING:
+    from ..engine.queries.examples.collect import Example
+    from ..engine.queries.examples.trial import Refused
     from ..engine.queries.in_use import AllInUse
     from ..engine.queries.kernel import Kernel
     from ..engine.queries.probe import Probe
@@ -49,6 +51,7 @@ class Facts(NamedTuple):
     ``hosts``: the source's and the destination's.
     ``presets``: the preset of each source.
     ``kernel``: the destination's, as far as the stores ask for something.
+    ``refusals``: examples of what is at the source, and why the destination refuses them.
     """
 
     source: Location
@@ -61,6 +64,7 @@ class Facts(NamedTuple):
     stores: list[Store]
     kernel: Kernel
     probe: Probe
+    refusals: list[tuple[Example, Refused]]
     in_use: AllInUse
 
     def at_source(self, path: str) -> str:
@@ -94,19 +98,18 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
             stores.append(store)
             if request.skip_docker_loop:
                 places += (ExcludedPath(each, file.path, "", "--skip-docker-loop") for file in store.loop_files)
-    probe = destination.query("probe", path=asked.path)
-    options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)], "fold": probe.folds}
+    options = {"one_file_system": asked.command.one_file_system, "places": [*map(list, places)]}
     surveys = {each: source.query("survey", source=each, rules=asked.rules(each), **options) for each in asked.sources}
     largest = max(survey.largest for survey in surveys.values())
-    if largest:
-        probe = destination.query("probe", path=asked.path, largest=largest)
+    probe = destination.query("probe", path=asked.path, largest=largest)
     features = dict.fromkeys(name for store in stores for name in kernel_features(store))
     kernel = destination.query("kernel", wanted=[*features])
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
     programs = [program(), there] if asked.command.remote and asked.command.remote.push else [there, program()]
     hosts = source.query("host", rsync=programs[0]), destination.query("host", rsync=programs[1])
     in_use = source.query("in_use", sources=asked.sources, places=[*map(list, places)])
-    return Facts(at, to, asked, hosts, presets, places, surveys, stores, kernel, probe, in_use)
+    facts = Facts(at, to, asked, hosts, presets, places, surveys, stores, kernel, probe, [], in_use)
+    return facts._replace(refusals=list(_refusals(facts)))
 
 
 def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
@@ -116,3 +119,56 @@ def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
         if name != "none":
             # devicemapper's loop files are data.
             yield from host.preset({"system": "views", "docker": "docker-views"}.get(name, name), source)
+
+
+def _refusals(facts: Facts) -> Iterator[tuple[Example, Refused]]:
+    """Yield what the destination refuses of what the command would have it take, each with its example."""
+    if facts.probe.refused is not None or facts.probe.kind == "-":
+        return
+    examples: dict[tuple[str, str, str, str, int], Example] = {}
+    for survey in facts.surveys.values():
+        for example in survey.examples:
+            if _is_copied(facts, example):
+                examples.setdefault(example[:5], example)
+    tried = [*examples]
+    while tried:
+        part, tried = tried[:_MAX_TRIED], tried[_MAX_TRIED:]
+        answer = facts.destination.host.query("trial", path=facts.asked.path, examples=[*map(list, part)])
+        for refused in answer.refused:
+            yield examples[part[refused.number]], refused
+
+
+_MAX_TRIED = 1000
+
+_OPTIONS = {
+    "mode": "perms", "owner": "owner", "group": "group", "time": "times", "xattr": "xattrs", "xattr size": "xattrs",
+    "acl": "acls",
+}  # fmt: skip
+"""The option of rsync without which it leaves something alone."""
+
+_TYPES = {"l": "links", "h": "hard-links", "p": "specials", "s": "specials", "c": "devices", "b": "devices"}
+
+
+def _is_copied(facts: Facts, example: Example) -> bool:
+    """Whether rsync at the destination would do what an example is of, with the user's options."""
+    command, kind, root = facts.asked.command, example.kind, facts.hosts[1].root
+    option = _TYPES[example.type] if kind == "type" else _OPTIONS.get(kind)
+    given = {each.name for each in command.options}
+    if kind == "flag" or (option is not None and option not in command.held):
+        return False
+    # What stands for an owner or a device is an attribute then, and rsync may choose owners, modes and names itself.
+    if facts.keeps_attributes and (option in ("owner", "group", "devices", "specials", "xattrs") or kind == "mode"):
+        return False
+    if kind in ("owner", "group"):
+        return root and "numeric-ids" in command.held and not given & {"usermap", "groupmap", "chown", "copy-as"}
+    if kind == "mode":
+        return "chmod" not in given and (root or not example.number & 0o7000)
+    if kind in ("name", "pair"):
+        return "iconv" not in given
+    if kind == "type":
+        return not (example.type == "l" and command.links_followed) and (root or example.type not in "cb")
+    if kind == "xattr size":
+        return not facts.asked.xattr_rules  # or else some of them are left out
+    if kind == "xattr":
+        return (root or example.name.startswith("user.")) and not facts.asked.leaves_xattr(example.name)
+    return True

@@ -8,7 +8,9 @@ one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ..engine.wire.fields import MAX_REGEX_CHARS
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
 
 _FILTERS = ("exclude", "exclude-from", "filter", "F", "cvs-exclude", "max-size", "min-size")
+_XATTR_RULE = re.compile(r"(?:-|exclude),?[srp]*x[srp]*[ _](.+)")
 _FORBIDDEN = {
     "dry-run": "give -n to migrate itself",
     "remove-source-files": "a migration leaves its source alone",
@@ -137,6 +140,21 @@ class MigrationCommand:
     def filters(self) -> bool:
         """Whether the user excludes something by patterns."""
         return any(option.name in _FILTERS for option in self.command.options)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the walks of the sources leave out all that the user excludes."""
+        return not self.filters or all(self.rules(source) is not None for source in self.sources)
+
+    @property
+    def xattr_rules(self) -> list[str]:
+        """The patterns by which the user excludes extended attributes, as with ``--filter='-x btrfs.*'``."""
+        rules = [_XATTR_RULE.fullmatch(each.value or "") for each in self.command.options if each.name == "filter"]
+        return [rule[1] for rule in rules if rule]
+
+    def leaves_xattr(self, name: str) -> bool:
+        """Return whether the user excludes an extended attribute."""
+        return any(fnmatchcase(name, rule) for rule in self.xattr_rules)
 
     def rules(self, source: str) -> NameRules | None:
         """Return the rules for a walk of a source on its host; None: none, too many, or only rsync knows them."""

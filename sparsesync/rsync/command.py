@@ -76,6 +76,8 @@ class Command:
     fuzzy: int
     modify_window: int | None
     """How near, in seconds, two times are that rsync takes for the same; -1: not at all. None: it compares none."""
+    held: frozenset[str]
+    """The long names of the options that hold in the end, with those that come with another, as with -a."""
 
     def value(self, name: str) -> str | None:
         """Return the value that the option was last given, or None."""
@@ -178,6 +180,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Comma
         bases=tuple(o.value for o in options if o.name in _BASES and o.value is not None),
         fuzzy=state["fuzzy"],
         modify_window=None if state["size-only"] else _modify_window(values.get("modify-window", "0")),
+        held=frozenset(name for name, count in state.items() if count > 0),
     )
 
 

@@ -526,8 +526,8 @@ def test_checks_of_the_destinations_filesystem(tree: Path) -> None:
     (tree / "src/readme").write_text("")
     with filesystem("exfat", tree / "exfat", "256M") as exfat:
         done = migrate("--check", f"{tree}/src/", exfat)
-        clash = f"takes {tree}/src/README and {tree}/src/readme for one name"
-        swapped = f"takes {tree}/src/readme and {tree}/src/README for one name"
+        clash = f"cannot hold both {tree}/src/README and readme beside it (they are one name); rename one"
+        swapped = f"cannot hold both {tree}/src/readme and README beside it (they are one name); rename one"
         assert done.returncode == 1 and any(clash in line or swapped in line for line in lines(done, "stop")), done
         told = "\n".join(lines(done, "warning"))
         assert "has no holes: every sparse file takes its apparent size there" in told
@@ -848,6 +848,77 @@ def test_a_name_alone_does_not_make_a_docker_host(tree: Path) -> None:
     (tree / "host/etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}')
     done = migrate("--check", f"{tree}/host/", tree / "dst2")
     assert f"{tree}/host/mnt/docker: the preset leaves it out, with all images and containers" in done.stdout
+
+
+def advice(found: list[str]) -> list[str]:
+    """The options that are advised."""
+    given = [match[1] for line in found if (match := re.search(r"give (--.+?)(?: after --|, or )", line))]
+    return list(dict.fromkeys(word for each in given for word in shlex.split(each)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "exfat"])
+def test_what_makes_the_pass_fail_is_found_before_services_stop(tree: Path, kind: str) -> None:
+    """What the source has and the destination refuses, each with the option under which the pass succeeds."""
+    need_tools("setfacl")
+    with filesystem("btrfs", tree / "old", "400M") as old, filesystem(kind, tree / "new", "400M") as new:
+        shutil.copytree(tree / "src", old / "src")
+        for name in ("compressed", "owned", "acl", "large"):
+            (old / "src" / name).write_text(name)
+        command("btrfs", "property", "set", old / "src/compressed", "compression", "zstd")
+        os.chown(old / "src/owned", 1234, 4321)
+        command("setfacl", "-m", "u:5:r", old / "src/acl")
+        os.setxattr(old / "src/large", "user.large", b"x" * 9000)
+        if kind == "exfat":
+            os.symlink("disk", old / "src/symlink")
+            os.link(old / "src/large", old / "src/again")
+            (old / "src/a:b").touch()
+        stop = f"touch {tree}/stopped"
+        final: list[str | Path] = ["--final", "--verify", "--before", stop, f"{old}/src/", new / "dst"]
+        done = migrate(*final)
+        found = lines(done, "stop")
+        assert done.returncode == 1 and not (tree / "stopped").exists(), done
+        expected = {
+            "ext4": ["btrfs.compression", "user.large"],
+            "xfs": ["btrfs.compression", "trusted.SGI_ACL_FILE"],
+            "exfat": ["the mode", "the owner 1234", "the group 4321", "the ACL", "user.large", "btrfs.compression",
+                      "symlinks", "hard links", "a:b"],
+        }[kind]  # fmt: skip
+        assert all(any(part in line for line in found) for part in expected), found
+        assert all(any(part in line for part in expected) for line in found), found
+        plain = subprocess.run(["rsync", "-aHAX", "--numeric-ids", f"{old}/src/", f"{new}/plain/"], capture_output=True)
+        assert plain.returncode == 23
+        shutil.rmtree(new / "plain")
+        options = [*advice(found), "--exclude=a:b"]
+        done = migrate(*final, "--", *options)
+        assert done.returncode == 0 and (tree / "stopped").exists() and not lines(done, "stop"), (options, done)
+
+
+def test_what_a_destination_in_a_user_namespace_refuses(tree: Path) -> None:
+    """As root there, who may be nobody here."""
+    need_tools("unshare", "setfacl")
+    os.chown(tree / "src/disk", 1234, 0)
+    os.mknod(tree / "src/device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    os.setxattr(tree / "src/linked", "trusted.x", b"")
+    rsh = script(tree / "rsh", 'shift; exec unshare --user --map-root-user sh -c "$*"')
+    found = lines(migrate("--check", f"{tree}/src/", f"far:{tree}/dst", rsh=rsh), "stop")
+    assert sorted(re.sub(r" \(.*", "", line.partition("cannot hold ")[2]) for line in found) == [
+        "the attribute trusted.x of " + f"{tree}/src/linked", f"the device {tree}/src/device",
+        f"the owner 1234 of {tree}/src/disk",
+    ]  # fmt: skip
+    where = [f"{tree}/src/", f"far:{tree}/dst", "--", *advice(found), "--no-devices"]
+    done = migrate("--final", "--verify", *where, rsh=rsh)
+    assert done.returncode == 0, done
+
+
+def test_flags_that_rsync_does_not_copy_are_told(tree: Path) -> None:
+    need_tools("chattr")
+    command("chattr", "+i", tree / "src/below/plain")
+    try:
+        (told,) = lines(migrate("--check", f"{tree}/src/", tree / "dst"), "warning")
+    finally:
+        command("chattr", "-i", tree / "src/below/plain")
+    assert re.fullmatch(rf"immutable \(i\): rsync does not copy this flag of [12] names?, such as {tree}/src/.+", told)
 
 
 def test_docker_and_its_images_in_one_migration(tree: Path) -> None:

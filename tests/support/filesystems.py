@@ -27,6 +27,7 @@ KINDS = ("ext4", "xfs", "btrfs", "tmpfs")
 _MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
     "ext4-1k": ["mkfs.ext4", "-q", "-F", "-b", "1024"],
+    "ext4-small-inodes": ["mkfs.ext4", "-q", "-F", "-I", "128"],
     "ext4-inline": ["mkfs.ext4", "-q", "-F", "-O", "inline_data"],
     "ext4-bigalloc": ["mkfs.ext4", "-q", "-F", "-O", "bigalloc", "-C", "65536"],
     "ext4-encrypt": ["mkfs.ext4", "-q", "-F", "-O", "encrypt"],

@@ -38,6 +38,22 @@ def _flags(fd: int) -> Optional[int]:
     return held[0] & 0xFFFFFFFF
 
 
+_NAMES = (
+    (_IMMUTABLE, "immutable (i)"),
+    (_APPEND, "append-only (a)"),
+    (0x40, "no dump (d)"),
+    (_COMPRESSED, "compressed (c)"),
+    (0x00800000, "no copy-on-write (C)"),
+)
+"""chattr(1)."""
+
+
+def names(fd: int) -> Optional[List[str]]:
+    """Return the names of the flags that change what can be done with an open file; None if there are no flags."""
+    flags = _flags(fd)
+    return None if flags is None else [name for flag, name in _NAMES if flags & flag]
+
+
 def is_compressed(fd: int) -> bool:
     """Return whether an open file, or a new file in an open directory, is compressed."""
     return bool((_flags(fd) or 0) & _COMPRESSED)

@@ -19,7 +19,7 @@ from .mounts import location_key
 
 _TRIAL_BYTES = 8 << 20
 _MIB = 1 << 20
-_TRIED = ("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "folds", "nanoseconds")
+_TRIED = ("holes", "punch", "clone", "xattrs", "trusted", "acls", "largest", "nanoseconds")
 _TRIAL_MTIME_NS = 1600000000123456789
 
 _ACL = struct.pack("<I", 2) + b"".join(
@@ -65,7 +65,6 @@ class Probe(NamedTuple):
     trusted: bool
     acls: bool
     largest: bool
-    folds: bool
     nanoseconds: bool
     busy: bool
 
@@ -88,8 +87,8 @@ def probe(path: str, largest: int = 0) -> Probe:
     full = False
     tried = dict.fromkeys(_TRIED, False)
     try:
-        with _scratch(holder) as (fd, name):
-            tried = _try(fd, name, holder, largest)
+        with _scratch(holder) as fd:
+            tried = _try(fd, holder, largest)
     except OSError as error:
         refused = os.strerror(error.errno) if error.errno else str(error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -110,26 +109,27 @@ def probe(path: str, largest: int = 0) -> Probe:
 
 
 @contextlib.contextmanager
-def _scratch(directory: str) -> Iterator["tuple[int, str]"]:
-    path = os.path.join(directory, ".sparsesync-probe." + os.urandom(4).hex() + "a")
+def _scratch(directory: str) -> Iterator[int]:
+    path = os.path.join(directory, ".sparsesync-probe." + os.urandom(4).hex())
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        yield fd, path
+        yield fd
     finally:
         os.close(fd)
         os.unlink(path)
 
 
-def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
+def _try(fd: int, directory: str, largest: int) -> "dict[str, bool]":
     os.ftruncate(fd, _TRIAL_BYTES)
     os.pwrite(fd, b"x" * _MIB, _TRIAL_BYTES - _MIB)
     holes = allocated(os.fstat(fd)) < _TRIAL_BYTES // 2
     syscalls.punch(fd, _TRIAL_BYTES - _MIB, _MIB)
     punched = holes and not has_data(fd, _TRIAL_BYTES - _MIB, _MIB)
-    with _scratch(directory) as (other, _):
+    with _scratch(directory) as other:
         cloned = _works(lambda: fcntl.ioctl(other, syscalls.FICLONE, fd))
-    large = True
-    if holes:
+    # A filesystem without holes would write all of a file that is made longer. Where it cannot end it says so.
+    large = _works(lambda: os.lseek(fd, largest, os.SEEK_SET))
+    if large and holes:
         large = _works(lambda: os.ftruncate(fd, largest))
     return {
         "holes": holes,
@@ -139,7 +139,6 @@ def _try(fd: int, name: str, directory: str, largest: int) -> "dict[str, bool]":
         "trusted": os.geteuid() == 0 and _works(lambda: os.setxattr(fd, "trusted.sparsesync", b"x")),
         "acls": _works(lambda: os.setxattr(fd, "system.posix_acl_access", _ACL)),
         "largest": large,
-        "folds": os.path.lexists(name[:-1] + "A"),
         "nanoseconds": _keeps_time(fd),
     }
 

@@ -7,7 +7,7 @@ most connections ask none. The answer is a NamedTuple, which JSON can carry.
 from importlib import import_module
 from typing import Any, Dict
 
-from ..wire.fields import NAME_RULES, PATH, SIZE, arguments, flag, listed, maybe, row, text
+from ..wire.fields import NAME_RULES, PATH, SIZE, TIME, arguments, flag, listed, maybe, row, text
 
 QUERIES = {
     "host": ".system",
@@ -15,6 +15,7 @@ QUERIES = {
     "stores": ".stores.stores",
     "survey": ".survey",
     "probe": ".probe",
+    "trial": ".examples.trial",
     "in_use": ".in_use",
     "suggested": ".presets",
     "sizes": ".files",
@@ -33,10 +34,10 @@ _ARGUMENTS = {
         "source": PATH,
         "one_file_system": maybe(flag),
         "places": _PLACES,
-        "fold": maybe(flag),
         "rules": maybe(NAME_RULES),
     },
     "probe": {"path": PATH, "largest": maybe(SIZE)},
+    "trial": {"path": PATH, "examples": listed(row(text(20), text(1), PATH, PATH, TIME), 2000)},
     "in_use": {"sources": listed(PATH), "places": _PLACES},
     "suggested": {"source": PATH},
     "sizes": {"paths": listed(PATH)},

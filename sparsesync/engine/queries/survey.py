@@ -2,8 +2,8 @@
 
 One walk, one ``lstat`` for each name. Sizes are bytes. What has several hard links is counted once.
 As with rsync's ``--one-file-system``, what is mounted below is told and, with it, not entered. Of names, only those
-of one directory are kept at a time, and only where they may clash: ``fold`` asks for names that a filesystem
-without upper and lower case takes for one.
+of one directory are kept at a time: some filesystem may take two of them for one. Of all that another filesystem may
+refuse examples are kept (:mod:`.examples.collect`).
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Se
 
 from ..files.claims import allocated, filesystem_type
 from ..tree.left_out import LeftOut, left_out
+from .examples.collect import Collector, Example, folded
 from .mounts import location_key
 from .presets import ExcludedPath
 from .presets import left_out as excluded
@@ -31,7 +32,7 @@ class Survey(NamedTuple):
     ``foreign``: the number of files of other owners.
     ``unreadable``: the number of entries that could not be examined, with ``example`` one of them.
     ``mounts``: [path, filesystem type] each.
-    ``clashes``: [path, path] each.
+    ``examples``: what another filesystem may refuse.
     """
 
     real: str
@@ -51,7 +52,7 @@ class Survey(NamedTuple):
     unreadable: int
     example: str
     mounts: List[List[str]]
-    clashes: List[List[str]]
+    examples: List[Example]
     names: List[str]
 
 
@@ -59,20 +60,20 @@ def survey(
     source: str,
     one_file_system: bool = True,
     places: Sequence[Sequence[str]] = (),
-    fold: bool = False,
     rules: Optional[Sequence[Any]] = None,
 ) -> Survey:
     """Examine all of ``source``, except ``places``, each an ExcludedPath as a list.
 
     ``rules``: what else is excluded, a :class:`..tree.left_out.NameRules` as a list.
     """
-    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], fold, left_out(source, rules))
+    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], left_out(source, rules))
     slash = source.endswith("/") or os.path.basename(source) in (".", "..")
     try:
         st = os.stat(source) if slash else os.lstat(source)
     except (FileNotFoundError, NotADirectoryError):
         return walk.result(source, None, [])
     names: List[str] = []
+    walk.collector.look(source, "" if slash else os.path.basename(source), st)
     walk.count(source, st)
     if stat.S_ISDIR(st.st_mode):
         try:
@@ -84,16 +85,15 @@ def survey(
 
 
 class _Walk:
-    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], fold: bool, skip: LeftOut) -> None:
+    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], skip: LeftOut) -> None:
         self.one_file_system = one_file_system
         self.excluded = excluded(places)
         self.skip = skip
-        self.fold = fold
         self.sums = dict.fromkeys(("files", "others", "size", "allocated", "devices", "whiteouts", "foreign"), 0)
         self.largest = (0, "")
         self.troubles = (0, "")
         self.mounts: List[List[str]] = []
-        self.clashes: List[List[str]] = []
+        self.collector = Collector()
         self._seen: Set[Tuple[int, int]] = set()
         self._us = os.geteuid()
 
@@ -101,7 +101,7 @@ class _Walk:
         return Survey(
             real=os.path.realpath(source), place=location_key(source), kind=stat.filemode(st.st_mode)[0] if st else "",
             device=st.st_dev if st else 0, inode=st.st_ino if st else 0,
-            names=names, mounts=self.mounts, clashes=self.clashes,
+            names=names, mounts=self.mounts, examples=self.collector.result(),
             largest=self.largest[0], largest_path=self.largest[1],
             unreadable=self.troubles[0], example=self.troubles[1], **self.sums
         )  # fmt: skip
@@ -120,7 +120,7 @@ class _Walk:
                 self.unreadable(directory, error)
 
     def _directory(self, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]) -> None:
-        folded: Dict[str, str] = {}
+        names: Dict[str, str] = {}
         for entry in entries:
             if self.excluded(entry.path):
                 continue
@@ -131,10 +131,10 @@ class _Walk:
             except OSError as error:
                 self.unreadable(entry.path, error)
                 continue
-            if self.fold:
-                other = folded.setdefault(entry.name.casefold(), entry.path)
-                if other != entry.path and len(self.clashes) < _MAX_REPORTED_NAMES:
-                    self.clashes.append([other, entry.path])
+            other = names.setdefault(folded(entry.name), entry.path)
+            if other != entry.path:
+                self.collector.pair(other, entry.path)
+            self.collector.look(entry.path, entry.name, st)
             self.count(entry.path, st)
             if not stat.S_ISDIR(st.st_mode):
                 continue

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sparsesync.engine.host import LocalHost
+from sparsesync.engine.queries.examples.collect import Example
+from sparsesync.engine.queries.examples.trial import Refused
 from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.kernel import Kernel, Lacking
 from sparsesync.engine.queries.probe import Probe
@@ -43,7 +46,7 @@ SURVEY = Survey(
     unreadable=0,
     example="",
     mounts=[],
-    clashes=[],
+    examples=[],
     names=["img"],
 )
 PROBE = Probe(
@@ -64,7 +67,6 @@ PROBE = Probe(
     trusted=True,
     acls=True,
     largest=True,
-    folds=False,
     nanoseconds=True,
     busy=False,
 )
@@ -91,15 +93,15 @@ def facts(
     probe: Probe = PROBE,
     survey: Survey = SURVEY,
     local: bool = False,
+    refusals: Sequence[tuple[Example, Refused]] = (),
 ) -> Facts:
     asked = MigrationCommand(Request(("/data/",), "new:/new", options))
     stores = [] if store is None else [store]
     here: Any = LocalHost()
     there = here if local else SimpleNamespace(name="new")
     ends = Location(here, "/data/", ""), Location(there, "/new", "" if local else "new:")
-    return Facts(
-        *ends, asked, hosts, {"/data/": "none"}, [], {"/data/": survey}, stores, kernel, probe, AllInUse([], 0)
-    )
+    presets, surveys, used = {"/data/": "none"}, {"/data/": survey}, AllInUse([], 0)
+    return Facts(*ends, asked, hosts, presets, [], surveys, stores, kernel, probe, [*refusals], used)
 
 
 def all_findings(found: Facts) -> list[Finding]:

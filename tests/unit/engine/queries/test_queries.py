@@ -47,7 +47,7 @@ def test_a_survey(tmp_path: Path) -> None:
     command("mount", "-t", "tmpfs", "tmpfs", top / "mounted")
     try:
         place = ["", f"{top}/a/left", "/*", ""]
-        survey = answer_query("survey", source=str(top), places=[place], fold=True)
+        survey = answer_query("survey", source=str(top), places=[place])
         (top / "mounted/inside").write_text("")
         crossing = answer_query("survey", source=f"{top}/", one_file_system=False)
     finally:
@@ -58,7 +58,7 @@ def test_a_survey(tmp_path: Path) -> None:
     assert MIB <= survey.allocated < 2 * MIB
     assert (survey.devices, survey.whiteouts, survey.foreign, survey.unreadable) == (1, 1, 2, 0)
     assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs"]]
-    assert (crossing.files, survey.clashes) == (4, [])
+    assert (crossing.files, [each for each in survey.examples if each.kind == "pair"]) == (4, [])
     assert survey.names == sorted(os.listdir(top))
     rules = ["", r"/a/\Z", r"/plain\Z", True]
     assert answer_query("survey", source=f"{top}/", rules=rules).files == 0
@@ -69,25 +69,15 @@ def test_a_survey(tmp_path: Path) -> None:
     assert kinds == ["l", "d"]
 
 
-def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
-    for name in ("a/File", "a/fILE", "b/file", "Straße", "STRASSE"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    clashes = answer_query("survey", source=str(tmp_path), fold=True).clashes
-    assert sorted(sorted(os.path.relpath(path, tmp_path) for path in pair) for pair in clashes) == [
-        ["STRASSE", "Straße"], ["a/File", "a/fILE"],
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("kind", "able"),
     [("ext4", "holes punch xattrs acls"), ("xfs", "holes punch clone xattrs acls"),
-     ("btrfs", "holes punch clone xattrs acls"), ("tmpfs", "holes punch xattrs acls"), ("exfat", "folds")],
+     ("btrfs", "holes punch clone xattrs acls"), ("tmpfs", "holes punch xattrs acls"), ("exfat", "")],
 )  # fmt: skip
 def test_a_destinations_filesystem(tmp_path: Path, kind: str, able: str) -> None:
     with filesystem(kind, tmp_path, "400M") as mounted:
         probe = answer_query("probe", path=f"{mounted}/new", largest=1 << 40)
-        names = ["holes", "punch", "clone", "xattrs", "acls", "folds"]
+        names = ["holes", "punch", "clone", "xattrs", "acls"]
         assert " ".join(name for name in names if getattr(probe, name)) == able
         assert (probe.kind, probe.parent, probe.refused, probe.busy) == ("", True, None, False)
         assert probe.real == f"{mounted}/new" and probe.device == os.stat(mounted).st_dev

@@ -1,0 +1,203 @@
+"""Examples of what a tree has, and another filesystem may not take.
+
+Of each kind the extremes are kept, or one for each value, so that there are few however large the tree is. What they
+take together is limited, too, since they travel in one frame.
+
+The kinds, and what the other fields have::
+
+    name        ``name``                                  each odd character, the longest, what DOS has a meaning for
+    pair        ``name`` and ``value``, in one directory  equal but for case or Unicode's normal forms
+    type        ``type``; a link's target, a device's number
+    mode        ``type``, ``number``
+    owner       ``number``                                each
+    group       ``number``                                each
+    time        ``number``, in nanoseconds                the first, the last, and an odd second
+    xattr       ``type``, ``name``, ``value``             each name
+    xattr size  ``number``, in bytes                      the most that one file has
+    acl         ``type``, ``name``, ``value``             the longest
+    flag        ``name``, ``number`` of the files         those of chattr(1) that change what a file can do
+
+Values of attributes are in hexadecimal.
+"""
+
+import errno
+import os
+import re
+import stat
+import unicodedata
+from typing import Dict, List, NamedTuple, Set, Tuple
+
+from ...files import flags
+
+_MAX_EACH = 256
+"""How many of a kind are kept at the most."""
+
+_MAX_CHARACTERS = 1 << 18
+"""How much text the examples have together at the most."""
+
+_MAX_VALUE_BYTES = 4096
+_MAX_PAIRS = 200
+
+_PLAIN = re.compile(r"[A-Za-z0-9._+=@~-]*[A-Za-z0-9_+=@~-]\Z").match
+_ASCII = re.compile(r"[\x00-\x7f]*\Z").match
+_DOS_DEVICES = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9])(?:\..*)?\Z", re.IGNORECASE).match
+"""Names that Windows has a meaning for, and its filesystems may refuse: "Naming Files, Paths, and Namespaces"."""
+
+
+class Example(NamedTuple):
+    """An example, and the ``path`` at which it was found."""
+
+    kind: str
+    type: str
+    name: str
+    value: str
+    number: int
+    path: str
+
+
+def folded(name: str) -> str:
+    """Return a name as a filesystem compares it that knows neither case nor Unicode's normal forms."""
+    if _ASCII(name):
+        return name.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+class Collector:
+    """The examples of a tree."""
+
+    def __init__(self) -> None:
+        self._first: Dict[Tuple[str, str], Example] = {}
+        self._extremes: Dict[str, Tuple[int, Example]] = {}
+        self._pairs: List[Example] = []
+        self._counts: Dict[str, int] = {}
+        self._flags: Dict[str, Tuple[int, str]] = {}
+        self._silent: Set[Tuple[str, int]] = set()
+
+    def result(self) -> List[Example]:
+        """Return the examples: as many as travel."""
+        found = [example for _, example in self._extremes.values()]
+        found += self._first.values()
+        found += self._pairs
+        found += [Example("flag", "", flag, "", count, path) for flag, (count, path) in self._flags.items()]
+        room = _MAX_CHARACTERS
+        kept = []
+        for example in found:
+            room -= sum(len(ascii(part)) for part in example)
+            if room >= 0:
+                kept.append(example)
+        return kept
+
+    def pair(self, one: str, other: str) -> None:
+        """Note two paths in one directory that are equal once they are folded."""
+        if len(self._pairs) < _MAX_PAIRS:
+            self._pairs.append(Example("pair", "", os.path.basename(one), os.path.basename(other), 0, one))
+
+    def look(self, path: str, name: str, st: os.stat_result) -> None:
+        """Note what is found at a path. ``name``: its last part, "" for a source itself, which may be renamed."""
+        kind = stat.filemode(st.st_mode)[0]
+        if name:
+            self._name(path, name)
+        if kind != "l":
+            self._once("mode", "{}{:o}".format(kind == "d", stat.S_IMODE(st.st_mode)), path,
+                       "d" if kind == "d" else "-", number=stat.S_IMODE(st.st_mode))  # fmt: skip
+        self._once("owner", str(st.st_uid), path, number=st.st_uid)
+        self._once("group", str(st.st_gid), path, number=st.st_gid)
+        self._time(path, st.st_mtime_ns)
+        if kind not in "-d":
+            self._type(path, kind, st)
+        if kind != "d" and st.st_nlink > 1:
+            self._once("type", "h", path, "h")
+        self._xattrs(path, kind, st.st_dev)
+        if kind in "-d":
+            self._inode_flags(path, st.st_dev)
+
+    def _once(
+        self, kind: str, key: str, path: str, type: str = "", name: str = "", value: str = "", number: int = 0
+    ) -> None:
+        if (kind, key) not in self._first and self._counts.get(kind, 0) < _MAX_EACH:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            self._first[kind, key] = Example(kind, type, name, value, number, path)
+
+    def _most(self, key: str, rank: int, example: Example) -> None:
+        if key not in self._extremes or rank > self._extremes[key][0]:
+            self._extremes[key] = rank, example
+
+    def _name(self, path: str, name: str) -> None:
+        length = len(name)
+        if length > 60:
+            example = Example("name", "", name, "", 0, path)
+            self._most("characters", length, example)
+            self._most("bytes", len(os.fsencode(name)), example)
+        if _PLAIN(name) and not _DOS_DEVICES(name):
+            return
+        if _DOS_DEVICES(name):
+            self._once("name", name.partition(".")[0].lower(), path, name=name)
+        if name[-1] in " .":
+            self._once("name", name[-1] + "\n", path, name=name)
+        for character in set(name):
+            if not _PLAIN(character) and character not in ".":
+                self._once("name", character, path, name=name)
+
+    def _time(self, path: str, time: int) -> None:
+        if "last" not in self._extremes or time > self._extremes["last"][0]:
+            self._most("last", time, Example("time", "", "", "", time, path))
+        if "first" not in self._extremes or -time > self._extremes["first"][0]:
+            self._most("first", -time, Example("time", "", "", "", time, path))
+        if time // 10**9 % 2:
+            self._once("time", "odd", path, number=time)
+
+    def _type(self, path: str, kind: str, st: os.stat_result) -> None:
+        if kind == "l":
+            if "link" not in self._extremes or st.st_size > self._extremes["link"][0]:
+                try:
+                    self._most("link", st.st_size, Example("type", "l", os.readlink(path), "", 0, path))
+                except OSError:
+                    pass  # it has gone
+        else:
+            number = st.st_rdev if kind in "bc" else 0
+            self._once("type", kind + str(bool(number)), path, kind, number=number)
+
+    def _xattrs(self, path: str, kind: str, device: int) -> None:
+        if ("xattr", device) in self._silent:
+            return
+        try:
+            names = os.listxattr(path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+                self._silent.add(("xattr", device))
+            return
+        size = 0
+        for name in names:
+            acl = name.startswith("system.posix_acl_")
+            large = name.startswith(("user.", "trusted."))
+            if not acl and not large and ("xattr", name) in self._first:
+                continue
+            try:
+                value = os.getxattr(path, name, follow_symlinks=False)
+            except OSError:
+                continue  # it has gone, or is not for us to read, nor for rsync
+            size += len(name) + len(value)
+            example = Example("acl" if acl else "xattr", kind, name, value[:_MAX_VALUE_BYTES].hex(), len(value), path)
+            if acl:
+                self._most(name, len(value), example)
+            elif not name.startswith("system."):
+                self._once("xattr", name, path, kind, name, example.value, len(value))
+        if size > 1024:
+            self._most("xattrs", size, Example("xattr size", "", "", "", size, path))
+
+    def _inode_flags(self, path: str, device: int) -> None:
+        if ("flag", device) in self._silent:
+            return
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            found = flags.names(fd)
+        finally:
+            os.close(fd)
+        if found is None:
+            self._silent.add(("flag", device))
+        for flag in found or ():
+            count, first = self._flags.get(flag, (0, path))
+            self._flags[flag] = count + 1, first
