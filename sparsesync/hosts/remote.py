@@ -368,6 +368,7 @@ _SENSE: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
         len(sizes.found) == len(asked["paths"]) and all(pair is None or len(pair) == 2 for pair in sizes.found)
     ),
     "sparse": lambda sparse, asked: len(sparse.found) == len(asked["paths"]),
+    "forbidden": lambda forbidden, asked: len(forbidden.reasons) == len(asked["paths"]),
     "suggested": lambda suggested, _: bool(re.fullmatch("[a-z]+(,[a-z]+)*", suggested.preset)),
     "survey": lambda survey, _: _LETTER(survey.kind) and all(len(pair) == 2 for pair in survey.mounts),
 }

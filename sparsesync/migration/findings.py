@@ -219,8 +219,8 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
         what, advice = _REFUSALS[kind]
         values = {**example._asdict(), "path": facts.at_source(example.path), "fake": fake}
         if example.kind == "time" and refused.seconds <= _MAX_COARSE_SECONDS:
-            window = facts.asked.command.value("modify-window")
-            if window is not None and window.isdecimal() and int(window) >= refused.seconds:
+            window = facts.asked.command.modify_window
+            if window is not None and window >= refused.seconds:
                 continue
             advice = f"give --modify-window={max(refused.seconds, 1)} after --"
         if refused.attribute:
@@ -292,6 +292,13 @@ def of_space(facts: Facts, plan: Plan) -> Iterator[Finding]:
     if 0 <= facts.probe.inodes < plan.created:
         text = f"{plan.created} inodes are needed, {facts.probe.inodes} are free; make the filesystem with more"
         yield Finding(STOP, name, text)
+    yield from _few(
+        (
+            Finding(STOP, facts.destination.prefix + path, f"rsync cannot replace it: {why}")
+            for path, why in plan.forbidden
+        ),
+        shown=3,
+    )
     if plan.handoff:
         yield Finding(WARNING, name, f"rsync does all of it and reads every hole: {plan.handoff}")
     if plan.deleted:

@@ -32,6 +32,7 @@ _PARTIAL = ".sparsesync-partial"
 _CREATED = re.compile(rb"[<>c][fdLDS]\+{9} ")
 _DELETED = re.compile(rb"\*deleting +[0-9]+ (.+)//")
 _MAX_EXAMPLES = 3
+_MAX_FORBIDDEN = 1000
 
 
 class RsyncFailed(RuntimeError):
@@ -69,6 +70,7 @@ class Plan:
     ``extra``: the number of names at the destination that the source does not have.
     ``examples``: some of the deleted or extra names.
     ``space``: what each filesystem needs.
+    ``forbidden``: some of the paths at the destination that must not be written to, each with the reason.
     ``handoff``: why rsync copies everything, or None.
     """
 
@@ -80,6 +82,7 @@ class Plan:
     extra: int = 0
     examples: list[str] = field(default_factory=list)
     space: list[Space] = field(default_factory=list)
+    forbidden: list[tuple[str, str]] = field(default_factory=list)
     handoff: str | None = None
 
 
@@ -129,9 +132,8 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
                 written.expect(estimate(read, sparse, shares))
                 written.expect(estimate(read, seeding.others(listing, iter(sparse)), shares))
                 plan.space = written.space()
-                if not command.inplace:
-                    others = seeding.others(listing, iter(sparse))
-                    plan.replaced = _replaced(to, destination, chain(sparse, others))
+                _look_at_destination(plan, to, destination, chain(sparse, seeding.others(listing, iter(sparse))))
+                plan.replaced *= not command.inplace
         finally:
             read.close()
             written.close()
@@ -145,15 +147,16 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
     return plan
 
 
-def _replaced(host: Host, destination: str, planned: Iterator[Planned]) -> int:
-    """Return the allocated size, in bytes, of the largest file that is going to be replaced."""
-    most = 0
+def _look_at_destination(plan: Plan, host: Host, destination: str, planned: Iterator[Planned]) -> None:
+    """Find the largest file that is going to be replaced, and what must not be."""
     batch = list(islice(planned, 500))
     while batch:
         paths = [os.path.join(destination, each.name) for each in batch]
-        most = max([most, *(sizes[1] for sizes in host.query("sizes", paths=paths).found if sizes)])
+        plan.replaced = max([plan.replaced, *(sizes[1] for sizes in host.query("sizes", paths=paths).found if sizes)])
+        for path, why in zip(paths, host.query("forbidden", paths=paths).reasons):
+            if why is not None:
+                plan.forbidden += [(path, why)] * (len(plan.forbidden) < _MAX_FORBIDDEN)
         batch = list(islice(planned, 500))
-    return most
 
 
 @contextlib.contextmanager

@@ -911,6 +911,26 @@ def test_what_a_destination_in_a_user_namespace_refuses(tree: Path) -> None:
     assert done.returncode == 0, done
 
 
+def test_what_is_immutable_at_the_destination(tree: Path) -> None:
+    """What was copied by an earlier pass, and must be written anew; or a directory that gets a file."""
+    need_tools("chattr")
+    assert migrate(f"{tree}/src/", tree / "dst").returncode == 0
+    locked = [tree / "dst/disk", tree / "dst/below"]
+    command("chattr", "+i", *locked)
+    try:
+        assert migrate("--check", f"{tree}/src/", tree / "dst").returncode == 0
+        (tree / "src/below/new").write_text("")
+        (tree / "src/disk").touch()
+        found = lines(migrate("--check", f"{tree}/src/", tree / "dst"), "stop")
+    finally:
+        command("chattr", "-i", *locked)
+    assert sorted(found) == [
+        f"{tree}/dst/below/new: rsync cannot replace it: its directory is immutable; chattr -i lifts that",
+        f"{tree}/dst/disk: rsync cannot replace it: it is immutable; chattr -i lifts that",
+    ]
+    assert migrate("--final", f"{tree}/src/", tree / "dst").returncode == 0
+
+
 def test_flags_that_rsync_does_not_copy_are_told(tree: Path) -> None:
     need_tools("chattr")
     command("chattr", "+i", tree / "src/below/plain")

@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional, Sequence
 from ..errors import error_path
 from ..files.beneath import Sources, look_at
 from ..files.claims import allocated
+from ..files.flags import why_refused
 from ..files.status import home
 from ..files.syscalls import flush_filesystem
 from .mounts import is_below, mounts
@@ -44,6 +45,17 @@ def sparse(paths: Sequence[str]) -> AreSparse:
     with Sources(listed=True) as sources:
         files = [(home(path), os.path.basename(path)) for path in paths]
         return AreSparse([looked is not None for looked in look_at(files, sources, "auto", False)])
+
+
+class Forbidden(NamedTuple):
+    """Why each path must not be written to, None where nothing says so."""
+
+    reasons: List[Optional[str]]
+
+
+def forbidden(paths: Sequence[str]) -> Forbidden:
+    """Return which paths are immutable or append-only, or are to be made in such a directory."""
+    return Forbidden([why_refused(home(path)) for path in paths])
 
 
 class Identity(NamedTuple):

@@ -37,6 +37,7 @@ _MAX_CHARACTERS = 1 << 18
 
 _MAX_VALUE_BYTES = 4096
 _MAX_PAIRS = 200
+_MAX_OWNED = 1 << 16
 
 _PLAIN = re.compile(r"[A-Za-z0-9._+=@~-]*[A-Za-z0-9_+=@~-]\Z").match
 _ASCII = re.compile(r"[\x00-\x7f]*\Z").match
@@ -71,7 +72,10 @@ class Collector:
         self._pairs: List[Example] = []
         self._counts: Dict[str, int] = {}
         self._flags: Dict[str, Tuple[int, str]] = {}
-        self._silent: Set[Tuple[str, int]] = set()
+        self._owned: Set[Tuple[int, int, int]] = set()
+        self._first_time, self._last_time, self._odd_second = 1 << 96, -1 << 96, False
+        self._without_xattrs: Set[int] = set()
+        self._without_flags: Set[int] = set()
 
     def result(self) -> List[Example]:
         """Return the examples: as many as travel."""
@@ -94,22 +98,34 @@ class Collector:
 
     def look(self, path: str, name: str, st: os.stat_result) -> None:
         """Note what is found at a path. ``name``: its last part, "" for a source itself, which may be renamed."""
-        kind = stat.filemode(st.st_mode)[0]
         if name:
             self._name(path, name)
-        if kind != "l":
-            self._once("mode", "{}{:o}".format(kind == "d", stat.S_IMODE(st.st_mode)), path,
-                       "d" if kind == "d" else "-", number=stat.S_IMODE(st.st_mode))  # fmt: skip
+        # Nearly all files are like one that was seen, and this is done for each.
+        owned = (st.st_mode, st.st_uid, st.st_gid)
+        if owned not in self._owned and len(self._owned) < _MAX_OWNED:
+            self._owned.add(owned)
+            self._owner(path, st)
+        time = st.st_mtime_ns
+        if not self._first_time <= time <= self._last_time or not self._odd_second:
+            self._time(path, time)
+        kind = stat.S_IFMT(st.st_mode)
+        if kind == stat.S_IFREG:
+            if st.st_nlink > 1:
+                self._once("type", "h", path, "h")
+        elif kind != stat.S_IFDIR:
+            self._type(path, stat.filemode(st.st_mode)[0], st)
+        if st.st_dev not in self._without_xattrs:
+            self._xattrs(path, st)
+        if st.st_dev not in self._without_flags and kind in (stat.S_IFREG, stat.S_IFDIR):
+            self._inode_flags(path, st.st_dev)
+
+    def _owner(self, path: str, st: os.stat_result) -> None:
+        if not stat.S_ISLNK(st.st_mode):
+            kind = "d" if stat.S_ISDIR(st.st_mode) else "-"
+            mode = stat.S_IMODE(st.st_mode)
+            self._once("mode", "{}{:o}".format(kind, mode), path, kind, number=mode)
         self._once("owner", str(st.st_uid), path, number=st.st_uid)
         self._once("group", str(st.st_gid), path, number=st.st_gid)
-        self._time(path, st.st_mtime_ns)
-        if kind not in "-d":
-            self._type(path, kind, st)
-        if kind != "d" and st.st_nlink > 1:
-            self._once("type", "h", path, "h")
-        self._xattrs(path, kind, st.st_dev)
-        if kind in "-d":
-            self._inode_flags(path, st.st_dev)
 
     def _once(
         self, kind: str, key: str, path: str, type: str = "", name: str = "", value: str = "", number: int = 0
@@ -139,14 +155,20 @@ class Collector:
                 self._once("name", character, path, name=name)
 
     def _time(self, path: str, time: int) -> None:
-        if "last" not in self._extremes or time > self._extremes["last"][0]:
-            self._most("last", time, Example("time", "", "", "", time, path))
-        if "first" not in self._extremes or -time > self._extremes["first"][0]:
-            self._most("first", -time, Example("time", "", "", "", time, path))
-        if time // 10**9 % 2:
-            self._once("time", "odd", path, number=time)
+        example = Example("time", "", "", "", time, path)
+        if time < self._first_time:
+            self._first_time = time
+            self._extremes["first"] = 0, example
+        if time > self._last_time:
+            self._last_time = time
+            self._extremes["last"] = 0, example
+        if time // 10**9 % 2 and not self._odd_second:
+            self._odd_second = True
+            self._extremes["odd"] = 0, example
 
     def _type(self, path: str, kind: str, st: os.stat_result) -> None:
+        if st.st_nlink > 1:
+            self._once("type", "h", path, "h")
         if kind == "l":
             if "link" not in self._extremes or st.st_size > self._extremes["link"][0]:
                 try:
@@ -157,15 +179,17 @@ class Collector:
             number = st.st_rdev if kind in "bc" else 0
             self._once("type", kind + str(bool(number)), path, kind, number=number)
 
-    def _xattrs(self, path: str, kind: str, device: int) -> None:
-        if ("xattr", device) in self._silent:
-            return
+    def _xattrs(self, path: str, st: os.stat_result) -> None:
         try:
             names = os.listxattr(path, follow_symlinks=False)
         except OSError as error:
             if error.errno in (errno.ENOTSUP, errno.ENOSYS):
-                self._silent.add(("xattr", device))
+                self._without_xattrs.add(st.st_dev)
             return
+        if names:
+            self._each_xattr(path, stat.filemode(st.st_mode)[0], names)
+
+    def _each_xattr(self, path: str, kind: str, names: List[str]) -> None:
         size = 0
         for name in names:
             acl = name.startswith("system.posix_acl_")
@@ -186,8 +210,6 @@ class Collector:
             self._most("xattrs", size, Example("xattr size", "", "", "", size, path))
 
     def _inode_flags(self, path: str, device: int) -> None:
-        if ("flag", device) in self._silent:
-            return
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -197,7 +219,7 @@ class Collector:
         finally:
             os.close(fd)
         if found is None:
-            self._silent.add(("flag", device))
+            self._without_flags.add(device)
         for flag in found or ():
             count, first = self._flags.get(flag, (0, path))
             self._flags[flag] = count + 1, first
