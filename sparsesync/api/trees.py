@@ -143,7 +143,8 @@ def exclude_patterns(
     ``min_size``: the smallest apparent size, in bytes.
     ``min_ratio``: the smallest share of a file, 0 to 1, that is not data.
     ``one_file_system``: stay on the filesystem of each source.
-    ``preset``: also exclude what a copy of such a tree should not have: "docker" or "system".
+    ``preset``: also exclude what a copy of such a tree should not have: "docker", "containerd", "podman", "incus",
+    "lxd", "libvirt", "kubelet", "system", or several with commas between them.
     ``format``: the program that reads the patterns: "rsync", "tar", "borg" or "restic".
     ``null``: False refuses names that need ``rsync --from0``.
     ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.

@@ -39,7 +39,7 @@ def of_stores(facts: Facts) -> Iterator[Finding]:
 def _itself(facts: Facts, store: Store) -> Iterator[Finding]:
     name, kind = facts.at_source(store.root), BY_NAME[store.kind]
     others = [each for each in store.drivers if each != store.driver]
-    driver = f", storage driver {store.driver or 'unknown'}" if kind.drivers else ""
+    driver = f", storage driver {store.driver}" if store.driver else ""
     there_is = f" (there is also {', '.join(others)})" if others else ""
     yield Finding(OK, name, f"is {kind.title}{driver}{there_is}; to stop it: {kind.stop}")
     for path, size, allocated in store.loop_files:
@@ -116,7 +116,7 @@ def _place(facts: Facts, store: Store) -> Iterator[Finding]:
     names = [transfer_name(source, store.root, relative) for source in sources]
     moved = [os.path.normpath(os.path.join(facts.asked.path, name or "")) for name in names if name is not None]
     if moved and os.path.isabs(facts.asked.path) and store.place not in moved:
-        text = f"is {moved[0]} at the destination: mount or bind it at {store.place} there, for {bound}"
+        text = f"is {moved[0]} at the destination: mount or bind it at {store.place} there, since {bound}"
         yield Finding(WARNING, facts.at_source(store.root), text)
 
 

@@ -107,7 +107,8 @@ OTHERS = [each for each in examples() if MIGRATION not in each[2] and BACKUP not
 def test_an_example(hosts: Hosts, language: str, text: str) -> None:
     (hosts.there / "var/lib/docker").mkdir()
     for name in ("here/var/lib/docker/devicemapper/devicemapper/data", "here/var/lib/libvirt/images/vm.img",
-                 "there/var/lib/images/disk.img", "work/vms/disk.img"):  # fmt: skip
+                 "here/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db", "there/var/lib/images/disk.img",
+                 "work/vms/disk.img"):  # fmt: skip
         path = hosts.top / name
         path.parent.mkdir(parents=True)
         sparse_file(path, 100 << 30, [(0, MIB), (50 << 30, MIB)])

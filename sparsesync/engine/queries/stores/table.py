@@ -124,7 +124,7 @@ PODMAN = Kind(
     processes=("conmon",),
     stop="podman stop --all, as each user who has containers",
     kernel=_ENGINE,
-    bound="its database has it",
+    bound="its database names it",
 )  # fmt: skip
 
 # dockerd(8); "Select a storage driver" and "containerd image store" in Docker's documentation; moby's daemon/ for
@@ -226,7 +226,7 @@ def _lxd(name: str, program: str, roots: "Tuple[str, ...]", daemon: str, stop: s
         processes=(daemon,),
         stop=stop,
         kernel=("namespaces", "cgroups", "veth", "bridge"),
-        bound="its database has it, and the storage pools'",
+        bound="its database names the storage pools by it",
     )
 
 
