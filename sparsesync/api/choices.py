@@ -8,8 +8,6 @@ Format = Literal["rsync", "tar", "borg", "restic"]
 Holes = Literal["auto", "trust", "check", "read"]
 """Whether the map that a filesystem has of a file is believed: see :mod:`sparsesync.api`."""
 
-"""What kind of tree it is that something is left out of."""
-
 Reflink = Literal["auto", "always", "never"]
 """Whether a copy shares extents with its source."""
 
