@@ -29,6 +29,7 @@ def copyfile(
     holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
+    overlay: bool = False,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -48,6 +49,9 @@ def copyfile(
     ``reserve``: reserve in ``dst`` what is preallocated in ``src``.
     ``fsync``: have the content on the disk before ``dst`` is replaced, and the name before the function returns. A
     power cut leaves the old or the new file (with ``inplace`` also a mixture), and after the return the new one.
+    ``overlay``: write to ``dst`` in place only what is data in ``src``: what is a hole in ``src`` stays as it is in
+    ``dst``, also beyond the end of ``src``. That is for a snapshot of what changed, merged into its base. On a block
+    device it leaves what is there. An OSError if holes cannot be told from zeros for certain.
     ``progress``: called with the bytes done since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
@@ -60,11 +64,12 @@ def copyfile(
     Raises NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, LinkError if the
     other host cannot be reached or is lost, ValueError for an unknown choice, shutil.SameFileError,
     shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. After an error ``dst`` is
-    unchanged, unless ``inplace`` is set or ``dst`` is a device. Only a lost connection leaves a partial file.
+    unchanged, unless ``inplace`` or ``overlay`` is set or ``dst`` is a device. Only a lost connection leaves a partial
+    file.
     """
     from ..engine.content.copy_file import CopyOptions
 
-    options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
     _copy(src, dst, options, progress, rsh, python)
     return dst
 
@@ -96,6 +101,7 @@ def copy(
     holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
+    overlay: bool = False,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -106,7 +112,7 @@ def copy(
     """
     from ..engine.content.copy_file import CopyOptions
 
-    options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
     return _copy(src, dst, options, progress, rsh, python)
 
 
@@ -137,6 +143,7 @@ def copy2(
     holes: Holes = "auto",
     reserve: bool = False,
     fsync: bool = False,
+    overlay: bool = False,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -147,7 +154,7 @@ def copy2(
     """
     from ..engine.content.copy_file import CopyOptions
 
-    options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync)
+    options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
     return _copy(src, dst, options, progress, rsh, python)
 
 

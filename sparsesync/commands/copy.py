@@ -24,6 +24,9 @@ def add(command: argparse.ArgumentParser) -> None:
     add_remote_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
     command.add_argument("--inplace", action="store_true", help="write only the blocks that differ, into the old file")
+    command.add_argument(
+        "--overlay", action="store_true", help="as --inplace, but leave DESTINATION as it is where SOURCE has a hole"
+    )
     command.add_argument("--reflink", choices=["auto", "always", "never"], default="auto", help="share extents")
     command.add_argument(
         "--sparse", choices=["auto", "always"], default="auto", help="always: make blocks of zeros holes as well"
@@ -54,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         reserve=arguments.reserve,
         fsync=arguments.fsync,
         space_check=not arguments.no_space_check,
+        overlay=arguments.overlay,
     )
     troubles = Troubles()
     with Copies(arguments.rsh, arguments.python, arguments.remote_prefix) as copies:

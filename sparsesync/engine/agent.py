@@ -57,7 +57,7 @@ _BATCH_ITEMS = 500
 
 _HOLES = one_of(*HOLES)
 _WORD = text(100)
-_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag)
+_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag, flag)
 """A :class:`~.roles.SourceSettings`."""
 _OPENING = row(
     flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag, maybe(PATH), listed(PATH),
@@ -72,6 +72,7 @@ _COPY_OPTIONS = row(
     one_of("auto", "always", "never"),
     _SPARSE,
     _HOLES,
+    flag,
     flag,
     flag,
     flag,

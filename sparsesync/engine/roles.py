@@ -52,6 +52,7 @@ class SourceSettings(NamedTuple):
     ``holes``: whether the files' maps are believed (:func:`~.files.claims.believes`).
     ``reserve``: send reserved ranges too.
     ``every``: treat dense files as sparse ones.
+    ``overlay``: do not send a file whose map is not believed.
     """
 
     follow: bool = False
@@ -61,6 +62,7 @@ class SourceSettings(NamedTuple):
     holes: str = "auto"
     reserve: bool = False
     every: bool = False
+    overlay: bool = False
 
 
 class Opening(NamedTuple):
@@ -130,6 +132,7 @@ class LocalSource:
             live=settings.live,
             holes=settings.holes,
             reserve=settings.reserve,
+            overlay=settings.overlay,
         )
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:

@@ -80,7 +80,11 @@ class Copies:
         target = to.path if destination is None else destination.path or "."
         name = os.path.basename(path)
         settings = SourceSettings(
-            follow=True, attributes=options.keep != "content", holes=options.holes, reserve=options.reserve
+            follow=True,
+            attributes=options.keep != "content",
+            holes=options.holes,
+            reserve=options.reserve,
+            overlay=options.overlay,
         )
         read, written = of.host.source(settings), to.host.destination(resume=True)
         results: list[FileResult] = []

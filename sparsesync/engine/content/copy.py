@@ -90,6 +90,8 @@ def copy_content(
     with error_path(source_path):
         view = is_view(source)
         believed = view or believes(source, holes)
+        if target.merging and (view or not believed):
+            raise not_to_be_merged(source_path)
     # A server's own block is what it likes to be sent at a time.
     block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _MAX_BLOCK_BYTES)
     with error_path(target.path):
@@ -116,6 +118,12 @@ def copy_content(
     return data
 
 
+def not_to_be_merged(path: str) -> OSError:
+    """Return the error of a source whose holes nobody knows from zeros."""
+    text = "what is a hole in it, and what is zeros, is not known for certain (--holes=trust believes its filesystem)"
+    return OSError(errno.EOPNOTSUPP, text, path)
+
+
 def _copy_view(source: int, target: Target, size: int, progress: OnProgress, source_path: str) -> int:
     # Whoever claims terabytes is refused here, and not when the disk is full.
     target.reserve(size, size)
@@ -140,13 +148,15 @@ def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
             count = read_into(source, buffer, offset)
 
 
-def check_choices(sparse: str, reflink: str, inplace: bool, holes: str) -> None:
+def check_choices(sparse: str, reflink: str, inplace: bool, holes: str, overlay: bool = False) -> None:
     """Raise ValueError for an unknown ``sparse``, ``reflink`` or ``holes``, or for two that exclude each other."""
     check_holes(holes)
     if sparse not in ("auto", "always"):
         raise ValueError("sparse must be 'auto' or 'always', not {!r}".format(sparse))
     if reflink not in ("auto", "always", "never"):
         raise ValueError("reflink must be 'auto', 'always' or 'never', not {!r}".format(reflink))
+    if overlay and sparse == "always":
+        raise ValueError("overlay takes zeros for content; it cannot be combined with sparse='always'")
     if reflink == "always" and (inplace or sparse == "always"):
         raise ValueError("reflink='always' shares whole files; it cannot be combined with inplace or sparse='always'")
 
@@ -226,7 +236,7 @@ def _data_at_most(st: os.stat_result, size: int, sparse: str, believed: bool) ->
 
 def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str) -> Iterator[Extent]:
     """Yield the ranges to write for an update in place, and punch the holes on the way."""
-    if file_size(target.fd) != size:
+    if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
         os.ftruncate(target.fd, size)
     end = 0
 

@@ -45,15 +45,21 @@ class CopyOptions(NamedTuple):
     reserve: bool = False
     fsync: bool = False
     space_check: bool = True
+    overlay: bool = False
 
     @property
     def into_directory(self) -> bool:
         """Whether a destination that is a directory stands for a file in it."""
         return self.keep != "content"
 
+    @property
+    def in_place(self) -> bool:
+        """Whether a file that is there is written to."""
+        return self.inplace or self.overlay
+
     def check(self) -> None:
         """Raise ValueError for an unknown choice, or for choices that exclude each other."""
-        check_choices(self.sparse, self.reflink, self.inplace, self.holes)
+        check_choices(self.sparse, self.reflink, self.in_place, self.holes, self.overlay)
 
 
 def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
@@ -82,13 +88,14 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
             from .device import write_device
 
             write_device(
-                source, path, reflink=reflink, sparse=sparse, holes=holes, fsync=fsync, progress=progress,
-                source_path=source_path
+                source, path, reflink=reflink, sparse=sparse, holes=holes, fsync=fsync, overlay=options.overlay,
+                progress=progress, source_path=source_path
             )  # fmt: skip
             return dst
         carried = attributes.read(source)
         with replacing(path, old, options, carried) as target:
             target.reserving, target.checks_room = options.reserve, options.space_check
+            target.merging = options.overlay
             copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )
@@ -134,7 +141,7 @@ def replacing(
 
     A new file gets the mode that open(2) gives it. A file that replaces ``old`` gets its owner, mode, extended
     attributes and flags. With ``options.fsync``, content and name are on the disk when the context ends. If an
-    exception ends the context, nothing is changed, unless ``options.inplace`` is set.
+    exception ends the context, nothing is changed, unless ``options.in_place`` is true.
 
     ``old``: the stat of the regular file at ``path``, or None.
     ``carried``: the source's attributes, of which ``options.keep`` selects what is copied.
@@ -148,7 +155,7 @@ def replacing(
         raise special_file(path)
     real = os.path.realpath(path) if os.path.islink(path) else path
     directory = _open_directory(real, path, options.fsync)
-    inplace = options.inplace and old is not None
+    inplace = options.in_place and old is not None
     mode = 0o600 if old is not None else 0o666
     if old is None and options.keep in ("mode", "all"):
         mode = 0o600

@@ -24,7 +24,7 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, believes, file_size, is_view
 from ..files.extents import Extent
 from ..files.syscalls import punch, read_into, write_all
-from .copy import data_ranges, read_on
+from .copy import data_ranges, not_to_be_merged, read_on
 from .workers import PIECE_BYTES
 
 _ZEROS = memoryview(bytes(PIECE_BYTES))
@@ -41,12 +41,14 @@ def write_device(
     reflink: str = "auto",
     holes: str = "auto",
     fsync: bool = False,
+    overlay: bool = False,
     progress: OnProgress = None,
     source_path: str = "source",
 ) -> int:
     """Write what the open file ``source`` holds to the device at ``path``, and return the bytes of data written.
 
-    The options are those of :func:`copy.copy_content`.
+    ``overlay``: leave what is a hole in the source as it is on a block device. Other options are those of
+    :func:`copy.copy_content`.
 
     Raises NoSpaceError before anything is written if a block device is too small, TruncatedError if the source is
     truncated meanwhile, OSError as the system calls do.
@@ -56,20 +58,26 @@ def write_device(
     with error_path(source_path):
         size, view = file_size(source), is_view(source)
         believed = view or believes(source, holes)
+    if overlay and not believed:
+        raise not_to_be_merged(source_path)
     ranges = data_ranges(source, size, ZERO_BLOCK_BYTES if sparse == "always" else 0, believed)
     device = _Device(path)
     try:
         if device.room is not None and device.room < size:
             raise NoSpaceError(size, device.room, path)
+        if overlay and device.room is None:
+            raise OSError(errno.ESPIPE, "a device that has no places cannot keep anything (overlay)", path)
         done = end = 0
         for offset, data in read_on(source, source_path) if view else _read(source, ranges, source_path):
-            device.zero(end, offset)
+            if not overlay:
+                device.zero(end, offset)
             device.write(data, offset)
             end = offset + len(data)
             done += len(data)
             if progress is not None:
                 progress(len(data))
-        device.zero(end, end if view else size)
+        if not overlay:
+            device.zero(end, end if view else size)
         if fsync:
             device.flush()
     finally:

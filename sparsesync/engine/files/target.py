@@ -113,6 +113,8 @@ class Target:
 
     If :attr:`checks_room` is not set, what does not seem to fit is tried, and the writes fail.
 
+    If :attr:`merging` is set, what is not written stays as it is, also beyond the source's end.
+
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     """
 
@@ -135,6 +137,7 @@ class Target:
         self.keep = False
         self.reserving = False
         self.checks_room = True
+        self.merging = False
         self.committed = False
         self.allocated = 0
         self.fd = -1
@@ -336,7 +339,7 @@ class Target:
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. A new temporary file is left as it is, since what is not written is a hole already."""
-        if self.overlay and length > 0 and (self.reserving or has_data(self.fd, offset, length)):
+        if self.overlay and not self.merging and length > 0 and (self.reserving or has_data(self.fd, offset, length)):
             punch(self.fd, offset, length)
 
     def preallocate(self, offset: int, length: int) -> None:
@@ -358,7 +361,7 @@ class Target:
         """
         st = os.fstat(self.fd)
         # Not without need: what is cut in a shared block, XFS copies first, and more beside it.
-        if self.reserving or allocated(st) <= -(-at_most // st.st_blksize) * st.st_blksize:
+        if self.reserving or self.merging or allocated(st) <= -(-at_most // st.st_blksize) * st.st_blksize:
             return
         end = 0
         for offset, length in own_extents(self.fd, 0, st.st_size, exactly=True):
@@ -368,8 +371,9 @@ class Target:
 
     def cut(self, end: int, size: int) -> None:
         """Make all from ``end`` to ``size`` a hole by truncating, including a last block that the file only begins."""
-        os.ftruncate(self.fd, end)
-        os.ftruncate(self.fd, size)
+        if not self.merging:
+            os.ftruncate(self.fd, end)
+            os.ftruncate(self.fd, size)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
         """Set mode and modification time, if given, and rename the temporary file to its name.

@@ -37,11 +37,12 @@ class CopyDestination(Destination):
         super().__init__(
             directory,
             base,
-            inplace=options.inplace,
+            inplace=options.in_place,
             resume=resume,
             preallocate=options.reserve,
             fsync=options.fsync,
             space_check=options.space_check,
+            merging=options.overlay,
         )
         self.file = path
         self.keep = options.keep

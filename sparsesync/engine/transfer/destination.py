@@ -49,8 +49,10 @@ class Destination:
 
     ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
     rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``bases``, ``fuzzy``: as
-    :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare times. ``space_check``: a
-    file must seem to fit. Others are as rsync's options. Raises OSError if it cannot be opened or made.
+    :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare times. ``space_check``: a file
+    must seem to fit. ``merging``: as :class:`~.files.target.Target`. Others are as rsync's options.
+
+    Raises OSError if it cannot be opened or made.
     """
 
     carries = False
@@ -78,6 +80,7 @@ class Destination:
         fuzzy: int = 0,
         modify_window: Optional[int] = None,
         space_check: bool = True,
+        merging: bool = False,
     ) -> None:
         self.path = path
         self.single = single
@@ -94,6 +97,7 @@ class Destination:
         self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))
         self.modify_window = modify_window
         self.space_check = space_check
+        self.merging = merging
         self._umask = umask()
         self._room = Room()
         self._unsettled: Dict[str, int] = {}
@@ -181,6 +185,7 @@ class Destination:
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving, target.checks_room = self.preallocate, self.space_check
+            target.merging = self.merging
             target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
             target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
             return target

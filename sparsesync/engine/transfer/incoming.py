@@ -51,7 +51,7 @@ class IncomingFile:
                 target.clone(self.old)
             if not target.overlay:
                 target.reserve(size, self.spec.data)
-            elif os.fstat(target.fd).st_size != size:
+            elif os.fstat(target.fd).st_size < size or not target.merging:
                 os.ftruncate(target.fd, size)
         return target
 

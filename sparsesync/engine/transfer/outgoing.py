@@ -12,6 +12,7 @@ import os
 import stat
 from typing import Any, Dict, Optional
 
+from ..content.copy import not_to_be_merged
 from ..errors import LeftToRsync, error_path
 from ..files import attributes
 from ..files.beneath import Sources
@@ -27,6 +28,7 @@ class OutgoingFile:
     """A file to be sent: its ``path`` on this machine, found by ``sources``, and what the receiver is told of it.
 
     ``holes``: whether its map is believed (:func:`files.claims.believes`).
+    ``overlay``: do not send a file whose map is not believed.
     ``believed``: the decision, made when the file is opened.
     """
 
@@ -38,6 +40,7 @@ class OutgoingFile:
         sources: Sources,
         live: bool = False,
         holes: str = "auto",
+        overlay: bool = False,
     ) -> None:
         self.path = path
         self.spec = spec
@@ -45,6 +48,7 @@ class OutgoingFile:
         self.sources = sources
         self.live = live
         self.holes = holes
+        self.overlay = overlay
         self.believed = False
         self.number = 0
         self.basis: Optional[bool] = None
@@ -67,6 +71,9 @@ class OutgoingFile:
             raise LeftToRsync("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd, self.opened = fd, st
         self.believed = believes(fd, self.holes)
+        if self.overlay and not self.believed:
+            self.close()
+            raise not_to_be_merged(self.path)
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
@@ -100,6 +107,7 @@ def outgoing(
     live: bool = False,
     holes: str = "auto",
     reserve: bool = False,
+    overlay: bool = False,
 ) -> OutgoingFile:
     """Return a file or block device to be sent as ``name``. Raises OSError.
 
@@ -109,6 +117,7 @@ def outgoing(
     ``live``: the file may be written to meanwhile.
     ``holes``: whether its map is believed (:func:`files.claims.believes`).
     ``reserve``: count reserved ranges as what a copy takes.
+    ``overlay``: do not send it if its map is not believed.
     """
     with error_path(path, instead=True):
         found = sources.find(path, name)
@@ -138,7 +147,7 @@ def outgoing(
     if live and is_recent(mtime_ns):
         mtime_ns -= _EARLIER
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried)
-    return OutgoingFile(path, spec, st, sources, live, holes)
+    return OutgoingFile(path, spec, st, sources, live, holes, overlay)
 
 
 def _device_size(fd: int) -> int:
