@@ -161,7 +161,7 @@ def copy2(
 def _copy(
     src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: Rsh, python: str | None
 ) -> PathLike:
-    from ..hosts.copies import Copies
+    from ..hosts.copies import Copies, as_given
 
     with Copies(rsh, python) as copies:
-        return copies.copy(src, dst, options, progress)
+        return as_given(copies.copy(src, dst, options, progress).path, dst)

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
+import re
 import stat
+import sys
+from collections.abc import Iterator
 
+from ..console.messages import print_line
 from ..console.progress import data_bar
-from ..engine.content.copy_file import CopyOptions
-from ..engine.errors import LinkError
+from ..console.streams import STDOUT
+from ..console.units import iec
+from ..engine.content.copy_file import Copied, CopyOptions
+from ..engine.errors import LinkError, OnProgress
 from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_holes, add_remote_end
+from .options import Troubles, add_holes, add_remote_end, write_list
+
+_STREAM = "-"
+"""Standard input as a source, and standard output as the destination."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION")
+    command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION; - for a stream")
     add_holes(command)
     add_remote_end(command)
     command.add_argument("-p", "--preserve", action="store_true", help="times, ownership, xattrs and ACLs too")
@@ -34,6 +44,11 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
     command.add_argument("--fsync", action="store_true", help="flush each file and then its name to the disk")
     command.add_argument("--no-space-check", action="store_true", help="start even if the data does not seem to fit")
+    command.add_argument("-z", "--compress", action="store_true", help="compress what goes over the network")
+    command.add_argument("--bwlimit", type=_rate, metavar="RATE", help="KiB per second over the network, or as 2m")
+    command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
+    command.add_argument("-v", "--verbose", action="store_true", help="say what was copied")
+    command.add_argument("--json", action="store_true", help="say it as one JSON object")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress")
     command.set_defaults(run=run)
 
@@ -43,11 +58,33 @@ def run(arguments: argparse.Namespace) -> int:
     *sources, destination = arguments.paths
     if not sources:
         raise ValueError(f"{destination}: a destination is missing")
+    _check_streams(arguments, sources, destination)
     if len(sources) > 1 and not is_remote(destination) and not os.path.isdir(destination):
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory, and there are several sources", destination)
     if len(sources) > 1 and is_remote(destination):
         # Nobody has looked whether it is a directory; with the slash it has to be one.
         destination += "./" if destination.endswith(":") else "/"
+    if arguments.bwlimit and not all(is_remote(destination) or is_remote(source) for source in sources):
+        raise ValueError("--bwlimit is for copies to and from another host")
+    troubles = Troubles()
+    total = {"size": 0, "written": 0}
+    rows = _copy_each(arguments, sources, destination, troubles, total)
+    if arguments.json:
+        shown = (json.dumps({"source": source, "destination": made.path, **_sizes(made)}) for source, made in rows)
+        write_list("files", shown, {"total": total})
+        return troubles.status
+    for source, made in rows:
+        if arguments.dry_run:
+            print_line(f"would copy {source} -> {made.path}: up to {iec(made.written)} of {iec(made.size)}")
+        elif arguments.verbose:
+            print_line(f"{source} -> {made.path}: {iec(made.written)} of {iec(made.size)} written")
+    return troubles.status
+
+
+def _copy_each(
+    arguments: argparse.Namespace, sources: list[str], destination: str, troubles: Troubles, total: dict[str, int]
+) -> Iterator[tuple[str, Copied]]:
+    """Copy the files, or plan to, and yield each that was made. Its sizes are added to ``total``."""
     options = CopyOptions(
         "all" if arguments.preserve else "new-mode",
         inplace=arguments.inplace,
@@ -59,21 +96,72 @@ def run(arguments: argparse.Namespace) -> int:
         space_check=not arguments.no_space_check,
         overlay=arguments.overlay,
     )
-    troubles = Troubles()
-    with Copies(arguments.rsh, arguments.python, arguments.remote_prefix) as copies:
+    remote = arguments.rsh, arguments.python, arguments.remote_prefix
+    with Copies(*remote, compress=arguments.compress, bwlimit=arguments.bwlimit) as copies:
         for source in sources:
             try:
-                total = None if is_remote(source) else _work(source, arguments.holes)
-                with data_bar(total, os.path.basename(source), arguments.quiet) as advance:
-                    copies.copy(source, destination, options, advance)
+                if arguments.dry_run:
+                    made = copies.plan(source, destination, options)
+                else:
+                    work = None if is_remote(source) or source == _STREAM else _work(source, arguments.holes)
+                    with data_bar(work, os.path.basename(source), arguments.quiet) as advance:
+                        made = _copy(copies, source, destination, options, advance)
             except IsADirectoryError as error:
                 hint = "is a directory; for trees use 'sparsesync sync -a'"
                 troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
-            except LinkError:
+            except (LinkError, BrokenPipeError):
                 raise
             except OSError as error:
                 troubles(error)
-    return troubles.status
+            else:
+                for name, size in _sizes(made).items():
+                    total[name] += size
+                yield source, made
+
+
+def _copy(copies: Copies, source: str, destination: str, options: CopyOptions, progress: OnProgress) -> Copied:
+    if _STREAM not in (source, destination):
+        return copies.copy(source, destination, options, progress)
+    from ..engine.content.stream import INPUT, copy_in, copy_out
+
+    if source == _STREAM:
+        if sys.stdin is None:  # an empty file would take the place of what is there
+            raise OSError(errno.EBADF, "is closed", INPUT)
+        return copy_in(sys.stdin.fileno(), destination, options, progress)
+    sys.stdout.flush()
+    return copy_out(source, sys.stdout.fileno(), STDOUT, options, progress)
+
+
+def _check_streams(arguments: argparse.Namespace, sources: list[str], destination: str) -> None:
+    """Raise ValueError for what a stream cannot do."""
+    if _STREAM not in (*sources, destination):
+        return
+    if len(sources) > 1 or sources == [destination]:
+        raise ValueError("- is standard input or output, and the other path a file: copy - FILE, or copy FILE -")
+    if is_remote(sources[0]) or is_remote(destination):
+        raise ValueError("- is for files of this machine; beyond ssh, run the same command there")
+    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--compress"]
+    if destination == _STREAM:
+        wrong += ["--inplace", "--fsync", "--verbose", "--json"]
+    for option in wrong:
+        if getattr(arguments, option[2:].replace("-", "_")):
+            raise ValueError(f"{option} and - do not go together")
+    if arguments.reflink == "always":
+        raise ValueError("--reflink=always and - do not go together")
+
+
+def _sizes(made: Copied) -> dict[str, int]:
+    return {"size": made.size, "written": made.written}
+
+
+def _rate(text: str) -> int | None:
+    """Return the bytes per second of a rate as rsync has it, None for no limit, for argparse."""
+    from ..rsync.command import parse_bwlimit
+
+    rate = parse_bwlimit(text)
+    if rate is None and not re.fullmatch("0+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: KiB per second, or as 500k, 2m, 1.5g; 0 is no limit")
+    return rate
 
 
 def _work(source: str, holes: str) -> int:

@@ -10,24 +10,40 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..engine.content.copy_file import CopyOptions, copy_file
+from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
 from ..engine.errors import NoSpaceError, OnProgress, error_path
 from .base import PathLike, Rsh
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
+    from ..engine.roles import Planned
     from ..engine.transfer.records import FileResult
     from .address import Remote
+    from .base import Destination, Source
 
 
 class Copies:
-    """Copies that share their connections to other hosts. A context manager."""
+    """Copies that share their connections to other hosts. A context manager.
 
-    def __init__(self, rsh: Rsh = None, python: str | None = None, prefix: str = "") -> None:
+    ``compress``, ``bwlimit``: for copies to and from another host, as in :class:`~.transfer.Settings`.
+    """
+
+    def __init__(
+        self,
+        rsh: Rsh = None,
+        python: str | None = None,
+        prefix: str = "",
+        *,
+        compress: bool = False,
+        bwlimit: int | None = None,
+    ) -> None:
         self._hosts = HostPool(rsh, python, prefix=prefix)
+        self._compress = compress
+        self._bwlimit = bwlimit
 
     def __enter__(self) -> Copies:
         return self
@@ -35,49 +51,67 @@ class Copies:
     def __exit__(self, *exc_info: object) -> None:
         self._hosts.__exit__(*exc_info)
 
-    def copy(self, src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress = None) -> PathLike:
-        """Copy ``src`` to ``dst``, and return the new file. Raises what :func:`~.api.copyfile` does."""
+    def copy(self, src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress = None) -> Copied:
+        """Copy ``src`` to ``dst``. Raises what :func:`~.api.copyfile` does."""
         if isinstance(src, int) and options.keep != "content":
             raise TypeError("a file descriptor has no name and no attributes to copy; copyfile() copies its content")
-        destination = remote_part(dst)
-        source = None if isinstance(src, int) else remote_part(src)
-        from_, to = f"/proc/self/fd/{src}" if isinstance(src, int) else os.fsdecode(src), os.fsdecode(dst)
-        if source is not None and destination is not None:
-            raise ValueError(f"{from_}: the source and the destination cannot both be on another host")
-        with _naming({from_: src, to: dst}):
-            if source is not None or destination is not None:
-                made = self._remote_copy(from_, to, source, destination, options, progress)
-            else:
-                if isinstance(src, int):
-                    os.fstat(src)
-                    options = options._replace(follow_symlinks=True)
-                made = os.fspath(copy_file(from_, to, options, progress))
-        if made == to:
-            return dst
-        return os.fsencode(made) if isinstance(os.fspath(dst), bytes) else made
+        ends = _Ends(src, dst)
+        with _naming({ends.src: src, ends.dst: dst}):
+            if ends.remote:
+                return self._remote_copy(ends, options, progress)
+            if isinstance(src, int):
+                os.fstat(src)
+                options = options._replace(follow_symlinks=True)
+            return copy_file(ends.src, ends.dst, options, progress)
 
-    def _remote_copy(
-        self,
-        src: str,
-        dst: str,
-        source: Remote | None,
-        destination: Remote | None,
-        options: CopyOptions,
-        progress: OnProgress,
-    ) -> str:
-        from ..engine.roles import Planned, SourceSettings
-        from .transfer import Settings, check_space, needs, transfer
+    def plan(self, src: PathLike, dst: PathLike, options: CopyOptions) -> Copied:
+        """Return what :meth:`copy` would make, with the most bytes that it would write. Nothing is written.
+
+        Raises what it would, as far as that is known before.
+        """
+        ends = _Ends(src, dst)
+        if not ends.remote:
+            old = existing(ends.dst)
+            if old is not None and os.path.samestat(old, os.stat(ends.src)):
+                from shutil import SameFileError
+
+                raise SameFileError(f"{ends.src!r} and {ends.dst!r} are the same file")
+            if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
+                options = options._replace(space_check=False)  # a device holds what it holds
+        with self._opened(ends, options) as (_, _, plan, made):
+            return Copied(made, plan.size, plan.data)
+
+    def _remote_copy(self, ends: _Ends, options: CopyOptions, progress: OnProgress) -> Copied:
+        from .transfer import Settings, transfer
 
         options.check()
         if options.reflink == "always":
-            raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", dst)
+            raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", ends.dst)
         if not options.follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
-        of = self._hosts.local(src) if source is None else self._hosts.locate(src)
-        to = self._hosts.local(dst) if destination is None else self._hosts.locate(dst)
+        settings = Settings(options.sparse == "always", self._bwlimit, (None, None) if self._compress else None)
+        results: list[FileResult] = []
+        with self._opened(ends, options) as (read, written, plan, made):
+            transfer(read, written, iter([plan]), settings, results.append, progress)
+        (result,) = results
+        if result.space is not None:
+            raise NoSpaceError(*result.space, ends.dst)
+        if result.reason is not None:
+            raise OSError(result.errno or errno.EIO, result.reason, ends.src if result.at_source else ends.dst)
+        return Copied(made, result.size, result.sent)
+
+    @contextlib.contextmanager
+    def _opened(self, ends: _Ends, options: CopyOptions) -> Iterator[tuple[Source, Destination, Planned, str]]:
+        """Give both ends, the file between them, and the path that it gets, once there is room for it."""
+        from ..engine.roles import Planned, SourceSettings
+        from .transfer import check_space, needs
+
+        options.check()
+        of = self._hosts.local(ends.src) if ends.source is None else self._hosts.locate(ends.src)
+        to = self._hosts.local(ends.dst) if ends.destination is None else self._hosts.locate(ends.dst)
         # What a path is relative to over there, its host knows better.
-        path = of.path if source is None else source.path
-        target = to.path if destination is None else destination.path or "."
+        path = of.path if ends.source is None else ends.source.path
+        target = to.path if ends.destination is None else ends.destination.path or "."
         name = os.path.basename(path)
         settings = SourceSettings(
             follow=True,
@@ -87,26 +121,43 @@ class Copies:
             overlay=options.overlay,
         )
         read, written = of.host.source(settings), to.host.destination(resume=True)
-        results: list[FileResult] = []
         try:
-            with error_path(src, instead=True):
+            with error_path(ends.src, instead=True):
                 size, room = read.measure(path)
             plan = Planned(name, path, size, room, room=room)
-            with error_path(dst, instead=True):
+            with error_path(ends.dst, instead=True):
                 made = written.open_copy(target, name, options)
                 if options.space_check:
                     written.expect(needs(read, [plan]))
                     check_space(written)
-            transfer(read, written, iter([plan]), Settings(options.sparse == "always"), results.append, progress)
+            yield read, written, plan, to.prefix + made
         finally:
             read.close()
             written.close()
-        (result,) = results
-        if result.space is not None:
-            raise NoSpaceError(*result.space, dst)
-        if result.reason is not None:
-            raise OSError(result.errno or errno.EIO, result.reason, src if result.at_source else dst)
-        return to.prefix + made
+
+
+class _Ends:
+    """The paths of a copy as text, and their parts at another host. Raises ValueError if both are at one."""
+
+    def __init__(self, src: PathLike | int, dst: PathLike) -> None:
+        self.source: Remote | None = None if isinstance(src, int) else remote_part(src)
+        self.destination: Remote | None = remote_part(dst)
+        self.src = f"/proc/self/fd/{src}" if isinstance(src, int) else os.fsdecode(src)
+        self.dst = os.fsdecode(dst)
+        if self.source is not None and self.destination is not None:
+            raise ValueError(f"{self.src}: the source and the destination cannot both be on another host")
+
+    @property
+    def remote(self) -> bool:
+        """Whether one end is at another host."""
+        return self.source is not None or self.destination is not None
+
+
+def as_given(made: str, dst: PathLike) -> PathLike:
+    """Return the path of the file made, of the type that the destination was given as."""
+    if made == os.fsdecode(dst):
+        return dst
+    return os.fsencode(made) if isinstance(os.fspath(dst), bytes) else made
 
 
 @contextlib.contextmanager

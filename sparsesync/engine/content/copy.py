@@ -27,7 +27,7 @@ import os
 import stat
 import warnings
 from functools import partial
-from typing import Iterable, Iterator, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
@@ -36,14 +36,13 @@ from ..files.fiemap import records
 from ..files.syscalls import clone, copy_range, read_into, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
+from .pieces import not_zeros, read_on
 from .workers import PIECE_BYTES, Clock, Helpers, pieces
 
 _PROGRESS_BYTES = 1 << 20
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
-
-_ZEROS = bytes(PIECE_BYTES)
 
 
 def copy_content(
@@ -92,8 +91,7 @@ def copy_content(
         believed = view or believes(source, holes)
         if target.merging and (view or not believed):
             raise not_to_be_merged(source_path)
-    # A server's own block is what it likes to be sent at a time.
-    block = 0 if believed and sparse == "auto" else min(os.fstatvfs(target.fd).f_bsize, _MAX_BLOCK_BYTES)
+    block = 0 if believed and sparse == "auto" else zero_block(target)
     with error_path(target.path):
         if view:
             data = _copy_view(source, target, size, progress, source_path)
@@ -136,16 +134,10 @@ def _copy_view(source: int, target: Target, size: int, progress: OnProgress, sou
     return end
 
 
-def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """Yield all there is to read in an open file, as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    offset = 0
-    with error_path(source_path):
-        count = read_into(source, buffer, offset)
-        while count:
-            yield offset, buffer[:count]
-            offset += count
-            count = read_into(source, buffer, offset)
+def zero_block(target: Target) -> int:
+    """Return the bytes in which zeros are looked for, to be holes of the target."""
+    # A server's own block is what it likes to be sent at a time.
+    return min(os.fstatvfs(target.fd).f_bsize, _MAX_BLOCK_BYTES)
 
 
 def check_choices(sparse: str, reflink: str, inplace: bool, holes: str, overlay: bool = False) -> None:
@@ -339,7 +331,7 @@ class _Writer:
             if not count:
                 raise TruncatedError(self.source_path)
             if self.zero_block:
-                for start, size in self._not_zeros(buffer[:count], offset):
+                for start, size in not_zeros(buffer[:count], offset, self.zero_block):
                     write_all(self.target, buffer[start : start + size], offset + start)
                     written += size
             else:
@@ -348,22 +340,6 @@ class _Writer:
             offset += count
             length -= count
         return written
-
-    def _not_zeros(self, content: memoryview, offset: int) -> Iterator[Extent]:
-        """Yield the parts of ``content`` that are not blocks of zeros, as (index in ``content``, length)."""
-        if _ZEROS.startswith(content):
-            return
-        block, size = self.zero_block, len(content)
-        start = at = 0
-        while at < size:
-            stop = min(at + block - (offset + at) % block, size)
-            if _ZEROS.startswith(content[at:stop]):
-                if at > start:
-                    yield start, at - start
-                start = stop
-            at = stop
-        if size > start:
-            yield start, size - start
 
     def _by_kernel(self, offset: int, length: int) -> bool:
         while length:

@@ -18,7 +18,7 @@ from typing import Iterator, List, NamedTuple, Optional, Union
 
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
-from ..files.claims import is_view
+from ..files.claims import file_size, is_view
 from ..files.status import check_replaceable, open_source, special_file
 from ..files.syscalls import flush_directory, was_written
 from ..files.target import Target
@@ -62,8 +62,16 @@ class CopyOptions(NamedTuple):
         check_choices(self.sparse, self.reflink, self.in_place, self.holes, self.overlay)
 
 
-def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Path:
-    """Copy ``src`` to ``dst`` on this machine and return the file made.
+class Copied(NamedTuple):
+    """A file that was made: its path, its apparent size, and the bytes that were written, or shared, or sent."""
+
+    path: str
+    size: int = 0
+    written: int = 0
+
+
+def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:
+    """Copy ``src`` to ``dst`` on this machine.
 
     Raises what :func:`sparsesync.api.copying.copyfile` does.
     """
@@ -73,7 +81,7 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
     reflink, sparse, holes, fsync = options.reflink, options.sparse, options.holes, options.fsync
     source_path = os.fspath(src)
     if not options.follow_symlinks and os.path.islink(source_path):
-        return _copy_symlink(source_path, dst, options.keep, fsync)
+        return Copied(os.fspath(_copy_symlink(source_path, dst, options.keep, fsync)))
     path = os.fspath(dst)
     source = open_source(source_path)
     try:
@@ -87,22 +95,22 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
         if old is not None and (stat.S_ISCHR(old.st_mode) or stat.S_ISBLK(old.st_mode)):
             from .device import write_device
 
-            write_device(
+            written = write_device(
                 source, path, reflink=reflink, sparse=sparse, holes=holes, fsync=fsync, overlay=options.overlay,
                 progress=progress, source_path=source_path
             )  # fmt: skip
-            return dst
+            return Copied(os.fspath(dst), file_size(source) or written, written)
         carried = attributes.read(source)
         with replacing(path, old, options, carried) as target:
             target.reserving, target.checks_room = options.reserve, options.space_check
             target.merging = options.overlay
-            copy_content(
+            written = copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
             )
             _tell_of_change(source, before, source_path)
+            return Copied(os.fspath(dst), os.fstat(target.fd).st_size, written)
     finally:
         os.close(source)
-    return dst
 
 
 def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:

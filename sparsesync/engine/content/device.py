@@ -18,13 +18,14 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Iterable, Iterator, Tuple
+from typing import Iterable, Iterator, Optional, Tuple
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, believes, file_size, is_view
 from ..files.extents import Extent
 from ..files.syscalls import punch, read_into, write_all
-from .copy import data_ranges, not_to_be_merged, read_on
+from .copy import data_ranges, not_to_be_merged
+from .pieces import read_on, read_stream
 from .workers import PIECE_BYTES
 
 _ZEROS = memoryview(bytes(PIECE_BYTES))
@@ -44,8 +45,11 @@ def write_device(
     overlay: bool = False,
     progress: OnProgress = None,
     source_path: str = "source",
+    fd: Optional[int] = None,
 ) -> int:
     """Write what the open file ``source`` holds to the device at ``path``, and return the bytes of data written.
+
+    ``source`` may be a pipe. ``fd``: written to in order instead of the device, and closed.
 
     ``overlay``: leave what is a hole in the source as it is on a block device. Other options are those of
     :func:`copy.copy_content`.
@@ -61,14 +65,19 @@ def write_device(
     if overlay and not believed:
         raise not_to_be_merged(source_path)
     ranges = data_ranges(source, size, ZERO_BLOCK_BYTES if sparse == "always" else 0, believed)
-    device = _Device(path)
+    streamed = not (stat.S_ISREG(os.fstat(source).st_mode) or stat.S_ISBLK(os.fstat(source).st_mode))
+    device = _Device(path, fd)
     try:
         if device.room is not None and device.room < size:
             raise NoSpaceError(size, device.room, path)
         if overlay and device.room is None:
             raise OSError(errno.ESPIPE, "a device that has no places cannot keep anything (overlay)", path)
         done = end = 0
-        for offset, data in read_on(source, source_path) if view else _read(source, ranges, source_path):
+        if streamed:
+            pieces = read_stream(source, source_path)
+        else:
+            pieces = read_on(source, source_path) if view else _read(source, ranges, source_path)
+        for offset, data in pieces:
             if not overlay:
                 device.zero(end, offset)
             device.write(data, offset)
@@ -77,7 +86,7 @@ def write_device(
             if progress is not None:
                 progress(len(data))
         if not overlay:
-            device.zero(end, end if view else size)
+            device.zero(end, end if view or streamed else size)
         if fsync:
             device.flush()
     finally:
@@ -109,12 +118,12 @@ def _logical_block(fd: int) -> int:
 
 
 class _Device:
-    """A device open for writing. ``room`` is the size of a block device, None for any other."""
+    """A device open for writing, or the stream ``fd``. ``room`` is the size of a block device, None for any other."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: Optional[int] = None) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-        self.room = file_size(self.fd) if stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
+        self.fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC) if fd is None else fd
+        self.room = file_size(self.fd) if fd is None and stat.S_ISBLK(os.fstat(self.fd).st_mode) else None
         self.block = ZERO_BLOCK_BYTES if self.room is None else max(ZERO_BLOCK_BYTES, _logical_block(self.fd))
 
     def write(self, data: memoryview, offset: int) -> None:

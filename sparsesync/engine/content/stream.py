@@ -1,0 +1,91 @@
+"""Standard input and output as the ends of a copy.
+
+A stream has no holes. What comes from one is looked at for blocks of zeros, which become holes::
+
+    for each piece that comes:
+        blocks of zeros        -> punch, if there is something below (in place); else nothing
+        other blocks           -> write, in place only if they differ
+
+and what goes to one is every byte, zeros for the holes. Nothing says that a stream ended too early, so whoever pipes
+has to look at the status of what is before the pipe.
+"""
+
+import errno
+import os
+import stat
+
+from ..errors import OnProgress, error_path
+from ..files.status import open_source
+from ..files.syscalls import read_full, write_all
+from ..files.target import Target
+from .copy import zero_block
+from .copy_file import Copied, CopyOptions, Path, existing, replacing
+from .device import write_device
+from .pieces import not_zeros, read_stream
+from .workers import PIECE_BYTES
+
+INPUT = "standard input"
+
+
+def copy_in(stream: int, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:
+    """Copy what comes from a stream to the file ``dst`` on this machine.
+
+    Raises what :func:`~.copy_file.copy_file` does, and IsADirectoryError for a directory, since a stream has no name.
+    """
+    path = os.fspath(dst)
+    old = existing(path)
+    if old is not None and (stat.S_ISCHR(old.st_mode) or stat.S_ISBLK(old.st_mode)):
+        written = write_device(stream, path, fsync=options.fsync, progress=progress, source_path=INPUT)
+        return Copied(path, written, written)
+    if path.endswith("/"):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    with replacing(path, old, options) as target:
+        writer = _Writer(target)
+        size = written = 0
+        for offset, data in read_stream(stream, INPUT):
+            with error_path(path):
+                written += writer.write(data, offset)
+            size = offset + len(data)
+            if progress is not None:
+                progress(len(data))
+        with error_path(path):
+            os.ftruncate(target.fd, size)
+    return Copied(path, size, written)
+
+
+def copy_out(src: Path, stream: int, name: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
+    """Copy the content of ``src`` on this machine to a stream. ``name``: what the stream is called in an error."""
+    path = os.fspath(src)
+    source = open_source(path)
+    try:
+        written = write_device(
+            source, name, holes=options.holes, progress=progress, source_path=path, fd=os.dup(stream)
+        )
+        return Copied(name, os.fstat(source).st_size or written, written)
+    finally:
+        os.close(source)
+
+
+class _Writer:
+    """Writes the pieces of a stream to a target, less what is zeros or there already."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.block = zero_block(target)
+        self._there = memoryview(bytearray(PIECE_BYTES if target.inplace else 0))
+
+    def write(self, data: memoryview, offset: int) -> int:
+        """Write a piece, and return the bytes written."""
+        end = written = 0
+        for start, length in not_zeros(data, offset, self.block):
+            self.target.punch(offset + end, start - end)
+            end = start + length
+            part = data[start:end]
+            if self.target.inplace:
+                there = self._there[:length]
+                if read_full(self.target.fd, there, offset + start) == length and there == part:
+                    continue
+            write_all(self.target.fd, part, offset + start)
+            written += length
+        self.target.punch(offset + end, len(data) - end)
+        return written
