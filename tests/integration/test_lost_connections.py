@@ -117,6 +117,20 @@ def test_with_several_sources(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err.count("sparsesync: far: no agent could be started") == 1
 
 
+def test_shutil_collects_it_as_it_does_its_own(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/f").write_bytes(b"x")
+    ends = script(tmp_path / "rsh", "exit 7")
+
+    def copy(src: str, dst: str) -> str:
+        return sparsesync.copy2(src, f"far:{dst}", rsh=ends)
+
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "src", tmp_path / "dst", copy_function=copy)
+    ((src, dst, why),) = caught.value.args[0]
+    assert (src, dst) == (f"{tmp_path}/src/f", f"{tmp_path}/dst/f") and why.startswith("far: no agent could be started")
+
+
 def test_what_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f").write_bytes(b"x")
 
