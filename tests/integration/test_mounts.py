@@ -8,64 +8,23 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import sparsesync
-from tests.support.filesystems import allocated, command, data_bytes, filesystem, need_tools, same_content, sparse_file
+from tests.support.filesystems import allocated, command, data_bytes, filesystem, same_content, sparse_file
+from tests.support.mounts import bindfs, overlay, rclone, sshfs
 from tests.support.shells import local_shell
-from tests.support.sshd import sshd
 
 MIB = 1 << 20
-
-
-@contextlib.contextmanager
-def sshfs(below: Path, top: Path) -> Iterator[Path]:
-    """What is below, by way of SFTP."""
-    need_tools("sshfs", "fusermount3")
-    mountpoint = top / "sshfs"
-    mountpoint.mkdir()
-    with sshd(top / "sshd", server="Subsystem sftp internal-sftp") as server:
-        command("sshfs", "-o", f"ssh_command={server.rsh}", f"host:{below}", mountpoint)
-        try:
-            yield mountpoint
-        finally:
-            command("fusermount3", "-u", mountpoint)
-
-
-@contextlib.contextmanager
-def overlay(upper: Path, top: Path) -> Iterator[Path]:
-    """An overlay whose upper directory is on the filesystem ``upper``."""
-    need_tools("mount")
-    for path in (top, top / "lower", top / "merged", upper / "upper", upper / "work"):
-        path.mkdir()
-    options = f"lowerdir={top}/lower,upperdir={upper}/upper,workdir={upper}/work"
-    command("mount", "-t", "overlay", "-o", options, "overlay", top / "merged")
-    try:
-        yield top / "merged"
-    finally:
-        command("umount", top / "merged")
-
-
-@contextlib.contextmanager
-def bound(below: Path, mountpoint: Path) -> Iterator[Path]:
-    """What is below, by way of a FUSE filesystem that hands everything on."""
-    need_tools("bindfs", "fusermount")
-    mountpoint.mkdir()
-    command("bindfs", below, mountpoint)
-    try:
-        yield mountpoint
-    finally:
-        command("fusermount", "-u", mountpoint)
 
 
 def test_a_mount_that_makes_its_blocks_up(tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()
     sparse_file(source / "disk", 300 * MIB, [(200 * MIB, 4096)])
-    with filesystem("ext4", tmp_path / "fs", "200M") as small, sshfs(small, tmp_path) as mount:
+    with filesystem("ext4", tmp_path / "fs", "200M") as small, sshfs(small, tmp_path / "far") as mount:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             sparsesync.copyfile(source / "disk", mount / "copy")
@@ -131,7 +90,7 @@ def test_free_space_that_says_nothing(tmp_path: Path) -> None:
     sparse = [sys.executable, "-m", "sparsesync"]
     with (
         filesystem("btrfs", tmp_path / "fs", "160M", "compress-force=zstd") as mount,
-        bound(mount, tmp_path / "bound") as top,
+        bindfs(mount, tmp_path / "bound") as top,
     ):
         command("fallocate", "-l", "64M", mount / "reserved")
         runs: list[list[str]] = [
@@ -150,3 +109,18 @@ def test_free_space_that_says_nothing(tmp_path: Path) -> None:
             assert (done.returncode, done.stderr) == (0, b""), argv
             assert (top / "text").stat().st_size == text.stat().st_size
             os.unlink(top / "text")
+
+
+def test_a_mount_that_is_written_in_order_only(tmp_path: Path) -> None:
+    """Neither a size nor a hole can be made there, nor can it say what xattrs a file has. It can rename."""
+    sparse = sparse_file(tmp_path / "sparse", 2 * MIB + 5, [(MIB, 4096)])
+    dense = sparse_file(tmp_path / "dense", 3 * MIB, [(0, 3 * MIB)])
+    (tmp_path / "below").mkdir()
+    with rclone(tmp_path / "below", tmp_path / "rclone") as mount:
+        for source in (sparse, dense):  # the second time it replaces
+            with pytest.warns(RuntimeWarning, match="bytes in order only"):
+                sparsesync.copyfile(source, mount / "f")
+            assert same_content(source, mount / "f") and os.listdir(mount) == ["f"]
+        with pytest.raises(OSError) as raised:
+            sparsesync.copyfile(dense, mount / "f", inplace=True)
+        assert raised.value.filename == str(mount / "f")

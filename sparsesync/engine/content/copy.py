@@ -36,10 +36,13 @@ from ..files.fiemap import records
 from ..files.syscalls import clone, copy_range, read_into, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .pieces import not_zeros, read_on
+from .pieces import not_zeros, read_on, read_ranges, write_in_order
 from .workers import PIECE_BYTES, Clock, Helpers, pieces
 
 _PROGRESS_BYTES = 1 << 20
+
+_NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE])
+"""What a mount says that cannot set a size in advance (rclone without a cache)."""
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
@@ -105,10 +108,13 @@ def copy_content(
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed)
             ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
-            kernel = not block and reflink != "never"
-            data = _Writer(source, target.fd, kernel, block, progress, source_path).write(ranges)
+            if _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed):
+                kernel = not block and reflink != "never"
+                data = _Writer(source, target.fd, kernel, block, progress, source_path).write(ranges)
+            else:
+                data = write_in_order(target.fd, read_ranges(source, ranges, source_path), size)
+                _tell(progress, data)
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
     if file_size(source) < size:
@@ -193,7 +199,8 @@ def _reserve_like(source: int, target: Target, size: int) -> None:
         target.preallocate(offset, length)
 
 
-def _make_room(target: Target, size: int, at_most: int, source: int, believed: bool) -> None:
+def _make_room(target: Target, size: int, at_most: int, source: int, believed: bool) -> bool:
+    """Give the new file its size. Returns False if its mount takes bytes only one after the other."""
     try:
         target.reserve(size, at_most)
     except NoSpaceError:
@@ -202,6 +209,13 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
         if data >= at_most or target.reserving:
             raise
         target.reserve(size, data)
+    except OSError as error:
+        if error.errno not in _NO_SIZE:
+            raise
+        what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
+        warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
+        return False
+    return True
 
 
 def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:

@@ -177,7 +177,7 @@ def replacing(
             lost = [] if old is None or inplace else _carry_flags(real, target.fd)
             yield target
             with error_path(path, instead=True):
-                replaced = None if old is None else attributes.of_replaced(real)
+                replaced = None if old is None or inplace else attributes.of_replaced(real)
                 lost += attributes.finish(target.fd, directory, options.keep, carried, replaced, inplace)
             attributes.tell(path, lost)
             target.commit(fsync=options.fsync)

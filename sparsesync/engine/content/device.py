@@ -18,14 +18,13 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Iterable, Iterator, Optional, Tuple
+from typing import Optional
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, believes, file_size, is_view
-from ..files.extents import Extent
-from ..files.syscalls import punch, read_into, write_all
+from ..files.syscalls import punch, write_all
 from .copy import data_ranges, not_to_be_merged
-from .pieces import read_on, read_stream
+from .pieces import read_on, read_ranges, read_stream
 from .workers import PIECE_BYTES
 
 _ZEROS = memoryview(bytes(PIECE_BYTES))
@@ -76,7 +75,7 @@ def write_device(
         if streamed:
             pieces = read_stream(source, source_path)
         else:
-            pieces = read_on(source, source_path) if view else _read(source, ranges, source_path)
+            pieces = read_on(source, source_path) if view else read_ranges(source, ranges, source_path)
         for offset, data in pieces:
             if not overlay:
                 device.zero(end, offset)
@@ -94,20 +93,6 @@ def write_device(
     if file_size(source) < size:
         raise TruncatedError(source_path)
     return done
-
-
-def _read(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """Yield the content of the ranges as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    with error_path(source_path):
-        for offset, length in ranges:
-            while length:
-                count = read_into(source, buffer[:length], offset)
-                if not count:
-                    raise TruncatedError(source_path)
-                yield offset, buffer[:count]
-                offset += count
-                length -= count
 
 
 def _logical_block(fd: int) -> int:

@@ -185,11 +185,11 @@ def _names(file: Union[int, str]) -> List[str]:
     try:
         _if_held(lambda: names.extend(os.listxattr(file)))
     except OSError as error:
-        if error.errno != errno.E2BIG:
+        # XFS lets a file have more than the system can list (listxattr(2), BUGS), and rclone has no list to give.
+        if error.errno not in (errno.E2BIG, errno.EIO):
             raise
-        # XFS lets a file have more than the system can list: listxattr(2), BUGS.
-        what = "a file has too many extended attributes to be listed: none are kept"
-        warnings.warn(what, RuntimeWarning, stacklevel=2)
+        why = "are too many to be listed" if error.errno == errno.E2BIG else "cannot be listed (I/O error)"
+        warnings.warn("the extended attributes of a file {}: none are kept".format(why), RuntimeWarning, stacklevel=2)
     return names
 
 

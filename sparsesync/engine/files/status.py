@@ -9,6 +9,7 @@ A file that was written to a moment ago may be written to again without its modi
 (:func:`is_recent`); who compares times has to know.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -178,7 +179,9 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
     which rename(2) cannot replace.
     """
     try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory))
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        with contextlib.suppress(OSError):  # rclone misses the bytes that were not written
+            os.close(fd)
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
             error.filename = path

@@ -33,12 +33,10 @@ from .syscalls import (
     UNSUPPORTED,
     check_room,
     clone,
-    drop_lease,
     flush_directory,
-    is_ours_alone,
+    is_only_ours,
     preallocate,
     punch,
-    take_lease,
 )
 
 _MAX_ATTEMPTS = 16
@@ -52,23 +50,6 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 _Target = TypeVar("_Target", bound="Target")
-
-
-def _is_only_ours(fd: int, directory: int) -> bool:
-    """Whether nobody but us can have a private file of ours open, in a directory that may be somebody else's.
-
-    He could have opened another file, one that everybody may read, before he gave it this name. The kernel grants a
-    lease to write only if nobody else has the file open: fcntl(2), F_SETLEASE. Where there are no leases, it has to be
-    a directory in which only we can give names.
-    """
-    try:
-        take_lease(fd)
-        drop_lease(fd)
-    except BlockingIOError:
-        return False  # somebody has
-    except OSError:
-        return is_ours_alone(os.fstat(directory))
-    return True
 
 
 def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX_BYTES) -> str:
@@ -234,7 +215,7 @@ class Target:
                 with contextlib.suppress(FileNotFoundError):
                     st = os.stat(name, dir_fd=directory, follow_symlinks=False)
                     if os.path.samestat(st, os.fstat(fd)):
-                        if resumed and not _is_only_ours(fd, directory):
+                        if resumed and not is_only_ours(fd, directory):
                             os.unlink(name, dir_fd=directory)
                             os.close(fd)
                             continue
@@ -288,11 +269,15 @@ class Target:
         # A signal may come between a system call and the note that it is done.
         expected = FileNotFoundError if made >= 0 else OSError
         try:
-            # What is removed while it is open, FUSE and NFS show a while longer under another name. But a partial file
-            # is ours only as long as we have it open.
+            # What is removed while open, FUSE and NFS show a while longer. But a partial file is ours while it is open.
             if made >= 0 and self._partial is None:
                 made, closing = -1, made
-                os.close(closing)
+                if self._temporary is not None:
+                    # rclone makes a file that was never written to when it hears of the end: after it was removed.
+                    with contextlib.suppress(OSError):
+                        os.pwrite(closing, b"\0", 0)
+                with error_path(self.path):
+                    os.close(closing)
         finally:
             try:
                 if self._temporary is not None and not (self.keep and made >= 0 and allocated(os.fstat(made))):

@@ -1,0 +1,146 @@
+"""Mounts that are no filesystem of a disk's: over another directory, mostly by FUSE.
+
+Each gives what is mounted, and unmounts it. What is ``below`` can be judged without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.filesystems import command, loop_device, need, need_root, need_tools
+from tests.support.sshd import sshd
+
+
+@contextlib.contextmanager
+def _unmounting(mountpoint: Path) -> Iterator[Path]:
+    need_root("mounting needs root")
+    try:
+        yield mountpoint
+    finally:
+        command("umount", mountpoint)
+
+
+def _installed(*tools: str) -> None:
+    """Skip the test if a package is missing that is not asked for, on CI neither."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+
+
+@contextlib.contextmanager
+def _served(mountpoint: Path, *argv: str | Path, password: str = "", config: str = "") -> Iterator[Path]:
+    """A mount by a FUSE server, which has ended when this does: until then what is below is busy."""
+    environment = {**os.environ, "RCLONE_CONFIG": config}
+    null = subprocess.DEVNULL
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=null, stderr=null) as server:
+        assert server.stdin is not None
+        server.stdin.write(password.encode())
+        server.stdin.close()
+        while not os.path.ismount(mountpoint):
+            assert server.poll() is None
+            time.sleep(0.01)
+        with _unmounting(mountpoint):
+            yield mountpoint
+
+
+def _mountpoint(top: Path) -> Path:
+    need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
+    top.mkdir(exist_ok=True)
+    (top / "mounted").mkdir()
+    return top / "mounted"
+
+
+@contextlib.contextmanager
+def sshfs(below: Path, top: Path) -> Iterator[Path]:
+    """What is below, by way of SFTP."""
+    need_tools("sshfs")
+    mountpoint = _mountpoint(top)
+    with sshd(top / "sshd", server="Subsystem sftp internal-sftp") as server:
+        shell = f"ssh_command={server.rsh}"
+        with _served(mountpoint, "sshfs", "-f", "-o", shell, f"host:{below}", mountpoint):
+            yield mountpoint
+
+
+@contextlib.contextmanager
+def overlay(upper: Path, top: Path) -> Iterator[Path]:
+    """An overlay whose upper directory is below ``upper``."""
+    mountpoint = _mountpoint(top)
+    for path in (top / "lower", upper / "upper", upper / "work"):
+        path.mkdir()
+    options = f"lowerdir={top}/lower,upperdir={upper}/upper,workdir={upper}/work"
+    command("mount", "-t", "overlay", "-o", options, "overlay", mountpoint)
+    with _unmounting(mountpoint):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def bindfs(below: Path, top: Path) -> Iterator[Path]:
+    """What is below, by way of a FUSE filesystem that hands everything on."""
+    need_tools("bindfs")
+    mountpoint = _mountpoint(top)
+    with _served(mountpoint, "bindfs", "-f", below, mountpoint):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def gocryptfs(below: Path, top: Path) -> Iterator[Path]:
+    """What is encrypted below."""
+    _installed("gocryptfs")
+    mountpoint = _mountpoint(top)
+    (top / "password").write_text("password\n")
+    command("gocryptfs", "-q", "-nosyslog", "-init", "-scryptn", "10", "-passfile", top / "password", below)
+    argv: list[str | Path] = ["gocryptfs", "-fg", "-nosyslog", "-passfile", top / "password", below, mountpoint]
+    with _served(mountpoint, *argv):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def encfs(below: Path, top: Path) -> Iterator[Path]:
+    """What is encrypted below."""
+    _installed("encfs")
+    mountpoint = _mountpoint(top)
+    with _served(mountpoint, "encfs", "-f", "--stdinpass", "--standard", below, mountpoint, password="password\n"):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def rclone(below: Path, top: Path, *options: str) -> Iterator[Path]:
+    """What is below, as rclone shows it: without ``options`` it can be written in order only."""
+    _installed("rclone")
+    mountpoint = _mountpoint(top)
+    argv: list[str | Path] = ["rclone", "mount", *options, "--cache-dir", top / "cache", below, mountpoint]
+    with _served(mountpoint, *argv, config=f"{top}/none"):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def ntfs(top: Path) -> Iterator[Path]:
+    """A new NTFS, by ntfs-3g."""
+    _installed("mkntfs", "ntfs-3g")
+    mountpoint = _mountpoint(top)
+    command("truncate", "-s", "64M", top / "image")
+    with loop_device(top / "image") as loop:
+        command("mkntfs", "-F", "-Q", "-q", loop)
+        command("ntfs-3g", loop, mountpoint)
+        with _unmounting(mountpoint):
+            yield mountpoint
+
+
+@contextlib.contextmanager
+def squashfs(source: Path, top: Path) -> Iterator[Path]:
+    """What is in the source, in a squashfs."""
+    _installed("mksquashfs")
+    mountpoint = _mountpoint(top)
+    command("mksquashfs", source, top / "image", "-quiet", "-no-progress")
+    with loop_device(top / "image") as loop:
+        command("mount", "-t", "squashfs", loop, mountpoint)
+        with _unmounting(mountpoint):
+            yield mountpoint
