@@ -25,7 +25,11 @@ _PUBLIC = {
     "RsyncTooOldError": "rsync.process",
     "Seeded": "seeding.seeder",
     "Sparse": "engine.tree.scan",
-    "SyncResult": "seeding.run",
+    "SyncResult": "seeding.result",
+    "SyncCancelledError": "seeding.result",
+    "SyncTimeoutError": "seeding.result",
+    "RsyncError": "seeding.result",
+    "Done": "seeding.embedded",
     "Tally": "engine.content.compare",
     "TruncatedError": "engine.errors",
 }
@@ -41,15 +45,20 @@ if TYPE_CHECKING:
     from .engine.errors import Error, LinkError, NoSpaceError, TruncatedError
     from .engine.tree.scan import Sparse
     from .rsync.process import RsyncTooOldError
-    from .seeding.run import SyncResult
+    from .seeding.embedded import Done
+    from .seeding.result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
     from .seeding.seeder import Seeded
 
 __all__ = [
     "Difference",
+    "Done",
     "Error",
     "LinkError",
     "NoSpaceError",
+    "RsyncError",
     "RsyncTooOldError",
+    "SyncCancelledError",
+    "SyncTimeoutError",
     "TruncatedError",
     "Seeded",
     "Sparse",

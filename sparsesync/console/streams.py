@@ -10,6 +10,7 @@ import codecs
 import contextlib
 import io
 import os
+import select
 import stat
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,32 @@ def prepare() -> None:
     any_name = "backslashreplace" if os.isatty(1) else _ANY_NAME
     for stream, errors in ((sys.stdout, any_name), (sys.stderr, "backslashreplace")):
         stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
+def is_open(number: int) -> bool:
+    """Return whether a standard descriptor is what this process was started with.
+
+    Where it was closed, the next file that is opened gets its number, and what is written for people would be in that
+    file. No file that Python opens is inheritable.
+    """
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
+
+
+def write_error(said: bytes) -> None:
+    """Write to descriptor 2, if it is open, waiting for a terminal that does not take more at the moment."""
+    rest = memoryview(said if is_open(2) else b"")
+    while rest:
+        try:
+            rest = rest[os.write(2, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(2, select.POLLOUT)
+            poll.poll()
+        except OSError:
+            return  # there is nobody to hear it, and nobody to tell
 
 
 def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:

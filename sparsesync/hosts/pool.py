@@ -20,6 +20,7 @@ from ..engine.host import LocalHost
 from .base import Host, Location, PathLike, Rsh
 
 if TYPE_CHECKING:
+    from ..embedding import Embedding
     from ..engine.wire.capabilities import Digest
     from .address import Remote
     from .remote import RemoteHost
@@ -52,6 +53,7 @@ class HostPool:
     ``prefix``: put before commands on other hosts.
     ``timeout``: seconds of silence after which a connection is given up.
     ``share``: let another ssh use the connections.
+    ``embedding``: of the program whose connections these are.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class HostPool:
         prefix: str = "",
         timeout: float | None = None,
         share: bool = False,
+        embedding: Embedding | None = None,
     ) -> None:
         if not _is_shell(rsh):
             raise TypeError(f"rsh must be a command or a list of its words, not {rsh!r}")
@@ -70,6 +73,7 @@ class HostPool:
         self._prefix = prefix
         self._timeout = timeout
         self._share = share
+        self._embedding = embedding
         self._opened = contextlib.ExitStack()
         self._local = LocalHost()
         self._shared: dict[tuple[str, ...], Sharing] = {}
@@ -161,17 +165,26 @@ class HostPool:
         from .ssh import connect
 
         rsh = self._rsh
-        words = split_shell(remote_shell(rsh)) if rsh is None or isinstance(rsh, str) else rsh
+        environ = self._embedding.environ if self._embedding else os.environ
+        words = split_shell(remote_shell(rsh, environ)) if rsh is None or isinstance(rsh, str) else rsh
         shell = Shell(tuple(words), self._prefix, self._python)
         login = (*(["-l", user] if user else []), name)
         if login not in self._shared:
-            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share))
+            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share, environ))
             options = shared.login
         else:
             options = self._shared[login].control or self._shared[login].login
         opened = self._opened.enter_context(contextlib.ExitStack())
-        prefix = Remote(user, name, "").prefix
-        opening = connect(name, shell, login, options, prefix=prefix, timeout=self._timeout, digest=digest)
+        opening = connect(
+            name,
+            shell,
+            login,
+            options,
+            prefix=Remote(user, name, "").prefix,
+            timeout=self._timeout,
+            digest=digest,
+            embedding=self._embedding,
+        )
         return RemoteHost(opened.enter_context(opening), user, opened.close)
 
 

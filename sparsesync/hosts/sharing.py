@@ -49,9 +49,11 @@ class Sharing(NamedTuple):
 
 
 @contextlib.contextmanager
-def sharing(command: Sequence[str], login: Sequence[str], share: bool) -> Iterator[Sharing]:
+def sharing(
+    command: Sequence[str], login: Sequence[str], share: bool, environ: Mapping[str, str] = os.environ
+) -> Iterator[Sharing]:
     """Give the options to reach the host that ``login`` names. A shared connection ends with the context."""
-    settings = _settings(command, login)
+    settings = _settings(command, login, environ)
     # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh makes
     # of BatchMode, for a quarter of an hour.
     asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
@@ -69,16 +71,18 @@ def sharing(command: Sequence[str], login: Sequence[str], share: bool) -> Iterat
         if os.path.exists(path):
             silent = subprocess.DEVNULL
             with contextlib.suppress(OSError):
-                subprocess.run([*command, *control, "-O", "exit", *login], stdin=silent, stdout=silent, stderr=silent)
+                leave = [*command, *control, "-O", "exit", *login]
+                subprocess.run(leave, stdin=silent, stdout=silent, stderr=silent, env=environ)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _settings(command: Sequence[str], login: Sequence[str]) -> dict[str, str]:
+def _settings(command: Sequence[str], login: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return ssh's configuration for a host, from ssh -G; empty for another remote shell."""
-    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0]) is None:
+    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0], path=environ.get("PATH")) is None:
         return {}
+    silent = subprocess.DEVNULL
     asked = subprocess.run(
-        [*command, "-G", *login], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*command, "-G", *login], stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ
     )
     return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
 

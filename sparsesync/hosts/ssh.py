@@ -23,6 +23,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..console.streams import write_error
+from ..embedding import Embedding, NoAgentError, Stopped
 from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.wire import protocol
 from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
@@ -244,6 +246,7 @@ def connect(
     prefix: str | None = None,
     timeout: float | None = None,
     digest: Digest | None = None,
+    embedding: Embedding | None = None,
 ) -> Iterator[Connection]:
     """Give a connection to an agent on a host, which ends with the context.
 
@@ -258,7 +261,7 @@ def connect(
     """
     words, script = start(shell)
     with contextlib.ExitStack() as stack:
-        relay = StderrRelay()
+        relay = StderrRelay((embedding and embedding.stderr) or write_error)
         stack.callback(relay.close)
         try:
             process = subprocess.Popen(
@@ -267,15 +270,21 @@ def connect(
                 stdout=subprocess.PIPE,
                 stderr=relay.sink,
                 bufsize=0,
+                env=embedding.environ if embedding else None,
+                cwd=embedding.directory if embedding else None,
             )
         except FileNotFoundError:
             raise LinkError(f"{shell.command[0]}: no such remote shell", retryable=False) from None
         finally:
             relay.started()
         connection = Connection(process, host, prefix or f"{host}:", timeout)
+        connection.link.check = embedding.check if embedding else None
         stack.callback(connection.close)
         try:
             connection.load(script)
+        except Stopped:
+            process.terminate()
+            raise
         except LinkError as error:
             connection.link.close()  # an agent that is there after all would be waited for
             status = connection.status()
@@ -288,15 +297,16 @@ def connect(
 def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
     """Return why there is no agent, from the remote shell's exit status and its last standard error."""
     if status == NO_PYTHON:
-        return LinkError("no Python 3.6 or newer was found there", host, retryable=False)
+        return NoAgentError("no Python 3.6 or newer was found there", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
         return LoginError("ssh could not log in", host, not any(word in said for word in _REFUSED))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
-        return LinkError(protocol.ONLY_RSYNC, host, retryable=False)
+        return NoAgentError(protocol.ONLY_RSYNC, host, retryable=False)
     if shell.prefix and status:
         python = shell.python or "/usr/bin/python3"
         allow = f"'{shell.prefix}' has to be allowed to run {python} -c {STAGE_ONE}"
         why = f"no agent could be started: {allow} (see docs/commands.md, Other hosts)"
-        return LinkError(why, host, retryable=False)
-    return LinkError(f"no agent could be started: {error}", host, error.retryable)
+        return NoAgentError(why, host, retryable=False)
+    kind = LinkError if status is None else NoAgentError
+    return kind(f"no agent could be started: {error}", host, error.retryable)

@@ -15,6 +15,8 @@ import select
 import sys
 import threading
 
+from ..console.streams import write_error
+from ..embedding import Write
 from ..engine.errors import LinkError
 from ..engine.text import printable_already
 
@@ -28,12 +30,14 @@ _PIPE_BYTES = 1 << 16
 class StderrRelay:
     """The reader of a process' standard error.
 
+    ``write``: called with what is to be shown, in a thread; it must not raise.
     ``sink``: the standard error to start the process with. Call :meth:`started` after that.
 
     Raises LinkError if no thread can be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, write: Write = write_error) -> None:
+        self._show = write
         self._source, self.sink = os.pipe()
         self._ended, self._end = os.pipe()
         self._left = -1
@@ -99,13 +103,4 @@ class StderrRelay:
     def _write(self, text: str) -> None:
         self.tail = (self.tail + text)[-_TAIL:]
         shown = "\n".join(map(printable_already, text.split("\n")))
-        rest = memoryview(shown.encode(self._encoding, "backslashreplace"))
-        while rest:
-            try:
-                rest = rest[os.write(2, rest) :]
-            except BlockingIOError:
-                poll = select.poll()
-                poll.register(2, select.POLLOUT)
-                poll.poll()
-            except OSError:
-                return  # there is nobody to hear it, and nobody to tell
+        self._show(shown.encode(self._encoding, "backslashreplace"))

@@ -368,13 +368,13 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
         return True
     tilde_or_dots = command.remote is not None and any("~" in path or ".." in path for path in command.remote.paths)
     # Only then does it matter, and to ask takes a moment.
-    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", process.about()) is not None
+    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", process.about(environ)) is not None
 
 
-def quotes(command: Command, version: tuple[int, int, int]) -> bool:
+def quotes(command: Command, version: tuple[int, int, int], environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether an rsync of a version passes remote paths on literally."""
     old = [option.name for option in command.options if option.name.endswith("old-args")][-1:] == ["old-args"]
-    return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in os.environ
+    return version >= QUOTES_ARGUMENTS and not old and "RSYNC_OLD_ARGS" not in environ
 
 
 def compression(command: Command) -> tuple[str | None, int | None]:

@@ -19,6 +19,9 @@ _BASIS = "a new file gets the mode of the one it is made from"
 READ = ("files-from", "exclude-from", "include-from")
 """The options that name a file which rsync reads."""
 
+MERGE = re.compile(r"(?:\.|merge(?=[ _,])),?([^\s_]*)[ _](.+)", re.DOTALL)
+"""A filter that reads a file: its modifiers, and the path."""
+
 _WITHOUT_PERMS = {
     "chmod": "it would change new files only",
     "acls": "the modes of new files come from both",
@@ -50,7 +53,7 @@ def of_files(options: Sequence[Option]) -> Iterator[str]:
         if name in READ and value != "-" and not (_readable_twice(value) or read_once(value)):
             yield f"--{name} names something that can be read only once"
         elif name == "filter" and value.startswith((".", "merge")):
-            rule = re.fullmatch(r"(?:\.|merge(?=[ _,])),?([^\s_]*)[ _](.+)", value, re.DOTALL)
+            rule = MERGE.fullmatch(value)
             if rule is None or "w" in rule[1] or not _merge_is_plain(rule[2]):
                 yield "--filter reads rules from something other than one plain file"
         elif name == "filter" and value.startswith((":", "dir-merge")) and re.search("/dev/|/proc/", value):

@@ -26,16 +26,19 @@ to say it (:func:`~.paths.pulled_from`).
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import select
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from ..embedding import WAIT_SECONDS, Embedding
 from .command import Command, end_of_options
 from .paths import pulled_from
-from .process import Status, run_rsync
+from .process import Status, attend, end, run_rsync, shown_status
 from .program import environment, program
 from .verbosity import shown
 
@@ -119,6 +122,7 @@ def dry_run(
     destination: str | None = None,
     stdin: IO[bytes] | None = None,
     environ: Mapping[str, str] | None = None,
+    embedding: Embedding | None = None,
 ) -> tuple[int, bytes]:
     """Have rsync write what it would transfer into ``listing``. Returns its exit status and its error messages.
 
@@ -139,7 +143,7 @@ def dry_run(
             )
             if destination is not None:
                 argv[-1] = destination
-            status, said = _ask(argv, listing, unchanged, stdin, environ)
+            status, said = _ask(argv, listing, unchanged, stdin, environ, embedding)
             if status != Status.DIAGNOSTICS:
                 break
         if status >= 0 and status != Status.SIGNAL:
@@ -157,7 +161,7 @@ def run_refused(argv: Sequence[str]) -> int:
     """Run rsync with a remote shell that cannot log in and says so, and return its exit status."""
     # It ends when rsync has begun to speak, as ssh does. Its output ends later, when rsync has got its status.
     shell = f'sh -c "head -c 4 >/dev/null; sleep 0.1 & exit {int(Status.SSH)}"'
-    return run_rsync(["rsync", *with_options(argv, [f"--rsh={shell}"])], dict(os.environ), None, None)
+    return shown_status(run_rsync(["rsync", *with_options(argv, [f"--rsh={shell}"])], os.environ, None, None))
 
 
 def _ask(
@@ -166,7 +170,9 @@ def _ask(
     unchanged: IO[bytes] | None,
     stdin: IO[bytes] | None,
     environ: Mapping[str, str] | None,
+    embedding: Embedding | None,
 ) -> tuple[int, bytes]:
+    environ = os.environ if environ is None else environ
     for file in filter(None, (listing, unchanged)):
         file.seek(0)
         file.truncate()
@@ -175,27 +181,48 @@ def _ask(
     with tempfile.TemporaryFile() as said:
         reads = stdin if stdin is not None else subprocess.DEVNULL
         process = subprocess.Popen(
-            [program(), *argv],
-            env=environment(os.environ if environ is None else environ),
+            [program(environ), *argv],
+            env=environment(environ),
             stdin=reads,
             stdout=subprocess.PIPE,
             stderr=said,
+            cwd=embedding.directory if embedding else None,
         )
         assert process.stdout is not None
         try:
-            with process.stdout:
-                cut = not _sort(process.stdout, listing, unchanged)
+            with process.stdout as stream:
+                if embedding is not None:
+                    stream = io.BufferedReader(_Watched(stream.fileno(), embedding))
+                cut = not _sort(stream, listing, unchanged)
             listing.flush()
-            status = process.wait()
+            status = attend(process, [], None if embedding is None else embedding.check)
             if status in LISTED and cut:
                 status = Status.SIGNAL
         except BaseException:
-            process.kill()
-            process.wait()
+            end(process)
             raise
         said.seek(0)
         listing.seek(0)
         return status, said.read(_LONGEST_SAID)
+
+
+class _Watched(io.RawIOBase):
+    """A pipe whose reader looks, while it waits, whether anybody still wants what comes out of it."""
+
+    def __init__(self, pipe: int, embedding: Embedding) -> None:
+        self._pipe = pipe
+        self._check = embedding.check
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._check()
+        while not self._poll.poll(1000 * WAIT_SECONDS):
+            self._check()
+        return os.readv(self._pipe, [buffer])
 
 
 def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None) -> bool:

@@ -1,7 +1,8 @@
 """rsync as a process of ours: its version, what it reads and prints, what its exit statuses mean, how the two end.
 
-A signal that reaches us is handed on, and rsync ends as it does by itself, tidily; we wait for it. If we
-are killed, rsync gets SIGTERM from the kernel.
+Of the command, a signal is handed on, and rsync ends as it does by itself, tidily; the command waits for it. If the
+command is killed, rsync gets SIGTERM from the kernel. In somebody else's program signals are not ours: rsync is ended
+when the caller wants no more of it (:mod:`sparsesync.embedding`). Either way nothing that was started is left behind.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import contextlib
 import functools
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import IO, Callable
 
+from ..console.streams import is_open
+from ..embedding import WAIT_SECONDS, Embedding, Write
 from ..engine.errors import Error
 from ..engine.files.syscalls import write_all
 from .program import environment, program
@@ -66,32 +70,39 @@ NO_CONNECTION = frozenset(
 OLDEST = (3, 1, 0)
 """The first rsync with the --info and --out-format behaviour that the listing relies on."""
 
+_TIDY_SECONDS = 10
+"""What a process has to end by itself."""
+
+_PIECE_BYTES = 64 * 1024
+
 
 class RsyncTooOldError(Error, RuntimeError):
     """An rsync on this machine that is too old for seeding."""
 
 
-def about() -> bytes:
+def about(environ: Mapping[str, str] = os.environ) -> bytes:
     """Return the output of ``rsync --version``. Raises FileNotFoundError if rsync is not installed."""
+    silent = subprocess.DEVNULL  # what it complains of, the run itself will complain of, where that is heard
     return subprocess.run(
-        [program(), "--version"], env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
-    ).stdout
+        [program(environ), "--version"],
+        env=environment(environ), stdin=silent, stdout=subprocess.PIPE, stderr=silent, check=False,
+    ).stdout  # fmt: skip
 
 
-def version() -> tuple[int, int, int]:
+def version(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """Return the version of the installed rsync.
 
     Raises FileNotFoundError if rsync is not installed, ValueError if the program is not an rsync.
     """
-    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about())
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about(environ))
     if match is None:
-        raise ValueError(f"{program()} is not a known rsync; use --seed-off to run it without seeding")
+        raise ValueError(f"{program(environ)} is not a known rsync; use --seed-off to run it without seeding")
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
-def check_version() -> tuple[int, int, int]:
+def check_version(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
     """Return the version of the installed rsync. Raises as :func:`version`, and RsyncTooOldError below 3.1."""
-    found = version()
+    found = version(environ)
     if found < OLDEST:
         shown = ".".join(map(str, found))
         raise RsyncTooOldError(
@@ -147,18 +158,22 @@ def _ends_with_us() -> Callable[[], object]:
 
 def run_rsync(
     command: list[str],
-    environ: dict[str, str],
+    environ: Mapping[str, str],
     stdin: IO[bytes] | None,
-    output: Callable[[bytes], object] | None,
+    output: Write | None,
     inherited: Sequence[int] = (),
+    embedding: Embedding | None = None,
 ) -> int:
-    """Run rsync to its end, forwarding signals to it, and return its exit status.
+    """Run rsync to its end, and return its exit status; negative, it is the signal that ended it, as in subprocess.
 
     ``output``: called with what rsync prints.
     ``inherited``: descriptors that rsync gets besides the standard ones.
+    ``embedding``: None forwards signals to rsync.
     """
     if stdin is not None:
         stdin.seek(0)
+    if embedding is not None:
+        return _run_embedded(command, environ, stdin, output, inherited, embedding)
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
     reached: list[int] = []
@@ -187,24 +202,121 @@ def run_rsync(
         )
         for missed in early:
             process.send_signal(missed)
-        if output and process.stdout:
-            _hand_over(process, process.stdout.fileno(), output)
-        status = process.wait()
+        status = attend(process, [(process.stdout, output)])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if reached and status == Status.SSH:
         return Status.SIGNAL  # the signal reached ssh, too, and rsync says what that one said
-    return status if status >= 0 else 128 - status
+    return status
 
 
-def _hand_over(process: subprocess.Popen[bytes], fd: int, output: Callable[[bytes], object]) -> None:
+def _run_embedded(
+    command: list[str],
+    environ: Mapping[str, str],
+    stdin: IO[bytes] | None,
+    output: Write | None,
+    inherited: Sequence[int],
+    embedding: Embedding,
+) -> int:
+    def unless_closed(number: int) -> int | None:
+        return None if is_open(number) else subprocess.DEVNULL
+
+    embedding.check()
+    process = subprocess.Popen(
+        command,
+        executable=program(environ),
+        env=environment(environ),
+        stdin=stdin or unless_closed(0),
+        stdout=subprocess.PIPE if output else unless_closed(1),
+        stderr=subprocess.PIPE if embedding.stderr else unless_closed(2),
+        pass_fds=inherited,
+        cwd=embedding.directory,
+    )
+    streams = [(process.stdout, output), (process.stderr, embedding.stderr)]
+    return attend(process, streams, embedding.check)
+
+
+def shown_status(returncode: int) -> int:
+    """Return an exit status as a shell has it: 128 and the number of the signal that ended the process."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def attend(
+    process: subprocess.Popen[bytes],
+    streams: Sequence[tuple[IO[bytes] | None, Write | None]],
+    check: Callable[[], object] | None = None,
+) -> int:
+    """Hand on what a process writes to its streams, until it ends, and return its exit status, as subprocess has it.
+
+    ``check``: called while the process is waited for.
+
+    Whatever is raised meanwhile, the process has ended then, with all that it has started.
+    """
+    given = {stream.fileno(): (stream, take) for stream, take in streams if stream is not None and take is not None}
+    poll = select.poll()
+    for fd in given:
+        poll.register(fd, select.POLLIN)
     try:
-        said = os.read(fd, 64 * 1024)
-        while said:
-            output(said)
-            said = os.read(fd, 64 * 1024)
-    except BaseException:  # what is printed has nowhere to go
-        process.terminate()
-        process.wait()
+        left = set(given)
+        while left:
+            for fd, _ in poll.poll(None if check is None else 1000 * WAIT_SECONDS):
+                said = os.read(fd, _PIECE_BYTES)
+                if said:
+                    given[fd][1](said)
+                else:
+                    poll.unregister(fd)
+                    left.remove(fd)
+            if check is not None:
+                check()
+        while check is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(WAIT_SECONDS)
+            check()
+        return process.wait()
+    except BaseException:
+        end(process)
         raise
+    finally:
+        for stream, _ in given.values():
+            stream.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, tidily if it can, and wait for it and for all that it has started."""
+    started = _started_by(process.pid)
+    try:
+        process.terminate()
+        # It may have more to say than a pipe holds, and nobody hears it.
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        try:
+            process.wait(_TIDY_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for fd in started:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            if not poll.poll(1000 * _TIDY_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                poll.poll(1000 * _TIDY_SECONDS)
+    finally:
+        for fd in started:
+            os.close(fd)
+
+
+def _started_by(pid: int) -> list[int]:
+    """Return a descriptor of each process below one, as far as the kernel tells: pidfd_open(2), proc(5)."""
+    found: list[int] = []
+    # It may have ended, or the kernel be older than 5.3: then what it started ends when it will.
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            below = [int(child) for child in children.read().split()]
+        for child in below:
+            with contextlib.suppress(OSError):
+                found.append(os.pidfd_open(child))
+                found += _started_by(child)
+    return found

@@ -11,6 +11,7 @@ from ..hosts.address import remote_shell, with_words
 from ..rsync.listing import dry_run
 
 if TYPE_CHECKING:
+    from ..embedding import Embedding
     from ..hosts.base import Destination
     from ..hosts.pool import HostPool
     from ..hosts.remote import RemoteHost
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Login:
     """The connection of one run. ``host``: the other host, once there is an agent."""
 
-    def __init__(self, command: Command, hosts: HostPool | None) -> None:
+    def __init__(self, command: Command, hosts: HostPool | None, embedding: Embedding | None = None) -> None:
+        self.embedding = embedding
         self.host: RemoteHost | None = None
         self.command = command
         self._hosts = hosts
@@ -36,8 +38,16 @@ class Login:
         if self._hosts is None:
             from ..hosts.pool import HostPool
 
-            opened = HostPool(remote.shell, python, prefix=remote.prefix, timeout=self.command.timeout, share=True)
-            self._own = stack.enter_context(opened)
+            self._own = stack.enter_context(
+                HostPool(
+                    remote.shell,
+                    python,
+                    prefix=remote.prefix,
+                    timeout=self.command.timeout,
+                    share=True,
+                    embedding=self.embedding,
+                )
+            )
         hosts = self._hosts or self._own
         assert hosts is not None
         self.host = hosts.host(remote.user, remote.host)
@@ -69,7 +79,15 @@ class Login:
 
         def ask() -> tuple[int, bytes]:
             options, environ = self._through(only)
-            return dry_run(self.command, listing, unchanged, options=options, stdin=spool, environ=environ)
+            return dry_run(
+                self.command,
+                listing,
+                unchanged,
+                options=options,
+                stdin=spool,
+                environ=environ,
+                embedding=self.embedding,
+            )
 
         status, said = ask()
         if only:
@@ -86,11 +104,11 @@ class Login:
         return self._through(self.words)
 
     def _through(self, words: list[str]) -> tuple[list[str], dict[str, str]]:
-        environ = dict(os.environ)
+        environ = dict(self.embedding.environ if self.embedding else os.environ)
         if not words:
             return [], environ
         rsh = self.command.value("rsh")
-        shell = with_words(remote_shell(rsh), words)
+        shell = with_words(remote_shell(rsh, environ), words)
         if rsh is None:
             environ["RSYNC_RSH"] = shell
             return [], environ

@@ -49,10 +49,11 @@ class Losses(NamedTuple):
         return f"rsync wrote {files} anew, with {iec(self.holes)} of holes as data: {first}: {why}"
 
 
-def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
+def of_all(command: rsync.Command, holes: str, min_hole: int, check: Callable[[], object] | None = None) -> Losses:
     """Return what may be lost if rsync transfers everything.
 
     ``holes``, ``min_hole``: as in :class:`~.seed_options.SeedOptions`.
+    ``check``: called for each directory.
     """
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
     if command.sparse or command.destination is None or asks_only:
@@ -61,7 +62,7 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
     if walk is None or any(map(is_remote, command.sources)):
         return Losses()
     files = lost = 0
-    for found in below(command, walk, holes):
+    for found in below(command, walk, holes, check=check):
         hole = found.size - found.allocated
         if hole >= min_hole and looks_sparse(found.st):
             files += 1
@@ -70,15 +71,20 @@ def of_all(command: rsync.Command, holes: str, min_hole: int) -> Losses:
 
 
 def below(
-    command: rsync.Command, walk: filters.Walk, holes: str, on_error: Callable[[OSError], None] = lambda error: None
+    command: rsync.Command,
+    walk: filters.Walk,
+    holes: str,
+    on_error: Callable[[OSError], None] = lambda error: None,
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Sparse]:
     """Yield the files that rsync would look at below the sources, on this machine, and that are sparse by stat.
 
     ``on_error``: called with each OSError. rsync meets the same error and reports it.
+    ``check``: called for each directory.
     """
     for source in command.sources:
         try:
             options = ScanOptions(command.one_file_system, every_link=True, holes=holes, rules=walk.rules(source))
-            yield from scan(source, options, parallel=True, reading=False, on_error=on_error)
+            yield from scan(source, options, parallel=True, reading=False, on_error=on_error, check=check)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             on_error(error)

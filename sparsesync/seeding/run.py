@@ -27,15 +27,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Callable
 
 from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
+from ..console.streams import write_error
+from ..embedding import Embedding, NoAgentError
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
@@ -44,14 +47,15 @@ from ..hosts.base import several
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
-from ..rsync.paths import as_argument, why_not_plain
-from ..rsync.process import NO_CONNECTION, REFUSED, Status, check_version, run_rsync, spooled
+from ..rsync.paths import why_not_plain
+from ..rsync.process import NO_CONNECTION, REFUSED, Status, check_version, run_rsync, shown_status, spooled
 from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
-from .seed_options import SeedOptions, split_options
-from .seeder import NOTHING_SPARSE, Seeded, Seeding, no_temporary_directory, why_not_list
+from .result import SyncResult
+from .seed_options import SeedOptions
+from .seeder import NOTHING_SPARSE, Seeding, no_temporary_directory, why_not_list
 from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
 
@@ -59,41 +63,6 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination, PathLike, Source
     from ..hosts.pool import HostPool
     from ..rsync.report import Report
-
-
-@dataclass
-class SyncResult:
-    """The result of a run. ``status``: rsync's exit status. Sizes are bytes."""
-
-    status: int = 0
-    seeded: list[Seeded] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
-    """Sparse files that were left to rsync, each with the reason."""
-    later: list[str] = field(default_factory=list)
-    """Of a live source: sparse files in use that rsync was kept from; another run will bring what they lack."""
-    handoff: str | None = None
-    """Why nothing at all was seeded, or None."""
-    refused: list[str] = field(default_factory=list)
-    """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
-    holes: int = 0
-    """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
-    healed: list[tuple[str, int]] = field(default_factory=list)
-    """Files that had lost holes and have them again, each with the bytes of these."""
-    bytes: int = 0
-    wire: int = 0
-    """What the seeding of files sent and received over the network."""
-    seconds: float = 0.0
-    command: list[str] = field(default_factory=list)
-
-
-def sync(
-    sources: PathLike | Iterable[PathLike],
-    destination: PathLike,
-    options: Sequence[str] = (),
-) -> SyncResult:
-    """Seed, and run rsync, as :func:`sparsesync.api.transfers.sync`."""
-    seed, rest = split_options(options)
-    return run([*rest, "--", *map(as_argument, several(sources)), as_argument(destination)], seed)
 
 
 def run(
@@ -105,37 +74,45 @@ def run(
     output: Callable[[bytes], object] | None = None,
     strict: bool = False,
     hosts: HostPool | None = None,
+    embedding: Embedding | None = None,
 ) -> SyncResult:
-    """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`sync`.
+    """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`~.api.transfers.sync`.
 
     ``replace``: if nothing is seeded, become rsync, and do not return.
     ``bar``: shows the seeding's progress.
     ``output``: called with the output of rsync and of the seeding, which otherwise go to standard output.
     ``strict``: raise LinkError if a host cannot be reached, instead of leaving the run to rsync.
     ``hosts``: holds a connection to the other host, which ``argv`` shares.
+    ``embedding``: of the program whose run this is; None: the command's own. It has the output, too.
     """
     started = time.monotonic()
-    command = rsync.parse(argv)
+    command = rsync.parse(argv, embedding.environ if embedding else os.environ)
 
     def say(message: str) -> None:
-        if seed.verbose and output is not None:
+        if embedding is not None:
+            embedding.inform(message)
+        elif seed.verbose and output is not None:
             output(as_bytes(f"sparsesync: {message}"))
         elif seed.verbose:
             print_error(message)
 
-    state = SeededRun(command, seed, say, bar, strict, hosts)
+    output = embedding.stdout if embedding else output
+    state = SeededRun(command, seed, say, bar, strict, hosts, embedding)
     result = state.result
     with contextlib.ExitStack() as stack:
         try:
+            if embedding is not None:
+                state.check_shell()
             result.handoff = state.seed_files(stack)
             if result.handoff:
                 state.say(f"everything is left to rsync: {result.handoff}")
             state.tell_losses()
         except _EndedError as ended:
-            print_error(ended)
-            result.status = int(ended.status)
+            state.warn(str(ended))
+            result.status = result.returncode = int(ended.status)
             return result
-        with contextlib.suppress(OSError):
+        # What the program has printed comes before what rsync prints; and it may have no such stream, or none like it.
+        with contextlib.suppress(OSError, AttributeError, ValueError):
             sys.stdout.flush()
         kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
         more = state.seeding is not None and state.seeding.has_more
@@ -143,10 +120,14 @@ def run(
             become(result.command[1:])
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
-        with telling(state.report, output) as (reader, added, inherited), state.login.without_agent(place):
+        reported = telling(state.report, output, told_by_report=embedding is not None)
+        with reported as (reader, added, inherited), state.login.without_agent(place):
             argv = ["rsync", *with_options(result.command[1:], [*options, *added])]
-            result.status = run_rsync(argv, environ, state.spool, reader, inherited)
-        result.status = int(result.status or state.refusal)
+            returncode = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
+        result.returncode = int(returncode or state.refusal)
+        result.status = shown_status(result.returncode)
+        if embedding is not None and command.remote is not None and result.handoff and result.status == Status.SSH:
+            raise LinkError(f"{command.remote.host}: rsync's remote shell could not log in, or lost the connection")
         state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
@@ -174,7 +155,11 @@ class SeededRun:
         bar: BarFactory,
         strict: bool,
         hosts: HostPool | None,
+        embedding: Embedding | None = None,
     ) -> None:
+        self.embedding = embedding
+        self.warn: Callable[[str], object] = embedding.warn if embedding else print_error
+        self.environ = embedding.environ if embedding else os.environ
         self.command = command
         self.seed = seed
         self.say = say
@@ -183,13 +168,19 @@ class SeededRun:
         self.result = SyncResult(command=["rsync", *command.argv])
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.login = Login(command, hosts)
+        self.login = Login(command, hosts, embedding)
         self.report: Report | None = None
         """What rsync would have said of what was seeded, if anybody listens."""
         self.hopeless = False
         """rsync refuses the command, and will again."""
         self.refusal = 0
         """The exit status that rsync would have had for what the destination does not take."""
+
+    def check_shell(self) -> None:
+        """Raise LinkError if the remote shell is missing, of which rsync says no more than "IPC"."""
+        remote = self.command.remote
+        if remote is not None and shutil.which(remote.shell[0], path=self.environ.get("PATH", os.defpath)) is None:
+            raise LinkError(f"{remote.shell[0]}: no such remote shell")
 
     def seed_files(self, stack: contextlib.ExitStack) -> str | None:
         """Run steps 1 to 4. Returns why nothing was seeded, or None.
@@ -204,11 +195,14 @@ class SeededRun:
         except (LoginError, FileNotFoundError):
             raise
         except OSError as error:
-            if self.strict:
+            self.result.no_agent = isinstance(error, NoAgentError)
+            lost = isinstance(error, LinkError) and not self.result.no_agent
+            if self.strict or (lost and self.embedding is not None):
                 raise
             return format_error(error)
         if self.command.spool_stdin:
-            self.spool = stack.enter_context(spooled(sys.stdin.buffer))
+            # Not what a program has in its place: rsync gets the descriptor.
+            self.spool = stack.enter_context(spooled(stack.enter_context(open(0, "rb", closefd=False))))
         self.command = self.login.command = rsync.keeping(self.command, stack)
         self.result.command = ["rsync", *self.command.argv]
         handoff = why_not_list(self.command, self.login.host)
@@ -239,7 +233,7 @@ class SeededRun:
 
         # rsync would meet the same, after it has read all of their holes.
         for name, (code, reason) in refused.items():
-            print_error(f"{name}: {reason}")
+            self.warn(f"{name}: {reason}")
             full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             self.refusal = Status.FILE_IO if full or self.refusal == Status.FILE_IO else Status.PARTIAL
         self.result.refused = list(refused)
@@ -259,14 +253,15 @@ class SeededRun:
             left_files = seeding.planned.files - sum(seeded.size > seeded.data for seeded in seeding.seeded)
             lost, certain, reason = losses.Losses(left_files, seeding.planned.holes - done), True, str(handoff)
         else:
-            lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole), False, str(handoff)
+            check = self.embedding.check if self.embedding else None
+            lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole, check), False, str(handoff)
         if lost.files == 0 or seed.off or command.sparse or self.hopeless:
             return
         self.result.holes = lost.holes
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
-        print_error(line)
+        self.warn(line)
 
     def heal(self) -> None:
         """Restore lost holes, and report those that rsync filled in seeded files and that are not restored."""
@@ -280,11 +275,11 @@ class SeededRun:
                 filled, first = self.seeding.filled()
         except (OSError, ValueError) as error:
             if self.result.status == 0:  # else rsync has said what is wrong
-                print_error(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
+                self.warn(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
             return
         if filled.files:
             self.result.holes += filled.holes
-            print_error(filled.line_after(first))
+            self.warn(filled.line_after(first))
 
     def _why_not(self) -> str | None:
         """Why there is nothing to seed, or nothing that may be; None if there may be something."""
@@ -294,17 +289,18 @@ class SeededRun:
         handoff = why_untold(command)
         if handoff:
             return handoff
-        handoff = nothing_to_seed(command, self.seed) if remote is None or remote.push else None
+        check = self.embedding.check if self.embedding else None
+        handoff = nothing_to_seed(command, self.seed, check) if remote is None or remote.push else None
         handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff
-        version = check_version()
+        version = check_version(self.environ)
         if remote is None:
             return None
         return why_not_plain(
             remote,
-            rsync.quotes(command, version),
-            secluded=rsync.secludes(command),
+            rsync.quotes(command, version, self.environ),
+            secluded=rsync.secludes(command, self.environ),
             relative=command.relative,
             wild=not remote.push,
         )
@@ -361,9 +357,13 @@ class SeededRun:
         status, said = self.login.dry_run(listing, unchanged, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
         if self.command.remote is not None and status in NO_CONNECTION:
-            shown = map(printable_already, said.decode(errors="surrogateescape").splitlines())
-            print(*shown, sep="\n", file=sys.stderr)
-            if self.strict:
+            lines = [printable_already(line) for line in said.decode(errors="surrogateescape").splitlines()]
+            if self.embedding is None:
+                print(*lines, sep="\n", file=sys.stderr)
+            else:
+                write = self.embedding.stderr or write_error
+                write("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+            if self.strict or self.embedding is not None:
                 raise LinkError(f"rsync cannot tell what it would transfer (status {status})", self.command.remote.host)
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:

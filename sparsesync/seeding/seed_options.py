@@ -1,18 +1,23 @@
-"""The options of ``sync`` that are ours: ``--seed-...``, among rsync's own."""
+"""The options of ``sync`` that are ours, ``--seed-...``, among rsync's own; and a call in Python as a command line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Callable
+from typing import Callable, Union
 
 from ..console.units import parse_size
 from ..engine.files.claims import HOLES
 from ..engine.roles import Planned
-from ..hosts.address import check_python
+from ..hosts.address import check_python, split_shell
 from ..rsync.command import takes_next
+from ..rsync.handoff import MERGE, READ
+from ..rsync.paths import is_remote
+
+AnyPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,12 @@ class SeedOptions:
         return self.hold_back is not None
 
 
-def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
+def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> tuple[SeedOptions, list[str]]:
     """Return the ``--seed-`` options of a command line, and the rest. Raises ValueError for a wrong one."""
     off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     required, verbose, heal = False, False, True
     rest: list[str] = []
-    posix = "POSIXLY_CORRECT" in os.environ
+    posix = "POSIXLY_CORRECT" in environ
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
@@ -93,3 +98,73 @@ def split_options(argv: Sequence[str]) -> tuple[SeedOptions, list[str]]:
         raise ValueError("--seed-off and --seed-required exclude each other")
     seed = SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose, heal=heal)
     return seed, rest
+
+
+def arguments(
+    sources: AnyPath | Sequence[AnyPath],
+    destination: AnyPath,
+    options: str | Sequence[str],
+    rsh: str | Sequence[str] | None,
+    python: str | None,
+    environ: Mapping[str, str],
+    directory: str | None,
+) -> tuple[SeedOptions, list[str]]:
+    """Return the options that are ours, and rsync's arguments, of a call of :func:`~sparsesync.api.transfers.sync`.
+
+    ``directory``: where relative paths start; None: in the current one.
+
+    Raises ValueError, TypeError.
+    """
+    words = [options] if isinstance(options, str) else list(options)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"an option has to be a str, not {type(word).__name__}")
+    paths = [sources] if isinstance(sources, (str, bytes, os.PathLike)) else list(sources)
+    if not paths:
+        raise ValueError("there is no source")
+    seed, rest = split_options(words, environ)
+    if python is not None:
+        check_python(python)
+        seed = replace(seed, python=python)
+    if directory is not None:
+        rest = _read_from(rest, directory)
+    if rsh is not None:
+        command = rsh if isinstance(rsh, str) else shlex.join(rsh)
+        split_shell(command)
+        rest.append(f"--rsh={command}")
+    named = [_word(path, directory, "/./") for path in paths]  # with --relative what follows that is the name
+    return seed, [*rest, "--", *named, _word(destination, directory, "/")]
+
+
+def _word(path: AnyPath, directory: str | None, joint: str) -> str:
+    word = os.fsdecode(path)
+    if is_remote(word):
+        if isinstance(path, (str, bytes)):
+            return word
+        word = f"./{word}"
+    return word if directory is None or not word or word.startswith("/") else directory + joint + word
+
+
+_FILES = (*READ, "log-file")
+"""Options that name a file which this process reads or writes."""
+
+
+def _read_from(words: Sequence[str], directory: str) -> list[str]:
+    """Return options in which the files that we read, too, are named from anywhere."""
+    found: list[str] = []
+    left = iter(words)
+    for word in left:
+        name, _, value = word.partition("=")
+        if takes_next(word):
+            value = next(left, "")
+            if word == "-f":
+                name = "--filter"
+        if name[2:] in _FILES and value != "-" and not is_remote(value):
+            found.append(f"{name}={os.path.join(directory, value)}")
+        elif name == "--filter" and (rule := MERGE.fullmatch(value)) is not None:
+            found.append(f"{name}={value[: rule.start(2)]}{os.path.join(directory, rule[2])}")
+        elif takes_next(word):
+            found += [word, value]
+        else:
+            found.append(word)
+    return found

@@ -39,6 +39,8 @@ from .healing import Healing
 from .losses import Losses
 from .seed_options import SeedOptions
 
+SEEDING = "seeding"
+"""What the bar of the files' data is called."""
 NOTHING_SPARSE = "it would transfer no sparse file"
 
 _OWN_BYTES = 16 * 1024
@@ -170,7 +172,7 @@ class Seeding:
                 # What else rsync will write may make room: a file that becomes shorter.
                 self.destination.expect(needs(self.source, self.others(listing, _planned(plan))))
                 check_space(self.destination)
-        with self.bar(total, "seeding", self.command.quiet > 0) as advance:
+        with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
             files = self._started(_planned(plan))
             transfer(self.source, self.destination, files, self.settings, self._done, advance)
         if self.options.source_is_live:

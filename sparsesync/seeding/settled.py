@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Callable
 
 from ..engine.files.claims import allocated, looks_sparse
 from ..engine.host import LocalHost
@@ -32,15 +33,18 @@ _EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
 """Options with which rsync does not go by size and time."""
 
 
-def nothing_to_seed(command: rsync.Command, seed: SeedOptions) -> str | None:
-    """Return why there is nothing to be seeded or healed; None if there may be something."""
+def nothing_to_seed(command: rsync.Command, seed: SeedOptions, check: Callable[[], object] | None = None) -> str | None:
+    """Return why there is nothing to be seeded or healed; None if there may be something.
+
+    ``check``: called for each directory.
+    """
     walk = filters.walk(command)
     if walk is None or seed.min_hole == 0:
         return None
     troubles: list[OSError] = []
     settled = 0
     with Settled(command, seed) as is_settled:
-        for found in losses.below(command, walk, seed.holes, troubles.append):
+        for found in losses.below(command, walk, seed.holes, troubles.append, check):
             # How much of a file is reserved is not known yet.
             if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
                 if settled == _MOST_SETTLED or not is_settled(found):

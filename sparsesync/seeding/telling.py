@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Callable, Optional
 
+from ..console.streams import is_open
 from ..rsync.command import Command
 from ..rsync.verbosity import shown
 from .seeder import Seeding
@@ -38,16 +39,21 @@ def report_of(command: Command, listing: IO[bytes], seeding: Seeding, control: S
 
 
 @contextlib.contextmanager
-def telling(report: Report | None, output: Output) -> Iterator[tuple[Output, list[str], list[int]]]:
-    """Give the reader of rsync's output, and the options and descriptors that rsync gets for it."""
-    if report is None or output is not None:
+def telling(
+    report: Report | None, output: Output, told_by_report: bool = False
+) -> Iterator[tuple[Output, list[str], list[int]]]:
+    """Give the reader of rsync's output, and the options and descriptors that rsync gets for it.
+
+    ``told_by_report``: what goes to ``output`` is the report's, too.
+    """
+    if report is None or (output is not None and not told_by_report):
         yield output, [], []
         return
-    with report.open(_to_standard_output) as opened:
+    with report.open(output or _to_standard_output) as opened:
         yield opened
 
 
 def _to_standard_output(data: bytes) -> None:
     with contextlib.suppress(OSError):  # it is full or closed; rsync goes on without it, too
-        while data:
+        while data and is_open(1):
             data = data[os.write(1, data) :]

@@ -18,7 +18,20 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import Any, Collection, Dict, Generator, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from ..errors import OnError
 from ..files.claims import (
@@ -161,6 +174,7 @@ def scan(
     parallel: bool = False,
     reading: bool = True,
     on_error: OnError = None,
+    check: Optional[Callable[[], object]] = None,
 ) -> Generator[Sparse, None, None]:
     """Yield each sparse regular file at or below ``path``. The paths begin with ``path`` as it was given.
 
@@ -169,6 +183,7 @@ def scan(
     decides.
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
+    ``check``: called for each directory; what it raises ends the scan.
 
     Raises OSError if ``path`` itself cannot be examined.
     """
@@ -185,7 +200,7 @@ def scan(
     entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
     waiting: List[str] = []
 
-    def check(file: str, found: Found) -> Optional[Sparse]:
+    def decide(file: str, found: Found) -> Optional[Sparse]:
         try:
             if isinstance(found, OSError):
                 raise found
@@ -227,18 +242,20 @@ def scan(
     helper = None
     try:
         while waiting or (helper is not None and helper.busy):
+            if check is not None:
+                check()
             if helper is None and parallel and len(waiting) >= _MIN_WAITING_DIRECTORIES and possible():
                 helper = Helper(look_through)
             if helper is not None:
                 helper.give(waiting)
             if waiting:
                 for file, found in look_through(waiting.pop()):
-                    sparse = check(file, found)
+                    sparse = decide(file, found)
                     if sparse:
                         yield sparse
             if helper is not None:
                 for file, found in helper.answers(wait=not waiting):
-                    sparse = check(file, found)
+                    sparse = decide(file, found)
                     if sparse:
                         yield sparse
     finally:

@@ -16,7 +16,7 @@ import select
 import struct
 import threading
 import time
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Union
 
 from ..errors import LinkError, ProtocolError
 from . import protocol
@@ -28,6 +28,9 @@ Part = Union[bytes, memoryview]
 
 _POLL_SECONDS = 1.0
 """Seconds after which whoever waits looks whether there is still something to wait for."""
+
+_CHECK_SECONDS = 0.1
+"""The same, where somebody may want no more of it."""
 
 _PIPE_BYTES = 1 << 20
 """What pipes are made to hold if allowed: an unprivileged process may ask for this much by default, pipe(7)."""
@@ -48,6 +51,7 @@ class Link:
     ``timeout``: seconds of silence after which the connection is given up; None for never.
     ``pace``: the RateLimit of what is written; None for no limit.
     ``files``: the number of files that may be open at once at either end; None for no limit.
+    ``check``: called again and again while a frame is read or written; it may raise a LinkError. None for nothing.
     ``name``: the peer's name in messages.
     ``greeting``: the peer speaks first, and sends no ping before its greeting.
     ``broken``: an error that another thread met while reading; it is raised when writing would wait.
@@ -63,6 +67,7 @@ class Link:
         self.broken: Optional[BaseException] = None
         self.pace: Optional[RateLimit] = None
         self.files: Optional[int] = None
+        self.check: Optional[Callable[[], object]] = None
         self.received = 0
         self.sent = 0
         self._decoder = Decoder(greeting)
@@ -139,6 +144,8 @@ class Link:
     def _fill(self) -> None:
         space = self._decoder.space()
         while True:
+            if self.check is not None:
+                self.check()
             self._left()
             try:
                 with self._reading:
@@ -203,14 +210,17 @@ class Link:
         poll = select.poll()
         poll.register(fd, event)
         left = self._left()
+        step = _POLL_SECONDS if self.check is None else _CHECK_SECONDS
         while True:
+            if self.check is not None:
+                self.check()
             # A peer that reads no more would be waited for without end, whatever it has said meanwhile.
             if event == select.POLLOUT and self.broken is not None:
                 raise self.broken
-            if poll.poll(1000 * (_POLL_SECONDS if left is None else min(left, _POLL_SECONDS))):
+            if poll.poll(1000 * (step if left is None else min(left, step))):
                 return
             if left is not None:
-                left -= _POLL_SECONDS
+                left -= step
                 if left <= 0:
                     self._left()
                     raise LinkError("nothing was heard for {} seconds".format(self.timeout), self.name)

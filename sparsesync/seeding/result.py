@@ -1,0 +1,80 @@
+"""What a run ends with: its result, or why there is none.
+
+The exceptions are those that a user of :mod:`subprocess` catches. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .seeder import Seeded
+
+
+@dataclass
+class SyncResult:
+    """The result of a run. ``status``: rsync's exit status. Sizes are bytes."""
+
+    status: int = 0
+    returncode: int = 0
+    """``status`` as subprocess has it: if a signal ended rsync, the negative number of the signal."""
+    seeded: list[Seeded] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    """Sparse files that were left to rsync, each with the reason."""
+    later: list[str] = field(default_factory=list)
+    """Of a live source: sparse files in use that rsync was kept from; another run will bring what they lack."""
+    handoff: str | None = None
+    """Why nothing at all was seeded, or None."""
+    refused: list[str] = field(default_factory=list)
+    """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
+    holes: int = 0
+    """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
+    healed: list[tuple[str, int]] = field(default_factory=list)
+    """Files that had lost holes and have them again, each with the bytes of these."""
+    bytes: int = 0
+    wire: int = 0
+    """What the seeding of files sent and received over the network."""
+    seconds: float = 0.0
+    command: list[str] = field(default_factory=list)
+    no_agent: bool = False
+    """Whether nothing was seeded since no agent can run on the other host, which has no Python for instance."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether rsync ended with status 0."""
+        return self.status == 0
+
+
+class RsyncError(RuntimeError, subprocess.CalledProcessError):
+    """An rsync that ended with a status other than 0.
+
+    ``returncode``, ``cmd``: as in subprocess.
+    ``stderr``: the last lines of standard error.
+    ``result``: the SyncResult.
+    """
+
+    def __init__(self, returncode: int, cmd: Sequence[str], output: None, stderr: str, result: SyncResult) -> None:
+        subprocess.CalledProcessError.__init__(self, returncode, cmd, output, stderr)
+        self.result = result
+
+    def __str__(self) -> str:
+        last = self.stderr.rstrip("\n").rpartition("\n")[2]
+        how = f"ended with status {self.returncode}"
+        if self.returncode < 0:
+            how = f"was ended by signal {-self.returncode}"
+        return f"rsync {how}: {last}" if last else f"rsync {how}"
+
+
+class SyncTimeoutError(RuntimeError, subprocess.TimeoutExpired):
+    """A run that took longer than its ``timeout``, and was ended. ``stderr``: the last lines of standard error."""
+
+    def __init__(self, cmd: Sequence[str], timeout: float, output: None, stderr: str) -> None:
+        subprocess.TimeoutExpired.__init__(self, cmd, timeout, output, stderr)
+
+    def __str__(self) -> str:
+        return f"sync took longer than {self.timeout} seconds, and was ended"
+
+
+class SyncCancelledError(RuntimeError):
+    """A run that was ended because its caller wanted that."""
