@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Callable
 
-
     from ..console.lines import Output
     from ..hosts.base import PathLike, Rsh
     from ..seeding.embedded import Done

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.content.copy import copy_content
-from ..engine.errors import LeftToRsync, NoSpaceError, OnProgress
+from ..engine.errors import LeftToRsync, LinkError, NoSpaceError, OnProgress
 from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile
 from ..engine.transfer.records import FileResult, SpaceNeed
@@ -73,6 +73,8 @@ def _local(
     for file in source.outgoing(files, on_result):
         try:
             on_result(_copy(file, destination, settings.sparse, paced))
+        except LinkError:  # not of a file: the caller wants no more
+            raise
         except (OSError, ValueError, LeftToRsync) as error:
             on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
         finally:

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, Generic, TypeVar
 
 from ..console.lines import Output, Recipient, Splitter, recipient
@@ -36,9 +36,10 @@ from ..console.streams import write_error
 from ..embedding import WAIT_SECONDS, Embedding, Stopped
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
+from ..hosts.base import PathLike, Rsh
 from . import run
 from .result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
-from .seed_options import AnyPath, arguments
+from .seed_options import arguments
 from .seeder import SEEDING
 
 _Result = TypeVar("_Result")
@@ -53,8 +54,8 @@ _TAIL_LINE_BYTES = 1000
 
 
 def sync(
-    sources: AnyPath | Sequence[AnyPath],
-    destination: AnyPath,
+    sources: PathLike | Iterable[PathLike],
+    destination: PathLike,
     options: str | Sequence[str] = (),
     *,
     output: Output | None = None,
@@ -62,10 +63,10 @@ def sync(
     timeout: float | None = None,
     cancel: threading.Event | Callable[[], object] | None = None,
     check: bool = False,
-    rsh: str | Sequence[str] | None = None,
+    rsh: Rsh = None,
     python: str | None = None,
     env: Mapping[str, str] | None = None,
-    cwd: AnyPath | None = None,
+    cwd: PathLike | None = None,
 ) -> SyncResult:
     """Seed, and run rsync, as :func:`sparsesync.api.transfers.sync`."""
     deadline = None if timeout is None else time.monotonic() + timeout

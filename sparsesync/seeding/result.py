@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..engine.errors import Error
 from .seeder import Seeded
 
 
@@ -46,7 +47,7 @@ class SyncResult:
         return self.status == 0
 
 
-class RsyncError(RuntimeError, subprocess.CalledProcessError):
+class RsyncError(Error, subprocess.CalledProcessError):
     """An rsync that ended with a status other than 0.
 
     ``returncode``, ``cmd``: as in subprocess.
@@ -66,7 +67,7 @@ class RsyncError(RuntimeError, subprocess.CalledProcessError):
         return f"rsync {how}: {last}" if last else f"rsync {how}"
 
 
-class SyncTimeoutError(RuntimeError, subprocess.TimeoutExpired):
+class SyncTimeoutError(Error, subprocess.TimeoutExpired):
     """A run that took longer than its ``timeout``, and was ended. ``stderr``: the last lines of standard error."""
 
     def __init__(self, cmd: Sequence[str], timeout: float, output: None, stderr: str) -> None:
@@ -76,5 +77,5 @@ class SyncTimeoutError(RuntimeError, subprocess.TimeoutExpired):
         return f"sync took longer than {self.timeout} seconds, and was ended"
 
 
-class SyncCancelledError(RuntimeError):
+class SyncCancelledError(Error):
     """A run that was ended because its caller wanted that."""

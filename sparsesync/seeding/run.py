@@ -39,11 +39,10 @@ from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
 from ..console.streams import write_error
 from ..embedding import Embedding, NoAgentError
-from ..engine.errors import LinkError, LoginError, NoSpaceError
+from ..engine.errors import LinkError, LoginError, NoSpaceError, ProtocolError
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
-from ..hosts.base import several
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
@@ -60,7 +59,7 @@ from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling
 
 if TYPE_CHECKING:
-    from ..hosts.base import Destination, PathLike, Source
+    from ..hosts.base import Destination, Source
     from ..hosts.pool import HostPool
     from ..rsync.report import Report
 
@@ -127,7 +126,7 @@ def run(
         result.returncode = int(returncode or state.refusal)
         result.status = shown_status(result.returncode)
         if embedding is not None and command.remote is not None and result.handoff and result.status == Status.SSH:
-            raise LinkError(f"{command.remote.host}: rsync's remote shell could not log in, or lost the connection")
+            raise LinkError("rsync's remote shell could not log in, or lost the connection", command.remote.host)
         state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
@@ -180,7 +179,7 @@ class SeededRun:
         """Raise LinkError if the remote shell is missing, of which rsync says no more than "IPC"."""
         remote = self.command.remote
         if remote is not None and shutil.which(remote.shell[0], path=self.environ.get("PATH", os.defpath)) is None:
-            raise LinkError(f"{remote.shell[0]}: no such remote shell")
+            raise LinkError(f"{remote.shell[0]}: no such remote shell", remote.host, retryable=False)
 
     def seed_files(self, stack: contextlib.ExitStack) -> str | None:
         """Run steps 1 to 4. Returns why nothing was seeded, or None.
@@ -195,7 +194,7 @@ class SeededRun:
         except (LoginError, FileNotFoundError):
             raise
         except OSError as error:
-            self.result.no_agent = isinstance(error, NoAgentError)
+            self.result.no_agent = isinstance(error, (NoAgentError, ProtocolError))
             lost = isinstance(error, LinkError) and not self.result.no_agent
             if self.strict or (lost and self.embedding is not None):
                 raise

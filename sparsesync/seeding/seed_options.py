@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Callable, Union
+from typing import Callable
 
 from ..console.units import parse_size
 from ..engine.files.claims import HOLES
 from ..engine.roles import Planned
 from ..hosts.address import check_python, split_shell
+from ..hosts.base import PathLike, Rsh, several
 from ..rsync.command import takes_next
 from ..rsync.handoff import MERGE, READ
-from ..rsync.paths import is_remote
-
-AnyPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+from ..rsync.paths import as_argument, is_remote
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,10 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
 
 
 def arguments(
-    sources: AnyPath | Sequence[AnyPath],
-    destination: AnyPath,
+    sources: PathLike | Iterable[PathLike],
+    destination: PathLike,
     options: str | Sequence[str],
-    rsh: str | Sequence[str] | None,
+    rsh: Rsh,
     python: str | None,
     environ: Mapping[str, str],
     directory: str | None,
@@ -119,7 +118,7 @@ def arguments(
     for word in words:
         if not isinstance(word, str):
             raise TypeError(f"an option has to be a str, not {type(word).__name__}")
-    paths = [sources] if isinstance(sources, (str, bytes, os.PathLike)) else list(sources)
+    paths = several(sources)
     if not paths:
         raise ValueError("there is no source")
     seed, rest = split_options(words, environ)
@@ -132,17 +131,15 @@ def arguments(
         command = rsh if isinstance(rsh, str) else shlex.join(rsh)
         split_shell(command)
         rest.append(f"--rsh={command}")
-    named = [_word(path, directory, "/./") for path in paths]  # with --relative what follows that is the name
-    return seed, [*rest, "--", *named, _word(destination, directory, "/")]
+    return seed, [*rest, "--", *(_word(path, directory) for path in [*paths, destination])]
 
 
-def _word(path: AnyPath, directory: str | None, joint: str) -> str:
-    word = os.fsdecode(path)
-    if is_remote(word):
-        if isinstance(path, (str, bytes)):
-            return word
-        word = f"./{word}"
-    return word if directory is None or not word or word.startswith("/") else directory + joint + word
+def _word(path: PathLike, directory: str | None) -> str:
+    word = as_argument(path)
+    if directory is None or not word or word.startswith("/") or is_remote(word):
+        return word
+    # With --relative the name is what follows the first of these.
+    return f"{directory}/{word}" if "/./" in word else f"{directory}/./{word}"
 
 
 _FILES = (*READ, "log-file")

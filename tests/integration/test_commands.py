@@ -164,7 +164,8 @@ def test_sync_in_python_says_any_name(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a").mkdir()
     for name in (b"\xff", "é".encode()):
         sparse_file(Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/" + name)), MIB, [(0, 4096)])
-    script = "import sys, sparsesync; sys.exit(sparsesync.sync('a/', 'b/', ['-a', '--seed-verbose']).status)"
+    call = "sparsesync.sync('a/', 'b/', ['-a', '--seed-verbose'], output=sys.stderr)"
+    script = f"import sys, sparsesync; sys.exit({call}.status)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"})  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b"")
