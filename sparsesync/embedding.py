@@ -35,6 +35,7 @@ class Embedding(NamedTuple):
     ``environ``: the environment of every process.
     ``check``: called while something is waited for; raises :class:`Stopped`.
     ``warn``, ``inform``: called with a line for people, without its end; ``inform`` for each file.
+    ``tail``: returns the last that was said on standard error, if another host is in it.
     ``stdout``, ``stderr``: called with what processes print there; None: the process's own.
     ``directory``: where processes start; None: in the current one.
     """
@@ -43,6 +44,7 @@ class Embedding(NamedTuple):
     check: Callable[[], object]
     warn: Callable[[str], object]
     inform: Callable[[str], object]
+    tail: Callable[[], str]
     stdout: Write | None = None
     stderr: Write | None = None
     directory: str | None = None

@@ -294,13 +294,18 @@ def connect(
         yield connection
 
 
+def is_refused(said: str) -> bool:
+    """Return whether ssh says that a login fails until somebody has changed something."""
+    return any(word in said for word in _REFUSED)
+
+
 def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
     """Return why there is no agent, from the remote shell's exit status and its last standard error."""
     if status == NO_PYTHON:
         return NoAgentError("no Python 3.6 or newer was found there", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
-        return LoginError("ssh could not log in", host, not any(word in said for word in _REFUSED))
+        return LoginError("ssh could not log in", host, not is_refused(said))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
         return NoAgentError(protocol.ONLY_RSYNC, host, retryable=False)
     if shell.prefix and status:

@@ -67,6 +67,9 @@ NO_CONNECTION = frozenset(
 )  # fmt: skip
 """The other host is not there, or no longer."""
 
+LOST = frozenset([Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.SSH])
+"""Of a run: the same. Which it is of a login that fails depends on whether rsync or ssh is the first to notice."""
+
 OLDEST = (3, 1, 0)
 """The first rsync with the --info and --out-format behaviour that the listing relies on."""
 

@@ -37,6 +37,7 @@ from ..embedding import WAIT_SECONDS, Embedding, Stopped
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 from ..hosts.base import PathLike, Rsh
+from ..rsync.paths import is_remote
 from . import run
 from .result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
 from .seed_options import arguments
@@ -73,18 +74,18 @@ def sync(
     environ = dict(os.environ if env is None else env)
     directory = None if cwd is None else os.path.abspath(os.fsdecode(cwd))
     seed, argv = arguments(sources, destination, options, rsh, python, environ, directory)
-    caller: Caller[SyncResult] = Caller(
-        None if output is None else recipient(output), progress, _asks(cancel), deadline, keeps_tail=check
-    )
+    lines = None if output is None else recipient(output)
+    keeps_tail = check or any(map(is_remote, argv[argv.index("--") :]))
+    caller: Caller[SyncResult] = Caller(lines, progress, _asks(cancel), deadline, keeps_tail)
     command = ["rsync", *argv]
     embedding = caller.embedding(environ, directory, seed.verbose)
     result = caller.attend(
         lambda: run.run(argv, seed, bar=caller.bar, embedding=embedding),
-        lambda: SyncTimeoutError(command, timeout or 0.0, None, caller.tail),
+        lambda: SyncTimeoutError(command, timeout or 0.0, None, caller.tail()),
         lambda: SyncCancelledError("sync was cancelled by its caller"),
     )
     if check and not result.ok:
-        raise RsyncError(result.returncode, result.command, None, caller.tail, result)
+        raise RsyncError(result.returncode, result.command, None, caller.tail(), result)
     return result
 
 
@@ -144,9 +145,8 @@ class Caller(Generic[_Result]):
         self._telling = threading.Lock()
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
 
-    @property
     def tail(self) -> str:
-        """The last lines of standard error."""
+        """Return the last lines of standard error."""
         return b"".join(self._tail).decode(sys.getfilesystemencoding(), "backslashreplace")
 
     # In the caller's thread.
@@ -252,6 +252,7 @@ class Caller(Generic[_Result]):
             self.check,
             self._warn,
             self._inform if verbose or not told else lambda line: None,
+            self.tail,
             self._stdout if told else None,
             self._stderr if self._keeps_tail else None,
             directory,

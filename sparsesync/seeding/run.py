@@ -47,7 +47,7 @@ from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
 from ..rsync.paths import why_not_plain
-from ..rsync.process import NO_CONNECTION, REFUSED, Status, check_version, run_rsync, shown_status, spooled
+from ..rsync.process import LOST, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, shown_status, spooled
 from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
@@ -125,8 +125,11 @@ def run(
             returncode = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
         result.returncode = int(returncode or state.refusal)
         result.status = shown_status(result.returncode)
-        if embedding is not None and command.remote is not None and result.handoff and result.status == Status.SSH:
-            raise LinkError("rsync's remote shell could not log in, or lost the connection", command.remote.host)
+        if embedding is not None and command.remote is not None and result.handoff and result.status in LOST:
+            from ..hosts.ssh import is_refused
+
+            lost = f"rsync could not log in, or lost the connection (status {result.status})"
+            raise LinkError(lost, command.remote.host, retryable=not is_refused(embedding.tail()))
         state.heal()
         if result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
