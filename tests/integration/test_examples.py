@@ -81,11 +81,12 @@ class Hosts:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host, from which every name of a host leads to the other one."""
+    def run(self, *argv: str, ssh: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command on this host, from which every name of a host leads to the other one, by ``ssh``."""
         server = f"SetEnv PATH={self.path}"
         with sshd(self.top / "sshd", server=server, prefix=in_namespace(self.there)) as running:
-            self.program("ssh", f'exec /usr/bin/ssh -F {running.client_config} "$@"')
+            if ssh:
+                self.program("ssh", f'exec /usr/bin/ssh -F {running.client_config} "$@"')
             return subprocess.run(
                 [*in_namespace(self.here), *argv], cwd=self.work, capture_output=True, text=True, timeout=120,
                 env={**os.environ, "PATH": self.path, "PYTHONPATH": str(ROOT)},
@@ -151,15 +152,29 @@ def test_moving_a_docker_host(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("sunday", [False, True])
 def test_a_nightly_backup(hosts: Hosts, sunday: bool) -> None:
-    images, backup = hosts.here / "var/lib/libvirt/images", hosts.there / "srv/images"
+    images, backup = hosts.there / "var/lib/libvirt/images", hosts.here / "srv/images"
     images.mkdir(parents=True)
     sparse_file(images / "vm.img", 10 << 30, [(0, MIB), (5 << 30, MIB)])
     code = example("python", BACKUP)
     if sunday:
         assert "isoweekday() == 7" in code
         code = code.replace("isoweekday() == 7", "isoweekday() > 0")
-    done = hosts.run(sys.executable, "-c", code)
+    done = hosts.run(sys.executable, "-X", "dev", "-W", "error", "-c", code)
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert re.fullmatch(r"1 sparse files, [0-9]+ bytes sent for them in [0-9]+ s\n", done.stdout)
-    assert command(sys.executable, "-m", "sparsesync", "verify", images, backup) == ""
-    assert allocated(backup / "vm.img") < 3 * MIB
+    for host in ("alpha", "beta"):
+        assert re.search(rf"^{host}: 1 sparse files, [0-9]+ bytes sent for them$", done.stdout, re.MULTILINE)
+        assert (hosts.work / f"{host}.log").read_text() == ""
+        assert command(sys.executable, "-m", "sparsesync", "verify", images, backup / host) == ""
+        assert allocated(backup / host / "vm.img") < 3 * MIB
+
+
+def test_a_nightly_backup_of_what_cannot_be_reached(hosts: Hosts) -> None:
+    (hosts.there / "var/lib/libvirt/images").mkdir(parents=True)
+    code = example("python", BACKUP)
+    assert '["alpha", "beta"]' in code and "(60, 600, 0)" in code
+    code = code.replace('["alpha", "beta"]', '["alpha"]').replace("(60, 600, 0)", "(0.1, 0.1, 0)")
+    tried = "ssh: connect to host alpha port 22: Connection refused"
+    hosts.program("ssh", f"echo '{tried}' >&2; exit 255")
+    done = hosts.run(sys.executable, "-X", "dev", "-W", "error", "-c", code, ssh=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "alpha: alpha: ssh could not log in\n"), done
+    assert (hosts.work / "alpha.log").read_text() == f"{tried}\n" * 3
