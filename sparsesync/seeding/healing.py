@@ -52,6 +52,7 @@ class Healing:
 
     ``path``: the destination's, at its host.
     ``say``: called with a line for each file.
+    ``check``: called for each file that is looked at, and while holes are made; what it raises ends the healing.
     ``healed``: the files that have holes again, each with their bytes.
     """
 
@@ -64,7 +65,9 @@ class Healing:
         path: str,
         say: Callable[[str], None],
         bar: BarFactory,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
+        self.check = check
         self.command = command
         self.options = options
         self.source = source
@@ -128,6 +131,7 @@ class Healing:
                 (os.fsdecode(entry.name), path, entry.size) for entry, path in zip(batch, paths) if path is not None
             ]
             for (name, path, size), found in zip(known, self.source.look((path, name) for name, path, _ in known)):
+                self.check()
                 if found is not None and found.size == size and self._is_worth_it(size, found.data):
                     yield Planned(name, path, *found)
 
@@ -157,6 +161,7 @@ class Healing:
         data = self.source.extents(planned.source, planned.name)
         try:
             for holes in _batches(_holes(data, planned.size), _BATCH_FILES):
+                self.check()
                 dug = self.destination.dig(planned.name, planned.size, holes, asks)
                 made, why = made + dug.holes, dug.why
                 if advance is not None:

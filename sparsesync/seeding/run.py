@@ -162,6 +162,7 @@ class SeededRun:
         self.embedding = embedding
         self.warn: Callable[[str], object] = embedding.warn if embedding else print_error
         self.environ = embedding.environ if embedding else os.environ
+        self.check: Callable[[], object] = embedding.check if embedding else lambda: None
         self.command = command
         self.seed = seed
         self.say = say
@@ -211,7 +212,7 @@ class SeededRun:
         if handoff:
             return handoff
         self.seeding = seeding = Seeding(
-            self.command, self.seed, source, destination, self.say, self.bar, self._settings()
+            self.command, self.seed, source, destination, self.say, self.bar, self._settings(), self.check
         )
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding)
@@ -255,8 +256,8 @@ class SeededRun:
             left_files = seeding.planned.files - sum(seeded.size > seeded.data for seeded in seeding.seeded)
             lost, certain, reason = losses.Losses(left_files, seeding.planned.holes - done), True, str(handoff)
         else:
-            check = self.embedding.check if self.embedding else None
-            lost, certain, reason = losses.of_all(command, seed.holes, seed.min_hole, check), False, str(handoff)
+            found = losses.of_all(command, seed.holes, seed.min_hole, self.check)
+            lost, certain, reason = found, False, str(handoff)
         if lost.files == 0 or seed.off or command.sparse or self.hopeless:
             return
         self.result.holes = lost.holes
@@ -291,8 +292,7 @@ class SeededRun:
         handoff = why_untold(command)
         if handoff:
             return handoff
-        check = self.embedding.check if self.embedding else None
-        handoff = nothing_to_seed(command, self.seed, check) if remote is None or remote.push else None
+        handoff = nothing_to_seed(command, self.seed, self.check) if remote is None or remote.push else None
         handoff = handoff or no_temporary_directory()
         if handoff:
             return handoff

@@ -69,7 +69,11 @@ class Seeded(NamedTuple):
 
 
 class Seeding:
-    """The seeding of one run. ``say``: called with a line for each file, if the user asked for that."""
+    """The seeding of one run.
+
+    ``say``: called with a line for each file, if the user asked for that.
+    ``check``: called for each file that is looked at; what it raises ends the seeding.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,9 @@ class Seeding:
         say: Callable[[str], None],
         bar: BarFactory = data_bar,
         settings: Settings = Settings(),  # noqa: B008
+        check: Callable[[], object] = lambda: None,
     ) -> None:
+        self.check = check
         self.command = command
         self.options = options
         self.source = source
@@ -111,7 +117,7 @@ class Seeding:
         self._pulls = remote is not None and not remote.push
         self._sources = remote.paths if remote and not remote.push else command.sources
         self._destination = remote.paths[0] if remote and remote.push else command.destination
-        self.healing = Healing(command, options, source, destination, self._destination, say, bar)
+        self.healing = Healing(command, options, source, destination, self._destination, say, bar, check)
 
     def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
         """Seed the files of a listing. Returns why nothing at all was seeded, or None.
@@ -263,6 +269,7 @@ class Seeding:
         # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
         by_name = self.command.hard_links and (self.command.backup or self.command.update)
         for (name, source, size), looked in zip(candidates, found):
+            self.check()
             if looked is None:
                 continue
             if looked.size != size:
