@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..engine.errors import Error
 from .seeder import Seeded
@@ -40,6 +41,10 @@ class SyncResult:
     command: list[str] = field(default_factory=list)
     no_agent: bool = False
     """Whether nothing was seeded since no agent can run on the other host, which has no Python for instance."""
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields by name, for JSON."""
+        return {**vars(self), "seeded": [each._asdict() for each in self.seeded]}
 
     @property
     def ok(self) -> bool:

@@ -258,7 +258,7 @@ def test_a_file_that_has_a_standard_descriptor_is_not_written_to(top: Path, clos
 def test_output_to_files(top: Path) -> None:
     (top / os.fsdecode(b"src/\xff")).write_bytes(b"")
     text, data = io.StringIO(), io.BytesIO()
-    options = ["-avn8", "--seed-verbose", "--out-format=%n"]
+    options = ["-an8", "--seed-verbose", "--out-format=%n"]
     for output in (text, data):
         sparsesync.sync("src/", "dst/", options, output=output, cwd=top)
     assert b"\xff\n" in data.getvalue().splitlines(keepends=True)
@@ -378,7 +378,8 @@ def test_progress(top: Path) -> None:
         counts.append(count)
         threads.add(threading.current_thread())
 
-    assert sparsesync.sync("src/", "dst", ["-a"], cwd=top, progress=progress).seeded
+    result = sparsesync.sync("src/", "dst", ["-a"], cwd=top, progress=progress)
+    assert json.loads(json.dumps(result.asdict()))["seeded"][0]["name"] == "disk.img"
     assert sum(counts) == 12 * MIB and {count.total for count in counts} == {12 * MIB}
     assert threads == {threading.current_thread()}
     counts.clear()
