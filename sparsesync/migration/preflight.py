@@ -6,7 +6,7 @@ and what is in use. All that is kept in :class:`Facts`; what is made of it is fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.queries.presets import ExcludedPath
@@ -121,24 +121,41 @@ def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
             yield from host.preset({"system": "views", "docker": "docker-views"}.get(name, name), source)
 
 
+_Tried = tuple[str, str, str, str, int]
+"""The fields of an example that the destination needs."""
+
+
 def _refusals(facts: Facts) -> Iterator[tuple[Example, Refused]]:
     """Yield what the destination refuses of what the command would have it take, each with its example."""
     if facts.probe.refused is not None or facts.probe.kind == "-":
         return
-    examples: dict[tuple[str, str, str, str, int], Example] = {}
+    examples: dict[_Tried, Example] = {}
     for survey in facts.surveys.values():
         for example in survey.examples:
             if _is_copied(facts, example):
                 examples.setdefault(example[:5], example)
-    tried = [*examples]
-    while tried:
-        part, tried = tried[:_MAX_TRIED], tried[_MAX_TRIED:]
+    for part in _parts(examples):
         answer = facts.destination.host.query("trial", path=facts.asked.path, examples=[*map(list, part)])
         for refused in answer.refused:
             yield examples[part[refused.number]], refused
 
 
-_MAX_TRIED = 1000
+_PART_CHARACTERS = 256 * 1024
+
+
+def _parts(examples: Iterable[_Tried]) -> Iterator[list[_Tried]]:
+    """Yield the examples by the frameful."""
+    part: list[_Tried] = []
+    size = 0
+    for example in examples:
+        part.append(example)
+        size += len(ascii(example))
+        if size > _PART_CHARACTERS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
 
 _OPTIONS = {
     "mode": "perms", "owner": "owner", "group": "group", "time": "times", "xattr": "xattrs", "xattr size": "xattrs",

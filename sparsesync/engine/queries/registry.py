@@ -38,7 +38,7 @@ _ARGUMENTS = {
         "rules": maybe(NAME_RULES),
     },
     "probe": {"path": PATH, "largest": maybe(SIZE)},
-    "trial": {"path": PATH, "examples": listed(row(text(20), text(1), PATH, PATH, TIME), 2000)},
+    "trial": {"path": PATH, "examples": listed(row(text(20), text(1), PATH, PATH, TIME), 10000)},
     "in_use": {"sources": listed(PATH), "places": _PLACES},
     "suggested": {"source": PATH},
     "sizes": {"paths": listed(PATH)},

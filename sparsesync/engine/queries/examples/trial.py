@@ -59,7 +59,7 @@ def trial(path: str, examples: Sequence[Sequence[Any]]) -> Trial:
                 refused.append(found)
             shutil.rmtree(place, ignore_errors=True)
     finally:
-        shutil.rmtree(top, ignore_errors=True)
+        shutil.rmtree(top)
     return Trial(refused)
 
 
