@@ -4,6 +4,7 @@ All is done in a hidden directory beside what will be there, with what that give
 filesystem takes it has to give back the same: some take a time or a name, and make another of it.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -132,11 +133,16 @@ def _type(refused: Refused, example: _Example) -> Optional[Refused]:
 
 
 def _mode(refused: Refused, example: _Example) -> Optional[Refused]:
-    _make(example.path, example.type)
     wanted = example.number & 0o7777
+    if example.type == "d":
+        os.mkdir(example.path, wanted)
+    else:
+        _make(example.path)
     if stat.S_IMODE(os.stat(example.path).st_mode) != wanted:  # else rsync leaves it alone, too
         os.chmod(example.path, wanted)
     made = stat.S_IMODE(os.stat(example.path).st_mode)
+    with contextlib.suppress(OSError):
+        os.chmod(example.path, 0o700)  # or who is not root could not remove it
     return _unless(made == wanted, refused, "it becomes {:04o}".format(made))
 
 

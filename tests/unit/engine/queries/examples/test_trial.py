@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparsesync.engine.queries.registry import answer_query
-from tests.support.filesystems import filesystem, need_root
+from tests.support.filesystems import command, filesystem, need_root, need_tools
 
 YEAR = 31556952 * 10**9
 
@@ -119,3 +119,19 @@ def test_numbers_that_are_none(tmp_path: Path, example: list[object]) -> None:
     """They are refused, or taken for what they can be, and take no memory."""
     assert len(answer_query("trial", path=str(tmp_path), examples=[example]).refused) <= 1
     assert os.listdir(tmp_path) == [] and stat.S_ISDIR(os.stat("/etc").st_mode)
+
+
+def test_what_is_taken_and_not_kept(tmp_path: Path) -> None:
+    """No error tells it. A directory has its mode from the beginning, and a file of rsync's does not."""
+    need_root("FUSE needs root")
+    need_tools("bindfs", "fusermount")
+    for name in ("behind", "mounted"):
+        (tmp_path / name).mkdir()
+    command("bindfs", "--chown-ignore", "--chmod-ignore", tmp_path / "behind", tmp_path / "mounted")
+    try:
+        examples = [["owner", "", "", "", 1234], ["mode", "-", "", "", 0o640], ["mode", "d", "", "", 0o750]]
+        found = answer_query("trial", path=str(tmp_path / "mounted"), examples=examples).refused
+    finally:
+        command("fusermount", "-u", tmp_path / "mounted")
+    assert [(each.number, each.why) for each in found] == [(0, "it becomes 0"), (1, "it becomes 0600")]
+    assert os.listdir(tmp_path / "behind") == []
