@@ -104,7 +104,9 @@ def _how(facts: Facts, store: Store, missing: list[Needed]) -> str:
         paths = [os.path.join(top, os.path.basename(path)) for path in known]
         sources = " ".join(facts.at_source(path) for path in (f"{top}/{last}", *paths))
         return f"move all at once: sparsesync migrate {sources} {facts.destination.prefix}{above.rstrip('/')}/"
-    return "migrate it as well, and start services only after the last final pass"
+    there = facts.destination.prefix
+    command = f" (sparsesync migrate {facts.at_source(known[0])}/ {there}{known[0]}/)" if known and there else ""
+    return f"migrate it as well{command}, and start services only after the last final pass"
 
 
 def _place(facts: Facts, store: Store) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 
 One walk, one ``lstat`` for each name. Sizes are bytes. What has several hard links is counted once.
 As with rsync's ``--one-file-system``, what is mounted below is told and, with it, not entered. Of names, only those
-of one directory are kept at a time: some filesystem may take two of them for one. Of all that another filesystem may
-refuse examples are kept (:mod:`.examples.collect`).
+of one directory are kept at a time, and of them only those that are another name without upper case, which another
+filesystem may take for one. Of all that it may refuse examples are kept (:mod:`.examples.collect`).
 """
 
 import os
@@ -120,7 +120,7 @@ class _Walk:
                 self.unreadable(directory, error)
 
     def _directory(self, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]) -> None:
-        names: Dict[str, str] = {}
+        variants: Dict[str, str] = {}
         for entry in entries:
             if self.excluded(entry.path):
                 continue
@@ -131,9 +131,14 @@ class _Walk:
             except OSError as error:
                 self.unreadable(entry.path, error)
                 continue
-            other = names.setdefault(folded(entry.name), entry.path)
-            if other != entry.path:
-                self.collector.pair(other, entry.path)
+            plain = folded(entry.name)
+            if plain != entry.name:
+                other = variants.setdefault(plain, entry.path)
+                beside = entry.path[: -len(entry.name)] + plain
+                if other != entry.path:
+                    self.collector.pair(other, entry.path)
+                elif self._is_another(beside, st):
+                    self.collector.pair(beside, entry.path)
             self.collector.look(entry.path, entry.name, st)
             self.count(entry.path, st)
             if not stat.S_ISDIR(st.st_mode):
@@ -142,6 +147,18 @@ class _Walk:
                 waiting.append((entry.path, st.st_dev))
             if st.st_dev != device and len(self.mounts) < _MAX_REPORTED_NAMES:
                 self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
+
+    def _is_another(self, path: str, st: os.stat_result) -> bool:
+        """Whether there is a path, and is not what ``st`` is of: this filesystem may take their names for one, too."""
+        try:
+            other = os.lstat(path)
+        except OSError:
+            return False
+        directory = stat.S_ISDIR(other.st_mode)
+        if self.excluded(path) or (self.skip and self.skip(path, directory)):
+            return False
+        same = (other.st_dev, other.st_ino) == (st.st_dev, st.st_ino)
+        return not same or (other.st_nlink > 1 and not directory)
 
     def count(self, path: str, st: os.stat_result) -> None:
         sums = self.sums

@@ -197,7 +197,8 @@ def test_half_of_a_docker_host() -> None:
     alone = SURVEY._replace(real="/data/docker")
     half, configuration = told(WARNING, facts(store=store, survey=alone))
     assert half == "/data/docker: is not all: not among the sources is /data/containerd (the images); " + (
-        "migrate it as well, and start services only after the last final pass"
+        "migrate it as well (sparsesync migrate /data/containerd/ new:/data/containerd/), and start services only "
+        "after the last final pass"
     )
     assert configuration.startswith("/data/docker: not among the sources is /etc/docker (its configuration); copy it")
     asked = MigrationCommand(Request(("/data/docker/",), "new:/data/docker/"))

@@ -32,6 +32,18 @@ def test_names_that_a_filesystem_may_take_for_one(one: str, other: str, same: bo
     assert pairs == [{one, other}] * same
 
 
+def test_a_name_that_is_left_out_clashes_with_none(tmp_path: Path) -> None:
+    for name in ("File", "file", "Other", "other", "FILE"):
+        (tmp_path / name).touch()
+    found = answer_query("survey", source=f"{tmp_path}/", rules=["", r"\Z", r"/(file|FILE)\Z", True]).examples
+    assert [{each.name, each.value} for each in found if each.kind == "pair"] == [{"Other", "other"}]
+    for name in ("FILE", "file", "other"):
+        os.unlink(tmp_path / name)
+    assert examples(tmp_path, "pair") == []
+    os.link(tmp_path / "Other", tmp_path / "other")  # one file, and still two names
+    assert len(examples(tmp_path, "pair")) == 1
+
+
 def test_names_with_a_meaning_elsewhere(tmp_path: Path) -> None:
     odd = [
         "a:b",
