@@ -1,7 +1,8 @@
 """Where the stores of a tree are.
 
 A store is known by what is in it, or by where it is: by default, or as configured on this machine, or in the tree of
-another system that a source holds.
+another system that a source holds. What a user says of a store counts for directories of that user alone: else a link
+or a setting in a home directory would leave out what belongs to somebody else.
 """
 
 import glob
@@ -66,8 +67,15 @@ def _add(found: List[Root], root: Root) -> None:
         theirs = os.path.realpath(other.path)
         if real == theirs or (root.kind is other.kind and is_below(real, theirs)):
             return
-    if os.path.isdir(root.path):
+    if os.path.isdir(root.path) and (not root.home or _owner(root.path) == _owner(root.home)):
         found.append(root)
+
+
+def _owner(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
 
 
 def _by_its_looks(source: str, kind: Kind) -> Root:
@@ -115,7 +123,13 @@ def read(setting: Setting, top: str) -> "Iterator[tuple[str, str]]":
     for home in homes(top) if setting.files.startswith("~") else [""]:
         pattern = glob.escape(home or top.rstrip("/")) + setting.files.lstrip("~")
         for file in sorted(glob.glob(pattern)):
-            for path in _FORMATS[setting.format](file, setting):
+            try:
+                paths = list(_FORMATS[setting.format](file, setting))
+            except (OSError, ValueError):
+                if not home:
+                    raise
+                continue  # a user's own, which must not keep the machine from being moved
+            for path in paths:
                 path = path.replace("$HOME", home).replace("${HOME}", home)
                 if path.startswith("/"):
                     # The machine's own encoding may be another than that of the file.

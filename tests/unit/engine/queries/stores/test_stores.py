@@ -157,6 +157,25 @@ def test_where_a_store_is_configured(
     assert [(each.kind, each.root, each.place) for each in stores(os.path.dirname(root))] == [(kind, root, root)]
 
 
+def test_a_user_says_nothing_of_others_directories(fs: FakeFilesystem) -> None:
+    """Or a migration by root would leave out what a user points at."""
+    lay_out(fs, "/var", "tmp/kept", "overlay/x/merged/kept")
+    lay_out(fs, "/home/u", ".config/docker/", ".config/containers/", ".local/share/", "own/overlay/x/merged/view")
+    lay_out(fs, "/home/u/.config", contents={"docker/daemon.json": '{"data-root": "/var"}'})
+    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": 'graphroot = "/var"'})
+    fs.create_symlink("/home/u/.local/share/docker", "/var")
+    for path in ("/home/u", "/home/u/own"):
+        os.chown(path, 1000, 1000)
+    os.chown("/var", 0, 0)
+    assert stores("/") == []
+    fs.remove_object("/home/u/.config/containers/storage.conf")
+    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": 'graphroot = "/home/u/own"'})
+    assert [each.root for each in stores("/")] == ["/home/u/own"]
+    fs.remove_object("/home/u/.config/docker/daemon.json")
+    lay_out(fs, "/home/u/.config", contents={"docker/daemon.json": "{"})
+    assert [each.root for each in stores("/home")] == ["/home/u/own"]
+
+
 @pytest.mark.parametrize(
     ("root", "tree", "more", "expected"),
     [
