@@ -106,7 +106,7 @@ PODMAN = Kind(
     ),
     marks=(
         "overlay-images", "overlay-layers", "overlay-containers", "vfs-images", "vfs-layers", "btrfs-images",
-        "zfs-images", "libpod/bolt_state.db", "storage.lock",
+        "zfs-images", "libpod/bolt_state.db",
     ),
     views=(
         View("overlay", "/*/merged/*", _LAYERS_VIEW),
@@ -241,7 +241,7 @@ LIBVIRT = Kind(
     "libvirt",
     roots=("/var/lib/libvirt", "/var/lib/libvirt/images", "~/.local/share/libvirt"),
     settings=(Setting("/etc/libvirt/storage/*.xml", "xml", ("path",)),),
-    marks=("qemu/nvram", "qemu/save", "qemu/channel/target", "dnsmasq/default.conf"),
+    marks=("qemu/nvram", "qemu/channel/target", "dnsmasq/default.conf"),
     views=(
         View("qemu", "/domain-*", _RUNTIME),
         View("qemu", "/channel/target/*", _RUNTIME),
