@@ -8,8 +8,9 @@ Four ways a file can change under a copy are looked for, all in /proc and /sys::
     overlay   it is the upper layer of a mounted overlay    /proc/*/mountinfo
 
 A process in a container has names of its own for the same files: "/data/x" for what is a volume to us. So files are
-compared by their places (:mod:`mounts`), in all mount namespaces there are. Only root sees the files of others. Not
-found is a file that is open under another hard link's name, outside the sources.
+compared by their places (:mod:`mounts`), in all mount namespaces there are, and what is open by way of an overlay is
+looked for in its upper layer. Only root sees the files of others. Not found is a file that is open under another hard
+link's name, outside the sources.
 """
 
 import fcntl
@@ -75,6 +76,8 @@ def _found(sources: Sequence[str]) -> Iterator[InUse]:
         for mount in one.values():
             upper = re.search(r"(?:^|,)upperdir=([^,]+)", mount.options) if mount.type == "overlay" else None
             for here in trees.upper(upper.group(1), one) if upper else ():
+                if here not in trees.layers.setdefault(mount.device, []):
+                    trees.layers[mount.device].append(here)
                 if here not in told:
                     told.add(here)
                     yield InUse(here, "overlay", "the overlay at " + mount.point, 1)
@@ -83,17 +86,25 @@ def _found(sources: Sequence[str]) -> Iterator[InUse]:
 
 
 class _Trees:
-    """The sources, by their places."""
+    """The sources, by their places.
+
+    ``layers``: the upper directories of overlays as spelled from the sources, by the overlay's device.
+    """
 
     def __init__(self, sources: Sequence[str], ours: Sequence[Mount]) -> None:
         self._ours = ours
         known = [(source, self._place(source)) for source in sources]
         self._sources = [(source, where) for source, where in known if where is not None]
         self.devices = {os.stat(source).st_dev for source, _ in self._sources}
+        self.layers: Dict[str, List[str]] = {}
 
     def _place(self, path: str) -> Optional[FsLocation]:
         real = os.path.realpath(path)
         return locate(real, self._ours) if os.path.exists(real) else None
+
+    def may_hold(self, device: int) -> bool:
+        """Return whether a file may be one of the sources', by its device; that of an overlay's file is not certain."""
+        return device in self.devices or bool(self.layers)
 
     def spelled(self, path: str) -> Iterator[str]:
         """Yield a path of this machine as spelled from each source that contains it."""
@@ -110,6 +121,16 @@ class _Trees:
         tops = [source for source, _ in self._sources]
         tops += [os.path.join(root.path, folder) for root in roots for folder in root.kind.layers]
         return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
+
+    def open_at(self, where: FsLocation) -> Iterator[str]:
+        """Yield what is open for writing at a location, as spelled from each source.
+
+        By way of an overlay that is a file of its upper layer, under the same name.
+        """
+        for here in self.at(where):
+            yield here
+        for upper in self.layers.get(where[0], ()):
+            yield os.path.join(upper, where[1].lstrip("/"))
 
     def at(self, where: FsLocation) -> Iterator[str]:
         """Yield the file or directory at a location, as spelled from each source."""
@@ -182,7 +203,7 @@ def _written(trees: _Trees, ours: Dict[str, Mount]) -> Iterator[InUse]:
                 st = os.stat(fd)
             except OSError:
                 continue
-            if not stat.S_ISREG(st.st_mode) or st.st_dev not in trees.devices or not st.st_nlink:
+            if not stat.S_ISREG(st.st_mode) or not st.st_nlink or not trees.may_hold(st.st_dev):
                 continue
             about = _read("/proc/{}/fdinfo/{}".format(process, number)).splitlines()
             info = dict(line.split(":", 1) for line in about if ":" in line)
@@ -197,7 +218,7 @@ def _written(trees: _Trees, ours: Dict[str, Mount]) -> Iterator[InUse]:
             if path.endswith(_DELETED):
                 # It has lost this name and still has another, which is not told.
                 path, links = path[: -len(_DELETED)], links + 1
-            for here in trees.at(inside(mount, path)):
+            for here in trees.open_at(inside(mount, path)):
                 if (process, here) not in told:
                     told.add((process, here))
                     command = _read("/proc/{}/comm".format(process)) or "?"

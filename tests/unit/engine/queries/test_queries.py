@@ -218,6 +218,34 @@ def test_an_overlay_with_relative_layers(tmp_path: Path) -> None:
         command("umount", docker / "overlay2/b/merged")
 
 
+def test_a_file_open_in_a_container_is_one_of_its_upper_layer(tmp_path: Path) -> None:
+    need_root("mounting needs root")
+    top, merged = tmp_path / "top", tmp_path / "merged"
+    for path in (top / "lower/a", top / "upper", top / "work", merged):
+        path.mkdir(parents=True)
+    (top / "lower/a/file").write_text("")
+    layers = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+    command("mount", "-t", "overlay", "overlay", "-o", layers, merged)
+    try:
+        # The container's root is the overlay's, and below it the same file has another name.
+        text = f"mount --bind {merged} {merged}/a && exec >> {merged}/a/a/file && echo up && sleep 60 & echo; wait"
+        process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", text])
+        try:
+            for _ in range(200):
+                if (merged / "a/file").read_text():
+                    break
+                time.sleep(0.05)
+            found = {(each.path, each.how) for each in in_use(top)}
+            assert found == {(f"{top}/upper", "overlay"), (f"{top}/upper/a/file", "writing")}
+            assert {each.path for each in in_use(top / "lower")} == set()
+        finally:
+            subprocess.run(["pkill", "-P", str(process.pid)])
+            process.kill()
+            process.wait()
+    finally:
+        command("umount", merged)
+
+
 def test_a_file_that_lost_the_name_it_is_open_by(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("")
     os.link(tmp_path / "one", tmp_path / "other")
