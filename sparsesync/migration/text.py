@@ -90,7 +90,8 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
     if report["failure"]:
         yield f"failure      {report['failure']}"
     if report.get("commands"):
-        yield f"downtime     {duration(report['downtime'])}"
+        ran = ", ".join(f"--{each['what']} {duration(each['seconds'])}" for each in report["commands"])
+        yield f"downtime     {duration(report['downtime'])}, of it {ran}"
     verified = report.get("verified")
     if verified:
         digests = ""
