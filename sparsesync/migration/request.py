@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -181,7 +182,7 @@ class MigrationCommand:
         """Make rsync use a shared connection. ``control``: options of ssh. The last ``--rsh`` counts."""
         self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
 
-    def shown(self, command: list[str]) -> list[str]:
+    def shown(self, command: Sequence[str]) -> list[str]:
         """Return a command as the user can run it, with the requested remote shell instead of the shared connection."""
         given = [] if self.request.rsh is None else [f"--rsh={self.request.rsh}"]
         return [word for each in command for word in (given if each == f"--rsh={self._rsh}" else [each])]

@@ -15,15 +15,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from . import handoff, process
 from .options import LETTERS, LONGS, Option
 from .paths import QUOTES_ARGUMENTS, NotForUs, RemoteEnd, is_remote, list_path, remote_end
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A parsed rsync command line."""
 
     argv: tuple[str, ...]
@@ -200,7 +199,7 @@ def keeping(command: Command, stack: ExitStack) -> Command:
     argv = [token for option in options for token in option.tokens]
     argv += ["--", *command.sources, *([] if command.destination is None else [command.destination])]
     files_from = command.files_from and next(o.value for o in reversed(options) if o.name == "files-from")
-    return replace(command, argv=tuple(argv), options=tuple(options), files_from=files_from)
+    return command._replace(argv=tuple(argv), options=tuple(options), files_from=files_from)
 
 
 def _remote_end(

@@ -7,44 +7,42 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.errors import Error
 from .seeder import Seeded
 
 
-@dataclass
-class SyncResult:
+class SyncResult(NamedTuple):
     """The result of a run. ``status``: rsync's exit status. Sizes are bytes."""
 
     status: int = 0
     returncode: int = 0
     """``status`` as subprocess has it: if a signal ended rsync, the negative number of the signal."""
-    seeded: list[Seeded] = field(default_factory=list)
-    left: list[tuple[str, str]] = field(default_factory=list)
+    seeded: Sequence[Seeded] = ()
+    left: Sequence[tuple[str, str]] = ()
     """Sparse files that were left to rsync, each with the reason."""
-    later: list[str] = field(default_factory=list)
+    later: Sequence[str] = ()
     """Of a live source: sparse files in use that rsync was kept from; another run will bring what they lack."""
     handoff: str | None = None
     """Why nothing at all was seeded, or None."""
-    refused: list[str] = field(default_factory=list)
+    refused: Sequence[str] = ()
     """Sparse files that the destination does not take; rsync was kept from reading all of their holes in vain."""
     holes: int = 0
     """What is lost with the files that were left: bytes of holes that rsync was to write as data, as far as known."""
-    healed: list[tuple[str, int]] = field(default_factory=list)
+    healed: Sequence[tuple[str, int]] = ()
     """Files that had lost holes and have them again, each with the bytes of these."""
     bytes: int = 0
     wire: int = 0
     """What the seeding of files sent and received over the network."""
     seconds: float = 0.0
-    command: list[str] = field(default_factory=list)
+    command: Sequence[str] = ()
     no_agent: bool = False
     """Whether nothing was seeded since no agent can run on the other host, which has no Python for instance."""
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields by name, for JSON."""
-        return {**vars(self), "seeded": [each._asdict() for each in self.seeded]}
+        return {**self._asdict(), "seeded": [each._asdict() for each in self.seeded]}
 
     @property
     def ok(self) -> bool:

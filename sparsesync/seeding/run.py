@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING, Callable
+from typing import IO, TYPE_CHECKING, Any, Callable
 
 from ..console.messages import as_bytes, format_error, print_error
 from ..console.progress import BarFactory, data_bar
@@ -97,45 +97,44 @@ def run(
 
     output = embedding.stdout if embedding else output
     state = SeededRun(command, seed, say, bar, strict, hosts, embedding)
-    result = state.result
     with contextlib.ExitStack() as stack:
         try:
             if embedding is not None:
                 state.check_shell()
-            result.handoff = state.seed_files(stack)
-            if result.handoff:
-                state.say(f"everything is left to rsync: {result.handoff}")
+            handoff = state.seed_files(stack)
+            state.note(handoff=handoff)
+            if handoff:
+                state.say(f"everything is left to rsync: {handoff}")
             state.tell_losses()
         except _EndedError as ended:
             state.warn(str(ended))
-            result.status = result.returncode = int(ended.status)
-            return result
+            return state.note(status=int(ended.status), returncode=int(ended.status))
         # What the program has printed comes before what rsync prints; and it may have no such stream, or none like it.
         with contextlib.suppress(OSError, AttributeError, ValueError):
             sys.stdout.flush()
         kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
         more = state.seeding is not None and state.seeding.has_more
         if replace and not (kept or more or state.login.lasts):
-            become(result.command[1:])
+            become(state.argv)
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
         reported = telling(state.report, output, told_by_report=embedding is not None)
         with reported as (reader, added, inherited), state.login.without_agent(place):
-            argv = ["rsync", *with_options(result.command[1:], [*options, *added])]
+            argv = ["rsync", *with_options(state.argv, [*options, *added])]
             returncode = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
-        result.returncode = int(returncode or state.refusal)
-        result.status = shown_status(result.returncode)
-        if embedding is not None and command.remote is not None and result.handoff and result.status in LOST:
+        returncode = int(returncode or state.refusal)
+        status = shown_status(returncode)
+        state.note(status=status, returncode=returncode)
+        if embedding is not None and command.remote is not None and handoff and status in LOST:
             from ..hosts.ssh import is_refused
 
-            lost = f"rsync could not log in, or lost the connection (status {result.status})"
+            lost = f"rsync could not log in, or lost the connection (status {status})"
             raise LinkError(lost, command.remote.host, retryable=not is_refused(embedding.tail()))
         state.heal()
-        if result.seeded and state.seeding is not None and not command.times:
+        if state.result.seeded and state.seeding is not None and not command.times:
             state.seeding.touch()
-        result.wire = state.login.wire()
-    result.seconds = time.monotonic() - started
-    return result
+        wire = state.login.wire()
+    return state.note(wire=wire, seconds=time.monotonic() - started)
 
 
 class _EndedError(Exception):
@@ -168,7 +167,9 @@ class SeededRun:
         self.say = say
         self.bar = bar
         self.strict = strict
-        self.result = SyncResult(command=["rsync", *command.argv])
+        self.argv = list(command.argv)
+        """The words that rsync is run with, without its own name."""
+        self.result = SyncResult(command=("rsync", *self.argv))
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
         self.login = Login(command, hosts, embedding)
@@ -178,6 +179,11 @@ class SeededRun:
         """rsync refuses the command, and will again."""
         self.refusal = 0
         """The exit status that rsync would have had for what the destination does not take."""
+
+    def note(self, **fields: Any) -> SyncResult:
+        """Set fields of the result, and return it."""
+        self.result = self.result._replace(command=("rsync", *self.argv), **fields)
+        return self.result
 
     def check_shell(self) -> None:
         """Raise LinkError if the remote shell is missing, of which rsync says no more than "IPC"."""
@@ -198,8 +204,9 @@ class SeededRun:
         except (LoginError, FileNotFoundError):
             raise
         except OSError as error:
-            self.result.no_agent = isinstance(error, (NoAgentError, ProtocolError))
-            lost = isinstance(error, LinkError) and not self.result.no_agent
+            no_agent = isinstance(error, (NoAgentError, ProtocolError))
+            self.note(no_agent=no_agent)
+            lost = isinstance(error, LinkError) and not no_agent
             if self.strict or (lost and self.embedding is not None):
                 raise
             return format_error(error)
@@ -207,7 +214,7 @@ class SeededRun:
             # Not what a program has in its place: rsync gets the descriptor.
             self.spool = stack.enter_context(spooled(stack.enter_context(open(0, "rb", closefd=False))))
         self.command = self.login.command = rsync.keeping(self.command, stack)
-        self.result.command = ["rsync", *self.command.argv]
+        self.argv = list(self.command.argv)
         handoff = why_not_list(self.command, self.login.host)
         if handoff:
             return handoff
@@ -216,17 +223,18 @@ class SeededRun:
         )
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding)
-        result = self.result
-        result.seeded, result.left = seeding.seeded, seeding.left
+        self.note(
+            seeded=tuple(seeding.seeded), left=tuple(seeding.left), bytes=sum(seeded.data for seeded in seeding.seeded)
+        )
         deletes = any(option.name == "delete-excluded" for option in self.command.options)
         if not (self.command.sparse or deletes or self.command.dry_run):
             self._keep_from_rsync(seeding.refused, stack)
-        result.bytes = sum(seeded.data for seeded in seeding.seeded)
         if self.seed.hold_back is not None:
-            result.later = sorted(self.seed.hold_back(seeding.changing))
+            later = sorted(self.seed.hold_back(seeding.changing))
             from ..exclude import excluding
 
-            result.command[1:1] = excluding(result.later, stack)
+            self.argv[:0] = excluding(later, stack)
+            self.note(later=tuple(later))
         return handoff
 
     def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
@@ -239,8 +247,8 @@ class SeededRun:
             self.warn(f"{name}: {reason}")
             full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             self.refusal = Status.FILE_IO if full or self.refusal == Status.FILE_IO else Status.PARTIAL
-        self.result.refused = list(refused)
-        self.result.command[1:1] = excluding(self.result.refused, stack)
+        self.argv[:0] = excluding(list(refused), stack)
+        self.note(refused=tuple(refused))
 
     def tell_losses(self) -> None:
         """Report the holes that rsync will fill, if any. Raises _EndedError if rsync must not."""
@@ -260,7 +268,7 @@ class SeededRun:
             lost, certain, reason = found, False, str(handoff)
         if lost.files == 0 or seed.off or command.sparse or self.hopeless:
             return
-        self.result.holes = lost.holes
+        self.note(holes=lost.holes)
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
@@ -273,7 +281,7 @@ class SeededRun:
         try:
             filled, first = self.seeding.filled()
             if self.result.status in LISTED:
-                self.result.healed = self.seeding.heal({*self.result.later, *self.result.refused})
+                self.note(healed=tuple(self.seeding.heal({*self.result.later, *self.result.refused})))
             if filled.files and self.result.healed:
                 filled, first = self.seeding.filled()
         except (OSError, ValueError) as error:
@@ -281,7 +289,7 @@ class SeededRun:
                 self.warn(f"whether what was seeded has kept its holes is not known: {format_error(error)}")
             return
         if filled.files:
-            self.result.holes += filled.holes
+            self.note(holes=self.result.holes + filled.holes)
             self.warn(filled.line_after(first))
 
     def _why_not(self) -> str | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from ..console.units import parse_size
 from ..engine.files.claims import HOLES
@@ -19,8 +18,7 @@ from ..rsync.handoff import MERGE, READ
 from ..rsync.paths import as_argument, is_remote
 
 
-@dataclass(frozen=True)
-class SeedOptions:
+class SeedOptions(NamedTuple):
     """The options of ``sync`` that are not rsync's.
 
     ``verbose``: say of each file what becomes of it.
@@ -124,7 +122,7 @@ def arguments(
     seed, rest = split_options(words, environ)
     if python is not None:
         check_python(python)
-        seed = replace(seed, python=python)
+        seed = seed._replace(python=python)
     if directory is not None:
         rest = _read_from(rest, directory)
     if rsh is not None:

@@ -326,7 +326,7 @@ def test_from_python(tree: Path) -> None:
     assert result.status == 0 and result.handoff is None
     assert {"a/b/img", "a/disk one", "top.img"} < {seeded.name for seeded in result.seeded}
     assert result.bytes == sum(seeded.data for seeded in result.seeded) > 0
-    assert result.command[:2] == ["rsync", "-aH"]
+    assert result.command[:2] == ("rsync", "-aH")
     assert sparsesync.sync(f"{tree}/none", f"{tree}/dst").status == 23
     with pytest.raises(ValueError, match="--seed-x"):
         sparsesync.sync(tree / "src", tree / "dst", ["--seed-x"])
@@ -505,6 +505,6 @@ def test_what_was_not_finished_in_place_is_brought_by_rsync(
 
     monkeypatch.setattr(OutgoingFile, "check", check)
     result = sparsesync.sync(f"{source}/", f"{target}/", ["-a", "--inplace", *options])
-    assert result.left == [("disk", "it changed while it was copied")]
+    assert result.left == (("disk", "it changed while it was copied"),)
     assert result.status == 0
     assert (target / "disk").read_bytes() == (source / "disk").read_bytes()
