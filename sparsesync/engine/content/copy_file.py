@@ -83,7 +83,7 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
     if not options.follow_symlinks and os.path.islink(source_path):
         return Copied(os.fspath(_copy_symlink(source_path, dst, options.keep, fsync)))
     path = os.fspath(dst)
-    source = open_source(source_path)
+    source = _open_source(source_path)
     try:
         before = os.fstat(source)
         old = existing(path)
@@ -111,6 +111,21 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
             return Copied(os.fspath(dst), os.fstat(target.fd).st_size, written)
     finally:
         os.close(source)
+
+
+def _open_source(path: str) -> int:
+    try:
+        return open_source(path)
+    except OSError as error:
+        from shutil import SpecialFileError
+
+        raise _special_file(path, os.stat(path).st_mode) if isinstance(error, SpecialFileError) else error from None
+
+
+def _special_file(path: str, mode: int) -> OSError:
+    """Return :func:`special_file`, in shutil's words for a pipe."""
+    error = special_file(path)
+    return type(error)("`{}` is a named pipe".format(path)) if stat.S_ISFIFO(mode) else error
 
 
 def _tell_of_change(source: int, before: os.stat_result, path: str) -> None:
@@ -160,7 +175,7 @@ def replacing(
     if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if old is not None and not stat.S_ISREG(old.st_mode):
-        raise special_file(path)
+        raise _special_file(path, old.st_mode)
     real = os.path.realpath(path) if os.path.islink(path) else path
     directory = _open_directory(real, path, options.fsync)
     inplace = options.in_place and old is not None

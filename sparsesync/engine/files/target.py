@@ -378,7 +378,7 @@ class Target:
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:
-                os.rename(self._temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)
+                os.replace(self._temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)
                 self._temporary = None
                 if fsync:
                     flush_directory(self.directory, self.path)
