@@ -13,8 +13,15 @@ _PUBLIC = {
     "copyfile": "api.copying",
     "copy": "api.copying",
     "copy2": "api.copying",
+    "copytree": "api.directories",
+    "dig": "api.mapping",
+    "equal": "api.trees",
     "exclude_patterns": "api.trees",
     "extents": "api.mapping",
+    "is_sparse": "api.mapping",
+    "map": "api.mapping",
+    "move": "api.directories",
+    "punch": "api.mapping",
     "scan": "api.trees",
     "sync": "api.transfers",
     "verify": "api.trees",
@@ -24,6 +31,8 @@ _PUBLIC = {
     "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.process",
     "Seeded": "seeding.seeder",
+    "Segment": "engine.files.extents",
+    "Session": "api.session",
     "Sparse": "engine.tree.scan",
     "SyncResult": "seeding.result",
     "SyncCancelledError": "seeding.result",
@@ -37,12 +46,15 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from .api.copying import copy, copy2, copyfile
-    from .api.mapping import extents
+    from .api.directories import copytree, move
+    from .api.mapping import dig, extents, is_sparse, map, punch
+    from .api.session import Session
     from .api.transfers import sync
-    from .api.trees import exclude_patterns, scan, verify
+    from .api.trees import equal, exclude_patterns, scan, verify
     from .comparison.difference import Difference
     from .engine.content.compare import Tally
     from .engine.errors import Error, LinkError, NoSpaceError, TruncatedError
+    from .engine.files.extents import Segment
     from .engine.tree.scan import Sparse
     from .rsync.process import RsyncTooOldError
     from .seeding.embedded import Done
@@ -61,6 +73,8 @@ __all__ = [
     "SyncTimeoutError",
     "TruncatedError",
     "Seeded",
+    "Segment",
+    "Session",
     "Sparse",
     "SyncResult",
     "Tally",
@@ -68,8 +82,15 @@ __all__ = [
     "copy",
     "copy2",
     "copyfile",
+    "copytree",
+    "dig",
+    "equal",
     "exclude_patterns",
     "extents",
+    "is_sparse",
+    "map",
+    "move",
+    "punch",
     "scan",
     "sync",
     "verify",

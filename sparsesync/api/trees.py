@@ -118,6 +118,29 @@ def verify(
     )
 
 
+def equal(
+    a: PathLike,
+    b: PathLike,
+    *,
+    full: bool = False,
+    holes: Holes = "auto",
+    progress: OnProgress = None,
+    rsh: Rsh = None,
+    python: str | None = None,
+) -> bool:
+    """Return whether two files or two trees are equal, by content. What that is, and the rest, is as of :func:`verify`.
+
+    Nothing is read behind the first difference.
+
+    Raises what :func:`verify` does, and OSError if a file or directory cannot be compared.
+    """
+    from contextlib import closing
+
+    differences = verify(a, b, full=full, holes=holes, progress=progress, rsh=rsh, python=python)
+    with closing(differences):
+        return next(differences, None) is None
+
+
 def exclude_patterns(
     sources: PathLike | Iterable[PathLike],
     *,

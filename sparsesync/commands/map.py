@@ -1,8 +1,9 @@
 """``sparsesync map``: the map of a file, in its forms.
 
-All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order; :func:`segments`
-makes it data and hole in turn, covering the file without a gap. A bmap file is made from runs of blocks with their
-checksums instead, and waits in a temporary file, because its head counts what its body lists.
+All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order;
+:func:`~.engine.files.extents.segments` makes it data and hole in turn, covering the file without a gap. A bmap file is
+made from runs of blocks with their checksums instead, and waits in a temporary file, because its head counts what its
+body lists.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..console.units import iec
 from ..engine.files.claims import SECTOR_BYTES
-from ..engine.files.extents import Layer
+from ..engine.files.extents import Layer, segments
 from ..hosts.base import Location
 from ..hosts.pool import HostPool
 from .options import add_holes, add_remote_end
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 BMAP_BLOCK_BYTES = 4096
 """The block of a bmap file; bmaptool maps in the filesystem's blocks, which are these nearly everywhere."""
-
-Segment = tuple[int, int, bool, bool]
-"""A part of a file: offset and length in bytes, whether it is data, and whether it is reserved; else it is a hole."""
 
 _MAX_LISTED_SEGMENTS = 40
 _BATCH_ITEMS = 1000
@@ -51,18 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
         form = "json" if arguments.json else arguments.format
         show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)
     return 0
-
-
-def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
-    """Yield the segments of a file, from start to end without a gap."""
-    end = 0
-    for offset, length, data in layers:
-        if offset > end:
-            yield end, offset - end, False, False
-        yield offset, length, data, not data
-        end = offset + length
-    if end < size:
-        yield end, size - end, False, False
 
 
 def show(out: TextIO, location: Location, form: str | None, name: str, holes: str = "auto") -> None:

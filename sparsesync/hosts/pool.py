@@ -6,6 +6,7 @@ connects, so that every command has the same errors, time-outs and signs of life
 path needs it.
 
 An agent does one thing at a time: an iterator has to be exhausted before the next operation of the same host.
+:class:`Connections` lend a connection to one pool after another, and never to two at a time.
 :meth:`HostPool.locate_pair` is for two ends that are to be read at the same time and whose digests are compared.
 """
 
@@ -48,7 +49,8 @@ def remote_part(path: PathLike) -> Remote | None:
 class HostPool:
     """The hosts of some paths, connected as long as the context lasts.
 
-    ``rsh``: the remote shell's command, or its words; by default RSYNC_RSH, else ssh.
+    ``rsh``: the remote shell's command, or its words; by default RSYNC_RSH, else ssh. It may be :class:`Connections` to
+    borrow from, and then nothing else is given.
     ``python``: the Python to use on other hosts; by default one is searched for.
     ``prefix``: put before commands on other hosts.
     ``timeout``: seconds of silence after which a connection is given up.
@@ -58,7 +60,7 @@ class HostPool:
 
     def __init__(
         self,
-        rsh: Rsh = None,
+        rsh: Rsh | Connections = None,
         python: str | None = None,
         *,
         prefix: str = "",
@@ -66,9 +68,12 @@ class HostPool:
         share: bool = False,
         embedding: Embedding | None = None,
     ) -> None:
-        if not _is_shell(rsh):
+        lender = rsh if isinstance(rsh, Connections) else None
+        shell = None if isinstance(rsh, Connections) else rsh
+        if not _is_shell(shell):
             raise TypeError(f"rsh must be a command or a list of its words, not {rsh!r}")
-        self._rsh = rsh
+        self._rsh = shell
+        self._lender = lender
         self._python = python
         self._prefix = prefix
         self._timeout = timeout
@@ -83,7 +88,7 @@ class HostPool:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._opened.close()
+        self._opened.__exit__(*exc_info)  # type: ignore[arg-type]
 
     def locate(self, path: PathLike) -> Location:
         """Return the location of ``path``. Raises ValueError, LinkError if there is no connection."""
@@ -101,7 +106,8 @@ class HostPool:
         from ..engine.wire.capabilities import Digest, capabilities, choose_digest
 
         remotes = remote_part(a), remote_part(b)
-        digest = Digest(_COMMON, os.urandom(16)) if all(remotes) else None
+        salt = self._lender.salt if self._lender else os.urandom(16)
+        digest = Digest(_COMMON, salt) if all(remotes) else None
         connected = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
         shared = next((host.digest for host in connected if host), None)
         if shared is None:
@@ -158,6 +164,12 @@ class HostPool:
         host.connection, host.leave = again.connection, again.leave
 
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
+        if self._lender is not None:
+            return self._opened.enter_context(self._lender.lend(user, name, digest))
+        return self.connect(user, name, digest)
+
+    def connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
+        """Return the host of this name over a new connection. Raises as :meth:`locate`."""
         from .address import Remote, remote_shell, split_shell
         from .loader import Shell
         from .remote import RemoteHost
@@ -191,6 +203,48 @@ class HostPool:
 def _is_shell(rsh: object) -> bool:
     words = isinstance(rsh, Sequence) and bool(rsh) and all([isinstance(word, str) for word in rsh])
     return rsh is None or isinstance(rsh, str) or words
+
+
+class Connections:
+    """Connections that outlast the pools that borrow them. Any thread may borrow.
+
+    ``rsh``, ``python``: as for :class:`HostPool`.
+    ``salt``: of the digest that two agents use.
+    """
+
+    def __init__(self, rsh: Rsh = None, python: str | None = None) -> None:
+        self.salt = os.urandom(16)
+        self._pool = HostPool(rsh, python)
+        self._idle: dict[tuple[str | None, str, bool], list[RemoteHost]] | None = {}
+
+    def close(self) -> None:
+        """Close all connections. Whoever has borrowed one gets a LinkError when he needs it."""
+        self._idle = None
+        self._pool.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def lend(self, user: str | None, name: str, digest: Digest | None = None) -> Iterator[RemoteHost]:
+        """Give the host of this name, by a connection that nobody else uses meanwhile.
+
+        After an exception the connection is closed, since an answer may be under way.
+
+        Raises as :meth:`HostPool.locate`, and ValueError if the connections are closed.
+        """
+        lists = self._idle
+        if lists is None:
+            raise ValueError("the session is closed")
+        # All digests that are given are the same: their salt is ours.
+        idle = lists.setdefault((user, name, digest is not None), [])
+        try:
+            host = idle.pop()
+        except IndexError:
+            host = self._pool.connect(user, name, digest)
+        try:
+            yield host
+        except BaseException:
+            host.leave()
+            raise
+        idle.append(host)
 
 
 def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:

@@ -20,6 +20,8 @@ reserved.
 
 Other names of the file, and files that share its extents, go on reading what they did: the blocks that are given up
 are those of this file only. Offsets and lengths are bytes. Failures are OSError.
+
+:func:`punch` is for whoever knows what is to be a hole. It reads nothing, so nobody's lease is needed.
 """
 
 import errno
@@ -27,7 +29,7 @@ import os
 import stat
 from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
 
-from ..errors import OnProgress
+from ..errors import OnProgress, error_path
 from .claims import filesystem_of
 from .extents import Extent, nonzero, own_extents
 from .status import special_file
@@ -103,6 +105,25 @@ def measure(name: str, ranges: Iterable[Extent], *, directory: Optional[int] = N
         if filesystem_of(fd) not in _ALONE:
             return 0
         return sum(length for _, length in _data(fd, os.fstat(fd), ranges))
+    finally:
+        os.close(fd)
+
+
+def punch(path: str, ranges: Iterable[Extent]) -> None:
+    """Make holes of ranges of a file, whatever is in them. Its size stays.
+
+    Raises OSError as :func:`sparsesync.api.mapping.punch`.
+    """
+    fd = _open(path, None, None, True, os.O_RDWR)
+    try:
+        with error_path(path):
+            size, block = os.fstat(fd).st_size, os.fstatvfs(fd).f_frsize
+            for offset, length in ranges:
+                end = offset + length
+                # The block in which the file ends is a hole only if all of it is punched.
+                end = end if end < size else -(-size // block) * block
+                if offset < end and not punch_only(fd, offset, end - offset):
+                    raise OSError(errno.EOPNOTSUPP, "its filesystem cannot punch holes", path)
     finally:
         os.close(fd)
 

@@ -29,7 +29,7 @@ move the descriptor's file offset, so use positioned reads beside them.
 import errno
 import os
 import stat
-from typing import Generator, Iterable, Iterator, List, Optional, Tuple
+from typing import Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import fiemap
 from .claims import ZERO_BLOCK_BYTES, asks_fiemap, believes, cache_hides, file_size, knows_holes, looks_sparse
@@ -38,6 +38,19 @@ Extent = Tuple[int, int]
 
 Layer = Tuple[int, int, bool]
 """(offset, length, whether it is data); what is not data is reserved."""
+
+
+class Segment(NamedTuple):
+    """A part of a file: ``offset`` and ``length`` in bytes, whether it is ``data``, and whether it is ``reserved``.
+
+    If it is neither, it is a hole that takes no room.
+    """
+
+    offset: int
+    length: int
+    data: bool
+    reserved: bool
+
 
 _READ_BYTES = 1 << 20
 _CHUNK_BYTES = 256 * 1024
@@ -107,6 +120,18 @@ def layers(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "aut
         position = offset + length
     for part in _cut(unwritten, position, end):
         yield part
+
+
+def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
+    """Yield the segments of a file, from start to end without a gap."""
+    end = 0
+    for offset, length, data in layers:
+        if offset > end:
+            yield Segment(end, offset - end, False, False)
+        yield Segment(offset, length, data, not data)
+        end = offset + length
+    if end < size:
+        yield Segment(end, size - end, False, False)
 
 
 def _cut(ranges: List[Extent], start: int, end: int) -> Iterator[Layer]:

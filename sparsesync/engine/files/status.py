@@ -14,10 +14,11 @@ import errno
 import os
 import stat
 import time
-from typing import NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
+from ..errors import error_path
 from .claims import allocated, believes, is_view, may_be_sparse, mount_of
-from .extents import extents, layers
+from .extents import Extent, extents, is_sparse, layers
 from .flags import refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
@@ -59,16 +60,85 @@ def open_quietly(path: str, flags: int = 0, directory: Optional[int] = None) -> 
 def open_source(path: str) -> int:
     """Open a file or block device for reading. Raises IsADirectoryError, shutil.SpecialFileError, OSError."""
     fd = open_quietly(path)
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return fd
-    os.close(fd)
+    try:
+        _check_content(os.fstat(fd).st_mode, path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_content(mode: int, file: "Union[str, int]") -> None:
+    """Raise OSError unless a mode is that of a file or a block device."""
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise special_file(path)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise special_file(file)
 
 
-def special_file(path: str) -> OSError:
+def extents_of(file: "Union[str, int]", start: int, end: Optional[int], holes: str) -> Iterator[Extent]:
+    """Yield the data extents of a file as :func:`extents`, and move no offset of anybody's.
+
+    ``file``: a path, or a descriptor. The file is open only as long as the iterator lasts.
+
+    Raises OSError, also as :func:`open_source`.
+    """
+    with _opened(file) as fd:
+        found = _unmoved(fd, start, end, holes) if fd == file else extents(fd, start, end, holes)
+        for extent in found:
+            yield extent
+
+
+def has_hole(file: "Union[str, int]", holes: str) -> bool:
+    """Return whether a file is sparse, as :func:`is_sparse`. Takes, keeps and raises what :func:`extents_of` does."""
+    with _opened(file) as fd:
+        if fd != file:
+            return is_sparse(fd, holes)
+        with _offset_kept(fd):
+            return is_sparse(fd, holes)
+
+
+@contextlib.contextmanager
+def _opened(file: "Union[str, int]") -> Iterator[int]:
+    """Give a descriptor with an offset of its own; or ``file`` itself, if that cannot be opened again."""
+    if isinstance(file, int):
+        _check_content(os.fstat(file).st_mode, file)
+        try:
+            fd = open_quietly("/proc/self/fd/{}".format(file))
+        except OSError:  # there is no proc, or it was opened by somebody who may do more
+            fd = file
+    else:
+        fd = open_source(file)
+    try:
+        with error_path(file):  # type: ignore[arg-type]  # a descriptor names a file, as in the errors of os
+            yield fd
+    finally:
+        if fd != file:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _offset_kept(fd: int) -> Iterator[None]:
+    offset = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        yield
+    finally:
+        os.lseek(fd, offset, os.SEEK_SET)
+
+
+def _unmoved(fd: int, start: int, end: Optional[int], holes: str) -> Iterator[Extent]:
+    """Yield the extents of an open file, with its offset where it was whenever somebody else can see it."""
+    with _offset_kept(fd):
+        found = extents(fd, start, end, holes)
+    while True:
+        with _offset_kept(fd):
+            extent = next(found, None)
+        if extent is None:
+            return
+        yield extent
+
+
+def special_file(path: "Union[str, int]") -> OSError:
     """Return shutil's error for a pipe, a socket or another device."""
     # shutil takes as long to import as the rest of the program, and only its exceptions are wanted.
     from shutil import SpecialFileError
