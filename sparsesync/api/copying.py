@@ -52,11 +52,13 @@ def copyfile(
     ``overlay``: write to ``dst`` in place only what is data in ``src``: what is a hole in ``src`` stays as it is in
     ``dst``, also beyond the end of ``src``. That is for a snapshot of what changed, merged into its base. On a block
     device it leaves what is there. An OSError if holes cannot be told from zeros for certain.
-    ``progress``: called with the bytes done since the last call.
+    ``progress``: called with the bytes of data done since the last call: copied, or, with ``inplace``, compared. An
+    exception that it raises ends the copy.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
 
     A new file has the mode that open(2) gives it. A replaced file keeps its owner, mode, extended attributes, flags and
-    project.
+    project. Unlike shutil's, it is a new file without ``inplace``: it has another inode, and its other hard links keep
+    the old content.
 
     Warns with a RuntimeWarning, once, of attributes that the destination does not take, and on one machine if ``src``
     is written to meanwhile. Between two machines the latter is an OSError.
@@ -149,6 +151,8 @@ def copy2(
     python: str | None = None,
 ) -> PathLike:
     """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
+
+    shutil.copy2 does not copy ownership.
 
     Takes and raises what :func:`copyfile` does.
     """

@@ -69,10 +69,10 @@ def _local(
     on_result: OnResult,
     progress: OnProgress,
 ) -> None:
-    paced = _paced(progress, settings.bwlimit)
+    pace = RateLimit(settings.bwlimit).spend if settings.bwlimit else None
     for file in source.outgoing(files, on_result):
         try:
-            on_result(_copy(file, destination, settings.sparse, paced))
+            on_result(_copy(file, destination, settings.sparse, progress, pace))
         except LinkError:  # not of a file: the caller wants no more
             raise
         except (OSError, ValueError, LeftToRsync) as error:
@@ -82,7 +82,9 @@ def _local(
     destination.place.settle()
 
 
-def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: OnProgress) -> FileResult:
+def _copy(
+    file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: OnProgress, pace: OnProgress
+) -> FileResult:
     spec = file.spec
     fd = file.open()
     with destination.place.target(spec) as target:
@@ -91,8 +93,9 @@ def _copy(file: OutgoingFile, destination: LocalDestination, zeros: bool, progre
         basis = target.find_basis() if target.old is None else None
         try:
             data = copy_content(
-                fd, target, sparse=sparse, holes=file.holes, progress=progress, source_path=file.path, basis=basis
-            )
+                fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
+                basis=basis,
+            )  # fmt: skip
         finally:
             if basis is not None:
                 os.close(basis)
@@ -181,16 +184,3 @@ def check_space(destination: Destination) -> None:
     for needed, free, path in destination.space():
         if needed > free:
             raise NoSpaceError(needed, free, path)
-
-
-def _paced(progress: OnProgress, bwlimit: int | None) -> OnProgress:
-    if bwlimit is None:
-        return progress
-    pace = RateLimit(bwlimit)
-
-    def advance(count: int) -> None:
-        pace.spend(count)
-        if progress is not None:
-            progress(count)
-
-    return advance

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import resource
 import shutil
 import signal
@@ -24,6 +25,7 @@ import sparsesync
 from sparsesync.engine.content import copy as engine_copy
 from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.claims import filesystem_of
+from sparsesync.engine.files.target import Target
 from tests.support.filesystems import (
     KINDS,
     Mounted,
@@ -151,12 +153,70 @@ def test_inplace_writes_only_what_differs(tmp_path: Path) -> None:
         file.write(b"changed")
         file.seek(6 * MIB)
         file.write(b"x" * 100_000)
-    told: list[int] = []
-    sparsesync.copyfile(source, target, inplace=True, progress=told.append)
+    before = written()
+    sparsesync.copyfile(source, target, inplace=True)
+    assert written() - before < 64 * 1024
     assert same_content(source, target)
-    assert sum(told) == 4096
     assert allocated(target) == allocated(source)
     assert os.stat(target).st_ino == inode
+
+
+def written() -> int:
+    """How many bytes this process has written so far, to files or elsewhere: proc_pid_io(5)."""
+    return int(re.findall(r"^wchar: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
+
+
+class Cancelled(Exception):
+    pass
+
+
+def cancel_after(told: list[int], most: int) -> Callable[[int], None]:
+    """A progress that notes what it is told, and cancels when that is more than so many bytes."""
+
+    def progress(count: int) -> None:
+        told.append(count)
+        if sum(told) > most:
+            raise Cancelled
+
+    return progress
+
+
+@pytest.mark.parametrize("differs", [False, True])
+@pytest.mark.parametrize("way", ["inplace", "basis"])
+def test_what_is_compared_is_told_and_can_be_cancelled(mounted: Mounted, way: str, differs: bool) -> None:
+    top = mounted("btrfs")
+    source = sparse_file(top / "src", 40 * MIB + 5, [(0, 6 * MIB), (8 * MIB, 4096), (9 * MIB, 20 * MIB + 5)])
+    old = sparse_file(top / "old", 40 * MIB + 5, [(0, 6 * MIB), (9 * MIB, 20 * MIB)], seed=9 if differs else 1)
+    directory = os.open(top, os.O_RDONLY)
+    for most in (100 * MIB, 12 * MIB):
+        told: list[int] = []
+        progress = cancel_after(told, most)
+        with contextlib.suppress(Cancelled), open(source, "rb") as file, open(old, "rb") as basis:
+            if way == "inplace":
+                sparsesync.copyfile(source, old, inplace=True, progress=progress)
+            else:
+                with Target(directory, "new", str(top / "new")) as target:
+                    fd, basis_fd = file.fileno(), basis.fileno()
+                    engine_copy.copy_content(fd, target, reflink="never", progress=progress, basis=basis_fd)
+                    assert same_content(source, Path(f"/proc/{os.getpid()}/fd/{target.fd}"))
+        if most > 40 * MIB:
+            assert sum(told) == 26 * MIB + 2 * 4096  # in whole blocks
+            assert way == "basis" or same_content(source, old)
+        else:
+            assert 12 * MIB < sum(told) < 16 * MIB
+        assert max(told) <= 2 * MIB
+    os.close(directory)
+    assert not (top / "new").exists()
+
+
+def test_what_the_kernel_copies_is_told_by_and_by(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsesync.engine.content.copy._KERNEL_BYTES", MIB)
+    source = sparse_file(mounted("tmpfs") / "src", 40 * MIB, [(0, 32 * MIB)])
+    told: list[int] = []
+    with pytest.raises(Cancelled):
+        sparsesync.copyfile(source, source.parent / "dst", progress=cancel_after(told, 4 * MIB))
+    assert told == [MIB] * 5
+    assert not (source.parent / "dst").exists()
 
 
 def test_inplace_releases_what_was_preallocated(tmp_path: Path) -> None:

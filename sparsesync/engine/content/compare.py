@@ -27,9 +27,9 @@ and slices of bytes or bytearrays are copies.
 import os
 from collections import deque
 from functools import partial
-from typing import Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Optional, Tuple
 
-from ..errors import TruncatedError
+from ..errors import OnProgress, TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
@@ -128,15 +128,34 @@ def differing(
         yield run_start, run_end - run_start
 
 
-def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str) -> Iterator[Extent]:
-    """Yield what :func:`differing` yields, for many ranges. A second thread compares pieces of the large ones."""
+def all_differing(
+    a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str, progress: OnProgress = None
+) -> Iterator[Extent]:
+    """Yield what :func:`differing` yields, for many ranges. A second thread compares pieces of the large ones.
+
+    ``progress``: called with the bytes compared since the last call, by the caller's thread. What differs among them
+    was yielded, and the next step was asked for.
+    """
     found: Dict[int, List[Extent]] = {}
-    order: Deque[int] = deque()
+    order: Deque[Extent] = deque()
+    untold = 0
     helper: Optional[Helpers] = None
 
     def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> int:
         found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
         return length
+
+    def settled(untold: int) -> Generator[Extent, None, int]:
+        """Yield what differs in the pieces whose turn it is, and return the bytes that are still to be told."""
+        while order and order[0][0] in found:
+            offset, length = order.popleft()
+            for run in found.pop(offset):
+                yield run
+            untold += length
+            if progress is not None and untold >= _PROGRESS_BYTES:
+                progress(untold)
+                untold = 0
+        return untold
 
     own = _comparing_buffers()
     try:
@@ -144,19 +163,17 @@ def all_differing(a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path:
             if helper is None and length > PIECE_BYTES and (os.cpu_count() or 1) > 1:
                 helper = Helpers(lambda: partial(compare, _comparing_buffers()))
             for piece, count in pieces(offset, length, _PIECE_BYTES):
-                order.append(piece)
+                order.append((piece, count))
                 if helper is None or count <= PIECE_BYTES or not helper.offer(piece, count):
                     compare(own, piece, count)
                 if helper is not None and len(order) > _MAX_PIECES_DONE:
                     helper.wait()
-                while order and order[0] in found:
-                    for run in found.pop(order.popleft()):
-                        yield run
+                untold = yield from settled(untold)
         if helper is not None:
             helper.finish()
-        while order:
-            for run in found.pop(order.popleft()):
-                yield run
+        untold = yield from settled(untold)
+        if progress is not None and untold:
+            progress(untold)
     finally:
         if helper is not None:
             helper.stop()

@@ -41,6 +41,9 @@ from .workers import PIECE_BYTES, Clock, Helpers, pieces
 
 _PROGRESS_BYTES = 1 << 20
 
+_KERNEL_BYTES = 1 << 30
+"""How much one call of copy_file_range(2) is asked for, so that an interrupt, and whoever cancels, is heard."""
+
 _NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE])
 """What a mount says that cannot set a size in advance (rclone without a cache)."""
 
@@ -56,6 +59,7 @@ def copy_content(
     reflink: str = "auto",
     holes: str = "auto",
     progress: OnProgress = None,
+    pace: OnProgress = None,
     source_path: str = "source",
     basis: Optional[int] = None,
 ) -> int:
@@ -66,7 +70,8 @@ def copy_content(
     ``sparse``: "auto" makes holes where the source has them; "always" also where the data is blocks of zeros.
     ``reflink``: "auto" shares extents if possible; "always" fails if that is not possible; "never" copies.
     ``holes``: whether the source's map is believed (:func:`files.claims.believes`).
-    ``progress``: called with the bytes done since the last call.
+    ``progress``: called with the bytes done since the last call: copied, or compared with what is there.
+    ``pace``: called with the bytes copied since the last call.
     ``basis``: an open file. A new file shares extents with it where they are equal, if it can with no other.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything is written if the data
@@ -97,12 +102,12 @@ def copy_content(
     block = 0 if believed and sparse == "auto" else zero_block(target)
     with error_path(target.path):
         if view:
-            data = _copy_view(source, target, size, progress, source_path)
+            data = _copy_view(source, target, size, _both(progress, pace), source_path)
         elif target.overlay:
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
-            ranges = _update(source, target, held, size, source_path)
-            data = _Writer(source, target.fd, believed and reflink != "never", 0, progress, source_path).write(ranges)
+            ranges = _update(source, target, held, size, source_path, progress)
+            data = _Writer(source, target.fd, believed and reflink != "never", 0, pace, source_path).write(ranges)
             if not target.inplace:
                 data = held.total  # what it shares is its own, too
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
@@ -111,10 +116,10 @@ def copy_content(
             ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
             if _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed):
                 kernel = not block and reflink != "never"
-                data = _Writer(source, target.fd, kernel, block, progress, source_path).write(ranges)
+                data = _Writer(source, target.fd, kernel, block, _both(progress, pace), source_path).write(ranges)
             else:
                 data = write_in_order(target.fd, read_ranges(source, ranges, source_path), size)
-                _tell(progress, data)
+                _tell(_both(progress, pace), data)
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
     if file_size(source) < size:
@@ -162,6 +167,17 @@ def check_choices(sparse: str, reflink: str, inplace: bool, holes: str, overlay:
 def _tell(progress: OnProgress, count: int) -> None:
     if progress is not None and count:
         progress(count)
+
+
+def _both(progress: OnProgress, pace: OnProgress) -> OnProgress:
+    if progress is None or pace is None:
+        return progress or pace
+
+    def tell(count: int) -> None:
+        for each in (pace, progress):
+            _tell(each, count)
+
+    return tell
 
 
 def data_ranges(source: int, size: int, zero_block: int, believed: bool) -> Iterator[Extent]:
@@ -240,8 +256,10 @@ def _data_at_most(st: os.stat_result, size: int, sparse: str, believed: bool) ->
     return allocated(st) if believed and looks_sparse(st) else size
 
 
-def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str) -> Iterator[Extent]:
-    """Yield the ranges to write for an update in place, and punch the holes on the way."""
+def _update(
+    source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str, progress: OnProgress
+) -> Iterator[Extent]:
+    """Yield the ranges to write for an update in place, and punch the holes on the way. What is compared, is done."""
     if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
         os.ftruncate(target.fd, size)
     end = 0
@@ -253,7 +271,7 @@ def _update(source: int, target: Target, ranges: Iterable[Extent], size: int, so
             end = offset + length
             yield offset, length
 
-    for run in all_differing(source, target.fd, punched(), source_path, target.path):
+    for run in all_differing(source, target.fd, punched(), source_path, target.path, progress):
         yield run
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
@@ -301,7 +319,7 @@ class _Writer:
         helper: Optional[Helpers] = None
         try:
             for offset, length in ranges:
-                if self.kernel and self._by_kernel(offset, length):
+                if self.kernel and self._by_kernel(offset, length, helper):
                     self.written += length
                 elif length <= PIECE_BYTES:
                     self.written += self.copy_piece(buffer, offset, length)
@@ -355,10 +373,9 @@ class _Writer:
             length -= count
         return written
 
-    def _by_kernel(self, offset: int, length: int) -> bool:
+    def _by_kernel(self, offset: int, length: int, helper: "Optional[Helpers]") -> bool:
         while length:
-            # One call of 1 GiB at the most, so that an interrupt is heard.
-            step = min(length, 1 << 30)
+            step = min(length, _KERNEL_BYTES)
             if self.proven:
                 count = os.copy_file_range(self.source, self.target, step, offset, offset)
             else:
@@ -372,4 +389,6 @@ class _Writer:
             offset += count
             length -= count
             self.done += count
+            if self.done - self.told >= _PROGRESS_BYTES:
+                self._tell(helper)
         return True
