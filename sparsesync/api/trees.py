@@ -111,9 +111,9 @@ def verify(
     Raises ValueError for an unknown ``holes``. The first step raises OSError if ``a`` or ``b`` itself cannot be
     examined, LinkError if there is no connection.
     """
-    from ..comparison import direct
+    from ..comparison import compare
 
-    return direct.verify(
+    return compare.verify(
         a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python
     )
 

@@ -11,7 +11,7 @@ from ..rsync.command import transfers
 from ..rsync.listing import run_refused
 from ..rsync.process import RsyncTooOldError, Status
 from ..rsync.program import become
-from ..seeding.seed_options import split_options
+from ..seeding.own_options import split_options
 from . import TROUBLE
 
 _NOT_FOUND = 127

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 
-from ..comparison.direct import verify
+from ..comparison.compare import verify
 from ..console.messages import print_line
 from ..console.progress import data_bar
 from ..engine.content.compare import Tally

@@ -15,7 +15,7 @@ reads what the other does not have. Only when both streams have ended, the noted
 files at a time (:meth:`_Merge.closer`): digests of ever smaller parts, until it is one byte. What is noted goes to
 a temporary file if it is much; nothing else is kept.
 
-What differs and how that is told is exactly as in :mod:`direct`. But a file that changes while it is read is in
+What differs and how that is told is exactly as in :mod:`compare`. But a file that changes while it is read is in
 trouble here, since it is read once and not side by side.
 """
 
@@ -59,7 +59,7 @@ def verify(
     python: str | None,
     prefix: str,
 ) -> Generator[Difference, None, None]:
-    """Yield what :func:`direct.verify` yields, if a path is ``host:path``. The first step connects."""
+    """Yield what :func:`compare.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress

@@ -25,7 +25,7 @@ from ..rsync import command as rsync
 from ..rsync.listing import LISTED, dry_run, parse_listing, source_path, unescape
 from ..rsync.process import Status
 from ..rsync.program import environment, program
-from ..seeding.seed_options import SeedOptions
+from ..seeding.own_options import SeedOptions
 from ..seeding.seeder import Seeding
 
 _PARTIAL = ".sparsesync-partial"

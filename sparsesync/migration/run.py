@@ -37,7 +37,7 @@ from ..hosts.pool import HostPool
 from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as seeding
-from ..seeding.seed_options import SeedOptions
+from ..seeding.own_options import SeedOptions
 from . import findings, plan, preflight
 from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding

@@ -39,8 +39,8 @@ from ..engine.text import escape_name
 from ..hosts.base import PathLike, Rsh
 from ..rsync.paths import is_remote
 from . import run
+from .own_options import arguments
 from .result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
-from .seed_options import arguments
 from .seeder import SEEDING
 
 _Result = TypeVar("_Result")

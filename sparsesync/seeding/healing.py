@@ -33,7 +33,7 @@ from ..engine.roles import Opening, Planned
 from ..hosts.base import Destination, Source
 from ..rsync import command as rsync
 from ..rsync.listing import parse_unchanged, source_path
-from .seed_options import SeedOptions
+from .own_options import SeedOptions
 
 _BATCH_FILES = 1000
 _PIECE_BYTES = 16 << 30

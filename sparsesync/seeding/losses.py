@@ -52,7 +52,7 @@ class Losses(NamedTuple):
 def of_all(command: rsync.Command, holes: str, min_hole: int, check: Callable[[], object] | None = None) -> Losses:
     """Return what may be lost if rsync transfers everything.
 
-    ``holes``, ``min_hole``: as in :class:`~.seed_options.SeedOptions`.
+    ``holes``, ``min_hole``: as in :class:`~.own_options.SeedOptions`.
     ``check``: called for each directory.
     """
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)

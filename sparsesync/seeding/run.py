@@ -52,8 +52,8 @@ from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
+from .own_options import SeedOptions
 from .result import SyncResult
-from .seed_options import SeedOptions
 from .seeder import NOTHING_SPARSE, Seeding, no_temporary_directory, why_not_list
 from .settled import NO_SPARSE_FILES, nothing_to_seed
 from .telling import report_of, telling

@@ -37,7 +37,7 @@ from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import is_wild, sent_as_top
 from .healing import Healing
 from .losses import Losses
-from .seed_options import SeedOptions
+from .own_options import SeedOptions
 
 SEEDING = "seeding"
 """What the bar of the files' data is called."""

@@ -22,7 +22,7 @@ from ..rsync import filters
 from ..rsync.paths import transfer_name
 from . import losses
 from .healing import is_filled
-from .seed_options import SeedOptions
+from .own_options import SeedOptions
 from .seeder import NOTHING_SPARSE
 
 NO_SPARSE_FILES = "there are no sparse files"

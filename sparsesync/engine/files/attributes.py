@@ -5,6 +5,8 @@ machine: what lies between is a dictionary that JSON can carry (:func:`wire.fiel
 
 :func:`finish` is what a copy does, by the rules of cp and shutil. What a destination does not keep, because it cannot
 or because the user may not set it, is no error: each function returns it in words, and :func:`tell` warns of it all.
+
+:func:`seeded_mode` is what a seeded file has until rsync gives it its own.
 """
 
 import errno
@@ -15,7 +17,12 @@ import warnings
 from base64 import b64decode, b64encode
 from typing import AbstractSet, Any, Callable, Dict, List, Optional, Union
 
+from ..errors import LeftToRsync
+
 Attributes = Dict[str, Any]
+
+_PRIVATE = 0o600
+"""With ``-p`` rsync knows owner, group and ACL, and widens the mode; until then nobody else may do anything."""
 
 _REFUSED = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENOSYS])
 """The destination cannot hold it, or only root may set it; EINVAL is an owner without a number in a user namespace."""
@@ -63,6 +70,34 @@ def of_replaced(file: Union[int, str]) -> Attributes:
 def without_privileges(mode: int) -> int:
     """Return the mode of a copy that does not get the source's owner, as cp(1) without -p."""
     return mode & 0o777
+
+
+def seeded_mode(source: int, old: Optional[os.stat_result], *, perms: bool, group: bool, mask: int) -> int:
+    """Return the mode that a seeded file gets with its name, until rsync comes to it.
+
+    ``source``: the source's mode.
+    ``old``: the stat of the file that is replaced, or None.
+    ``perms``, ``group``: as rsync's.
+    ``mask``: the umask.
+
+    Raises LeftToRsync if only rsync can tell, or if the file would be open to somebody meanwhile.
+    """
+    if perms:
+        return _PRIVATE
+    mode = source & 0o777 & ~mask if old is None else stat.S_IMODE(old.st_mode)
+    if mode & ~0o777:
+        raise LeftToRsync("whether its setuid, setgid or sticky bit stays is for rsync to decide")
+    check_group(mode, group, "it")
+    return mode
+
+
+def check_group(mode: int, group: bool, what: str) -> None:
+    """Raise LeftToRsync if a mode is too much, or too little, until rsync sets the group, which it does by ``group``.
+
+    Until then the bits of the group are those of another one, or of "others" for the right one.
+    """
+    if group and mode >> 3 & 7 != mode & 7:
+        raise LeftToRsync("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
 
 
 def finish(

@@ -28,7 +28,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..content.basis import Bases
 from ..errors import LeftToRsync
-from ..files.attributes import has_default_acl, umask
+from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.syscalls import is_ours_alone
@@ -39,7 +39,6 @@ from .records import FileSpec, Room, Space, SpaceNeed, check_name
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
 
-_PRIVATE = 0o600
 _UNFINISHED = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
 
@@ -164,7 +163,9 @@ class Destination:
             inplace = self.inplace and old is not None
             if not self.perms and has_default_acl(directory):
                 raise LeftToRsync("the directory's default ACL decides its mode")
-            mode = None if inplace else self._mode(spec.mode, old)
+            mode = (
+                None if inplace else seeded_mode(spec.mode, old, perms=self.perms, group=self.group, mask=self._umask)
+            )
             kept = None
             if self.resume and not inplace:
                 kept = self._partial(directory, base)
@@ -193,16 +194,6 @@ class Destination:
             os.close(directory)
             raise
 
-    def _mode(self, source: int, old: Optional[os.stat_result]) -> int:
-        """Return the mode that a file gets with its name, when it replaces ``old``. Raises LeftToRsync."""
-        if self.perms:
-            return _PRIVATE
-        mode = source & 0o777 & ~self._umask if old is None else stat.S_IMODE(old.st_mode)
-        if mode & ~0o777:
-            raise LeftToRsync("whether its setuid, setgid or sticky bit stays is for rsync to decide")
-        self._check_group(mode, "it")
-        return mode
-
     def _check_setgid(self, directory: int, spec: FileSpec) -> None:
         # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
         if not self.perms:
@@ -213,11 +204,6 @@ class Destination:
             raise LeftToRsync("the directory's setgid bit decides its group")
         if os.geteuid() != 0 and (comes ^ directory) & stat.S_ISGID:
             raise LeftToRsync("the setgid bit that its directory is to get, or lose, decides its group")
-
-    def _check_group(self, mode: int, what: str) -> None:
-        # Until rsync sets the group, the bits of the group are those of another one, or of "others" for the right one.
-        if self.group and mode >> 3 & 7 != mode & 7:
-            raise LeftToRsync("{} may be open to another group before rsync sets its own (-g without -p)".format(what))
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Commit a file with the source's modification time, and the mode that suits it until rsync runs."""
@@ -234,7 +220,7 @@ class Destination:
             if self.perms:
                 return stat.S_IRWXU
             made = wanted.get(path, 0o777)
-            self._check_group(made & ~self._umask, "its directory")
+            check_group(made & ~self._umask, self.group, "its directory")
             if made & ~self._umask & stat.S_IRWXU != stat.S_IRWXU:
                 self._unsettled[path] = made & ~self._umask
             return made | stat.S_IRWXU

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsesync.comparison.compare import verify
 from sparsesync.comparison.difference import Difference
-from sparsesync.comparison.direct import verify
 from sparsesync.engine.files import syscalls
 from tests.support.filesystems import (
     loop_device,
