@@ -32,8 +32,8 @@ from typing import IO, NamedTuple
 
 from ..engine.content.compare import Tally
 from ..engine.errors import OnError, OnProgress
-from ..engine.tree.manifest import DIGEST, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
-from ..engine.wire.protocol import BLOCK
+from ..engine.tree.manifest import DIGEST_BYTES, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
+from ..engine.wire.protocol import BLOCK_BYTES
 from ..hosts.base import Location, PathLike, Rsh
 from ..hosts.pool import HostPool
 from .difference import Difference
@@ -217,7 +217,7 @@ class _Merge:
         if offset is not None and offset < common:
             # The last block of the shorter file has a digest of its own, and may still be all the other has there.
             end = common if a_size != b_size else None
-            return _Noted(path, offset, min(BLOCK, common - offset), end)
+            return _Noted(path, offset, min(BLOCK_BYTES, common - offset), end)
         return None if a_size == b_size else Difference(path, "content", common)
 
     def _first_block(self, size: int) -> int | None:
@@ -226,7 +226,7 @@ class _Merge:
         for ours, theirs in zip_longest(self._a.blocks(), self._b.blocks()):
             if ours != theirs:
                 return min(block[0] for block in (ours, theirs) if block is not None)
-            untold += min(BLOCK, size - ours[0])
+            untold += min(BLOCK_BYTES, size - ours[0])
             if self._progress is not None and untold >= _PROGRESS_BYTES:
                 self._progress(untold)
                 untold = 0
@@ -264,8 +264,9 @@ class _Merge:
         # Both answers have to be read to their ends, so nothing may stop before them.
         for (ours, theirs), noted in zip(zip_longest(*answers), batch):
             if ours is not None and theirs is not None:
-                parts = range(0, len(ours), DIGEST)
-                differing = (at // DIGEST for at in parts if ours[at : at + DIGEST] != theirs[at : at + DIGEST])
+                size = DIGEST_BYTES
+                parts = range(0, len(ours), size)
+                differing = (at // size for at in parts if ours[at : at + size] != theirs[at : at + size])
                 yield noted, next(differing, None)
 
     def _report(self) -> bool:

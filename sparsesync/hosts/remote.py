@@ -23,11 +23,11 @@ from ..engine.host import Range, Scanned
 from ..engine.queries.registry import QUERIES
 from ..engine.roles import Opening, SourceSettings
 from ..engine.transfer.records import Space, SpaceNeed
-from ..engine.tree.manifest import DIGEST, Event
+from ..engine.tree.manifest import DIGEST_BYTES, Event
 from ..engine.tree.manifest_wire import Reader
 from ..engine.tree.scan import ScanOptions, Sparse
 from ..engine.wire.fields import (
-    LONGEST_TEXT,
+    MAX_TEXT_CHARACTERS,
     MODE,
     NAME,
     SIZE,
@@ -148,7 +148,7 @@ class RemoteHost:
         yield  # it ends with the agent
 
     def contents(self, parts: Sequence[Range], full: bool) -> list[list[Any]]:
-        found = self._call(listed(row(SIZE, SIZE, digits(DIGEST), SIZE)), "contents", parts=parts, full=full)
+        found = self._call(listed(row(SIZE, SIZE, digits(DIGEST_BYTES), SIZE)), "contents", parts=parts, full=full)
         with self._naming():
             if len(found) != len(parts):
                 raise ProtocolError("digests are missing")
@@ -188,7 +188,7 @@ class RemoteHost:
             for _, _, length in ranges:
                 before = troubles
                 item = next(items, {})
-                found = get(item, "digests", maybe(digits(-(-length // block) * DIGEST)))
+                found = get(item, "digests", maybe(digits(-(-length // block) * DIGEST_BYTES)))
                 if troubles - before != (found is None):
                     raise ProtocolError("digests are missing")
                 yield None if found is None else bytes.fromhex(found)
@@ -354,7 +354,7 @@ _MAX_NAME_CHARACTERS = 1 << 31
 
 _SIZES = ("size", "allocated", "data", "extents")
 
-_ANSWERED: dict[Any, Check] = {int: integer(-(1 << 63), (1 << 64) - 1), str: name(LONGEST_TEXT), bool: flag}
+_ANSWERED: dict[Any, Check] = {int: integer(-(1 << 63), (1 << 64) - 1), str: name(MAX_TEXT_CHARACTERS), bool: flag}
 """What the parts of an answer may be, whatever they are for."""
 
 _LETTER = one_of("", "?", *"-dlbcpsDPw")

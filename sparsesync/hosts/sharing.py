@@ -22,10 +22,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-_ALIVE = 15
+_ALIVE_SECONDS = 15
 """Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
 
-_LINGERS = 60
+_LINGER_SECONDS = 60
 """Seconds after which a master ends that nobody uses."""
 
 _PLACES = ["/tmp", "/var/tmp", "/dev/shm"]
@@ -57,7 +57,7 @@ def sharing(
     # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh makes
     # of BatchMode, for a quarter of an hour.
     asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
-    alive = ["-o", f"ServerAliveInterval={_ALIVE}"] if asked_too_late else []
+    alive = ["-o", f"ServerAliveInterval={_ALIVE_SECONDS}"] if asked_too_late else []
     own = settings.get("controlmaster") == "false" and settings.get("controlpath", "none") == "none"
     folder = _folder() if share and own else None
     if folder is None:
@@ -66,7 +66,7 @@ def sharing(
     path = f"{folder}/s"
     control = ["-o", f"ControlPath={path}", *alive]
     try:
-        yield Sharing(["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGERS}", *control], control)
+        yield Sharing(["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGER_SECONDS}", *control], control)
     finally:
         if os.path.exists(path):
             silent = subprocess.DEVNULL

@@ -50,7 +50,7 @@ _AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"]
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
 _REFUSED = ("Permission denied", "verification failed", "Too many authentication failures")
 """What ssh says of a login that fails until somebody has changed something."""
-_POSTED = 100
+_MAX_POSTED = 100
 """Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
 
 
@@ -192,7 +192,7 @@ class Connection:
 
     def post(self, op: str, **arguments: Any) -> Answer:
         """Call an operation that has a result and no items, without waiting. The next call waits for both."""
-        while len(self._posted) >= _POSTED:
+        while len(self._posted) >= _MAX_POSTED:
             self.take_answer()
         if self._busy:
             raise LinkError("an earlier answer was not read to its end", self.host, retryable=False)

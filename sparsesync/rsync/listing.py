@@ -71,7 +71,7 @@ MARK = f"sparsesync-{os.urandom(6).hex()}:"
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
 _PIECE = 1 << 20
-_LONGEST_SAID = 8192
+_MAX_SAID_BYTES = 8192
 # The name of a directory ends with a slash.
 _LINE = re.compile(rb"([<>ch.][fdLDS].{9}) ([0-9]+) (.+?)//(?!/)(.*)", re.DOTALL)
 _LARGE_UNCHANGED = re.compile(rb"[.hc]f.{9} [0-9]{5,} ", re.DOTALL)
@@ -203,7 +203,7 @@ def _ask(
             raise
         said.seek(0)
         listing.seek(0)
-        return status, said.read(_LONGEST_SAID)
+        return status, said.read(_MAX_SAID_BYTES)
 
 
 class _Watched(io.RawIOBase):

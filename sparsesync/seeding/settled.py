@@ -27,7 +27,7 @@ from .seeder import NOTHING_SPARSE
 
 NO_SPARSE_FILES = "there are no sparse files"
 
-_MOST_SETTLED = 1000
+_MAX_SETTLED = 1000
 """Sparse files that are looked up one by one. For more a dry run is quicker."""
 _EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
 """Options with which rsync does not go by size and time."""
@@ -47,7 +47,7 @@ def nothing_to_seed(command: rsync.Command, seed: SeedOptions, check: Callable[[
         for found in losses.below(command, walk, seed.holes, troubles.append, check):
             # How much of a file is reserved is not known yet.
             if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
-                if settled == _MOST_SETTLED or not is_settled(found):
+                if settled == _MAX_SETTLED or not is_settled(found):
                     return None
                 settled += 1
     if troubles:

@@ -22,7 +22,7 @@ from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.transfer.copy_destination import CopyDestination
 from sparsesync.engine.transfer.destination import Destination
-from sparsesync.engine.transfer.limits import ANNOUNCED, Reasons
+from sparsesync.engine.transfer.limits import ANNOUNCED_BYTES, Reasons
 from sparsesync.engine.transfer.outgoing import OutgoingFile, outgoing
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
@@ -225,7 +225,7 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
             told += len(announced)
 
     _, (error,) = received(place, enemy)
-    assert isinstance(error, ProtocolError) and "announced" in str(error) and told < ANNOUNCED + MIB
+    assert isinstance(error, ProtocolError) and "announced" in str(error) and told < ANNOUNCED_BYTES + MIB
     place.close()
 
     source = sparse_file(tmp_path / "f", MIB, [(0, 4096)])
@@ -253,7 +253,7 @@ def test_announcements_are_bounded_by_their_bytes(tmp_path: Path) -> None:
                 peer.say(protocol.DONE)
 
     assert against(lambda link: Sender(link, DIGEST).send(files()), receiver) == []
-    assert over == 300 and MIB // 2 < most <= ANNOUNCED
+    assert over == 300 and MIB // 2 < most <= ANNOUNCED_BYTES
 
 
 def test_a_receiver_that_reads_no_more_and_talks_nonsense(tmp_path: Path) -> None:

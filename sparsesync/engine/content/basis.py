@@ -26,10 +26,10 @@ from ..files.syscalls import clone
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-_MOST_LISTED = 20000
+_MAX_LISTED = 20000
 """Files of one directory among which a similar one is looked for."""
 
-_MOST_KEPT = 8
+_MAX_KEPT = 8
 """Directories whose files are known at a time. The next files are asked for before one is opened."""
 
 _NEIGHBOURS = 250
@@ -140,7 +140,7 @@ class Bases:
         found = self._listings.pop(parent, None)
         if found is None:
             found = [(directory, _Listing(directory, parent)) for directory in self._alike]
-            if len(self._listings) == _MOST_KEPT:
+            if len(self._listings) == _MAX_KEPT:
                 del self._listings[next(iter(self._listings))]
         self._listings[parent] = found
         return found
@@ -170,7 +170,7 @@ class _Listing:
                 if stat.S_ISREG(st.st_mode) and st.st_size:
                     self.names.append(name)
                     self.equal.setdefault((st.st_size, st.st_mtime_ns // 10**9), name)
-            if len(self.names) == _MOST_LISTED:
+            if len(self.names) == _MAX_LISTED:
                 return
 
     def closest(self, name: str, best: int) -> Tuple[int, Optional[str]]:

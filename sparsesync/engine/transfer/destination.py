@@ -39,7 +39,7 @@ from .records import FileSpec, Room, Space, SpaceNeed, check_name
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
 
-_UNFINISHED = 7 * 86400 * 10**9
+_UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
 
 
@@ -188,7 +188,8 @@ class Destination:
             target.reserving, target.checks_room = self.preallocate, self.space_check
             target.merging = self.merging
             target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
-            target.unfinished_ns = spec.mtime_ns + (_UNFINISHED if spec.mtime_ns < _UNFINISHED else -_UNFINISHED)
+            away_ns = _UNFINISHED_NS if spec.mtime_ns < _UNFINISHED_NS else -_UNFINISHED_NS
+            target.unfinished_ns = spec.mtime_ns + away_ns
             return target
         except BaseException:
             os.close(directory)

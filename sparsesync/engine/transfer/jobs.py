@@ -1,6 +1,6 @@
 """A job: a part of a file that is compared and sent at once.
 
-:func:`cut` makes a file into jobs, each up to :data:`JOB` bytes of extents and the holes between them. A
+:func:`cut` makes a file into jobs, each up to :data:`JOB_BYTES` bytes of extents and the holes between them. A
 :class:`JobWriter` does with each what is to be done::
 
     the file has a basis:   compare   the digests that came with those of the same blocks here
@@ -21,12 +21,12 @@ from ..files.syscalls import read_full
 from ..wire import protocol
 from ..wire.capabilities import NONE, Compressor, Digest
 from ..wire.link import Link
-from ..wire.protocol import BLOCK, PAYLOAD
+from ..wire.protocol import BLOCK_BYTES, PAYLOAD_BYTES
 from ..wire.ranges import blocks, merged, without
-from .limits import FINE
+from .limits import FINE_BYTES
 from .outgoing import OutgoingFile
 
-JOB = 1 << 20
+JOB_BYTES = 1 << 20
 """The most bytes of extents in one job."""
 
 _JOB_RANGES = 256
@@ -47,7 +47,7 @@ class Job:
 
 
 def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
-    """Yield the jobs of an open file: its extents in parts of JOB bytes, and the end.
+    """Yield the jobs of an open file: its extents in parts of JOB_BYTES bytes, and the end.
 
     ``sparse``: as for copy.
     """
@@ -55,9 +55,9 @@ def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
     size = file.spec.size
     job = Job(file)
     end = 0
-    for offset, length in data_ranges(file.fd, size, FINE if sparse == "always" else 0, file.believed):
-        for start, count in blocks([(offset, length)], JOB):
-            if job.size + count > JOB or len(job.ranges) == _JOB_RANGES:
+    for offset, length in data_ranges(file.fd, size, FINE_BYTES if sparse == "always" else 0, file.believed):
+        for start, count in blocks([(offset, length)], JOB_BYTES):
+            if job.size + count > JOB_BYTES or len(job.ranges) == _JOB_RANGES:
                 yield job
                 job = Job(file)
             if start > end:
@@ -83,8 +83,8 @@ class JobWriter:
         self.digest = digest
         self.compressor = compressor
         self.progress = progress
-        self._buffer = memoryview(bytearray(BLOCK))
-        self._content = memoryview(bytearray(PAYLOAD))
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._content = memoryview(bytearray(PAYLOAD_BYTES))
         self._filled = 0
         self._runs: List[Extent] = []
         self._runs_of: Optional[OutgoingFile] = None
@@ -117,10 +117,10 @@ class JobWriter:
         """Write the reserved ranges of an open file."""
         assert file.fd is not None
         ranges = reserved_ranges(file.fd, file.spec.size)
-        batch = list(islice(ranges, protocol.RANGES))
+        batch = list(islice(ranges, protocol.MAX_RANGES))
         while batch:
             self._write_ranges(protocol.RESERVE, file, batch)
-            batch = list(islice(ranges, protocol.RANGES))
+            batch = list(islice(ranges, protocol.MAX_RANGES))
 
     def flush(self) -> None:
         """Write the DATA frame that is being filled."""
@@ -152,7 +152,7 @@ class JobWriter:
             self._write_ranges(protocol.HOLE, file, job.gaps)
         same = merged(sorted(job.same))
         if same:
-            for offset, length in blocks(same, BLOCK):
+            for offset, length in blocks(same, BLOCK_BYTES):
                 digest = job.digests.get((offset, length))
                 if digest is None:
                     digest = self.digest.of(self._read(file, self._buffer, offset, length))
@@ -164,8 +164,8 @@ class JobWriter:
         self.flush()  # the guard takes what is sent in the order of jobs
 
     def _write_ranges(self, kind: int, file: OutgoingFile, ranges: List[Extent]) -> None:
-        for start in range(0, len(ranges), protocol.RANGES):
-            part = ranges[start : start + protocol.RANGES]
+        for start in range(0, len(ranges), protocol.MAX_RANGES):
+            part = ranges[start : start + protocol.MAX_RANGES]
             if kind == protocol.HOLE:
                 file.guard.update(protocol.pack_ranges(part))
             self.link.write(protocol.encode_ranges(kind, file.number, part))
@@ -174,13 +174,13 @@ class JobWriter:
         """Put a range into the DATA frame that is being filled."""
         while length:
             self._runs_of = file
-            count = min(length, PAYLOAD - self._filled)
+            count = min(length, PAYLOAD_BYTES - self._filled)
             self._read(file, self._content[self._filled : self._filled + count], offset, count)
             self._runs.append((offset, count))
             self._filled += count
             offset += count
             length -= count
-            if self._filled == PAYLOAD or len(self._runs) == protocol.RANGES:
+            if self._filled == PAYLOAD_BYTES or len(self._runs) == protocol.MAX_RANGES:
                 self.flush()
 
     def _read(self, file: OutgoingFile, view: memoryview, offset: int, length: int) -> memoryview:

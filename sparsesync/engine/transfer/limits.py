@@ -9,30 +9,30 @@ from typing import Any, Dict
 
 from ..errors import ProtocolError
 from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
-from ..wire.protocol import BLOCK, CONTROL
+from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES
 from .records import FileResult
 
-FINE = 4096
-"""The block that is compared where a BLOCK differs: the filesystems' own."""
+FINE_BYTES = 4096
+"""The block that is compared where a BLOCK_BYTES differs: the filesystems' own."""
 
-_DIGEST_SIZE = {BLOCK: 16, FINE: 8}
+_DIGEST_SIZE = {BLOCK_BYTES: 16, FINE_BYTES: 8}
 
 FILES_AHEAD = 1024
 """The most files that are announced and not yet closed."""
 
-ANNOUNCED = 2 * CONTROL
+ANNOUNCED_BYTES = 2 * CONTROL_BYTES
 """The most bytes of their FILE frames. The sender announces no more while over half of it is taken."""
 
 WANTS_AHEAD = 2048
 """From how many files that are asked for and not yet announced no more are asked for."""
 
-WANTS = 64
+MAX_WANTS = 64
 """The most files in one WANT frame."""
 
-WANTED = 1 << 20
+WANTED_BYTES = 1 << 20
 """From how many characters in the names of those files no more are asked for."""
 
-MOST_WANTED = 5 * WANTED
+MAX_WANTED_BYTES = 5 * WANTED_BYTES
 """The most there may be: an end without a locale takes each byte for a character."""
 
 _REASONS = 1 << 20

@@ -21,7 +21,7 @@ from ..files.status import is_recent, open_quietly, stat_sparse
 from ..files.syscalls import was_written
 from .records import FileSpec
 
-_EARLIER = 10**9
+_EARLIER_NS = 10**9
 
 
 class OutgoingFile:
@@ -145,7 +145,7 @@ def outgoing(
     mode = stat.S_IMODE(st.st_mode)
     mtime_ns = st.st_mtime_ns
     if live and is_recent(mtime_ns):
-        mtime_ns -= _EARLIER
+        mtime_ns -= _EARLIER_NS
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried)
     return OutgoingFile(path, spec, st, sources, live, holes, overlay)
 

@@ -15,9 +15,9 @@ A target is opened when the first frame needs it, so a thousand files can be ann
 (:class:`~.incoming.IncomingFile`, which knows the basis too).
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`~.wire.protocol.BLOCK` for KEEP, nothing for HOLE. It is computed from what was read
-here; a block that is in the target already was read when its digest was asked for, and is not read and hashed once
-more.
+DATA, the digest of each :data:`~.wire.protocol.BLOCK_BYTES` for KEEP, nothing for HOLE. It is computed from what was
+read here; a block that is in the target already was read when its digest was asked for, and is not read and hashed
+once more.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -30,16 +30,16 @@ from ..errors import LeftToRsync, LinkError, NoSpaceError, OnProgress, ProtocolE
 from ..files.syscalls import write_all
 from ..wire import fields, protocol
 from ..wire.capabilities import NONE, Digest, decompress
-from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
+from ..wire.fields import MAX_TEXT_CHARACTERS, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
-from ..wire.protocol import BLOCK, Frame
+from ..wire.protocol import BLOCK_BYTES, Frame
 from ..wire.ranges import blocks
 from .destination import Destination
 from .incoming import IncomingFile
-from .limits import ANNOUNCED, FILES_AHEAD, WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size
+from .limits import ANNOUNCED_BYTES, FILES_AHEAD, MAX_WANTS, WANTED_BYTES, WANTS_AHEAD, Reasons, digest_size
 from .records import FileResult, FileSpec, reason
 
-_WANT_SIZE = 64 * 1024
+_WANT_BYTES = 64 * 1024
 
 _KNOWN = 4096
 """Digests that are remembered from the question to the answer: of twice as many blocks as a sender asks for ahead."""
@@ -68,7 +68,7 @@ class Receiver:
         self._announced = 0
         self._held = 0
         self._reasons = Reasons()
-        self._buffer = memoryview(bytearray(BLOCK))
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
         self._known: Dict[Tuple[int, int, int], bytes] = {}
         self._more = True
         self._wanted: Dict[int, Tuple[str, int, bool]] = {}
@@ -115,7 +115,7 @@ class Receiver:
                 arriving.close(keep=True)
 
     def _ask_for_more(self) -> None:
-        while self._wants is not None and len(self._wanted) < WANTS_AHEAD and self._wanted_size < WANTED:
+        while self._wants is not None and len(self._wanted) < WANTS_AHEAD and self._wanted_size < WANTED_BYTES:
             batch: List[Tuple[int, str, str, bool]] = []
             size = 0
             for path, name in self._wants:
@@ -126,7 +126,7 @@ class Receiver:
                 self._wanted_size += length
                 batch.append((self._count, path, name, basis))
                 size += length
-                if len(batch) == WANTS or size > _WANT_SIZE:
+                if len(batch) == MAX_WANTS or size > _WANT_BYTES:
                     break
             self.link.send_json(protocol.WANT, files=batch)
             if not batch:
@@ -157,7 +157,7 @@ class Receiver:
         )
         if spec.attributes is not None and not self.place.carries:
             raise ProtocolError("attributes that were not requested")
-        if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED:
+        if number <= self._announced or len(self._files) == FILES_AHEAD or self._held + held > ANNOUNCED_BYTES:
             raise ProtocolError("a file was announced out of turn or beyond the limits")
         self._announced = number
         arriving = IncomingFile(number, spec, self.digest, held)
@@ -205,7 +205,7 @@ class Receiver:
     def _ask(self, frame: Frame) -> None:
         asked, arriving = self._ranged(frame)
         size = digest_size(asked.code)
-        most = protocol.DIGEST_BYTES // size
+        most = protocol.MAX_DIGESTS_BYTES // size
         wanted = list(islice(blocks(asked.ranges, asked.code), most + 1))
         if len(wanted) > most:
             raise ProtocolError("too many digests are requested")
@@ -224,7 +224,7 @@ class Receiver:
         if view is None:
             return bytes(32)
         digest = self.digest.of(view)
-        if there and block == BLOCK:
+        if there and block == BLOCK_BYTES:
             self._known[arriving.number, offset, length] = digest
             if len(self._known) > _KNOWN:  # of blocks that were not kept
                 del self._known[next(iter(self._known))]
@@ -259,7 +259,7 @@ class Receiver:
             return
         try:
             target = arriving.open(self.place)
-            for offset, length in blocks(ranged.ranges, BLOCK):
+            for offset, length in blocks(ranged.ranges, BLOCK_BYTES):
                 digest = self._known.pop((arriving.number, offset, length), None)
                 if digest is None:
                     view, there = arriving.read_basis(offset, length, self._buffer)
@@ -342,7 +342,7 @@ class Receiver:
 
     def _leave(self, arriving: IncomingFile, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
-        why = reason(error, arriving.spec.name)[:LONGEST_TEXT]
+        why = reason(error, arriving.spec.name)[:MAX_TEXT_CHARACTERS]
         self._close(
             arriving.result()._replace(
                 reason=why, space=space, errno=getattr(error, "errno", None), at_source=at_source

@@ -32,12 +32,22 @@ from ..errors import LeftToRsync, LinkError, OnProgress, ProtocolError
 from ..files.extents import Extent
 from ..wire import protocol
 from ..wire.capabilities import Compressor, Digest
-from ..wire.fields import LONGEST_TEXT, NAME, NUMBER, flag, get, listed, row
+from ..wire.fields import MAX_TEXT_CHARACTERS, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
-from ..wire.protocol import BLOCK, CONTROL
+from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES
 from ..wire.ranges import blocks
 from .jobs import Job, JobWriter, cut
-from .limits import ANNOUNCED, FILES_AHEAD, FINE, MOST_WANTED, WANTS, WANTS_AHEAD, Reasons, digest_size, read_result
+from .limits import (
+    ANNOUNCED_BYTES,
+    FILES_AHEAD,
+    FINE_BYTES,
+    MAX_WANTED_BYTES,
+    MAX_WANTS,
+    WANTS_AHEAD,
+    Reasons,
+    digest_size,
+    read_result,
+)
 from .outgoing import OutgoingFile
 from .records import FileResult, reason
 
@@ -47,8 +57,8 @@ _JOBS_AHEAD = 128
 Where even so many are not to be had, fewer files are under way: :func:`wire.capabilities.choose_files`.
 """
 
-_MOST_QUEUED = 32 << 20
-_QUEUED = 400
+_MAX_QUEUED_BYTES = 32 << 20
+_QUEUED_BYTES = 400
 """Bytes that a frame takes in the queue besides its payload."""
 
 OnResult = Callable[[FileResult], None]
@@ -125,7 +135,7 @@ class Sender:
             try:
                 file = make(path, name)
             except (OSError, ValueError, LeftToRsync) as error:
-                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:LONGEST_TEXT])
+                self.link.send_json(protocol.SKIP, id=number, reason=reason(error, path)[:MAX_TEXT_CHARACTERS])
                 continue
             file.number, file.basis = number, basis
             yield file
@@ -164,8 +174,8 @@ class Sender:
                 frame = self.link.read()
                 if frame.kind == protocol.FAIL:
                     raise peer_error(frame.json())
-                self._put += len(frame.payload) + _QUEUED
-                if self._put - self._got > _MOST_QUEUED:
+                self._put += len(frame.payload) + _QUEUED_BYTES
+                if self._put - self._got > _MAX_QUEUED_BYTES:
                     raise ProtocolError("the receiver sent more than was requested")
                 self._events.put(protocol.Frame(frame.kind, memoryview(bytes(frame.payload))))
                 if frame.kind == protocol.DONE:
@@ -180,7 +190,7 @@ class Sender:
             event = self._events.get()
         if isinstance(event, BaseException):
             raise event
-        self._got += len(event.payload) + _QUEUED
+        self._got += len(event.payload) + _QUEUED_BYTES
         if event.kind == protocol.DIGESTS:
             self._answered(event)
         elif event.kind == protocol.STATE:
@@ -215,14 +225,14 @@ class Sender:
             self.on_result(result)
 
     def _want(self, value: Dict[str, Any]) -> None:
-        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME, flag), WANTS))
-        if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + WANTS:
+        wanted = get(value, "files", listed(row(NUMBER, NAME, NAME, flag), MAX_WANTS))
+        if self._wants_over or len(self._wanted) + len(wanted) > WANTS_AHEAD + MAX_WANTS:
             raise ProtocolError("more files are requested than allowed")
         self._wants_over = not wanted
         for number, path, name, basis in wanted:
             self._wants += 1
             self._wanted_size += len(path) + len(name)
-            if number != self._wants or self._wanted_size > MOST_WANTED:
+            if number != self._wants or self._wanted_size > MAX_WANTED_BYTES:
                 raise ProtocolError("an invalid request for a file")
             self._wanted.append((number, path, name, basis))
 
@@ -230,7 +240,8 @@ class Sender:
 
     def _announce(self) -> None:
         # The next frame may be as long as any.
-        while not self._exhausted and len(self._files) < FILES_AHEAD and self._held_in_all + CONTROL <= ANNOUNCED:
+        room = ANNOUNCED_BYTES - CONTROL_BYTES
+        while not self._exhausted and len(self._files) < FILES_AHEAD and self._held_in_all <= room:
             try:
                 file = next(self._source)
             except StopIteration:
@@ -276,7 +287,7 @@ class Sender:
                 continue
             self._jobs.append(job)
             if file.basis and job.ranges:
-                self._ask(job, BLOCK, job.ranges)
+                self._ask(job, BLOCK_BYTES, job.ranges)
 
     def _ask(self, job: Job, block: int, ranges: List[Extent]) -> None:
         job.waits += 1
@@ -300,8 +311,8 @@ class Sender:
             self._give_up(job.file, error)
             return
         # Where every block is another one the file was made anew, and to look closer would find nothing.
-        if block == BLOCK and different and len(different) < max(len(asked), 2):
-            self._ask(job, FINE, different)
+        if block == BLOCK_BYTES and different and len(different) < max(len(asked), 2):
+            self._ask(job, FINE_BYTES, different)
 
     # What goes to the receiver
 
@@ -330,7 +341,7 @@ class Sender:
     def _give_up(self, file: OutgoingFile, error: Exception) -> None:
         self._writer.drop(file)
         self._done_with(file)
-        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:LONGEST_TEXT])
+        self.link.send_json(protocol.ABORT, id=file.number, reason=reason(error, file.path)[:MAX_TEXT_CHARACTERS])
 
     def _done_with(self, file: OutgoingFile) -> None:
         self._open.discard(file.number)

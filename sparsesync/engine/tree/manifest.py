@@ -17,9 +17,9 @@ In order means by the bytes of the names, component by component (:func:`key`). 
 before it, the file or the directory that could not be looked at; the walk goes on behind it. What is held is
 the names of one directory, and the directories still to enter beside the way down to it.
 
-A block is :data:`~.wire.protocol.BLOCK` bytes, counted from the start of the file. Holes are not read, and a block of
-zeros is left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros.
-Digests are salted (:class:`wire.capabilities.Digest`) and cut to :data:`DIGEST` bytes. Where a block differs,
+A block is :data:`~.wire.protocol.BLOCK_BYTES` long, counted from the start of the file. Holes are not read, and a block
+of zeros is left out as if it were one, so both look the same; ``full`` reads everything, and leaves out what is zeros.
+Digests are salted (:class:`wire.capabilities.Digest`) and cut to :data:`DIGEST_BYTES` bytes. Where a block differs,
 :func:`digests` looks closer.
 
 How the events travel is in :mod:`manifest_wire`.
@@ -38,16 +38,16 @@ from ..files.claims import believes, file_size, is_view
 from ..files.extents import extents
 from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
-from ..wire.protocol import BLOCK, LARGEST
+from ..wire.protocol import BLOCK_BYTES, LARGEST
 from .node import Node, has_content
 
-DIGEST = 16
+DIGEST_BYTES = 16
 """How many bytes of a digest are told."""
 
 UNKNOWN = "?"
 """The kind of an entry that could not be examined."""
 
-PAIR = struct.Struct(">Q{}s".format(DIGEST))
+PAIR = struct.Struct(">Q{}s".format(DIGEST_BYTES))
 """The offset of a block and its digest, as they are packed."""
 
 _BATCH_BLOCKS = 128
@@ -229,7 +229,7 @@ def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Ite
 
     Those between two offsets, of which ``first`` begins a block.
     """
-    buffer = bytearray(min(BLOCK, size))
+    buffer = bytearray(min(BLOCK_BYTES, size))
     view, zeros = memoryview(buffer), memoryview(bytes(len(buffer)))
     packed = []  # type: List[bytes]
     offset, read = first, 0
@@ -238,12 +238,12 @@ def _digested(fd: int, first: int, end: int, size: int, reading: Reading) -> Ite
     believed = not reading.full and believes(fd, reading.holes)
     for start, length in extents(fd, first, end, "trust") if believed else iter([(first, end - first)]):
         # Extents need not begin or end with a block, so two may share one.
-        offset = max(offset, start - start % BLOCK)
+        offset = max(offset, start - start % BLOCK_BYTES)
         while offset < start + length:
-            count = min(BLOCK, size - offset)
+            count = min(BLOCK_BYTES, size - offset)
             _read(fd, view[:count], offset)
             if not buffer.startswith(zeros[:count]):
-                packed.append(PAIR.pack(offset, digest.of(view[:count])[:DIGEST]))
+                packed.append(PAIR.pack(offset, digest.of(view[:count])[:DIGEST_BYTES]))
             offset += count
             read += 1
             tally.read += count
@@ -269,7 +269,7 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
 
     Raises OSError, ValueError, TruncatedError if the file becomes shorter.
     """
-    if offset % BLOCK or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
+    if offset % BLOCK_BYTES or not (0 <= offset <= LARGEST and 0 < length <= LARGEST):
         raise ValueError("contents of {} bytes at {}".format(length, offset))
     node = Node(None, path, path)
     fd = node.open(node.stat())
@@ -282,18 +282,18 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
             for packed in _digested(fd, offset, max(offset, min(size, offset + length)), size, reading):
                 whole.update(packed)
                 blocks += len(packed) // PAIR.size
-            data = max(0, min(blocks * BLOCK, length, size - offset))
-            return [size, data, whole.digest().hex()[: 2 * DIGEST], reading.tally.read]
+            data = max(0, min(blocks * BLOCK_BYTES, length, size - offset))
+            return [size, data, whole.digest().hex()[: 2 * DIGEST_BYTES], reading.tally.read]
     finally:
         os.close(fd)
 
 
 def digests(root: str, path: str, offset: int, length: int, block: int, digest: Digest) -> bytes:
-    """Return the digests, DIGEST bytes each, of a range of a file below ``root``, cut into blocks from its start on.
+    """Return the digests, DIGEST_BYTES each, of a range of a file below ``root``, cut into blocks from its start on.
 
-    Raises ValueError for a range longer than BLOCK, OSError, TruncatedError if the file is shorter.
+    Raises ValueError for a range longer than BLOCK_BYTES, OSError, TruncatedError if the file is shorter.
     """
-    if not (0 < length <= BLOCK and block > 0 and 0 <= offset <= LARGEST):
+    if not (0 < length <= BLOCK_BYTES and block > 0 and 0 <= offset <= LARGEST):
         raise ValueError("digests of {} bytes at {} by {}".format(length, offset, block))
     full_path = os.path.join(root, path) if path else root
     content = memoryview(bytearray(length))
@@ -309,4 +309,4 @@ def digests(root: str, path: str, offset: int, length: int, block: int, digest: 
         finally:
             if directory is not None:
                 os.close(directory)
-    return b"".join([digest.of(content[at : at + block])[:DIGEST] for at in range(0, length, block)])
+    return b"".join([digest.of(content[at : at + block])[:DIGEST_BYTES] for at in range(0, length, block)])

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Union
 
 from ..errors import ProtocolError
 from ..wire.fields import MAX_NAME_CHARACTERS, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
-from ..wire.protocol import BLOCK, CONTROL
+from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES
 from .manifest import PAIR, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 
 _BATCH_BYTES = 128 * 1024
@@ -28,8 +28,8 @@ _KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
 """The letters of stat.filemode()."""
 
 _ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED)
-_DIRECTORY = row(one_of("d"), text(CONTROL))
-_DIGESTS = row(one_of("b"), text(CONTROL))
+_DIRECTORY = row(one_of("d"), text(CONTROL_BYTES))
+_DIGESTS = row(one_of("b"), text(CONTROL_BYTES))
 
 
 def pack(event: Event) -> List[Any]:
@@ -139,7 +139,7 @@ class Reader:
         if len(blocks.packed) % PAIR.size or isinstance(self._last, Trouble):
             raise ProtocolError("invalid digests in a manifest")
         for offset, _ in blocks.pairs():
-            if offset < self._end or offset % BLOCK or offset >= self._size:
+            if offset < self._end or offset % BLOCK_BYTES or offset >= self._size:
                 raise ProtocolError("digests of blocks beyond the end of the file")
-            self._end = offset + BLOCK
+            self._end = offset + BLOCK_BYTES
         return blocks

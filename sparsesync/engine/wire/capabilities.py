@@ -18,7 +18,7 @@ from typing import Any, Dict, Optional
 
 from ..errors import ProtocolError
 from .fields import SIZE, get, integer, listed, table, text
-from .protocol import PAYLOAD
+from .protocol import PAYLOAD_BYTES
 
 _DESCRIPTORS_PER_FILE = 4
 """What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""
@@ -150,8 +150,8 @@ class Compressor:
 
 def decompress(code: int, data: memoryview, size: int) -> bytes:
     """Return the ``size`` bytes that ``data`` holds. Raises ProtocolError if the data is invalid or of another size."""
-    if size > PAYLOAD:
-        raise ProtocolError("a frame holds {} bytes, where {} are allowed".format(size, PAYLOAD))
+    if size > PAYLOAD_BYTES:
+        raise ProtocolError("a frame holds {} bytes, where {} are allowed".format(size, PAYLOAD_BYTES))
     try:
         made = _decompress(code, data, size)
     except ProtocolError:
@@ -175,5 +175,5 @@ def _decompress(code: int, data: memoryview, size: int) -> bytes:
     if zstd is None:
         raise ProtocolError("data is compressed by an unknown method")
     # No window is larger than what we compress; a frame may ask for 128 MiB.
-    with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD).stream_reader(bytes(data)) as reader:
+    with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD_BYTES).stream_reader(bytes(data)) as reader:
         return bytes(reader.read(size + 1))

@@ -15,14 +15,14 @@ from base64 import b64decode
 from typing import Any, Callable, Dict, List
 
 from ..errors import ProtocolError
-from .protocol import CONTAINERS, CONTROL, LARGEST
+from .protocol import CONTROL_BYTES, LARGEST, MAX_CONTAINERS
 
 Check = Callable[[Any], bool]
 
 MAX_NAME_CHARACTERS = 4096
 """The longest name of a file that any engine sends: PATH_MAX, in characters."""
 
-LONGEST_TEXT = 8192
+MAX_TEXT_CHARACTERS = 8192
 """The longest message, in characters: it may quote a name or two."""
 
 _MAX_XATTR_NAME_BYTES = 255
@@ -51,7 +51,7 @@ def one_of(*words: str) -> Check:
     return lambda value: type(value) is str and value in words
 
 
-def listed(check: Check, most: int = CONTAINERS) -> Check:
+def listed(check: Check, most: int = MAX_CONTAINERS) -> Check:
     """Return the check for a list of at most ``most`` items that each pass ``check``."""
     return lambda value: type(value) is list and len(value) <= most and all(map(check, value))
 
@@ -114,13 +114,13 @@ ERRNO = integer(0, 4095)
 """errno(3); the kernel's MAX_ERRNO."""
 
 NAME = name(MAX_NAME_CHARACTERS)
-PATH = name(CONTROL)
+PATH = name(CONTROL_BYTES)
 """A path that the system has yet to look at, and may find too long."""
 
-TEXT = text(LONGEST_TEXT)
+TEXT = text(MAX_TEXT_CHARACTERS)
 
-MAX_REGEX_CHARS = CONTROL // 16
-NAME_RULES = row(text(LONGEST_TEXT), text(MAX_REGEX_CHARS), text(MAX_REGEX_CHARS), flag)
+MAX_REGEX_CHARS = CONTROL_BYTES // 16
+NAME_RULES = row(text(MAX_TEXT_CHARACTERS), text(MAX_REGEX_CHARS), text(MAX_REGEX_CHARS), flag)
 """What of a tree is left out: tree.left_out.NameRules."""
 
 STAT = row(MODE, *[UNSIGNED] * 3, *[integer(0, (1 << 32) - 1)] * 2, SIZE, *[SECONDS] * 3)

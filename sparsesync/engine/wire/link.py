@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Unio
 
 from ..errors import LinkError, ProtocolError
 from . import protocol
-from .fields import ERRNO, LONGEST_TEXT, TEXT, flag, get, maybe
+from .fields import ERRNO, MAX_TEXT_CHARACTERS, TEXT, flag, get, maybe
 from .protocol import Decoder, Frame
 from .rate_limit import RateLimit
 
@@ -252,8 +252,8 @@ class Link:
         self.send_json(
             kind,
             errno=code if ERRNO(code) else None,
-            strerror=text[:LONGEST_TEXT],
-            filename=None if name is None else os.fsdecode(name)[:LONGEST_TEXT],
+            strerror=text[:MAX_TEXT_CHARACTERS],
+            filename=None if name is None else os.fsdecode(name)[:MAX_TEXT_CHARACTERS],
             value=isinstance(error, ValueError),
         )
 

@@ -74,31 +74,31 @@ _FILE = struct.Struct(">I")
 _RANGED = struct.Struct(">III")
 _RANGE = struct.Struct(">QQ")
 
-PAYLOAD = 256 * 1024
+PAYLOAD_BYTES = 256 * 1024
 """The most bytes of content that one DATA frame carries."""
 
-RANGES = 4096
+MAX_RANGES = 4096
 """The most ranges that one frame carries."""
 
-BLOCK = 64 * 1024
+BLOCK_BYTES = 64 * 1024
 """The block that digests are compared by first, and that the guard is made of."""
 
-DIGEST_BYTES = 64 * 1024
+MAX_DIGESTS_BYTES = 64 * 1024
 """The most bytes of digests in one answer."""
 
-CONTROL = 1 << 20
+CONTROL_BYTES = 1 << 20
 """The most bytes of JSON in one frame."""
 
-CONTAINERS = 1 << 15
+MAX_CONTAINERS = 1 << 15
 """The most lists and objects in one frame: an empty one takes fifty times its two bytes."""
 
-_DIGITS = 30
+_MAX_DIGITS = 30
 """The most characters of a number: 64 bits of seconds, in nanoseconds, and a sign."""
 
-_RANGES_SIZE = _RANGED.size + RANGES * _RANGE.size
-_LIMITS = dict.fromkeys((HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED), CONTROL)
+_RANGES_SIZE = _RANGED.size + MAX_RANGES * _RANGE.size
+_LIMITS = dict.fromkeys((HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED), CONTROL_BYTES)
 _LIMITS.update({
-    PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + DIGEST_BYTES, DATA: _RANGES_SIZE + PAYLOAD,
+    PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + MAX_DIGESTS_BYTES, DATA: _RANGES_SIZE + PAYLOAD_BYTES,
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
 })  # fmt: skip
 
@@ -137,7 +137,7 @@ class Decoder:
     """
 
     def __init__(self, greeting: bool = False) -> None:
-        self._buffer = bytearray(HEAD.size + max(_LIMITS.values()) + PAYLOAD)
+        self._buffer = bytearray(HEAD.size + max(_LIMITS.values()) + PAYLOAD_BYTES)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
@@ -147,7 +147,7 @@ class Decoder:
         """Return the buffer for the next bytes, which is never empty. Frames yielded before become invalid."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif len(self._buffer) - self._end < PAYLOAD // 4:
+        elif len(self._buffer) - self._end < PAYLOAD_BYTES // 4:
             left = bytes(self._view[self._start : self._end])
             self._view[: len(left)] = left
             self._start, self._end = 0, len(left)
@@ -236,7 +236,7 @@ def encode_json(kind: int, **values: Any) -> bytes:
     if not _LIKE_THE_WIRE:
         values = _translate(values, _to_wire)
     payload = json.dumps(values, separators=(",", ":")).encode("ascii")
-    if len(payload) > CONTROL:
+    if len(payload) > CONTROL_BYTES:
         raise ValueError("{} bytes of JSON are too many for a frame".format(len(payload)))
     return encode(kind, payload)
 
@@ -287,7 +287,7 @@ def read_ranged(payload: memoryview) -> Ranged:
         raise ProtocolError("a frame is too short for its kind")
     file, code, count = _RANGED.unpack_from(payload)
     stop = _RANGED.size + count * _RANGE.size
-    if not 0 < count <= RANGES or stop > len(payload):
+    if not 0 < count <= MAX_RANGES or stop > len(payload):
         raise ProtocolError("a frame of {} bytes with {} ranges".format(len(payload), count))
     packed = payload[_RANGED.size : stop]
     ranges: List[Range] = []
@@ -309,23 +309,23 @@ def read_tail(payload: memoryview) -> Tuple[int, bytes]:
 
 def _read_json(payload: bytes) -> Any:
     """Return the decoded JSON. Raises RecursionError, and ValueError also for JSON that no engine sends."""
-    if payload.count(b"[") + payload.count(b"{") > CONTAINERS:
+    if payload.count(b"[") + payload.count(b"{") > MAX_CONTAINERS:
         # Those in strings do not count: names may be full of them.
         outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-        if sum([part.count(b"[") + part.count(b"{") for part in outside]) > CONTAINERS:
+        if sum([part.count(b"[") + part.count(b"{") for part in outside]) > MAX_CONTAINERS:
             raise ValueError
     return _JSON.decode(payload.decode("ascii"))
 
 
 def _integer(digits: str) -> int:
     # Some Pythons read a number of a million digits, for minutes.
-    if len(digits) > _DIGITS:
+    if len(digits) > _MAX_DIGITS:
         raise ValueError
     return int(digits)
 
 
 def _float(digits: str) -> float:
-    value = float(digits) if len(digits) <= 2 * _DIGITS else math.inf
+    value = float(digits) if len(digits) <= 2 * _MAX_DIGITS else math.inf
     if not math.isfinite(value):
         raise ValueError
     return value

@@ -63,13 +63,13 @@ def test_a_time_that_is_lost_with_the_new_name(
     """As on some FUSE filesystems, where to rename is to copy. rsync must look at it again, also with --update."""
     if older:
         (tmp_path / "f").write_bytes(b"old")
-    real = os.rename
+    real = os.replace
 
     def rename(src: str, dst: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         real(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         os.utime(dst, dir_fd=dst_dir_fd)
 
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", rename)
     spec = FileSpec("f", 3, 3, 0o644, NOW)
     with place.target(spec) as target:
         os.pwrite(target.fd, b"new", 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sparsesync.engine.errors import TruncatedError
 from sparsesync.engine.files import syscalls
 from sparsesync.engine.tree.manifest import (
-    DIGEST,
+    DIGEST_BYTES,
     Blocks,
     Directory,
     Entry,
@@ -24,7 +24,7 @@ from sparsesync.engine.tree.manifest import (
     manifest,
 )
 from sparsesync.engine.wire.capabilities import Digest
-from sparsesync.engine.wire.protocol import BLOCK
+from sparsesync.engine.wire.protocol import BLOCK_BYTES
 from tests.support.filesystems import Mounted, need, need_root, sparse_file
 from tests.support.trees import unprivileged
 
@@ -92,8 +92,8 @@ def test_a_root_may_be_a_link_or_a_file(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    size=st.integers(0, 6 * BLOCK),
-    layout=st.lists(st.tuples(st.integers(0, 6 * BLOCK), st.integers(1, BLOCK), st.booleans()), max_size=5),
+    size=st.integers(0, 6 * BLOCK_BYTES),
+    layout=st.lists(st.tuples(st.integers(0, 6 * BLOCK_BYTES), st.integers(1, BLOCK_BYTES), st.booleans()), max_size=5),
 )
 def test_the_blocks_that_are_not_zeros(mounted: Mounted, size: int, layout: list[tuple[int, int, bool]]) -> None:
     path = sparse_file(mounted("ext4") / "f", size, [(o, n) for o, n, _ in layout if o < size])
@@ -104,9 +104,9 @@ def test_the_blocks_that_are_not_zeros(mounted: Mounted, size: int, layout: list
                 file.write(bytes(min(length, size - offset)))
     content = path.read_bytes()
     expected = [
-        (offset, SALTED.of(content[offset : offset + BLOCK])[:DIGEST])
-        for offset in range(0, size, BLOCK)
-        if any(content[offset : offset + BLOCK])
+        (offset, SALTED.of(content[offset : offset + BLOCK_BYTES])[:DIGEST_BYTES])
+        for offset in range(0, size, BLOCK_BYTES)
+        if any(content[offset : offset + BLOCK_BYTES])
     ]
     assert blocks(events(path)) == blocks(events(path, full=True)) == expected
 
@@ -117,10 +117,10 @@ def test_holes_are_not_read_unless_asked(mounted: Mounted, monkeypatch: pytest.M
     monkeypatch.setattr(syscalls, "read_into", lambda *call: read.append(read_into(*call)) or read[-1])
     path = sparse_file(mounted("ext4") / "f", 1 << 40, [(4096, 4096), (12288, 4096), (1 << 39, 4096)])
     assert [offset for offset, _ in blocks(events(path))] == [0, 1 << 39]
-    assert read == [BLOCK, BLOCK]
-    os.truncate(path, 4 * BLOCK)
+    assert read == [BLOCK_BYTES, BLOCK_BYTES]
+    os.truncate(path, 4 * BLOCK_BYTES)
     events(path, full=True)
-    assert sum(read[2:]) == 4 * BLOCK
+    assert sum(read[2:]) == 4 * BLOCK_BYTES
 
 
 def test_what_cannot_be_read_is_told_where_it_belongs(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ def test_what_cannot_be_read_is_told_where_it_belongs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["grow", "shrink", "write"])
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"x" * 200 * BLOCK)
+    path.write_bytes(b"x" * 200 * BLOCK_BYTES)
     os.utime(path, (1, 1))
     walk = manifest(str(path), SALTED)
     assert isinstance(next(walk), Entry) and isinstance(next(walk), Blocks)
     with open(path, "r+b") as file:
         if change == "shrink":
-            file.truncate(BLOCK)
+            file.truncate(BLOCK_BYTES)
         else:
             file.seek(0, os.SEEK_END if change == "grow" else os.SEEK_SET)
             file.write(b"!")
@@ -204,20 +204,20 @@ def test_memory_and_descriptors_do_not_grow(tmp_path: Path) -> None:
 
 def test_digests_of_a_range(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    content = os.urandom(3 * BLOCK)
+    content = os.urandom(3 * BLOCK_BYTES)
     (tmp_path / "sub/f").write_bytes(content)
     (tmp_path / "link").symlink_to("sub")
-    part = content[BLOCK : BLOCK + 10000]
-    expected = b"".join(SALTED.of(part[at : at + 4096])[:DIGEST] for at in range(0, 10000, 4096))
-    assert digests(str(tmp_path), "sub/f", BLOCK, 10000, 4096, SALTED) == expected
-    assert digests(str(tmp_path / "sub/f"), "", BLOCK, 10000, 4096, SALTED) == expected
-    assert digests(str(tmp_path / "link"), "f", BLOCK, 10000, 4096, SALTED) == expected
+    part = content[BLOCK_BYTES : BLOCK_BYTES + 10000]
+    expected = b"".join(SALTED.of(part[at : at + 4096])[:DIGEST_BYTES] for at in range(0, 10000, 4096))
+    assert digests(str(tmp_path), "sub/f", BLOCK_BYTES, 10000, 4096, SALTED) == expected
+    assert digests(str(tmp_path / "sub/f"), "", BLOCK_BYTES, 10000, 4096, SALTED) == expected
+    assert digests(str(tmp_path / "link"), "f", BLOCK_BYTES, 10000, 4096, SALTED) == expected
     with pytest.raises(TruncatedError) as caught:
-        digests(str(tmp_path), "sub/f", 3 * BLOCK - 1, 2, 1, SALTED)
+        digests(str(tmp_path), "sub/f", 3 * BLOCK_BYTES - 1, 2, 1, SALTED)
     assert caught.value.filename == str(tmp_path / "sub/f")
     with pytest.raises(OSError):
         digests(str(tmp_path), "link/f", 0, 1, 1, SALTED)
-    for wrong in ((0, BLOCK + 1, 1), (-1, 1, 1), (0, 1, 0), (0, 0, 1)):
+    for wrong in ((0, BLOCK_BYTES + 1, 1), (-1, 1, 1), (0, 1, 0), (0, 0, 1)):
         with pytest.raises(ValueError):
             digests(str(tmp_path), "sub/f", *wrong, SALTED)
 

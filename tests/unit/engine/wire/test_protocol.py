@@ -116,7 +116,7 @@ def test_frames_survive_any_cutting(sent: list[Any], cuts: list[int], greeting: 
 
 
 def test_frames_survive_byte_by_byte_and_all_at_once() -> None:
-    large = protocol.data_head(7, NONE, protocol.pack_ranges([(0, protocol.PAYLOAD)]), protocol.PAYLOAD)
+    large = protocol.data_head(7, NONE, protocol.pack_ranges([(0, protocol.PAYLOAD_BYTES)]), protocol.PAYLOAD_BYTES)
     stream = protocol.MAGIC + b"".join(
         [
             protocol.encode_json(protocol.HELLO, name="\udcff\u00e9"),
@@ -129,11 +129,11 @@ def test_frames_survive_byte_by_byte_and_all_at_once() -> None:
     assert [kind for kind, _ in found] == [protocol.HELLO, *[protocol.PING] * 3, protocol.ASK, protocol.END]
     assert found[0][1] == {"name": "\udcff\u00e9"}
     # The longest frames there are, more of them than the buffer holds.
-    longest = protocol.encode_json(protocol.ITEM, text="x" * (protocol.CONTROL - len('{"text":""}')))
-    content = large + b"y" * protocol.PAYLOAD
+    longest = protocol.encode_json(protocol.ITEM, text="x" * (protocol.CONTROL_BYTES - len('{"text":""}')))
+    content = large + b"y" * protocol.PAYLOAD_BYTES
     found = decoded(Decoder(), [(longest + content) * 5])
     assert [kind for kind, _ in found] == [protocol.ITEM, protocol.DATA] * 5
-    assert all(value[3] == b"y" * protocol.PAYLOAD for kind, value in found if kind == protocol.DATA)
+    assert all(value[3] == b"y" * protocol.PAYLOAD_BYTES for kind, value in found if kind == protocol.DATA)
 
 
 @given(st.lists(frames(), min_size=1, max_size=4), st.integers(0, 1 << 30), st.integers(1, 255), st.booleans())
@@ -218,7 +218,7 @@ def test_a_length_over_the_limit_is_refused_by_the_head_alone(kind: int) -> None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if refused(middle) else (middle, high)
-    assert low <= protocol.CONTROL
+    assert low <= protocol.CONTROL_BYTES
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError):
@@ -247,7 +247,7 @@ def ranged(*ranges: tuple[int, int], count: int | None = None, more: bytes = b""
         ranged(),
         ranged((0, 1), count=2),
         ranged((0, 1), count=(1 << 32) - 1),
-        ranged(*((n * 2, 1) for n in range(protocol.RANGES + 1))),
+        ranged(*((n * 2, 1) for n in range(protocol.MAX_RANGES + 1))),
         memoryview(b""),
         memoryview(b"\0" * 11),
     ],
@@ -259,7 +259,7 @@ def test_ranges_that_are_refused(payload: memoryview) -> None:
 
 
 def test_ranges_at_their_limits() -> None:
-    most = [(n * 2, 1) for n in range(protocol.RANGES)]
+    most = [(n * 2, 1) for n in range(protocol.MAX_RANGES)]
     assert protocol.read_ranged(ranged(*most)).ranges == most
     last = (protocol.LARGEST - 1, 1)
     assert protocol.read_ranged(ranged(last, more=b"x")).ranges == [last]
@@ -293,7 +293,7 @@ def test_json_that_is_not_refused() -> None:
 def test_what_json_takes() -> None:
     """Whatever a megabyte of it holds, up to 32,768 lists and objects."""
     for piece in (b'{"":0},', b'"ab",', b"999,"):
-        payload = b'{"a":[' + piece * ((protocol.CONTROL - 20) // len(piece)) + b"0]}"
+        payload = b'{"a":[' + piece * ((protocol.CONTROL_BYTES - 20) // len(piece)) + b"0]}"
         frame = Frame(protocol.ITEM, memoryview(payload))
         tracemalloc.start()
         try:
@@ -323,7 +323,7 @@ def test_fields_that_are_missing_or_of_another_type() -> None:
 
 def test_a_control_frame_that_would_be_too_long_is_not_made() -> None:
     with pytest.raises(ValueError, match="too many"):
-        protocol.encode_json(protocol.ITEM, text="x" * protocol.CONTROL)
+        protocol.encode_json(protocol.ITEM, text="x" * protocol.CONTROL_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -355,14 +355,14 @@ def compressors() -> list[str]:
 def test_what_is_compressed_comes_back(name: str, level: int | None) -> None:
     compressor = Compressor(name, level)
     assert compressor.code == {"zlib": ZLIB, "zstd": ZSTD}[name]
-    for content in (b"x" * protocol.PAYLOAD, b"ab" * 1000, bytes(range(256)) * 40):
+    for content in (b"x" * protocol.PAYLOAD_BYTES, b"ab" * 1000, bytes(range(256)) * 40):
         made = compressor.compress(memoryview(content))
         if made is None:
             assert level is not None and level <= 0
             continue
         assert len(made) < len(content)
         assert decompress(compressor.code, memoryview(made), len(content)) == content
-        for size in (len(content) - 1, len(content) + 1, 0, protocol.PAYLOAD + 1, 1 << 62):
+        for size in (len(content) - 1, len(content) + 1, 0, protocol.PAYLOAD_BYTES + 1, 1 << 62):
             with pytest.raises(ProtocolError):
                 decompress(compressor.code, memoryview(made), size)
         for broken in (made[:-5], made[: len(made) // 2], b"", b"\0" * 50, made[::-1]):
