@@ -458,13 +458,13 @@ def test_without_a_temporary_directory_rsync_does_it_all(tree: Path, monkeypatch
 def test_a_signal_right_after_a_rename_is_not_lost(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparsesync.commands.main import main
 
-    real = os.rename
+    real = os.replace
 
     def rename(*arguments: object, **more: object) -> None:
         real(*arguments, **more)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", rename)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert main(["sync", "-a", f"{tree}/src/", f"{tree}/dst/"]) == 20

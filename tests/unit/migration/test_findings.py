@@ -80,7 +80,7 @@ DOCKER = Store(
     subvolumes=0,
     companions=[],
     running=[],
-    place="/data/docker",
+    place="",
 )
 KERNEL = Kernel(release="6.1", lacks=[], unknown=[])
 
@@ -110,6 +110,12 @@ def all_findings(found: Facts) -> list[Finding]:
 
 def told(level: str, found: Facts) -> list[str]:
     return [f"{each.subject}: {each.text}" for each in all_findings(found) if each.level == level]
+
+
+def test_a_store_keeps_its_path() -> None:
+    (said,) = told(WARNING, facts(store=DOCKER._replace(place="/data/docker")))
+    assert said.startswith("/data/docker: is /new/docker at the destination: mount or bind it at /data/docker there")
+    assert told(WARNING, facts(store=DOCKER._replace(place="/new/docker"))) == []
 
 
 def test_all_is_well() -> None:

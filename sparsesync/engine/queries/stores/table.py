@@ -169,6 +169,7 @@ DOCKER = Kind(
     processes=("dockerd",),
     stop="systemctl stop docker.socket docker",
     kernel=_ENGINE,
+    bound="its containers name their volumes by it",
 )  # fmt: skip
 
 # containerd-config.toml(5); docs/ops.md of containerd, "Base Configuration", for what its plugins keep where.
