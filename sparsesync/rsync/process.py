@@ -70,6 +70,9 @@ NO_CONNECTION = frozenset(
 LOST = frozenset([Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.SSH])
 """Of a run: the same. Which it is of a login that fails depends on whether rsync or ssh is the first to notice."""
 
+ESCAPES_LOG = (3, 5, 0)
+"""The first rsync that escapes control characters in its log file."""
+
 OLDEST = (3, 1, 0)
 """The first rsync with the --info and --out-format behaviour that the listing relies on."""
 

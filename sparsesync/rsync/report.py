@@ -26,7 +26,7 @@ from typing import IO, Callable
 
 from ..engine.files.beneath import open_trusted
 from .command import Command
-from .listing import MARK, parse_all
+from .listing import MARK, parse_all, unescape
 from .verbosity import has_itemize, shown
 
 Write = Callable[[bytes], object]
@@ -45,12 +45,15 @@ _PROGRESS = re.compile(
     rb"(\r *)([0-9.,]+)([KMGTP]?) +([0-9]+)%( +[0-9.]+[kMG]B/s +[0-9?:]+ *)(?:\(xfr#([0-9]+), (.*)\)( *))?"
 )
 _UNITS = b"KMGTP"
+_UNLOGGED = re.compile(rb"[\x00-\x08\x0a-\x1f\x80-\x9f]|\\(?=#[0-9]{3})")
+"""What is escaped in a log file: rsync's log.c, filtered_fwrite()."""
 
 
 class Report:
     """The report of one run. ``dry`` is the dry run's answer, ``seeded`` the bytes sent of each file, by name.
 
     ``tried`` are the names of files that could not be seeded; directories may have been made for them.
+    ``escapes_log`` says whether this rsync escapes control characters in its log, as it does since 3.5.0.
     ``hidden`` are words of ours in the remote shell's command, which rsync prints with ``-vv``.
     ``whole`` says whether rsync would have taken the files as a whole, without looking for what is there already.
     """
@@ -63,12 +66,14 @@ class Report:
         tried: Collection[str],
         whole: bool,
         hidden: str = "",
+        escapes_log: bool = True,
     ) -> None:
         self.shown = shown(command)
         self.command = command
         self._hidden = f" {hidden}".encode() if hidden else b""
         self._names: set[bytes] = set()
-        """What the names of seeded files, and of the directories above them, look like when rsync prints them."""
+        """The names of seeded files, and of the directories above them, with a slash at the end."""
+        self._log_escapes = escapes_log
         self._told = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
         """The lines for standard output and for the log file."""
         self._totals: dict[bytes, bytes] = {}
@@ -97,13 +102,16 @@ class Report:
                 self._matched += entry.size - sent
             else:
                 continue
-            self._names.add(entry.printed)
+            named = unescape(entry.printed)
+            self._names.add(named)
             if entry.itemize[1:2] == b"f":
-                self._names.update(entry.printed[: slash.end()] for slash in re.finditer(b"/", entry.printed))
+                self._names.update(named[: slash.end()] for slash in re.finditer(b"/", named))
             lines = iter(entry.lines)
             size = entry.size if entry.itemize[1:2] == b"f" else -1
             for out, form in zip(self._told, (told.lines, told.logged)):
                 line = next(lines, b"") if form is not None else b""
+                if out is self._told[1]:
+                    line = self._as_logged(line)
                 if changes or (told.unchanged and has_itemize(form or "")):
                     out.write(b"%d\t%s\n" % (size, line))
 
@@ -125,6 +133,14 @@ class Report:
                     percent = self._percent(done) if self.shown.progress > 1 else 100
                     end = b"" if self.shown.progress > 1 else b"\n"
                     yield b"\r%15s %3d%%%s%s" % (_number(done, human), percent, step, end)
+
+    def _as_logged(self, line: bytes) -> bytes:
+        """Return a line of the dry run's output as rsync logs it: whatever the locale cannot print is not escaped."""
+        text = unescape(line)
+        if self._log_escapes:
+            text = _UNLOGGED.sub(lambda found: b"\\#%03o" % found[0][0], text)
+        # One that rsync does not escape would end the line for whoever reads what we keep.
+        return text.replace(b"\n", b"\\#012")
 
     def _total(self, key: bytes, human: int) -> int:
         """Return a number of the dry run's totals, 0 if it is missing."""
@@ -204,7 +220,7 @@ class Report:
 
     def drops(self, name: bytes) -> bool:
         """Return whether a name is one that has its line from the dry run."""
-        return name in self._names
+        return name in self._names or unescape(name) in self._names
 
     def total(self, text: bytes) -> bytes:
         """Return a line of totals with the seeded files in it."""

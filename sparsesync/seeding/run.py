@@ -355,7 +355,7 @@ class SeededRun:
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
-                self.report = report_of(self.command, listing, seeding, self.login.words)
+                self.report = report_of(self.command, listing, seeding, self.login.words, self.environ)
                 return handoff
         except (LinkError, NoSpaceError):
             raise

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Callable, Optional
 
 from ..console.streams import is_open
 from ..rsync.command import Command
+from ..rsync.process import ESCAPES_LOG, version
 from ..rsync.verbosity import shown
 from .seeder import Seeding
 
@@ -23,7 +24,9 @@ Output = Optional[Callable[[bytes], object]]
 """What gets rsync's output; None: our standard output."""
 
 
-def report_of(command: Command, listing: IO[bytes], seeding: Seeding, control: Sequence[str]) -> Report | None:
+def report_of(
+    command: Command, listing: IO[bytes], seeding: Seeding, control: Sequence[str], environ: Mapping[str, str]
+) -> Report | None:
     """Return the report of a run from the dry run's output, or None if rsync's own output is complete.
 
     ``control``: the words by which rsync's remote shell shares a connection. They are never printed.
@@ -35,7 +38,8 @@ def report_of(command: Command, listing: IO[bytes], seeding: Seeding, control: S
         return None
     from ..rsync.report import Report
 
-    return Report(command, listing, sent, tried, command.whole_file, " ".join(control))
+    escapes = shown(command).logged is not None and version(environ) >= ESCAPES_LOG
+    return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes)
 
 
 @contextlib.contextmanager

@@ -157,3 +157,28 @@ def test_a_directory_is_told_that_was_made_for_files_that_rsync_copies(tmp_path:
     theirs = subprocess.run(["rsync", "-ilrtg", "src/", "dst/"], cwd=tmp_path / "theirs", capture_output=True)
     ours = subprocess.run([*SYNC, "-ilrtg", "src/", "dst/"], cwd=tmp_path / "ours", capture_output=True)
     assert Counter(ours.stdout.splitlines()) == Counter(theirs.stdout.splitlines())
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("options", ["-ai --log-file-format=%i_%n", "-av", "-aii"])
+def test_the_log_has_names_that_a_terminal_has_not(tmp_path: Path, locale: str, options: str) -> None:
+    need_tools("rsync")
+    names = ["Bücher À.img", "kü.txt", "bad\udcff\udcfe.img", "a\tb\x1bc\\#303\\#274.img", "d é/e\x7f.img"]
+    said = {}
+    for who in ("theirs", "ours"):
+        for name in names:
+            path = tmp_path / who / "src" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sparse_file(path, MIB, [(4096, 5000)])
+        program = ["rsync"] if who == "theirs" else SYNC
+        given = [word.replace("_", " ") for word in options.split()]
+        done = subprocess.run(
+            [*program, *given, "--log-file=log", "src/", "dst/"],
+            cwd=tmp_path / who, capture_output=True, env={**os.environ, "LC_ALL": locale},
+        )  # fmt: skip
+        log = re.sub(rb"(?m)^[0-9/]+ [0-9:]+ \[[0-9]+\] ", b"", (tmp_path / who / "log").read_bytes())
+        totals = rb"(?m)^(?:sent |total size is ).*\n"
+        said[who] = [Counter(re.sub(totals, b"", text).splitlines()) for text in (log, done.stdout)]
+        kept = allocated(tmp_path / who / "dst" / names[0])
+    assert said["ours"] == said["theirs"]
+    assert kept < 64 * 1024
