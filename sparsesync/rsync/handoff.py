@@ -36,7 +36,9 @@ _WITHOUT_PERMS = {
 
 def of_options(options: Sequence[Option]) -> Iterator[str]:
     """Yield a reason for each option that forbids seeding."""
-    for name, _, tokens in options:
+    for name, value, tokens in options:
+        if name == "temp-dir" and value is not None and ".." in value.split("/"):
+            yield "--temp-dir has '..' in it, which newer versions of rsync refuse"
         # An option that forbids seeding forbids it even where a later one takes it back: that is rare, and safe.
         spec = LETTERS[name] if name in LETTERS else LONGS[name][0] if name in LONGS else None
         if spec and spec.why_not and name == spec.name:

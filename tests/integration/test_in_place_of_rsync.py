@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import lines
+from tests.support.filesystems import command, need_root
 from tests.support.sshd import Sshd
 from tests.support.sync import MIB, OLD, Synced, difference, run, snapshot, sparse, sync
 
@@ -89,10 +90,10 @@ def test_what_can_be_read_once_is_kept_for_both_runs(tmp_path: Path, option: str
     content = "- b\n" if option != "--files-from" else "a\n"
     program = f"{sys.executable} -m sparsesync sync {KEPT} --seed-verbose"
     words = f"{option}=pipe" if way == "pipe" else f"{option}=<(echo '{content.strip()}')"
-    for name, command in (("theirs", "rsync"), ("ours", program)):
+    for name, wrapper in (("theirs", "rsync"), ("ours", program)):
         feed = f"mkfifo pipe; (echo '{content.strip()}' > pipe) & " if way == "pipe" else ""
         done = run(
-            "bash", "-c", f"{feed}{command} -a {words} src/ dst/; s=$?; rm -f pipe; exit $s", cwd=tmp_path / name
+            "bash", "-c", f"{feed}{wrapper} -a {words} src/ dst/; s=$?; rm -f pipe; exit $s", cwd=tmp_path / name
         )
         assert done.returncode == 0, done.stderr
     assert b"seeded a" in done.stderr
@@ -214,3 +215,45 @@ def test_dense_files_alone_are_told(tmp_path: Path) -> None:
     done = _both(tmp_path, "-ai", "src/", "dst/")
     assert b"seeded dense" in done.told
     assert sorted(done.stdout.splitlines()) == [b">f+++++++++ dense", b"cd+++++++++ ./", b"created directory dst"]
+
+
+@pytest.mark.parametrize("aside", ["..", "../tmp"])
+def test_a_temp_dir_above(tmp_path: Path, aside: str) -> None:
+    (tmp_path / "start/src").mkdir(parents=True)
+    sparse(tmp_path / "start/src/img")
+    (tmp_path / "start/tmp").mkdir()
+    run("cp", "-a", str(tmp_path / "start"), str(tmp_path / "copy"))
+    theirs = run("rsync", "-a", "-T", aside, "src/", "dst/", cwd=tmp_path / "start")
+    done = sync("-a", "-T", aside, "src/", "dst/", cwd=tmp_path / "copy")
+    assert done.returncode == theirs.returncode
+    assert sorted(os.listdir(tmp_path / "copy/dst")) == sorted(os.listdir(tmp_path / "start/dst"))
+
+
+def test_a_directory_that_may_not_be_written_to(tmp_path: Path) -> None:
+    need_root("an immutable directory needs root")
+    (tmp_path / "src/sub").mkdir(parents=True)
+    sparse(tmp_path / "src/sub/img")
+    (tmp_path / "dst/sub").mkdir(parents=True)
+    run("chattr", "+i", "dst/sub", cwd=tmp_path)
+    try:
+        theirs = run("rsync", "-a", "src/", "dst/", cwd=tmp_path)
+        done = sync("-a", "--seed-verbose", "src/", "dst/", cwd=tmp_path)
+    finally:
+        run("chattr", "-i", "dst/sub", cwd=tmp_path)
+    assert done.returncode == theirs.returncode
+    assert b"left to rsync: sub/img: its directory is not to be written to" in done.told
+
+
+def test_a_small_filesystem_that_is_read_only(tmp_path: Path) -> None:
+    need_root("mounting needs root")
+    (tmp_path / "src").mkdir()
+    sparse(tmp_path / "src/img", size=64 * MIB, extents=tuple(range(0, 8 * MIB, 8192)))
+    (tmp_path / "dst").mkdir()
+    command("mount", "-t", "tmpfs", "-o", "size=4m,ro", "none", tmp_path / "dst")
+    try:
+        theirs = run("rsync", "-a", "src/", "dst/", cwd=tmp_path)
+        done = sync("-a", "src/", "dst/", cwd=tmp_path)
+    finally:
+        command("umount", tmp_path / "dst")
+    assert (done.returncode, theirs.returncode) == (23, 23)
+    assert b"Read-only file system" in done.stderr

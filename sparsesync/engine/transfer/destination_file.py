@@ -74,10 +74,11 @@ class DestinationFile(Target):
 
         Raises LeftToRsync if rsync would have to open the directory, or if the filesystem does not hold the time.
         """
+        owner = os.fstat(self.directory).st_uid  # what cannot be opened is closed, with its directory
         try:
             super().open()
         except PermissionError:
-            if os.fstat(self.directory).st_uid == os.geteuid():
+            if owner == os.geteuid():
                 raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
             raise
         try:

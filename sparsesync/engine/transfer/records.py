@@ -59,6 +59,8 @@ class Room:
                     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
                 stack.callback(os.close, fd)
                 filesystem = os.fstatvfs(fd)
+                if filesystem.f_flag & os.ST_RDONLY:
+                    continue  # that is what will be said of each file
                 if filesystem.f_blocks and not may_compress(fd):  # some of the kernel's own have no size
                     found.append(Space(needed, free_space(filesystem), path))
         return found
