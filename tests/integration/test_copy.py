@@ -643,3 +643,9 @@ def test_a_source_that_changes_meanwhile_is_told(hidden: bool, tmp_path: Path) -
     with pytest.warns(RuntimeWarning, match="changed while it was copied"):
         sparsesync.copy2(source, tmp_path / "dst", progress=change, reflink="never")
     assert os.stat(tmp_path / "dst").st_mtime_ns == before.st_mtime_ns
+
+
+def test_nothing_is_reserved_in_an_empty_file(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "empty").touch()
+    sparsesync.copyfile(tmp_path / "empty", tmp_path / "new", reserve=True)
+    assert not list(recwarn) and (tmp_path / "new").stat().st_size == 0

@@ -33,7 +33,7 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import clone, copy_range, read_into, write_all
+from ..files.syscalls import UNSUPPORTED, clone, copy_range, read_into, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .pieces import not_zeros, read_on, read_ranges, write_in_order
@@ -201,8 +201,10 @@ def reserved_ranges(source: int, size: int) -> Iterator[Extent]:
     Warns if the filesystem does not report them.
     """
     try:
-        records(source, 0, size)
-    except OSError:
+        records(source, 0, max(size, 1))  # of no bytes at all there is no map
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
         what = "what the source has reserved cannot be known: its filesystem has no FIEMAP"
         warnings.warn(what, RuntimeWarning, stacklevel=1)
     for offset, length, is_data in layers(source, 0, size, "trust"):
