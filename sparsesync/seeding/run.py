@@ -113,7 +113,7 @@ def run(
         with contextlib.suppress(OSError, AttributeError, ValueError):
             sys.stdout.flush()
         kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
-        more = state.seeding is not None and state.seeding.has_more
+        more = state.report is not None or (state.seeding is not None and state.seeding.has_more)
         if replace and not (kept or more or state.login.lasts):
             become(state.argv)
         options, environ = state.login.through()

@@ -146,16 +146,21 @@ def test_it_is_what_rsync_says_over_ssh(tmp_path: Path, sshd_server: Sshd, optio
     compare(tmp_path, options, kind, sshd_server.rsh, push)
 
 
-def test_a_directory_is_told_that_was_made_for_files_that_rsync_copies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["-ilrtg", "-ilrp"])
+def test_a_directory_is_told_that_was_made_for_files_that_rsync_copies(tmp_path: Path, options: str) -> None:
     need_tools("rsync")
     for who in ("theirs", "ours"):
         source = tmp_path / who / "src"
         (source / "below").mkdir(parents=True)
-        sparse_file(source / "below/img", MIB, [(4096, 5000)])
+        if options == "-ilrp":
+            (source / "below/img").write_bytes(b"dense")
+        else:
+            sparse_file(source / "below/img", MIB, [(4096, 5000)])
         os.chmod(source / "below/img", 0o640)
-    # Without -p and with -g it may be open to another group.
-    theirs = subprocess.run(["rsync", "-ilrtg", "src/", "dst/"], cwd=tmp_path / "theirs", capture_output=True)
-    ours = subprocess.run([*SYNC, "-ilrtg", "src/", "dst/"], cwd=tmp_path / "ours", capture_output=True)
+    # Without -p and with -g it may be open to another group; with -p and without -g its directory is rsync's to make.
+    theirs = subprocess.run(["rsync", options, "src/", "dst/"], cwd=tmp_path / "theirs", capture_output=True)
+    given = [*SYNC, "--seed-min-hole=0", options]
+    ours = subprocess.run([*given, "src/", "dst/"], cwd=tmp_path / "ours", capture_output=True)
     assert Counter(ours.stdout.splitlines()) == Counter(theirs.stdout.splitlines())
 
 
