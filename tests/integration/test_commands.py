@@ -85,6 +85,7 @@ HOSTILE = "x\x9b31mRED\u202egnp\u2028\x1b]0;t\x07\u3000"
 SHOWN = "x\\#302\\#23331mRED\\#342\\#200\\#256gnp\\#342\\#200\\#250\\#033]0;t\\#007\u3000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "times"),
     [

@@ -245,6 +245,7 @@ os._exit(status)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["1", "2", "012"])
 def test_a_file_that_has_a_standard_descriptor_is_not_written_to(top: Path, closed: str) -> None:
     os.truncate(top / "src/dense", 1000)
@@ -387,6 +388,7 @@ def test_progress(top: Path) -> None:
     assert counts == []
 
 
+@pytest.mark.slow
 def test_an_exception_of_the_callers_is_raised_as_it_is(top: Path) -> None:
     class Mine(BaseException):
         pass

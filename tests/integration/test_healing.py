@@ -258,6 +258,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_rsync_is_asked_only_if_a_sparse_file_may_not_be_as_it_is_to_be(top: Path, change: str) -> None:
     assert sync("-a", "src/", "dst/", cwd=top).returncode == 0

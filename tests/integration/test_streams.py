@@ -22,6 +22,7 @@ def copy(*words: str | Path, stdin: Path | None = None) -> subprocess.CompletedP
     return subprocess.run(reader, capture_output=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 4096, 3 * MIB, 3 * MIB + 5])
 @pytest.mark.parametrize("options", [[], ["--inplace"]])
 def test_a_stream_becomes_a_sparse_file(tmp_path: Path, size: int, options: list[str]) -> None:

@@ -390,6 +390,7 @@ def setgid(case: Path) -> None:
     os.chmod(case / "src/s", 0o2755)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "options"),
     [

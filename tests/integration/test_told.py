@@ -132,6 +132,7 @@ def test_it_is_what_rsync_says(tmp_path: Path, options: str) -> None:
     compare(tmp_path, options, "older")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["-v", "-vvi", "--log-file=LOG -v --stats", "--progress", "-v --mkpath", "-iR"])
 def test_it_is_what_rsync_says_where_nothing_was(tmp_path: Path, options: str) -> None:
     need_tools("rsync")

@@ -311,6 +311,7 @@ def test_hostile_names_round_trip(
     assert {source_path(command, each) for each in listed} == {os.fsdecode(b"src/" + name) for name in HOSTILE}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_rsync")
 @pytest.mark.parametrize(
     "argv",

@@ -154,6 +154,7 @@ def test_the_walk_is_that_of_rsync(top: Path, given: tuple[set[bytes], list[str]
     compare(top, source, *options, *["-R"] * named.startswith("-R"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [
