@@ -70,13 +70,15 @@ def map(
 
 
 def _map(path: PathLike, holes: Holes, rsh: Rsh, python: str | None) -> Generator[Segment, None, None]:
-    from ..engine.files.extents import segments
+    import itertools
+
+    from ..engine.files.extents import Segment, segments
     from ..hosts.pool import HostPool
 
     with HostPool(rsh, python) as hosts:
         location = hosts.locate(path)
         with location.host.layers(location.path, holes) as (size, layers):
-            yield from segments(size, layers)
+            yield from itertools.starmap(Segment, segments(size, layers))
 
 
 def punch(path: PathLike, ranges: Iterable[tuple[int, int]]) -> None:

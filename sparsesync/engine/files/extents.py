@@ -122,16 +122,16 @@ def layers(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "aut
         yield part
 
 
-def segments(size: int, layers: Iterable[Layer]) -> Iterator[Segment]:
-    """Yield the segments of a file, from start to end without a gap."""
+def segments(size: int, layers: Iterable[Layer]) -> Iterator[Tuple[int, int, bool, bool]]:
+    """Yield the fields of each :class:`Segment` of a file, from start to end without a gap."""
     end = 0
     for offset, length, data in layers:
         if offset > end:
-            yield Segment(end, offset - end, False, False)
-        yield Segment(offset, length, data, not data)
+            yield end, offset - end, False, False
+        yield offset, length, data, not data
         end = offset + length
     if end < size:
-        yield Segment(end, size - end, False, False)
+        yield end, size - end, False, False
 
 
 def _cut(ranges: List[Extent], start: int, end: int) -> Iterator[Layer]:
