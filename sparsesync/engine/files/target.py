@@ -273,9 +273,7 @@ class Target:
             if made >= 0 and self._partial is None:
                 made, closing = -1, made
                 if self._temporary is not None:
-                    # rclone makes a file that was never written to when it hears of the end: after it was removed.
-                    with contextlib.suppress(OSError):
-                        os.pwrite(closing, b"\0", 0)
+                    self._write_once(closing, self._temporary)
                 with error_path(self.path):
                     os.close(closing)
         finally:
@@ -286,6 +284,14 @@ class Target:
             finally:
                 if made >= 0:
                     os.close(made)
+
+    def _write_once(self, fd: int, temporary: str) -> None:
+        # rclone makes a file that was never written to when it hears of the end: after it was removed. One that has got
+        # its name meanwhile, though that is not noted yet, is not a temporary file any more.
+        with contextlib.suppress(OSError):
+            os.stat(temporary, dir_fd=self.temporary_directory, follow_symlinks=False)
+            if not os.fstat(fd).st_size:
+                os.pwrite(fd, b"\0", 0)
 
     def reserve(self, size: int, needed: int) -> bool:
         """Set the size of the new, empty file, after a check that ``needed`` bytes of data fit.

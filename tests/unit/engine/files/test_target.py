@@ -57,3 +57,27 @@ def test_names_of_a_filesystem_that_takes_characters(tmp_path: Path) -> None:
         with pytest.warns(RuntimeWarning, match="has no holes"):
             sparsesync.copyfile(source, top / ("я" * 124))
         assert same_content(source, top / ("я" * 124)) and os.listdir(top) == ["я" * 124]
+
+
+@pytest.mark.parametrize("content", [b"content", b""])
+def test_an_interruption_right_after_the_rename_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    real = os.replace
+
+    def replace(*arguments: object, **more: object) -> None:
+        real(*arguments, **more)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    target = module.Target(directory, "new", "new")
+    try:
+        target.open()
+        os.pwrite(target.fd, content, 0)
+        with pytest.raises(KeyboardInterrupt):
+            target.commit()
+        target.close()
+    finally:
+        os.close(directory)
+    assert os.listdir(tmp_path) == ["new"] and (tmp_path / "new").read_bytes() == content
