@@ -114,7 +114,7 @@ def program() -> bytes:
         "sparsesync": (True, ""),
         **dict(_modules("sparsesync.engine", files("sparsesync") / "engine")),
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode("ascii"), 9))
+    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode("ascii")))
     return (_LINE % packed.decode("ascii")).encode("ascii")
 
 

@@ -95,12 +95,14 @@ class Connection:
         with self.link.at_once():
             if script:
                 self.link.write(script)
+            sources = program()  # while the host is logged in to
+            if script:
                 try:
                     self.link.expect(READY)
                 except ProtocolError:
                     self.process.terminate()  # a Python that waits for its program would say that there is none
                     raise
-            self.link.write(program())
+            self.link.write(sources)
         # A login shell that echoes what it reads, or says something now and then, is no agent.
         with self.link.at_once():
             self._greeting = self.link.read()

@@ -7,7 +7,7 @@ filesystem can clone, the target begins as a clone of the old file, and then has
 
 import contextlib
 import os
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from ..errors import LeftToRsync
 from ..files.extents import has_data, own_extents
@@ -30,12 +30,14 @@ class IncomingFile:
         self.old: Optional[int] = None
         self.data = 0
         self.sent = 0
-        self.guard = digest.new()
+        self.guard: Any = None
+        self._digest = digest
 
     def open(self, place: Destination) -> DestinationFile:
         """Open the file, and return its target. Raises LeftToRsync, ValueError, OSError as Destination.target()."""
         target = self.target
         if target is None:
+            self.guard = self._digest.guard(self.basis)
             target = self.target = place.target(self.spec)
             target.open()
             size = self.spec.size

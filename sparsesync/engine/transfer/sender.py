@@ -274,7 +274,7 @@ class Sender:
                     self._give_up(file, error)
                     continue
                 self._open.add(file.number)
-                file.guard = self.digest.new()
+                file.guard = self.digest.guard(bool(file.basis))
                 self._current = file, cut(file, self.sparse)
             file, jobs = self._current
             try:

@@ -57,7 +57,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Se
 
 from ..errors import ProtocolError
 
-VERSION = 3
+VERSION = 4
 
 MAGIC = b"\0sparsesync agent\n"
 

@@ -257,8 +257,15 @@ def announce(peer: Peer, number: int = 1, **fields: Any) -> None:
 def send_data(peer: Peer, content: bytes = b"d" * 4096, number: int = 1, offset: int = 0) -> None:
     """Data, and the end of a file that has no other."""
     packed = protocol.pack_ranges([(offset, len(content))])
-    guard = DIGEST.of(packed + content)
-    peer.write(protocol.data_head(number, 0, packed, len(content)), content, protocol.encode_finish(number, guard))
+    head = protocol.data_head(number, 0, packed, len(content))
+    peer.write(head, content, end_of_file(number, packed + content))
+
+
+def end_of_file(number: int, content: bytes) -> bytes:
+    """Of a file without a basis."""
+    guard = DIGEST.guard(False)
+    guard.update(content)
+    return protocol.encode_finish(number, guard.digest())
 
 
 def received(
@@ -483,7 +490,7 @@ def test_a_partial_file_that_is_taken_away(tmp_path: Path, place: Destination) -
         peer.write(protocol.data_head(1, 0, packed, 4096), content, range_frame(protocol.ASK, (0, 1), code=4096))
         assert peer.hear()
         (tmp_path / "target/.f.sparsesync-partial").unlink()
-        peer.write(protocol.encode_finish(1, DIGEST.of(packed + content)))
+        peer.write(end_of_file(1, packed + content))
         assert peer.json(protocol.CLOSED)["reason"]
         send_data(peer, number=2)
         finish(peer)

@@ -458,6 +458,21 @@ def test_both_ends_choose_what_both_have() -> None:
             choose_digest(ours, none)
 
 
+@pytest.mark.parametrize("basis", [False, True])
+def test_a_guard_depends_on_salt_order_and_content(basis: bool) -> None:
+    def guard(name: str, salt: bytes, *content: bytes) -> bytes:
+        made = Digest(name, salt).guard(basis)
+        for part in content:
+            made.update(memoryview(part))
+        return bytes(made.digest())
+
+    for name in capabilities()["digests"]:
+        whole = guard(name, b"a", b"xyz")
+        assert guard(name, b"a", b"x", b"yz") == whole
+        assert whole not in [guard(name, b"b", b"xyz"), guard(name, b"a", b"xzy"), guard(name, b"a", b"xyz", b"\0")]
+        assert len(whole) >= (32 if basis else 4)
+
+
 def test_a_salt_makes_another_digest() -> None:
     for name in capabilities()["digests"]:
         one, other = Digest(name, b"a"), Digest(name, b"b")
