@@ -159,6 +159,11 @@ class Report:
         if colon:
             self._totals[key] = line
 
+    def close(self) -> None:
+        """Forget the lines."""
+        for told in self._told:
+            told.close()
+
     @contextlib.contextmanager
     def open(self, write: Write) -> Iterator[tuple[Write, list[str], list[int]]]:
         """Give the reader of rsync's output, the options that rsync needs for it, and the descriptors to inherit.
@@ -174,8 +179,6 @@ class Report:
         if os.isatty(1) and self.command.value("outbuf") is None:
             options.append("--outbuf=L")  # as rsync does by itself on a terminal
         with contextlib.ExitStack() as stack:
-            stack.callback(self._told[1].close)
-            stack.callback(self._told[0].close)
             log = stack.enter_context(self._log()) if told.logged is not None else None
             if log is not None:
                 options += [f"--log-file=/dev/fd/{log}", f"--log-file-format={MARK}%n{MARK}{told.logged}"]

@@ -222,7 +222,7 @@ class SeededRun:
             self.command, self.seed, source, destination, self.say, self.bar, self._settings(), self.check
         )
         stack.callback(seeding.close)
-        handoff = self._ask_and_seed(seeding)
+        handoff = self._ask_and_seed(seeding, stack)
         self.note(
             seeded=tuple(seeding.seeded), left=tuple(seeding.left), bytes=sum(seeded.data for seeded in seeding.seeded)
         )
@@ -345,7 +345,7 @@ class SeededRun:
         command = self.command
         return Settings(command.sparse, command.bwlimit, rsync.compression(command) if command.compress else None)
 
-    def _ask_and_seed(self, seeding: Seeding) -> str | None:
+    def _ask_and_seed(self, seeding: Seeding, stack: contextlib.ExitStack) -> str | None:
         """Run steps 3 and 4. Returns why nothing was seeded, or why not all."""
         try:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
@@ -356,6 +356,8 @@ class SeededRun:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
                 self.report = report_of(self.command, listing, seeding, self.login.words, self.environ)
+                if self.report is not None:
+                    stack.callback(self.report.close)
                 return handoff
         except (LinkError, NoSpaceError):
             raise

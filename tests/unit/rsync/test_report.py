@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 from hypothesis import given
@@ -51,7 +52,7 @@ WANTED = [
 def read(command: list[str], real: bytes, cuts: list[int]) -> bytes:
     out: list[bytes] = []
     report = Report(parse(command), io.BytesIO(DRY.replace("// src", "//src").encode()), {"a/img": 9}, (), True)
-    with report.open(out.append) as (feed, _, _):
+    with contextlib.closing(report), report.open(out.append) as (feed, _, _):
         start = 0
         for cut in [*sorted(cuts), len(real)]:
             feed(real[start:cut])
