@@ -2,7 +2,8 @@
 
 Holes cost nothing, so they are not counted: the total is what has to be read and
 written, and rate and time left are honest. There is a bar only when standard error is a
-terminal, and only once the work has taken half a second.
+terminal, and only once the work has taken half a second. Where tqdm, which draws it, is not
+installed, there is none.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ class ProgressBar:
     def __init__(self, total: int | None, quiet: bool = False) -> None:
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
             self._bar = tqdm(
                 total=total,
                 unit="B",
