@@ -49,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(_MARKS[function])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what a test has found on this machine and tried, as no other machine has the same."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name} {value}: {report.nodeid}")
+
+
 @functools.cache
 def _called(function: Any) -> list[object]:
     """What a function of the tests calls by name, or what a class of theirs has."""
