@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.queries.presets import ExcludedPath
-from ..engine.queries.stores.table import BY_NAME
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
 from ..rsync.program import program
@@ -42,7 +41,7 @@ _DRIVERS = {
 def kernel_features(store: Store) -> tuple[str, ...]:
     """Return what a store asks of a kernel: names in :data:`~.engine.queries.kernel.FEATURES`."""
     driver = store.driver.rpartition(" ")[2]
-    return (*_DRIVERS.get(driver, ()), *BY_NAME[store.kind].kernel)
+    return (*_DRIVERS.get(driver, ()), *store.kernel)
 
 
 class Facts(NamedTuple):

@@ -41,7 +41,8 @@ def _itself(facts: Facts, store: Store) -> Iterator[Finding]:
     others = [each for each in store.drivers if each != store.driver]
     driver = f", storage driver {store.driver}" if store.driver else ""
     there_is = f" (there is also {', '.join(others)})" if others else ""
-    yield Finding(OK, name, f"is {kind.title}{driver}{there_is}; to stop it: {kind.stop}")
+    stop = f"a part of {facts.at_source(store.outer)}, and stops with it" if store.outer else f"to stop it: {kind.stop}"
+    yield Finding(OK, name, f"is {kind.title}{driver}{there_is}; {stop}")
     for path, size, allocated in store.loop_files:
         shown = f"{iec(allocated)} allocated, {iec(size)} apparent"
         yield Finding(OK, facts.at_source(path), f"is a devicemapper loop file: {shown}")
@@ -135,8 +136,8 @@ def _kernel(facts: Facts, store: Store, told: set[str]) -> Iterator[Finding]:
     """Yield what the destination's kernel lacks, except for what was ``told`` for another store."""
     name, kind, release = facts.destination.host.name, BY_NAME[store.kind], facts.kernel.release
     wanted = kernel_features(store)
-    by_driver = wanted[: len(wanted) - len(kind.kernel)]
-    others = [each for each in kind.kernel if each not in told]
+    by_driver = wanted[: len(wanted) - len(store.kernel)]
+    others = [each for each in store.kernel if each not in told]
     told.update(others)
     then = "containers or their networks will fail" if "namespaces" in others else "what is moved will not run"
     for features, needs, what in (

@@ -134,6 +134,8 @@ def _populate(old: Host) -> None:
 
 def _check(said: str) -> None:
     assert "/var/lib/docker/: is a Docker data root, storage driver overlay2" in said
+    assert "/daemon: is a containerd root; a part of /var/lib/docker/, and stops with it" in said
+    assert re.findall("in use by (.*?) \\(process", said) == ["dockerd"] and "/etc/c" not in said
     assert re.search("/volumes/disks/_data/disk: is open for writing: python3", said), said
     assert re.search("/diff/own/(disk|linked): is open for writing: python3", said), said
     assert re.search("/diff: is the upper layer of the overlay at /var/lib/docker/overlay2/[0-9a-f]+/merged", said)

@@ -15,6 +15,7 @@ from sparsesync.engine.queries.in_use import AllInUse, InUse
 from sparsesync.engine.queries.kernel import Kernel, Lacking
 from sparsesync.engine.queries.probe import Probe
 from sparsesync.engine.queries.stores.stores import Needed, Store
+from sparsesync.engine.queries.stores.table import BY_NAME
 from sparsesync.engine.queries.survey import Survey
 from sparsesync.engine.queries.system import System
 from sparsesync.engine.transfer.records import Space
@@ -81,6 +82,8 @@ DOCKER = Store(
     companions=[],
     running=[],
     place="",
+    kernel=[*BY_NAME["docker"].kernel],
+    outer="",
 )
 KERNEL = Kernel(release="6.1", lacks=[], unknown=[])
 

@@ -1,6 +1,7 @@
-"""Which storage drivers a Docker data root has, and which of them is in use.
+"""How dockerd is configured, and which storage drivers a data root has and uses.
 
-The driver in use is the one that daemon.json(5) names. Else it is that of containerd's image store if a container or
+What dockerd was started with says the same as its daemon.json(5), and it does not start if one thing is in both. The
+driver in use is the one that is configured. Else it is that of containerd's image store if a container or
 its mount point is of that; Docker 29 and newer begin with it. Else it is the first that has a folder, in dockerd's
 order of preference. What is not in use may be a leftover; all of them are told.
 """
@@ -10,7 +11,8 @@ import json
 import os
 from typing import Iterator, List, Sequence, Tuple
 
-from .table import DOCKER
+from .roots import daemon_settings
+from .table import DAEMON_JSON, DOCKER
 
 LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")
 """The pool of devicemapper on loop devices: sparse files that a running daemon has attached."""
@@ -19,6 +21,38 @@ SNAPSHOTTER = "containerd's "
 """With this begins the name of a driver of containerd's image store."""
 
 _DEFAULT = "overlayfs"
+
+
+_FLAGS = {"--storage-driver": "storage-driver", "-s": "storage-driver", "--iptables": "iptables", "--config-file": ""}
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+def settings_of(top: str, home: str, running: Sequence[List[str]]) -> "dict[str, object]":
+    """Return dockerd's configuration.
+
+    ``top``: where its system begins, "" for this one's.
+    ``home``: that of the user whose dockerd it is, or "".
+    ``running``: the command lines of dockerds that run.
+
+    Raises ValueError for a system's daemon.json that is broken.
+    """
+    flags = {}  # type: dict[str, object]
+    file = os.path.join(home, ".config/docker/daemon.json") if home else top.rstrip("/") + DAEMON_JSON
+    for words in running:
+        for word, following in zip(words, [*words[1:], ""]):
+            name, given, value = word.partition("=")
+            if _FLAGS.get(name) == "iptables":
+                flags["iptables"] = value not in _FALSE
+            elif _FLAGS.get(name):
+                flags[_FLAGS[name]] = value if given else following
+            elif name in _FLAGS:
+                file = value if given else following
+    try:
+        return dict(daemon_settings(file), **flags)
+    except (OSError, ValueError):
+        if not home:
+            raise
+        return flags  # a user's own file must not keep the machine from being moved
 
 
 def drivers_of(root: str, found: Sequence[str], settings: "dict[str, object]") -> Tuple[str, List[str]]:

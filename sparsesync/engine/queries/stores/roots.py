@@ -20,12 +20,14 @@ class Root(NamedTuple):
 
     ``top``: where the system begins that the store is of, "" for this machine's, None if that is not known.
     ``home``: the home directory that it is in, or "".
+    ``outer``: the root of the store that it is a part of, or "".
     """
 
     kind: Kind
     path: str
     top: Optional[str]
     home: str = ""
+    outer: str = ""
 
 
 def is_system(path: str) -> bool:
@@ -57,7 +59,7 @@ def find_roots(source: str, kinds: Sequence[Kind] = KINDS) -> List[Root]:
         for folder, name in root.kind.inside:
             for kind in kinds:
                 if kind.name == name:
-                    _add(found, Root(kind, os.path.join(root.path, folder), root.top, root.home))
+                    _add(found, Root(kind, os.path.join(root.path, folder), root.top, root.home, root.path))
     return found
 
 

@@ -3,16 +3,16 @@
 Of a kind's table (:mod:`.table`) it is looked up here what of it there is on this machine.
 """
 
-import fnmatch
 import glob
 import os
 import stat
 from typing import Iterator, List, NamedTuple
 
 from ...files.claims import allocated
-from .docker import LOOP_FILES, drivers_of
-from .roots import Root, daemon_settings, find_roots, is_system, places, read
-from .table import BY_NAME, DAEMON_JSON, Companion, Kind, Setting
+from .docker import LOOP_FILES, drivers_of, settings_of
+from .roots import Root, find_roots, is_system, places, read
+from .running import listed, running, words_of
+from .table import BY_NAME, FIREWALL, Companion, Setting
 
 _SUBVOLUME = 256
 """The inode number of every btrfs subvolume's root: btrfs-subvolume(8)."""
@@ -53,6 +53,8 @@ class Store(NamedTuple):
     ``subvolumes``: the number of btrfs subvolumes.
     ``running``: what runs on it, for people.
     ``place``: the path in its own system, "" if that is not known.
+    ``kernel``: what it asks of a kernel, whichever its driver is (:mod:`..kernel`).
+    ``outer``: the root of the store that it is a part of, and stops with; or "".
     """
 
     kind: str
@@ -65,6 +67,8 @@ class Store(NamedTuple):
     companions: List[Needed]
     running: List[str]
     place: str
+    kernel: List[str]
+    outer: str
 
 
 class Stores(NamedTuple):
@@ -80,11 +84,16 @@ def stores(source: str) -> Stores:
 
 def _store(root: Root, source: str) -> Store:
     kind, path = root.kind, root.path
-    drivers = list(_drivers(root))
+    drivers = list(dict.fromkeys(_drivers(root)))
     driver = drivers[0] if drivers else ""
     loop_files: List[LoopFile] = []
+    processes = list(running(kind, path)) if root.top == "" and not root.outer else []
+    firewall = True
     if kind.name == "docker":
-        driver, drivers = drivers_of(path, drivers, _docker_settings(root, source))
+        top = root.top or (source if is_system(source) else "")
+        settings = settings_of(top, root.home, [words_of(each) for each in processes]) if root.top is not None else {}
+        driver, drivers = drivers_of(path, drivers, settings)
+        firewall = settings.get("iptables") is not False
         for each in (os.path.join(path, name) for name in LOOP_FILES):
             if os.path.isfile(each):
                 st = os.stat(each)
@@ -95,11 +104,13 @@ def _store(root: Root, source: str) -> Store:
         driver,
         drivers,
         loop_files,
-        any(_listed(os.path.join(path, folder)) for folder in kind.layers),
+        any(listed(os.path.join(path, folder)) for folder in kind.layers),
         sum(_subvolumes(folder) for name in kind.subvolumes for folder in _glob(path, name)),
-        list(_companions(root, drivers))[:_MAX_REPORTED],
-        list(_running(kind))[:_MAX_REPORTED] if root.top == "" else [],
+        [] if root.outer else list(_companions(root, drivers))[:_MAX_REPORTED],
+        ["{} (process {})".format(*each) for each in processes[:_MAX_REPORTED]],
         _in_its_system(root),
+        [] if root.outer else [each for each in kind.kernel if firewall or each not in FIREWALL],
+        root.outer,
     )
 
 
@@ -115,17 +126,9 @@ def _drivers(root: Root) -> Iterator[str]:
         found = _glob(root.path, pattern)
         if name != "/" and found:
             yield name
-        elif found:
-            folders = {os.path.basename(os.path.dirname(path)) for path in found if os.path.isdir(path)}
-            for each in sorted(folders):
-                yield each.rpartition(".")[2]
-
-
-def _docker_settings(root: Root, source: str) -> "dict[str, object]":
-    top = root.top or (source if is_system(source) else "")
-    if root.top is None or root.home:
-        return {}
-    return daemon_settings(os.path.join(top, DAEMON_JSON.lstrip("/")) if top else DAEMON_JSON)
+        else:
+            for each in found:
+                yield os.path.relpath(each, root.path).partition("/")[0].rpartition(".")[2]
 
 
 def _companions(root: Root, drivers: List[str]) -> Iterator[Needed]:
@@ -150,7 +153,7 @@ def _of_kind(root: Root, companion: Companion) -> Iterator[Needed]:
     if any(os.path.isdir(os.path.join(root.path, folder)) for folder, name in root.kind.inside if name == kind.name):
         return
     of_users = [] if root.top is None else [place for place in places(kind, root.top) if place.home == root.home]
-    found = [place.path for place in of_users if _listed(place.path)]
+    found = [place.path for place in of_users if listed(place.path)]
     for path in found:
         yield Needed(os.path.realpath(path), companion.what, True)
     if companion.driver and not found:
@@ -163,36 +166,8 @@ def _expanded(root: Root, path: str) -> List[str]:
     return [] if root.top is None else _glob(root.top or "/", path.lstrip("/"))
 
 
-def _running(kind: Kind) -> Iterator[str]:
-    for pattern in kind.pid_files:
-        for path in sorted(glob.glob(pattern)):
-            number = _first_word(path)
-            if number.isdigit() and os.path.exists("/proc/" + number):
-                yield "{} (process {})".format(os.path.basename(path).partition(".pid")[0], number)
-                kind = kind._replace(processes=())  # these files tell more of the same
-    for number in filter(str.isdigit, _listed("/proc") if kind.processes else ()):
-        name = _first_word("/proc/{}/comm".format(number))
-        if any(fnmatch.fnmatch(name, process[:15]) for process in kind.processes):
-            yield "{} (process {})".format(name, number)
-
-
-def _first_word(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode((file.read(100).split() or [b""])[0])
-    except OSError:
-        return ""
-
-
 def _glob(top: str, pattern: str) -> List[str]:
     return sorted(glob.glob(os.path.join(glob.escape(top), pattern)))
-
-
-def _listed(path: str) -> List[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
 
 
 def _subvolumes(folder: str) -> int:

@@ -53,12 +53,14 @@ class Kind(NamedTuple):
     ``roots``: where it is unless configured otherwise, as ``settings`` tell.
     ``marks``: globs, any of which a root of this kind has.
     ``views``: what is mounted, derived or the state of what runs.
-    ``drivers``: each a name and a glob. A name that ends with ``/`` is followed by what the glob has found.
+    ``drivers``: each a name and a glob. The name "/" stands for the last word of each folder below the root that the
+    glob has found something in.
     ``layers``: folders with layers of overlayfs.
     ``subvolumes``: folders with subvolumes of btrfs.
     ``inside``: folders below the root that are stores of another kind.
     ``companions``: what else is needed.
     ``processes``: the names of what runs, as in /proc/PID/comm; ``pid_files``: globs of files with their numbers.
+    ``held``: globs of files below the root, one of which a process that runs on it has open.
     ``stop``: how to stop it.
     ``kernel``: what it asks of a kernel, whichever its driver is (:mod:`..kernel`).
     ``bound``: why it has to keep its path; "" if it need not.
@@ -78,6 +80,7 @@ class Kind(NamedTuple):
     companions: Tuple[Companion, ...] = ()
     processes: Tuple[str, ...] = ()
     pid_files: Tuple[str, ...] = ()
+    held: Tuple[str, ...] = ()
     stop: str = ""
     kernel: Tuple[str, ...] = ()
     bound: str = ""
@@ -85,8 +88,12 @@ class Kind(NamedTuple):
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 
-_ENGINE = ("namespaces", "cgroups", "veth", "bridge", "NAT", "MASQUERADE", "addrtype", "conntrack")
-"""What contrib/check-config.sh of moby calls necessary for containers and the default bridge network."""
+FIREWALL = ("NAT", "MASQUERADE", "addrtype", "conntrack")
+_ENGINE = ("namespaces", "cgroups", "veth", "bridge", *FIREWALL)
+"""What contrib/check-config.sh of moby calls necessary for containers and the default bridge network.
+
+The first is what the rules are made of that dockerd writes unless it is told not to.
+"""
 
 _CONTAINERD = "the images and the containers' layers"
 _SUBIDS = (
@@ -167,6 +174,7 @@ DOCKER = Kind(
         Companion("/etc/docker", "its configuration"),
     ),
     processes=("dockerd",),
+    held=("volumes/metadata.db", "network/files/local-kv.db"),
     stop="systemctl stop docker.socket docker",
     kernel=_ENGINE,
     bound="its containers name their volumes by it",
@@ -189,7 +197,11 @@ CONTAINERD = Kind(
         View("io.containerd.content.v1.content", "/ingest/*", "downloads under way"),
         View("tmpmounts", "/*", _LAYERS_VIEW),
     ),
-    drivers=(("/", "io.containerd.snapshotter.v1.*/*"),),
+    # Every snapshotter has a folder, and the one that is used has something in it. containerd's default comes first.
+    drivers=(("overlayfs", "io.containerd.snapshotter.v1.overlayfs/*/*"),
+             ("zfs", "io.containerd.snapshotter.v1.zfs/metadata.db"),
+             ("devmapper", "io.containerd.snapshotter.v1.devmapper/metadata.db"),
+             ("/", "io.containerd.snapshotter.v1.*/*/*")),
     layers=("io.containerd.snapshotter.v1.overlayfs/snapshots",
             "io.containerd.snapshotter.v1.fuse-overlayfs/snapshots"),
     subvolumes=tuple("io.containerd.snapshotter.v1.btrfs/" + name for name in ("view", "active", "snapshots")),
@@ -200,6 +212,7 @@ CONTAINERD = Kind(
         Companion("/etc/cni", "its networks"),
     ),
     processes=("containerd", "containerd-shim*"),
+    held=("io.containerd.metadata.v1.bolt/meta.db",),
     stop="stop the containers, then systemctl stop containerd",
     kernel=_ENGINE[:4],
 )  # fmt: skip
@@ -225,6 +238,7 @@ def _lxd(name: str, program: str, roots: "Tuple[str, ...]", daemon: str, stop: s
         subvolumes=("storage-pools/*/containers", "storage-pools/*/virtual-machines", "storage-pools/*/images"),
         companions=_SUBIDS,
         processes=(daemon,),
+        held=("database/local.db", "lxd.db"),
         stop=stop,
         kernel=("namespaces", "cgroups", "veth", "bridge"),
         bound="its database names the storage pools by it",

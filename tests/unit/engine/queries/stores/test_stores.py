@@ -114,12 +114,27 @@ def test_which_store_docker_is_told_to_use(
 
 
 def test_containerd_that_docker_starts_itself(fs: FakeFilesystem) -> None:
-    """It is below the data root, and goes along."""
+    """It is below the data root, goes along and stops with it. What another containerd needs is not for this one."""
     lay_out(fs, "/var/lib/docker", *DOCKER_29)
     lay_out(fs, "/var/lib/docker/containerd/daemon", *CONTAINERD)
+    lay_out(fs, "/etc", "containerd/config.toml", "cni/net.d/10-bridge.conf")
+    lay_out(fs, "/proc", contents={"7/comm": "containerd\n"})
     docker, containerd = stores("/var/lib/docker")
     assert (containerd.kind, containerd.root) == ("containerd", "/var/lib/docker/containerd/daemon")
-    assert needed(docker) == {}
+    assert needed(docker) == {} and docker.outer == ""
+    assert containerd.outer == "/var/lib/docker" and containerd.layers
+    assert (needed(containerd), containerd.running, containerd.kernel) == ({}, [], [])
+
+
+def test_a_snapshotter_that_is_not_used(fs: FakeFilesystem) -> None:
+    """containerd makes a folder for each that it has."""
+    empty = [f"io.containerd.snapshotter.v1.{name}/snapshots/" for name in ("native", "overlayfs")]
+    lay_out(fs, "/c", "io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.btrfs/", *empty)
+    assert [(each.driver, each.drivers) for each in stores("/c")] == [("", [])]
+    lay_out(fs, "/c", *(f"io.containerd.snapshotter.v1.{name}/1/fs/" for name in ("native/snapshots", "stargz/x")))
+    assert stores("/c")[0].drivers == ["native", "stargz"]
+    lay_out(fs, "/c/io.containerd.snapshotter.v1.overlayfs", "snapshots/1/fs/", "metadata.db")
+    assert stores("/c")[0].drivers == ["overlayfs", "native", "stargz"]
 
 
 def test_a_copy_of_a_data_root_has_no_known_companions(fs: FakeFilesystem) -> None:
@@ -217,3 +232,41 @@ def test_what_runs(fs: FakeFilesystem) -> None:
     docker, libvirt = stores("/var/lib")
     assert (docker.running, libvirt.running) == (["dockerd (process 9)"], ["vm1 (process 7)"])
     assert stores("/copy")[0].running == []
+
+
+def test_who_runs_on_another_store(fs: FakeFilesystem) -> None:
+    """A dockerd is told where it may run on what is moved: it has a file of that open, or none of any data root."""
+    for root in ("/var/lib/docker", "/srv/docker"):
+        lay_out(fs, root, *DOCKER_29)
+    for number, path in (("7", "/var/lib/docker/volumes/metadata.db"), ("8", "/srv/docker/volumes/metadata.db")):
+        lay_out(fs, f"/proc/{number}", "fd/", contents={"comm": "dockerd\n"})
+        fs.create_symlink(f"/proc/{number}/fd/3", path)
+    lay_out(fs, "/proc/9", "fd/", contents={"comm": "dockerd\n"})
+    assert stores("/var/lib/docker")[0].running == ["dockerd (process 7)", "dockerd (process 9)"]
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "rules"),
+    [
+        ('{"iptables": false}', "", False),
+        ('{"iptables": true}', "", True),
+        ("{}", "--iptables=false", False),
+        ("{}", "--iptables=0", False),
+        ("{}", "--iptables", True),
+        ("{}", "--config-file\0/etc/own.json", False),
+        ("{}", "", True),
+    ],
+)
+def test_dockerd_writes_no_rules_where_it_is_told_so(fs: FakeFilesystem, file: str, flags: str, rules: bool) -> None:
+    lay_out(fs, "/var/lib/docker", *DOCKER)
+    lay_out(fs, "/etc", contents={"docker/daemon.json": file, "own.json": '{"iptables": false}'})
+    lay_out(fs, "/proc/7", contents={"comm": "dockerd\n", "cmdline": f"dockerd\0{flags}\0"})
+    (docker,) = stores("/var/lib/docker")
+    assert [name in docker.kernel for name in ("NAT", "MASQUERADE", "addrtype", "conntrack")] == [rules] * 4
+    assert "bridge" in docker.kernel
+
+
+def test_the_driver_that_dockerd_was_started_with(fs: FakeFilesystem) -> None:
+    lay_out(fs, "/var/lib/docker", *DOCKER, "vfs/dir/x")
+    lay_out(fs, "/proc/7", contents={"comm": "dockerd\n", "cmdline": "dockerd\0-s\0vfs\0"})
+    assert stores("/var/lib/docker")[0].driver == "vfs"
