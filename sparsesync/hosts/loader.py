@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .address import check_python
-
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
 
 NO_PYTHON = 86
 """The exit status of our script where it finds no Python."""
@@ -104,29 +101,37 @@ def _script(shell: Shell) -> str:
 
 
 def program() -> bytes:
-    """Return what is sent to the remote Python."""
+    """Return what is sent to the remote Python. Raises ValueError where sparsesync was installed without sources."""
     import base64
     import json
-    from importlib.resources import files
 
-    sources = {
-        "": _STAGE_TWO,
-        "sparsesync": (True, ""),
-        **dict(_modules("sparsesync.engine", files("sparsesync") / "engine")),
-    }
+    sources = {"": _STAGE_TWO, "sparsesync": (True, ""), **dict(_modules("sparsesync.engine"))}
     packed = base64.b64encode(zlib.compress(json.dumps(sources).encode("ascii")))
     return (_LINE % packed.decode("ascii")).encode("ascii")
 
 
-def _modules(package: str, folder: Traversable) -> Iterator[tuple[str, tuple[bool, str]]]:
-    """Yield the modules of a package and its subpackages, by name: whether each is a package, and its source.
+def _modules(package: str) -> Iterator[tuple[str, tuple[bool, str]]]:
+    """Yield a package and all modules in it, by name: whether each is a package, and its source.
 
-    ``folder``: may be in a zip file, if this Python imports from one.
+    Whatever imports them here is asked, since they may be in a zip file, or in a program that has one inside.
     """
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _modules(f"{package}.{entry.name}", entry)
-        elif entry.name == "__init__.py":
-            yield package, (True, entry.read_text(encoding="utf-8"))
-        elif entry.name.endswith(".py"):
-            yield f"{package}.{entry.name[:-3]}", (False, entry.read_text(encoding="utf-8"))
+    from importlib.util import find_spec
+    from pkgutil import iter_modules
+
+    yield package, (True, _source(package))
+    folders = getattr(find_spec(package), "submodule_search_locations", [])
+    for _, name, is_package in iter_modules(folders, f"{package}."):
+        if is_package:
+            yield from _modules(name)
+        else:
+            yield name, (False, _source(name))
+
+
+def _source(name: str) -> str:
+    from importlib.util import find_spec
+
+    read = getattr(getattr(find_spec(name), "loader", None), "get_source", None)
+    source: str | None = read(name) if read else None
+    if source is None:
+        raise ValueError(f"{name} is here without its source, which other hosts need: install sparsesync with it")
+    return source
