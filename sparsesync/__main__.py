@@ -18,7 +18,7 @@ def run() -> None:
             pass
     from .commands.main import main
 
-    sys.exit(main(argv))
+    sys.exit(main(argv, in_its_place))
 
 
 def _is_asked(argv: list[str]) -> bool:

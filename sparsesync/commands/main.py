@@ -1,7 +1,7 @@
 """The ``sparsesync`` command line: which command it is, and what becomes of errors and signals.
 
 Only the module of the command that is chosen is imported, so that none pays for another. ``sync`` does not go through
-argparse: its arguments are rsync's, and rsync is to be the one who reads them.
+argparse, but for its help: its arguments are rsync's, and rsync is to be the one who reads them.
 
 Results go to standard output; troubles to standard error, one line each with the path and,
 where there is something to be done, what. No trouble ends in a traceback: see :func:`main`.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..console import streams
@@ -22,7 +22,7 @@ from . import TROUBLE
 if TYPE_CHECKING:
     import argparse
 
-_COMMANDS = {
+COMMANDS = {
     "scan": "find the sparse files below paths",
     "map": "show where the data of a file is",
     "copy": "copy files, holes as holes",
@@ -35,8 +35,11 @@ _COMMANDS = {
 """Each command, which is the module of that name, and what it does."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (``sys.argv[1:]`` by default), and return the exit status."""
+def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> int:
+    """Run the command line ``argv`` (``sys.argv[1:]`` by default), and return the exit status.
+
+    ``in_place_of_rsync``: whoever asks for help wants rsync's.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     warnings.showwarning = _show_warning
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _end)
     sys.unraisablehook = _raise_again
     try:
-        if argv[:1] == ["sync"]:
+        if argv[:1] == ["sync"] and (in_place_of_rsync or argv[1:] != ["--help"]):
             from . import sync
 
             return sync.run(argv[1:])
@@ -55,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             dashes = argv.index("--")
             argv, rest = argv[:dashes], argv[dashes + 1 :]
         try:
-            arguments = _parser(argv).parse_args(argv)
+            chosen = next((word for word in argv if word in COMMANDS), None)
+            # Nobody who begins with a command will ask for the others.
+            arguments = parser(argv[:1] if argv[:1] == [chosen] else COMMANDS, (chosen,)).parse_args(argv)
         except SystemExit:  # after --help there may be something to flush
             sys.stdout.flush()
             raise
@@ -101,8 +106,8 @@ def _show_warning(message: Warning | str, *rest: object, **more: object) -> None
     print_error(str(message))
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser of all commands, with the arguments of the chosen one."""
+def parser(names: Iterable[str] = COMMANDS, whole: Container[str | None] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the commands ``names``, with the arguments of those that are in ``whole``."""
     from importlib import import_module
 
     from .. import __version__
@@ -112,10 +117,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sparsesync {__version__}")
     # Without "prog" argparse would format a usage, only to know it, and import for that what hardly anybody needs.
     commands = parser.add_subparsers(metavar="COMMAND", required=True, prog="sparsesync")
-    chosen = next((word for word in argv if word in _COMMANDS), None)
-    # Nobody who begins with a command will ask for the others.
-    for name in argv[:1] if argv[:1] == [chosen] else _COMMANDS:
-        command = commands.add_parser(name, help=_COMMANDS[name])
-        if name == chosen and name != "sync":
+    for name in names:
+        does = COMMANDS[name]
+        described = f"{does[0].upper()}{does[1:]}."
+        command = commands.add_parser(name, help=does, description=described, add_help=name != "sync")
+        if name in whole:
             import_module("." + name, __package__).add(command)
     return parser

@@ -1,12 +1,16 @@
 """``sparsesync sync``: what its failures end with. The work is done by :mod:`seeding.run`.
 
-Its arguments do not go through argparse: they are rsync's, and rsync is to be the one who reads them.
+Its arguments do not go through argparse: they are rsync's, and rsync is to be the one who reads them. The parser is for
+the help, the pages of the manual and the shells' completion; :mod:`seeding.own_options` reads the options.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..console.messages import format_error, print_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
+from ..engine.files.claims import HOLES
 from ..rsync.command import transfers
 from ..rsync.listing import run_refused
 from ..rsync.process import RsyncTooOldError, Status
@@ -14,8 +18,31 @@ from ..rsync.program import become
 from ..seeding.own_options import split_options
 from . import TROUBLE
 
+if TYPE_CHECKING:
+    import argparse
+
 _NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Add what there is to be told of the command to its parser."""
+    command.usage = "sparsesync sync [RSYNC OPTIONS] SRC... DEST"
+    command.description = (
+        "Put the sparse files in place, then run rsync. All on the command line is rsync's, but for the options below: "
+        "see rsync(1), and 'rsync --help'."
+    )
+    command.add_argument("--help", action="help", help="show this; all other options, -h too, are rsync's")
+    command.add_argument("--seed-off", action="store_true", help="only run rsync")
+    command.add_argument("--seed-required", action="store_true", help="end rather than leave a sparse file to rsync")
+    command.add_argument("--seed-verbose", action="store_true", help="say what was seeded, and what was not and why")
+    command.add_argument("--seed-min-hole", metavar="SIZE", help="leave files with less of holes to rsync (default: 1)")
+    command.add_argument("--seed-holes", choices=HOLES, help="whether a filesystem's map of a file is believed")
+    command.add_argument("--seed-no-heal", action="store_true", help="do not give files their holes back")
+    command.add_argument(
+        "--seed-no-space-check", action="store_true", help="start even if the data does not seem to fit"
+    )
+    command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 
 def run(argv: list[str]) -> int:

@@ -32,9 +32,14 @@ def test_every_option_of_sync_is_documented() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "sparsesync", "sync", "--seed-"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ).stderr
+    helped = subprocess.run(
+        [sys.executable, "-m", "sparsesync", "sync", "--help"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ).stdout
     text = (ROOT / "docs/commands.md").read_text().partition("\n## sync\n")[2].partition("\n### ")[0]
-    known = set(re.findall(r"--seed-[a-z-]+", told))
-    assert known and known == set(re.findall(r"`(--seed-[a-z-]+)", text))
+    option = r"--seed-[a-z]+[a-z-]*"
+    known = set(re.findall(option, told))
+    assert known and known == set(re.findall(f"`({option})", text)) == set(re.findall(option, helped))
+    assert "rsync(1)" in helped and "rsync --help" in helped
 
 
 def test_every_public_name_is_documented() -> None:

@@ -119,6 +119,11 @@ def test_as_the_other_end_of_rsync(place: Path, way: str, options: str) -> None:
 )
 def test_what_is_no_transfer_is_all_of_rsync(place: Path, argv: str) -> None:
     theirs = run(place, str(shutil.which("rsync")), *argv.split())
+    stand_in(place, "link")
+    ours = run(place, "rsync", *argv.split())
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    if argv == "--help":
+        return  # which tells ours, where one asks for sync by name
     ours = run(place, place / "sparsesync", "sync", *argv.split())
     assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
 

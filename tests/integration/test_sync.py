@@ -148,7 +148,7 @@ def test_dry_run_writes_nothing_and_says_what_would_be_seeded(tree: Path) -> Non
 
 @pytest.mark.parametrize(
     "argv",
-    [["--version"], ["--help"], ["-h"], [], ["--frob"], ["-a"], ["-a", "none", "dst"], ["src/"],
+    [["--version"], ["--help", "src", "dst"], ["-h"], [], ["--frob"], ["-a"], ["-a", "none", "dst"], ["src/"],
      ["-a", "--info=x", "src", "dst"]],
 )  # fmt: skip
 def test_answers_as_rsync_does(tree: Path, argv: list[str]) -> None:
