@@ -1,20 +1,26 @@
-"""What people install: one file, which has all in it."""
+"""What people install: one file, which has all in it; the pages of the manual; what shells complete."""
 
 from __future__ import annotations
 
 import compileall
 import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import sparsesync
-from release import pyz
+from release import manual, pyz
+from sparsesync.commands.main import COMMANDS, main
 from sparsesync.console.progress import ProgressBar
-from tests.support.filesystems import allocated, need_tools, same_content, sparse_file
+from tests.support.filesystems import allocated, need, need_tools, same_content, sparse_file
 from tests.support.shells import local_shell
 from tests.support.sshd import Sshd
 
@@ -91,3 +97,97 @@ def test_without_tqdm_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with ProgressBar(None) as bar, bar.phase(MIB, "copying") as advance:
         assert (bar.shown, advance) == (False, None)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is installed below share/, below one directory."""
+    top = tmp_path_factory.mktemp("prefix")
+    manual.write(top / "share/man/man1")
+    need(find_spec("shtab") is not None, "shtab is not installed")
+    from release import completion
+
+    completion.write(top)
+    return top
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_page_tells_what_the_help_tells(prefix: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (prefix / f"share/man/man1/sparsesync-{name}.1").read_text()
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    options = re.compile(r"(?<![\w-])--?[a-z0-9][a-z-]*")
+    told = set(options.findall(capsys.readouterr().out.partition("\n\n")[2]))
+    assert told and told <= set(options.findall(re.sub(r"\\f[BIR]", "", page).replace(r"\-", "-")))
+    assert {status for status, _ in manual.statuses(name)} >= {"0", "1"}
+    assert all(f"\\fB{status}\\fR\n" in page for status, _ in manual.statuses(name))
+
+
+def test_man_finds_a_page_and_has_nothing_to_complain_of(prefix: Path) -> None:
+    if shutil.which("man") is None:
+        pytest.skip("man is not installed")
+    (prefix / "bin").mkdir()
+    # man looks beside the directories of PATH.
+    path, more = f"{prefix}/bin:{os.environ['PATH']}", {"MANWIDTH": "80", "LC_ALL": "C.UTF-8", "MANROFFOPT": "-wall"}
+    for title in ("sparsesync", *(f"sparsesync-{name}" for name in COMMANDS)):
+        status, shown, said = run("man", "--warnings", title, cwd=prefix, PATH=path, **more)
+        assert (status, said) == (0, "") and "EXIT STATUS" in shown and "SEE ALSO" in shown
+
+
+_SHELLS = {
+    "bash": "bash --norc --noprofile -i",
+    "zsh": "zsh -f -i",
+    "fish": "fish -i",
+}
+_PREPARED = {
+    "bash": ". /usr/share/bash-completion/bash_completion; bind 'set show-all-if-ambiguous on'",
+    "zsh": "fpath=({prefix}/share/zsh/site-functions $fpath); autoload -U compinit; compinit -u -D",
+    "fish": "source {prefix}/share/fish/vendor_completions.d/sparsesync.fish",
+}
+
+
+_TYPED = {
+    "sparsesync sc": "sparsesync scan",
+    "sparsesync copy --reflink n": "--reflink never",
+    "sparsesync migrate imag": "migrate images/",
+    "sparsesync sync -a --seed-req": "--seed-required",
+    "sparsesync sync -a --seed-holes=tr": "--seed-holes=trust",
+    "sparsesync sync -a --delete-ex": "--delete-excluded",
+}
+"""What is typed before the tabulator, and what the terminal shows then."""
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_a_shell_completes(prefix: Path, tmp_path: Path, shell: str) -> None:
+    if shell == "bash":
+        need(os.path.exists("/usr/share/bash-completion/bash_completion"), "bash-completion is not installed")
+    elif shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "images").mkdir()
+    environment = {
+        "PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(tmp_path), "PS1": "> ",
+        "XDG_DATA_DIRS": f"{prefix}/share:/usr/local/share:/usr/share",
+    }  # fmt: skip
+    ours, theirs = pty.openpty()
+    command = ["setsid", "--ctty", *_SHELLS[shell].split()]
+    started = subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        os.write(ours, f"{_PREPARED[shell].format(prefix=prefix)}; echo rea''dy\n".encode())
+        assert "ready" in read_until(ours, "ready")
+        for keys, expected in _TYPED.items():
+            os.write(ours, keys.encode() + b"\t")
+            assert expected in read_until(ours, expected)
+            os.write(ours, b"\x15")  # the line is not run
+    finally:
+        started.kill()
+        started.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, expected: str) -> str:
+    """What a terminal shows until it shows what is expected, or for some seconds."""
+    shown, end = "", time.monotonic() + 20
+    while expected not in shown and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+        shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown

@@ -1,0 +1,64 @@
+"""What shells complete: bash, zsh and fish; shtab makes it of the parsers.
+
+For ``sync`` it is what the shell knows of rsync, and the options that are sparsesync's own: shells/ has that part, in
+each shell's language, and it goes behind what shtab makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import shtab
+
+from sparsesync.commands.main import parser
+from sparsesync.engine.files.claims import HOLES
+
+SHELLS = Path(__file__).parent / "shells"
+
+FOLDERS = {
+    "bash": ("share/bash-completion/completions", "sparsesync"),
+    "zsh": ("share/zsh/site-functions", "_sparsesync"),
+    "fish": ("share/fish/vendor_completions.d", "sparsesync.fish"),
+}
+"""Where each shell looks, below the prefix of an installation, and for what name."""
+
+_FILES = ("PATH", "FILE", "SRC", "A", "B")
+"""What stands for a file in the help."""
+
+
+def write(folder: Path) -> list[Path]:
+    """Write a file for each shell into a folder, below it as below a prefix, and return their paths."""
+    paths = []
+    for shell, (place, name) in FOLDERS.items():
+        if shell in shtab.SUPPORTED_SHELLS:  # older ones have no fish
+            path = folder / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_script(shell), encoding="utf-8")
+            paths.append(path)
+    return paths
+
+
+def _script(shell: str) -> str:
+    whole = parser()
+    (subparsers,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    for command in subparsers.choices.values():
+        for action in command._actions:
+            if action.metavar in _FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.help = "" if action.help == argparse.SUPPRESS else action.help
+    made: str = shtab.complete(whole, shell)
+    if shell == "zsh":
+        # It ends by what calls it, and ours has to be called instead.
+        made = made.rpartition("typeset -A opt_args")[0]
+    ours = [action for action in subparsers.choices["sync"]._actions if action.option_strings[0].startswith("--seed-")]
+    typed = {action.option_strings[0] + "=" * (action.nargs != 0): action.help for action in ours}
+    described = "\n".join(f"    {_quote(f'{name}:{does}')}" for name, does in typed.items())
+    last = (SHELLS / f"sync.{shell}").read_text(encoding="utf-8")
+    for name, value in (("HOLES", " ".join(HOLES)), ("OPTIONS", " ".join(typed)), ("DESCRIBED", described)):
+        last = last.replace(f"@{name}@", value)
+    return made + last
+
+
+def _quote(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
