@@ -99,6 +99,12 @@ def test_without_tqdm_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (bar.shown, advance) == (False, None)
 
 
+def test_all_packages_have_the_same_version() -> None:
+    root = Path(pyz.__file__).parents[1]
+    assert f"sparsesync ({sparsesync.__version__}) " in (root / "debian/changelog").read_text().splitlines()[0]
+    assert f"\nVersion:        {sparsesync.__version__}\n" in (root / "release/sparsesync.spec").read_text()
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is installed below share/, below one directory."""
