@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import sparsesync  # noqa: E402
-from sparsesync.commands.main import _COMMANDS  # noqa: E402
+from sparsesync.commands import main as commands  # noqa: E402
 
 MIB = 1 << 20
 HERE = [sys.executable, "-S", "-X", "dev", "-W", "error"]
@@ -102,7 +102,7 @@ def main() -> None:
         assert call(), name
     public = {name for name in sparsesync.__all__ if callable(getattr(sparsesync, name))}
     assert called == {name for name in public if not isinstance(getattr(sparsesync, name), type)} | {"Session"}, called
-    assert COMMANDS.keys() == _COMMANDS.keys()
+    assert COMMANDS.keys() == commands.COMMANDS.keys()
     for command, arguments in COMMANDS.items():
         run(command, arguments)
     assert not ignored, ignored
