@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
@@ -35,21 +36,12 @@ class ProgressBar:
     """One bar for a run of several phases, of ``total`` data bytes in all. A context manager."""
 
     def __init__(self, total: int | None, quiet: bool = False) -> None:
+        self._total = total
+        self._done = 0
+        self._name = ""
         self._bar: Any = None
-        if not quiet and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(
-                total=total,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                delay=_DELAY_SECONDS,
-                leave=False,
-                dynamic_ncols=True,
-            )
+        self._due = time.monotonic() + _DELAY_SECONDS
+        self._wanted = not quiet and sys.stderr.isatty() and _drawable()
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -60,23 +52,53 @@ class ProgressBar:
 
     @property
     def shown(self) -> bool:
-        """Whether the bar is visible."""
-        return self._bar is not None
+        """Whether there is a bar, or will be."""
+        return self._wanted
 
     @contextlib.contextmanager
     def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
         """Name a phase of ``total`` bytes. Gives the function to call with bytes done, or None."""
-        if self._bar is None or quiet:
+        if not self._wanted or quiet:
             yield None
             return
-        before = self._bar.desc.rstrip(": ")
-        shown = escape_name(what)
-        # A short phase would have no other chance to be seen.
-        self._bar.set_description(shown, refresh=self._bar.format_dict["elapsed"] > _DELAY_SECONDS)
+        before, self._name = self._name, escape_name(what)
+        self._draw()
+        if self._bar is not None:
+            self._bar.set_description(self._name)  # a short phase would have no other chance to be seen
         yield self._advance
-        self._bar.set_description(before, refresh=False)
+        self._name = before
+        if self._bar is not None:
+            self._bar.set_description(before, refresh=False)
 
     def _advance(self, count: int) -> None:
-        # What was estimated may turn out to be more, and a bar that is past its end is none.
-        left = count if self._bar.total is None else self._bar.total - self._bar.n
-        self._bar.update(min(count, left))
+        if self._total is not None:
+            # What was estimated may turn out to be more, and a bar that is past its end is none.
+            count = min(count, self._total - self._done)
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._wanted:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Begin with the bar once it is due: to import what draws it takes longer than to copy a small file."""
+        if self._bar is not None or time.monotonic() < self._due:
+            return
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc=self._name,
+            total=self._total,
+            initial=self._done,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+
+def _drawable() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tqdm") is not None
