@@ -27,7 +27,7 @@ ORDER = (
 """Each imports only what stands behind it. "" is the package itself, which knows the public functions."""
 BESIDE = {("engine.content", "engine.wire"), ("engine.files", "engine.wire")}
 """What stands behind, and still has nothing to do with it."""
-OPTIONAL = {("engine.wire.capabilities", "blake3"), ("engine.wire.capabilities", "zstandard")}
+OPTIONAL = {("engine.wire.capabilities", "blake3"), ("engine.wire.compression", "zstandard")}
 
 
 def _sources() -> dict[str, Path]:

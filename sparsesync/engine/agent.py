@@ -33,7 +33,8 @@ from .transfer.sender import Sender
 from .tree.manifest_wire import batches
 from .tree.scan import ScanOptions
 from .wire import protocol
-from .wire.capabilities import Compressor, Digest, capabilities, choose_files
+from .wire.capabilities import Digest, capabilities, choose_files
+from .wire.compression import Compressor
 from .wire.fields import (
     NAME_RULES,
     PATH,

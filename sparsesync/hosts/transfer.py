@@ -113,7 +113,7 @@ def _push(
     progress: OnProgress,
 ) -> None:
     from ..engine.transfer.sender import Sender
-    from ..engine.wire.capabilities import Compressor
+    from ..engine.wire.compression import Compressor
     from .ssh import named
 
     connection = destination.host.connection

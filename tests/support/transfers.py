@@ -27,7 +27,8 @@ from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
 from sparsesync.engine.wire import protocol
-from sparsesync.engine.wire.capabilities import Compressor, Digest
+from sparsesync.engine.wire.capabilities import Digest
+from sparsesync.engine.wire.compression import Compressor
 from sparsesync.engine.wire.link import Link
 from sparsesync.engine.wire.protocol import Decoder, Frame
 

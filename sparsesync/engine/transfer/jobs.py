@@ -19,7 +19,8 @@ from ..errors import OnProgress, TruncatedError
 from ..files.extents import Extent
 from ..files.syscalls import read_full
 from ..wire import protocol
-from ..wire.capabilities import NONE, Compressor, Digest
+from ..wire.capabilities import Digest
+from ..wire.compression import NONE, Compressor
 from ..wire.link import Link
 from ..wire.protocol import BLOCK_BYTES, PAYLOAD_BYTES
 from ..wire.ranges import blocks, merged, without

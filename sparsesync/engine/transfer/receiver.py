@@ -29,7 +29,8 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 from ..errors import LeftToRsync, LinkError, NoSpaceError, OnProgress, ProtocolError, TruncatedError
 from ..files.syscalls import write_all
 from ..wire import fields, protocol
-from ..wire.capabilities import NONE, Digest, decompress
+from ..wire.capabilities import Digest
+from ..wire.compression import NONE, Decompressor
 from ..wire.fields import MAX_TEXT_CHARACTERS, NAME, NUMBER, PERMISSIONS, SIZE, TEXT, TIME, get, listed, maybe
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import BLOCK_BYTES, Frame
@@ -69,6 +70,7 @@ class Receiver:
         self._held = 0
         self._reasons = Reasons()
         self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._decompressor = Decompressor()
         self._known: Dict[Tuple[int, int, int], bytes] = {}
         self._more = True
         self._wanted: Dict[int, Tuple[str, int, bool]] = {}
@@ -235,7 +237,7 @@ class Receiver:
         size = sum(length for _, length in ranged.ranges)
         content = ranged.content
         if ranged.code != NONE:
-            content = memoryview(decompress(ranged.code, content, size))
+            content = memoryview(self._decompressor.decompress(ranged.code, content, size))
         if len(content) != size:
             raise ProtocolError("a frame whose length does not match its ranges")
         if arriving is None:

@@ -31,7 +31,8 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tu
 from ..errors import LeftToRsync, LinkError, OnProgress, ProtocolError
 from ..files.extents import Extent
 from ..wire import protocol
-from ..wire.capabilities import Compressor, Digest
+from ..wire.capabilities import Digest
+from ..wire.compression import Compressor
 from ..wire.fields import MAX_TEXT_CHARACTERS, NAME, NUMBER, flag, get, listed, row
 from ..wire.link import Link, peer_error
 from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES

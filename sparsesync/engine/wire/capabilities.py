@@ -21,8 +21,8 @@ import zlib
 from typing import Any, Dict, Optional
 
 from ..errors import ProtocolError
+from .compression import compressors
 from .fields import SIZE, get, integer, listed, table, text
-from .protocol import PAYLOAD_BYTES
 
 _DESCRIPTORS_PER_FILE = 4
 """What the receiver holds for a file: its directory, that of its partial file, the target, the old file."""
@@ -102,8 +102,7 @@ def capabilities() -> Dict[str, Any]:
         started = time.perf_counter()
         digest.of(_SAMPLE)
         digests[name] = int(len(_SAMPLE) / max(time.perf_counter() - started, 1e-9))
-    compressors = ["zlib"] if _zstd() is None else ["zstd", "zlib"]
-    return {"digests": digests, "compressors": compressors, "files": _files()}
+    return {"digests": digests, "compressors": compressors(), "files": _files()}
 
 
 def _files() -> int:
@@ -138,66 +137,3 @@ def choose_compressor(ours: Dict[str, Any], theirs: Dict[str, Any], wanted: Opti
     if wanted is not None and wanted in both:
         return wanted
     return "zstd" if "zstd" in both else "zlib"
-
-
-def _zstd() -> Any:
-    try:
-        import zstandard
-
-        return zstandard
-    except ImportError:
-        return None
-
-
-NONE, ZLIB, ZSTD = range(3)
-"""How the content of a DATA frame is compressed."""
-
-
-class Compressor:
-    """A compressor of what is sent. ``level``: None for the library's default."""
-
-    def __init__(self, name: str, level: Optional[int]) -> None:
-        self.code = ZSTD if name == "zstd" else ZLIB
-        if self.code == ZLIB:
-            chosen = -1 if level is None else max(-1, min(level, 9))
-            self._compress = lambda data: zlib.compress(data, chosen)  # type: Any
-        else:
-            zstd = _zstd()
-            chosen = 3 if level is None else max(1, min(level, 22))
-            self._compress = zstd.ZstdCompressor(level=chosen).compress
-
-    def compress(self, data: memoryview) -> Optional[bytes]:
-        """Return the data compressed, or None if that is not smaller."""
-        made = self._compress(data)
-        return made if len(made) < len(data) else None
-
-
-def decompress(code: int, data: memoryview, size: int) -> bytes:
-    """Return the ``size`` bytes that ``data`` holds. Raises ProtocolError if the data is invalid or of another size."""
-    if size > PAYLOAD_BYTES:
-        raise ProtocolError("a frame holds {} bytes, where {} are allowed".format(size, PAYLOAD_BYTES))
-    try:
-        made = _decompress(code, data, size)
-    except ProtocolError:
-        raise
-    except Exception:  # each library has errors of its own, and none means anything but this
-        raise ProtocolError("compressed data is broken") from None
-    if len(made) != size:
-        raise ProtocolError("compressed data has another length than announced")
-    return made
-
-
-def _decompress(code: int, data: memoryview, size: int) -> bytes:
-    if code == ZLIB:
-        stream = zlib.decompressobj()
-        # One byte more than wanted is enough to see a bomb, and is all that is ever made of it.
-        made = stream.decompress(data, size + 1)
-        if not stream.eof or stream.unused_data:
-            raise ProtocolError("compressed data has another length than announced")
-        return made
-    zstd = _zstd() if code == ZSTD else None
-    if zstd is None:
-        raise ProtocolError("data is compressed by an unknown method")
-    # No window is larger than what we compress; a frame may ask for 128 MiB.
-    with zstd.ZstdDecompressor(max_window_size=4 * PAYLOAD_BYTES).stream_reader(bytes(data)) as reader:
-        return bytes(reader.read(size + 1))
