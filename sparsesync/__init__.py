@@ -20,6 +20,7 @@ _PUBLIC = {
     "extents": "api.mapping",
     "is_sparse": "api.mapping",
     "map": "api.mapping",
+    "migrate": "api.migrations",
     "move": "api.directories",
     "punch": "api.mapping",
     "scan": "api.trees",
@@ -28,6 +29,8 @@ _PUBLIC = {
     "Error": "engine.errors",
     "Difference": "comparison.difference",
     "LinkError": "engine.errors",
+    "MigrationError": "migration.called.result",
+    "MigrationResult": "migration.called.result",
     "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.process",
     "Seeded": "seeding.seeder",
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from .api.copying import copy, copy2, copyfile
     from .api.directories import copytree, move
     from .api.mapping import dig, extents, is_sparse, map, punch
+    from .api.migrations import migrate
     from .api.session import Session
     from .api.transfers import sync
     from .api.trees import equal, exclude_patterns, scan, verify
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from .engine.errors import Error, LinkError, NoSpaceError, TruncatedError
     from .engine.files.extents import Segment
     from .engine.tree.scan import Sparse
+    from .migration.called.result import MigrationError, MigrationResult
     from .rsync.process import RsyncTooOldError
     from .seeding.embedded import Done
     from .seeding.result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
@@ -66,6 +71,8 @@ __all__ = [
     "Done",
     "Error",
     "LinkError",
+    "MigrationError",
+    "MigrationResult",
     "NoSpaceError",
     "RsyncError",
     "RsyncTooOldError",
@@ -89,6 +96,7 @@ __all__ = [
     "extents",
     "is_sparse",
     "map",
+    "migrate",
     "move",
     "punch",
     "scan",

@@ -63,6 +63,19 @@ def runs(path: Path) -> None:
     print(result.status, [(each.name, each.size - each.data, each.asdict()) for each in seeded])
 
 
+def migrations(path: Path) -> None:
+    result: sparsesync.MigrationResult = sparsesync.migrate(path, "host:b", ["--delete"], final=True, verify="full")
+    stops: list[str] = [text for level, _, text in result.findings if level == "stop"]
+    passed: sparsesync.SyncResult | None = result.sync
+    print(result.ok, stops, passed, result.failure, json.dumps(result.asdict()), {result: 1})
+    try:
+        sparsesync.migrate("a", "b", check=True, output=print)
+    except sparsesync.MigrationError as error:
+        print(error.status, error.result)
+
+    sparsesync.migrate("a", "b", verify="half")  # type: ignore[arg-type]
+
+
 def errors() -> None:
     try:
         sparsesync.sync("a", "b")

@@ -15,8 +15,10 @@ from typing import BinaryIO, Callable
 from .. import __version__
 from ..console import streams
 from ..console.messages import format_error, print_error, print_line
+from ..console.progress import ProgressBar
 from ..migration import text
-from ..migration.request import Commands, Failed, Request
+from ..migration.called.result import MigrationError
+from ..migration.request import Commands, Request
 from ..migration.run import Migration
 from .options import add_remote_end, preset_names
 
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.report:
             _check_report(arguments.report)
-        migration = Migration(request, say, _writer(out), arguments.quiet, every_file)
+        migration = Migration(request, say, _writer(out), lambda total: ProgressBar(total, arguments.quiet), every_file)
     except (OSError, ValueError) as error:
         if arguments.json:
             print(json.dumps({"status": 1, "failure": format_error(error)}))
@@ -86,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         migration.run()
         return 0
-    except Failed as failed:
+    except MigrationError as failed:
         print_error(str(failed))
         return failed.status
     finally:

@@ -12,13 +12,28 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 
 BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[OnProgress]"]
 """What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
+
+
+class Whole(Protocol):
+    """The progress of a run of several phases: :class:`ProgressBar`, or what tells a program. A context manager."""
+
+    def __enter__(self) -> Whole: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    @property
+    def shown(self) -> bool:
+        """Whether anybody looks at it."""
+
+    def phase(self, total: int | None, what: str, quiet: bool = False) -> contextlib.AbstractContextManager[OnProgress]:
+        """Name a phase of ``total`` bytes. Gives the function to call with bytes done, or None."""
 
 
 @contextlib.contextmanager

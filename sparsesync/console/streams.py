@@ -80,6 +80,13 @@ def write_error(said: bytes) -> None:
             return  # there is nobody to hear it, and nobody to tell
 
 
+def write_output(said: bytes) -> None:
+    """Write to descriptor 1, if it is open. Whoever writes goes on if it is full or closed."""
+    with contextlib.suppress(OSError):
+        while said and is_open(1):
+            said = said[os.write(1, said) :]
+
+
 def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
     """Handle a codec's error: write what the terminal's encoding lacks as the bytes of the file name."""
     assert isinstance(error, UnicodeEncodeError)

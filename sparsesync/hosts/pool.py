@@ -147,7 +147,9 @@ class HostPool:
         else:
             yield host
             return
-        again = HostPool(self._rsh, self._python, prefix=self._prefix, timeout=self._timeout)
+        # Also for a caller who wants no more of it: whoever asks for a host that is alive has to do something there.
+        unasked = self._embedding and self._embedding._replace(check=lambda: None)
+        again = HostPool(self._rsh, self._python, prefix=self._prefix, timeout=self._timeout, embedding=unasked)
         assert isinstance(host, RemoteHost)  # this one has no connection to lose
         with again:
             yield again.host(host.user, host.name)

@@ -25,16 +25,20 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable, Protocol
 
-from ..console.progress import ProgressBar
+from ..console.progress import Whole
+from ..console.streams import write_error
 from ..engine.errors import LinkError
+from ..engine.host import LocalHost
 from ..hosts.base import Host, Location
 from ..hosts.pool import HostPool
+from ..hosts.remote import RemoteHost
+from ..hosts.stderr_relay import StderrRelay
 from ..rsync.process import Status
-from . import plan
+from .called.result import MigrationError
 from .findings import STOP, WARNING, Finding
 from .preflight import Facts
 from .proof import Verified, prove
-from .request import Failed, MigrationCommand, Request
+from .request import MigrationCommand, Request
 
 _ABANDONED_SECONDS = 3
 """Seconds in which a command on another host ends whose answer nobody waits for any more: queries.shell.run()."""
@@ -50,9 +54,10 @@ class Parts(Protocol):
     request: Request
     report: dict[str, Any]
     say: Callable[[str, Any], object]
+    told: str
 
-    def one_pass(self, whole: ProgressBar) -> None:
-        """Run one sync. Raises Failed unless it copies everything."""
+    def one_pass(self, whole: Whole) -> None:
+        """Run one sync. Raises MigrationError unless it copies everything."""
 
     def ask_in_use(self, facts: Facts) -> Any:
         """Return the files of the sources that are in use now."""
@@ -76,8 +81,8 @@ class FinalPass:
         self._begun = ""
         self._under_way = False
 
-    def run(self, whole: ProgressBar) -> None:
-        """Run the pass. Raises Failed, after --on-failure."""
+    def run(self, whole: Whole) -> None:
+        """Run the pass. Raises MigrationError, after --on-failure."""
         commands = self.request.commands
         down = time.monotonic()
         try:
@@ -95,40 +100,40 @@ class FinalPass:
             self._call("after-dest", self.destination, commands.after_dest)
         except BaseException as error:
             with _undisturbed():
-                told = self._start_again()
+                told = self.migration.told = self._start_again()
             status = _status(error)
             if status is None:
                 raise
             message = "interrupted" if status == Status.SIGNAL and not isinstance(error, Exception) else str(error)
-            raise Failed(status, f"{message}{told}") from None
+            raise MigrationError(status, f"{message}{told}") from None
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
 
     def _check_sources(self) -> None:
-        """Raise Failed if a source is not the one examined: --before may have unmounted it, which leaves nothing."""
+        """Raise MigrationError if a source is not the one examined: --before may have unmounted it."""
         for source, survey in self.facts.surveys.items():
             device, inode = self.source.host.query("identity", path=source).numbers
             what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
             if (device, inode) != (survey.device, survey.inode):
-                raise Failed(1, f"{self.facts.at_source(source)} {what}")
+                raise MigrationError(1, f"{self.facts.at_source(source)} {what}")
             for path, _ in survey.mounts if not self.asked.command.one_file_system else ():
                 above = os.path.dirname(path)
                 here, there = (self.source.host.query("identity", path=each).numbers[0] for each in (path, above))
                 if here == there:
-                    raise Failed(1, f"{self.facts.at_source(path)} {what}")
+                    raise MigrationError(1, f"{self.facts.at_source(path)} {what}")
 
     def _wait_until_unused(self) -> None:
-        """Raise Failed if files are in use and stay so: what was told to stop may take a moment to end."""
+        """Raise MigrationError if files are in use and stay so: what was told to stop may take a moment to end."""
         for pause in (0.1, 0.3, 0.6, 1.0, 0):
             found = self.migration.in_use(self.facts, self.migration.ask_in_use(self.facts), STOP)
             if not found:
                 return
             time.sleep(pause)
         self.migration.say("findings", found)
-        raise Failed(1, f"{len(found)} of the checks above say stop; nothing was copied")
+        raise MigrationError(1, f"{len(found)} of the checks above say stop; nothing was copied")
 
     def _flush(self) -> None:
-        """Raise Failed unless all of the destination is on its disk.
+        """Raise MigrationError unless all of the destination is on its disk.
 
         One flush of the filesystem is used instead of rsync's --fsync, which leaves out names, directories, and every
         file of the first pass.
@@ -141,7 +146,7 @@ class FinalPass:
         except OSError as error:
             advice = "look for the disk's errors in the kernel's log, then run the same command with --verify=full"
             what = f"{error.filename}: could not be flushed to the disk ({error.strerror})"
-            raise Failed(Status.FILE_IO, f"{what}; {advice}") from None
+            raise MigrationError(Status.FILE_IO, f"{what}; {advice}") from None
         self.report["flushed"] = {"paths": flushed, "seconds": round(time.monotonic() - started, 3)}
 
     def _verified(self, verified: Verified) -> None:
@@ -166,32 +171,51 @@ class FinalPass:
         if differences:
             count = f"{len(differences)} name{' differs' if len(differences) == 1 else 's differ'}"
             advice = "remove what differs at the destination and run the same command again"
-            raise Failed(1, f"{count} after the final pass; {advice}")
+            raise MigrationError(1, f"{count} after the final pass; {advice}")
 
     def _call(self, what: str, side: Location, command: str | None) -> None:
-        """Run one of the commands. Raises Failed if it fails, LinkError."""
+        """Run one of the commands. Raises MigrationError if it fails, LinkError."""
         if command is None:
             return
+        self.asked.check()
         self.migration.say("command", (what, side.host.name, command))
         self._begun = what
-        self._run_command(what, side.host, command)
+        self._run_command(what, side.host, command, self.asked.check)
 
-    def _run_command(self, what: str, host: Host, command: str) -> None:
+    def _run_command(self, what: str, host: Host, command: str, check: Callable[[], object] = lambda: None) -> None:
+        """Run a command. ``check``: called while it runs; what it raises ends the command."""
         started = time.monotonic()
         self._under_way = True
-        status = host.query("run", command=command).status
+        with self._embedded(host, check) as more:
+            status = host.query("run", command=command, **more).status
         self._under_way = False
         self.report.setdefault("commands", []).append(
             {"what": what, "host": host.name, "command": command, "status": status,
              "seconds": round(time.monotonic() - started, 3)}
         )  # fmt: skip
         if status:
-            raise Failed(1, f"--{what} failed on {host.name} with status {status}: {command}")
+            raise MigrationError(1, f"--{what} failed on {host.name} with status {status}: {command}")
+
+    @contextlib.contextmanager
+    def _embedded(self, host: Host, check: Callable[[], object]) -> Iterator[dict[str, Any]]:
+        """Give what a command has to respect of the program that it is run for, if it is run on this machine."""
+        embedding = self.asked.embedding
+        if embedding is None or not isinstance(host, LocalHost):
+            yield {}
+            return
+        relay = StderrRelay(embedding.stderr or write_error)
+        try:
+            environ, directory = dict(embedding.environ), embedding.directory
+            yield {"given_up": check, "out": relay.sink, "environ": environ, "directory": directory}
+        finally:
+            relay.started()
+            relay.close()
 
     def _start_again(self) -> str:
         """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
         commands = self.request.commands
         told = []
+        abandoned, self._under_way = self._under_way, False
         # What --after-dest may have started over there has to be stopped before services are started here.
         for what, side, command in (
             ("on-failure-dest", self.destination, commands.on_failure_dest),
@@ -199,14 +223,15 @@ class FinalPass:
         ):
             if command is None:
                 continue
-            if self._under_way and side.prefix:
+            if abandoned and isinstance(side.host, RemoteHost):
+                side.host.leave()  # or the agent would not know that nobody waits for the command
                 time.sleep(_ABANDONED_SECONDS)
             try:
                 # Nothing is printed before it is done: standard output may be what has failed.
                 with self.migration.hosts.alive(side.host) as host:
                     self._run_command(what, host, command)
                 told.append(f"--{what} was run on {side.host.name}")
-            except (Failed, OSError, ValueError) as error:
+            except (MigrationError, OSError, ValueError) as error:
                 told.append(f"--{what} COULD NOT BE RUN on {side.host.name}, run it by hand: {command} ({error})")
         ran = [each["what"] for each in self.report.get("commands", ())]
         if commands.after_dest and not commands.on_failure_dest and self._begun == "after-dest":
@@ -218,7 +243,7 @@ class FinalPass:
 
 def _status(error: BaseException) -> int | None:
     """Return the exit status for the exception that ended the pass, or None for a bug."""
-    if isinstance(error, (Failed, plan.RsyncFailed)):
+    if isinstance(error, MigrationError):
         return error.status
     if isinstance(error, LinkError):
         return Status.PROTOCOL

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import IO
 
+from ..embedding import Embedding
 from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.records import Space
 from ..hosts.base import Host
@@ -27,20 +28,14 @@ from ..rsync.process import Status
 from ..rsync.program import environment, program
 from ..seeding.own_options import SeedOptions
 from ..seeding.seeder import Seeding
+from .called.result import MigrationError
+from .request import MigrationCommand
 
 _PARTIAL = ".sparsesync-partial"
 _CREATED = re.compile(rb"[<>c][fdLDS]\+{9} ")
 _DELETED = re.compile(rb"\*deleting +[0-9]+ (.+)//")
 _MAX_EXAMPLES = 3
 _MAX_FORBIDDEN = 1000
-
-
-class RsyncFailed(RuntimeError):
-    """An rsync that could not list what it would do. ``status``: its exit status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass
@@ -86,21 +81,22 @@ class Plan:
     handoff: str | None = None
 
 
-def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str, exists: bool, free: int) -> Plan:
-    """Return the plan for rsync's arguments ``argv``, from the host ``of`` to the host ``to``.
+def make(asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool, free: int) -> Plan:
+    """Return the plan for what is asked, from the host ``of`` to the host ``to``.
 
     ``shares``: files within one filesystem there share extents.
-    ``destination``: a path at ``to``.
+    ``exists``: whether the destination does.
     ``free``: bytes.
 
-    Raises RsyncFailed if rsync cannot list what it would do, OSError, LinkError.
+    Raises MigrationError if rsync cannot list what it would do, OSError, LinkError.
     """
-    command = rsync.parse(argv)
+    argv, destination = asked.argv(), asked.path
+    command = rsync.parse(argv, asked.environ)
     plan = Plan(handoff=command.handoff)
     count = 0
     partial: list[str] = []
     taken: set[str] = set()
-    with answer(argv, exists, delete=not command.delete) as listing:
+    with answer(argv, exists, asked.embedding, delete=not command.delete) as listing:
         for line in listing:
             deleted = _DELETED.match(line)
             if deleted:
@@ -112,7 +108,7 @@ def make(argv: Sequence[str], of: Host, to: Host, shares: bool, destination: str
                     plan.examples += [name] * (len(plan.examples) < _MAX_EXAMPLES)
             plan.created += _CREATED.match(line) is not None
         read, written = of.source(SourceSettings(follow=command.links_followed)), to.destination()
-        seeding = Seeding(command, SeedOptions(), read, written, lambda line: None)
+        seeding = Seeding(command, SeedOptions(), read, written, lambda line: None, check=asked.check)
         if exists:
             reason = written.open(destination, Opening(many=True, one_source=False))
             if reason:
@@ -160,13 +156,15 @@ def _look_at_destination(plan: Plan, host: Host, destination: str, planned: Iter
 
 
 @contextlib.contextmanager
-def answer(argv: Sequence[str], exists: bool, *, delete: bool = False, strict: bool = False) -> Iterator[IO[bytes]]:
+def answer(
+    argv: Sequence[str], exists: bool, embedding: Embedding | None, *, delete: bool = False, strict: bool = False
+) -> Iterator[IO[bytes]]:
     """Give rsync's listing of what it would do.
 
     ``delete``: with ``--delete``.
     ``strict``: raise at any trouble.
 
-    Raises RsyncFailed.
+    Raises MigrationError.
     """
     with contextlib.ExitStack() as stack:
         listing = stack.enter_context(tempfile.TemporaryFile())
@@ -174,9 +172,13 @@ def answer(argv: Sequence[str], exists: bool, *, delete: bool = False, strict: b
         if not exists:
             nowhere = stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsesync-")) + "/"
         options = ["--delete"] if delete and exists else []
-        status, said = dry_run(rsync.parse(argv), listing, options=options, destination=nowhere)
+        environ = embedding.environ if embedding else os.environ
+        command = rsync.parse(argv, environ)
+        status, said = dry_run(
+            command, listing, options=options, destination=nowhere, environ=environ, embedding=embedding
+        )
         if status not in ([Status.OK] if strict else LISTED):
-            raise RsyncFailed(status, f"rsync cannot say what it would do: {_said(status, said)}")
+            raise MigrationError(status, f"rsync cannot say what it would do: {_said(status, said)}")
         yield listing
 
 
@@ -187,20 +189,21 @@ _NARROWING = frozenset(
 
 
 @contextlib.contextmanager
-def covered(argv: Sequence[str]) -> Iterator[IO[bytes]]:
-    """Give rsync's listing of every file that a command covers, whatever the destination has. Raises RsyncFailed."""
-    command = rsync.parse(argv)
+def covered(asked: MigrationCommand) -> Iterator[IO[bytes]]:
+    """Give rsync's listing of every file that is covered, whatever the destination has. Raises MigrationError."""
+    argv = asked.argv()
+    command = rsync.parse(argv, asked.environ)
     options = [token for each in command.options if each.name not in _NARROWING for token in each.tokens]
-    with answer([*options, *argv[argv.index("--") :]], False, strict=True) as listing:
+    with answer([*options, *argv[argv.index("--") :]], False, asked.embedding, strict=True) as listing:
         yield listing
 
 
-def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
+def are_covered(asked: MigrationCommand, paths: Collection[str]) -> set[str]:
     """Return those of some paths at the source that the command covers, or that have covered files below."""
-    command = rsync.parse(argv)
+    command = rsync.parse(asked.argv(), asked.environ)
     wanted = {os.path.normpath(path): path for path in paths}
     known = set()
-    with covered(argv) as listing:
+    with covered(asked) as listing:
         for entry in parse_listing(listing):
             path = source_path(command, entry)
             name = "" if path is None else os.path.normpath(path)
@@ -211,17 +214,18 @@ def are_covered(argv: Sequence[str], paths: Collection[str]) -> set[str]:
     return {wanted[name] for name in known}
 
 
-def check_options(argv: Sequence[str]) -> None:
-    """Have rsync check its options before anything depends on them. Raises RsyncFailed."""
+def check_options(asked: MigrationCommand) -> None:
+    """Have rsync check its options before anything depends on them. Raises MigrationError."""
+    argv = asked.argv()
     with tempfile.TemporaryDirectory(prefix="sparsesync-") as nowhere:
         options = [*argv[: argv.index("--")], "--dry-run", "--quiet"]
         done = subprocess.run(
-            [program(), *options, "--", "/dev/null", f"{nowhere}/"],
-            env=environment(),
+            [program(asked.environ), *options, "--", "/dev/null", f"{nowhere}/"],
+            env=environment(asked.environ), cwd=asked.directory,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
     if done.returncode:
-        raise RsyncFailed(done.returncode, _said(done.returncode, done.stderr))
+        raise MigrationError(done.returncode, _said(done.returncode, done.stderr))
 
 
 def _said(status: int, said: bytes) -> str:

@@ -104,7 +104,8 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
     features = dict.fromkeys(name for store in stores for name in kernel_features(store))
     kernel = destination.query("kernel", wanted=[*features])
     there = (asked.command.value("rsync-path") or "rsync").split()[-1]
-    programs = [program(), there] if asked.command.remote and asked.command.remote.push else [there, program()]
+    here = program(asked.environ)
+    programs = [here, there] if asked.command.remote and asked.command.remote.push else [there, here]
     hosts = source.query("host", rsync=programs[0]), destination.query("host", rsync=programs[1])
     in_use = source.query("in_use", sources=asked.sources, places=[*map(list, places)])
     facts = Facts(at, to, asked, hosts, presets, places, surveys, stores, kernel, probe, [], in_use)

@@ -45,10 +45,10 @@ class Verified(NamedTuple):
 
 
 def prove(source: Location, destination: Location, asked: MigrationCommand, progress: OnProgress) -> Verified:
-    """Compare the source with the destination. Raises RsyncFailed, LinkError."""
+    """Compare the source with the destination. Raises MigrationError, LinkError."""
     argv = asked.argv()
     differences: list[tuple[str, str]] = []
-    with answer(argv, True, strict=True) as listing:
+    with answer(argv, True, asked.embedding, strict=True) as listing:
         for line in listing:
             if b"//" not in line:
                 continue  # no name of ours: "skipping non-regular file", where --no-links and the like have it so
@@ -60,8 +60,9 @@ def prove(source: Location, destination: Location, asked: MigrationCommand, prog
     files = data = 0
     full = asked.request.verify_full
     tallies = Tally(), Tally()
-    with covered(argv) as listing, ThreadPoolExecutor(1) as other:
-        for batch in _batches(_parts(rsync.parse(argv), parse_listing(listing), asked.path)):
+    with covered(asked) as listing, ThreadPoolExecutor(1) as other:
+        for batch in _batches(_parts(rsync.parse(argv, asked.environ), parse_listing(listing), asked.path)):
+            asked.check()
             theirs = other.submit(
                 _contents, destination.host, [(part.destination, part.offset, part.length) for part in batch], full
             )

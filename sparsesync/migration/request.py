@@ -8,11 +8,12 @@ one.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from ..engine.wire.fields import MAX_REGEX_CHARS
 from ..hosts.address import remote_shell, with_words
@@ -21,6 +22,7 @@ from ..rsync import filters
 from ..rsync.paths import means_contents, why_not_plain
 
 if TYPE_CHECKING:
+    from ..embedding import Embedding
     from ..engine.tree.left_out import NameRules
 
 BASE = ("-aHAX", "--numeric-ids", "--one-file-system")
@@ -75,14 +77,6 @@ class Request:
     remote_prefix: str = ""
 
 
-class Failed(Exception):
-    """A migration that did not complete. ``status``: the exit status. The message says why."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class MigrationCommand:
     """A validated request, and the rsync command built from it.
 
@@ -90,12 +84,18 @@ class MigrationCommand:
     ``patterns``: options of rsync that exclude something.
     ``fine_times``: both hosts and their rsyncs keep nanoseconds, so that a change within the second of the last pass is
     noticed.
+    ``environ``, ``directory``: of every process.
+    ``check``: called while something is waited for; may raise Stopped.
 
     Raises ValueError for an invalid request.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, embedding: Embedding | None = None) -> None:
         self.request = request
+        self.embedding = embedding
+        self.environ: Mapping[str, str] = embedding.environ if embedding else os.environ
+        self.directory = embedding.directory if embedding else None
+        self.check: Callable[[], object] = embedding.check if embedding else lambda: None
         self.patterns: list[str] = []
         self.fine_times = False
         self._rsh = request.rsh
@@ -109,7 +109,7 @@ class MigrationCommand:
         request = self.request
         if not request.sources:
             raise ValueError(f"{request.destination}: a destination is missing")
-        command = rsync.parse(self.argv())
+        command = rsync.parse(self.argv(), self.environ)
         if command.sources != request.sources or command.destination != request.destination:
             raise ValueError("only rsync's options may follow --; put paths before it")
         for option in command.options:
@@ -120,7 +120,7 @@ class MigrationCommand:
             if _is_remote(request.destination) and any(map(_is_remote, request.sources)):
                 raise ValueError("the source or the destination must be on this host")
             raise ValueError(command.handoff or "the host is not clear from the paths")
-        secluded, relative = rsync.secludes(command), command.relative
+        secluded, relative = rsync.secludes(command, self.environ), command.relative
         unclear = why_not_plain(remote, True, secluded=secluded, relative=relative) if remote else None
         if remote and any("\n" in path for path in remote.paths):
             raise ValueError("a path on another host must not have a line break")
@@ -167,7 +167,7 @@ class MigrationCommand:
     def argv(self, *more: str) -> list[str]:
         """Return the arguments of rsync, with ``more`` options."""
         request = self.request
-        extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"]).options]
+        extra = [option.name for option in rsync.parse([*request.options, "--", "a", "b"], self.environ).options]
         # Given twice, it means more: rsync(1), --one-file-system.
         base = [option for option in BASE if option.lstrip("-") not in extra]
         base += ["--modify-window=-1"] * (self.fine_times and "modify-window" not in extra)
@@ -180,7 +180,7 @@ class MigrationCommand:
 
     def share(self, control: list[str]) -> None:
         """Make rsync use a shared connection. ``control``: options of ssh. The last ``--rsh`` counts."""
-        self._rsh = with_words(remote_shell(self.command.value("rsh")), control)
+        self._rsh = with_words(remote_shell(self.command.value("rsh"), self.environ), control)
 
     def shown(self, command: Sequence[str]) -> list[str]:
         """Return a command as the user can run it, with the requested remote shell instead of the shared connection."""

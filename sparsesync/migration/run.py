@@ -19,6 +19,7 @@ command, given again, goes on where the last one was interrupted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import warnings
@@ -27,7 +28,8 @@ from dataclasses import asdict
 from typing import Any, Callable
 
 from ..console.messages import format_error
-from ..console.progress import ProgressBar
+from ..console.progress import ProgressBar, Whole
+from ..embedding import Embedding
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.queries.presets import left_out
 from ..engine.roles import Planned
@@ -38,12 +40,14 @@ from ..rsync.paths import transfer_name
 from ..rsync.process import Status
 from ..seeding import run as seeding
 from ..seeding.own_options import SeedOptions
+from ..seeding.result import SyncResult
 from . import findings, plan, preflight
+from .called.result import MigrationError
 from .final_pass import FinalPass
 from .findings import STOP, WARNING, Finding
 from .output import RsyncOutput
 from .preflight import Facts
-from .request import Failed, MigrationCommand, Request
+from .request import MigrationCommand, Request
 from .stores import of_stores
 
 _FINE_TIMES = [3, 1, 3]
@@ -55,9 +59,12 @@ class Migration:
 
     ``say``: called with each message to print, with its kind (:func:`text.print_event`).
     ``write``: called with rsync's output.
-    ``quiet``: show no progress.
+    ``bar``: makes the progress bar of a total.
     ``every_file``: report every sparse file.
+    ``embedding``: of the program whose migration this is; None: the command's own.
     ``report``: what was done, ready for JSON. Sizes are bytes, times seconds.
+    ``synced``: the result of the pass.
+    ``told``: what became of the commands for a failure, after a semicolon.
     """
 
     def __init__(
@@ -65,14 +72,18 @@ class Migration:
         request: Request,
         say: Callable[[str, Any], object],
         write: Callable[[bytes], object],
-        quiet: bool = False,
+        bar: Callable[[int], Whole] = ProgressBar,
         every_file: bool = False,
+        embedding: Embedding | None = None,
     ) -> None:
         self.request = request
-        self.asked = MigrationCommand(request)
+        self.asked = MigrationCommand(request, embedding)
+        self.embedding = embedding
+        self.synced: SyncResult | None = None
+        self.told = ""
         self.say = say
         self.write = write
-        self.quiet = quiet
+        self.bar = bar
         self.every_file = every_file
         self.report: dict[str, Any] = {
             "sources": list(request.sources),
@@ -84,12 +95,12 @@ class Migration:
         }
 
     def run(self) -> None:
-        """Run the migration. Raises Failed, and before anything is done also OSError, LinkError, ValueError."""
+        """Run the migration. Raises MigrationError, and before anything is done also OSError, LinkError, ValueError."""
         with contextlib.ExitStack() as stack:
             try:
                 self._run(stack)
                 self.report["status"] = 0
-            except Failed as failed:
+            except MigrationError as failed:
                 self.report["status"], self.report["failure"] = failed.status, str(failed)
                 raise
             except BaseException as error:
@@ -111,12 +122,9 @@ class Migration:
         self._exclude(facts, stack)
         planned = None
         if not _stops(found):
-            try:
-                plan.check_options(self.asked.argv())
-                ends = self.source.host, self.destination.host, facts.probe.clone
-                planned = plan.make(self.asked.argv(), *ends, self.asked.path, exists, facts.probe.free)
-            except plan.RsyncFailed as error:
-                raise Failed(error.status, str(error)) from None
+            plan.check_options(self.asked)
+            ends = self.source.host, self.destination.host
+            planned = plan.make(self.asked, *ends, facts.probe.clone, exists, facts.probe.free)
             found += findings.of_space(facts, planned)
         commands = self.request.commands
         # What --before stops is still running now.
@@ -127,7 +135,7 @@ class Migration:
             self._tell_plan(facts, planned)
         stops = _stops(found)
         if stops:
-            raise Failed(1, f"{stops} of the checks above say stop; nothing was done")
+            raise MigrationError(1, f"{stops} of the checks above say stop; nothing was done")
         if self.request.check or self.request.dry_run:
             return
         assert planned is not None  # without a stop there is a plan
@@ -136,11 +144,11 @@ class Migration:
         except LinkError:
             raise
         except OSError as error:
-            raise Failed(1, f"{error.filename}: {error.strerror}; nothing was done") from None
+            raise MigrationError(1, f"{error.filename}: {error.strerror}; nothing was done") from None
         total = planned.seeds.data + planned.others.size
         if self.request.verify:
             total += sum(survey.allocated for survey in facts.surveys.values())
-        with ProgressBar(total, self.quiet) as whole:
+        with self.bar(total) as whole:
             if self.request.final:
                 FinalPass(self, facts).run(whole)
             else:
@@ -149,7 +157,11 @@ class Migration:
             try:
                 self._list_sparse(facts)
             except OSError as error:
-                warnings.warn(f"the report lacks the list of sparse files: {format_error(error)}", stacklevel=2)
+                text = f"the report lacks the list of sparse files: {format_error(error)}"
+                if self.embedding is not None:
+                    self.embedding.warn(text)
+                else:
+                    warnings.warn(text, stacklevel=2)
 
     def _locate(self, stack: contextlib.ExitStack) -> None:
         """Find the two machines: one of them at least is this one, and the other is logged in to once."""
@@ -162,6 +174,7 @@ class Migration:
                 prefix=remote.prefix if remote else "",
                 timeout=command.timeout,
                 share=True,
+                embedding=self.embedding,
             )
         )
         self.source, self.destination = self.hosts.locate_pair(request.sources[0], request.destination)
@@ -221,7 +234,7 @@ class Migration:
         """Return a finding for each file in use that the command covers."""
         found = used.found
         if found and (self.asked.filters or self.request.exclude_sparse):
-            covered = plan.are_covered(self.asked.argv(), [each.path for each in found])
+            covered = plan.are_covered(self.asked, [each.path for each in found])
             # Of several links one may be covered, whatever it is called.
             found = [each for each in found if each.links > 1 or each.path in covered]
         self.report["in_use"] = [each._asdict() for each in found]
@@ -229,8 +242,8 @@ class Migration:
 
     # The passes.
 
-    def one_pass(self, whole: ProgressBar) -> None:
-        """Run one sync. Raises Failed unless it copies everything."""
+    def one_pass(self, whole: Whole) -> None:
+        """Run one sync. Raises MigrationError unless it copies everything."""
         totals = RsyncOutput(self.asked.command, whole.shown, self.write)
         argv = self.asked.argv(*totals.options)
         started = time.monotonic()
@@ -239,13 +252,14 @@ class Migration:
                 hold_back = None if self.request.final else self._hold_back
                 loud = self.asked.command.verbose > 0 and not self.asked.command.quiet
                 seed = SeedOptions(python=self.request.python, hold_back=hold_back, verbose=loud)
-                result = seeding.run(argv, seed, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
+                run = functools.partial(seeding.run, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
+                self.synced = result = run(argv, seed, embedding=self.embedding)
             totals.end()
         except NoSpaceError as error:
-            raise Failed(Status.FILE_IO, f"{error.filename}: {error.strerror}") from None
+            raise MigrationError(Status.FILE_IO, f"{error.filename}: {error.strerror}") from None
         except LinkError as error:
             kept = "what was received is kept, the same command goes on from there"
-            raise Failed(Status.PROTOCOL, f"{error}; {kept}") from None
+            raise MigrationError(Status.PROTOCOL, f"{error}; {kept}") from None
         moved = sum(seeded.sent if self.asked.command.remote else seeded.data for seeded in result.seeded)
         by_rsync = totals.wire if self.asked.command.remote else totals.literal
         self.report["sync"] = {
@@ -265,10 +279,12 @@ class Migration:
         if result.status == Status.VANISHED and (not self.request.final or self.request.allow_live):
             if not self.request.final:
                 text = "some files vanished while they were copied, as they do while services run"
-                raise Failed(Status.VANISHED, f"{text}; the final pass, or the same command again, copies the rest")
+                raise MigrationError(
+                    Status.VANISHED, f"{text}; the final pass, or the same command again, copies the rest"
+                )
             return
         if result.status:
-            raise Failed(result.status, f"rsync ended with status {result.status}; run the same command again")
+            raise MigrationError(result.status, f"rsync ended with status {result.status}; run the same command again")
 
     def _hold_back(self, changing: Sequence[Planned]) -> list[str]:
         """Return the names of the sparse files that change or are in use. A first pass keeps them from rsync."""

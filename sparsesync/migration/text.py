@@ -18,9 +18,14 @@ from .plan import Plan
 _MAX_REPORTED_NAMES = 20
 
 
+def lines_of(kind: str, value: Any) -> Iterator[str]:
+    """Yield the lines of a part of the report: "findings", "plan", "command" or "differences"."""
+    return {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value)
+
+
 def print_event(kind: str, value: Any) -> None:
-    """Print a part of the report: "findings", "plan", "command" or "differences"."""
-    for line in {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value):
+    """Print a part of the report, as :func:`lines_of`."""
+    for line in lines_of(kind, value):
         print_line(line)
     sys.stdout.flush()  # a command's own output comes next
 

@@ -76,7 +76,7 @@ def sync(
     seed, argv = arguments(sources, destination, options, rsh, python, environ, directory)
     lines = None if output is None else recipient(output)
     keeps_tail = check or any(map(is_remote, argv[argv.index("--") :]))
-    caller: Caller[SyncResult] = Caller(lines, progress, _asks(cancel), deadline, keeps_tail)
+    caller: Caller[SyncResult] = Caller(lines, progress, asks(cancel), deadline, keeps_tail)
     command = ["rsync", *argv]
     embedding = caller.embedding(environ, directory, seed.verbose)
     result = caller.attend(
@@ -89,7 +89,7 @@ def sync(
     return result
 
 
-def _asks(cancel: threading.Event | Callable[[], object] | None) -> Callable[[], object] | None:
+def asks(cancel: threading.Event | Callable[[], object] | None) -> Callable[[], object] | None:
     """Return the function that tells whether the caller cancels. Raises TypeError."""
     asks = getattr(cancel, "is_set", cancel)
     if asks is not None and not callable(asks):
@@ -101,6 +101,25 @@ class Done(int):
     """Bytes that were done since the last call, of ``total`` in all, as far as known."""
 
     total: int
+
+
+class CallersBar:
+    """The progress of a run of several phases, for a caller: a :class:`~..console.progress.Whole`."""
+
+    def __init__(self, advance: Callable[[int], None], shown: bool) -> None:
+        self._advance = advance
+        self.shown = shown
+
+    def __enter__(self) -> CallersBar:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Do nothing: the caller has been told all."""
+
+    @contextlib.contextmanager
+    def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
+        """Give the function to call with bytes done."""
+        yield self._advance
 
 
 class _Call:
@@ -226,6 +245,16 @@ class Caller(Generic[_Result]):
         if another is not None:
             raise another
 
+    def say_last(self, line: str) -> None:
+        """Tell a line when the work is over and an exception on its way, instead of which ``output`` can raise none."""
+        if self._output is None:
+            import logging
+
+            logging.getLogger(LOGGER).warning("%s", escape_name(line))
+            return
+        with contextlib.suppress(Exception):
+            self._output("stderr", [as_bytes(f"sparsesync: {line}")])
+
     # In the thread that works, and in those that it starts.
 
     def _work(self, work: Callable[[], _Result]) -> None:
@@ -263,15 +292,19 @@ class Caller(Generic[_Result]):
         """Give the function to call with bytes done, as a bar's. Only what is seeded counts."""
         counts = what == SEEDING
         self._total += (total or 0) if counts else 0
+        yield self._advance if counts else lambda count: self.check()
 
-        def advance(count: int) -> None:
-            self.check()
-            if counts and self._progress is not None:
-                self._done += count
-                if self._calls.empty():
-                    self._calls.put(None)
+    def whole(self, total: int) -> CallersBar:
+        """Return the bar of a run of several phases, all of which count. ``total``: bytes."""
+        self._total = total
+        return CallersBar(self._advance, self._progress is not None)
 
-        yield advance
+    def _advance(self, count: int) -> None:
+        self.check()
+        if self._progress is not None:
+            self._done += count
+            if self._calls.empty():
+                self._calls.put(None)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         call = _Call(function, arguments)

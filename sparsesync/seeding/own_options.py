@@ -112,10 +112,7 @@ def arguments(
 
     Raises ValueError, TypeError.
     """
-    words = [options] if isinstance(options, str) else list(options)
-    for word in words:
-        if not isinstance(word, str):
-            raise TypeError(f"an option has to be a str, not {type(word).__name__}")
+    words = option_words(options)
     paths = several(sources)
     if not paths:
         raise ValueError("there is no source")
@@ -124,15 +121,25 @@ def arguments(
         check_python(python)
         seed = seed._replace(python=python)
     if directory is not None:
-        rest = _read_from(rest, directory)
+        rest = read_from(rest, directory)
     if rsh is not None:
         command = rsh if isinstance(rsh, str) else shlex.join(rsh)
         split_shell(command)
         rest.append(f"--rsh={command}")
-    return seed, [*rest, "--", *(_word(path, directory) for path in [*paths, destination])]
+    return seed, [*rest, "--", *(as_word(path, directory) for path in [*paths, destination])]
 
 
-def _word(path: PathLike, directory: str | None) -> str:
+def option_words(options: str | Sequence[str]) -> list[str]:
+    """Return the options of a call as a list; a str is one. Raises TypeError."""
+    words = [options] if isinstance(options, str) else list(options)
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"an option has to be a str, not {type(word).__name__}")
+    return words
+
+
+def as_word(path: PathLike, directory: str | None) -> str:
+    """Return a path of a call as an argument of rsync. ``directory``: as in :func:`arguments`."""
     word = as_argument(path)
     if directory is None or not word or word.startswith("/") or is_remote(word):
         return word
@@ -144,7 +151,7 @@ _FILES = (*READ, "log-file")
 """Options that name a file which this process reads or writes."""
 
 
-def _read_from(words: Sequence[str], directory: str) -> list[str]:
+def read_from(words: Sequence[str], directory: str) -> list[str]:
     """Return options in which the files that we read, too, are named from anywhere."""
     found: list[str] = []
     left = iter(words)

@@ -82,7 +82,7 @@ def run(
     ``output``: called with the output of rsync and of the seeding, which otherwise go to standard output.
     ``strict``: raise LinkError if a host cannot be reached, instead of leaving the run to rsync.
     ``hosts``: holds a connection to the other host, which ``argv`` shares.
-    ``embedding``: of the program whose run this is; None: the command's own. It has the output, too.
+    ``embedding``: of the program whose run this is; None: the command's own. Without ``output`` it has that, too.
     """
     started = time.monotonic()
     command = rsync.parse(argv, embedding.environ if embedding else os.environ)
@@ -95,7 +95,9 @@ def run(
         elif seed.verbose:
             print_error(message)
 
-    output = embedding.stdout if embedding else output
+    # What takes it apart wants rsync's own.
+    told_by_report = embedding is not None and output is None
+    output = embedding.stdout if embedding and output is None else output
     state = SeededRun(command, seed, say, bar, strict, hosts, embedding)
     with contextlib.ExitStack() as stack:
         try:
@@ -118,7 +120,7 @@ def run(
             become(state.argv)
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
-        reported = telling(state.report, output, told_by_report=embedding is not None)
+        reported = telling(state.report, output, told_by_report)
         with reported as (reader, added, inherited), state.login.without_agent(place):
             argv = ["rsync", *with_options(state.argv, [*options, *added])]
             returncode = run_rsync(argv, environ, state.spool, reader, inherited, embedding)

@@ -7,11 +7,10 @@ writes there by itself. Otherwise its output goes through a :class:`~.rsync.repo
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Callable, Optional
 
-from ..console.streams import is_open
+from ..console.streams import write_output
 from ..rsync.command import Command
 from ..rsync.process import ESCAPES_LOG, version
 from ..rsync.verbosity import shown
@@ -53,11 +52,5 @@ def telling(
     if report is None or (output is not None and not told_by_report):
         yield output, [], []
         return
-    with report.open(output or _to_standard_output) as opened:
+    with report.open(output or write_output) as opened:
         yield opened
-
-
-def _to_standard_output(data: bytes) -> None:
-    with contextlib.suppress(OSError):  # it is full or closed; rsync goes on without it, too
-        while data and is_open(1):
-            data = data[os.write(1, data) :]

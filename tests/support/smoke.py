@@ -59,6 +59,7 @@ def functions() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "exclude_patterns", lambda: sparsesync.exclude_patterns(f"{images}/") == ["/disk"]
     yield "sync", lambda: sparsesync.sync(f"{images}/", "synced", "-a", output=print, check=True).seeded
     yield "sync", lambda: sparsesync.sync(f"{there}/", "pulled", "-aS", output=print, check=True, **far).seeded
+    yield "migrate", lambda: sparsesync.migrate(f"{images}/", "migrated", "-v", output=print, check=True).ok
     yield "Session", session
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 _POLL_SECONDS = 0.2
 """Seconds after which it is looked whether anybody still wants the command."""
@@ -30,31 +30,49 @@ class Ran(NamedTuple):
     status: int
 
 
-def run(command: str, given_up: Callable[[], bool] = lambda: False) -> Ran:
-    """Run a command with ``sh -c``, its output going to standard error.
+def run(
+    command: str,
+    given_up: Callable[[], Any] = lambda: False,
+    out: Optional[int] = None,
+    environ: Optional[Dict[str, str]] = None,
+    directory: Optional[str] = None,
+) -> Ran:
+    """Run a command with ``sh -c``.
 
-    The command and its child processes are ended if an exception interrupts this, or ``given_up`` returns True.
+    ``out``: the descriptor that gets its output; None: standard error.
+    ``environ``, ``directory``: the command's, by default this process's.
+
+    The command and its child processes are ended if an exception interrupts this, ``given_up`` raises one, or it
+    returns True.
     """
     process: Any = None
+    seconds = _INTERRUPTED_SECONDS
     try:
         with _uninterrupted():
             process = subprocess.Popen(
-                ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), start_new_session=True
+                ["sh", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if out is None else out,
+                stderr=out,
+                env=environ,
+                cwd=directory,
+                start_new_session=True,
             )
         while True:
             try:
                 return Ran(process.wait(_POLL_SECONDS))
             except subprocess.TimeoutExpired:
                 if given_up():
+                    seconds = _ABANDONED_SECONDS
                     raise ConnectionError(errno.ECONNABORTED, "the requesting host has disconnected") from None
-    except BaseException as error:
+    except BaseException:
         if process is None:
             raise
         # A second interruption must not leave it running either: it could undo what is done next.
         try:
             os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_ABANDONED_SECONDS if isinstance(error, ConnectionError) else _INTERRUPTED_SECONDS)
+                process.wait(seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
