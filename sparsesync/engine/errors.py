@@ -29,7 +29,10 @@ OnProgress = Optional[Callable[[int], object]]
 
 
 class Error(Exception):
-    """The base of the exceptions that are sparsesync's own. All can be pickled and copied, with their attributes."""
+    """The base of the exceptions that are sparsesync's own. All can be pickled and copied, with their attributes.
+
+    ``args`` are what each is made of, for who knows only its class and them, as Celery.
+    """
 
     def __reduce__(self) -> Tuple[Any, ...]:
         # By default it would be made again from its message, which is not what it was made from.
@@ -57,6 +60,7 @@ class NoSpaceError(Error, OSError):
         super().__init__(
             errno.ENOSPC, "No space left on device: {} bytes are needed, {} are free".format(needed, free), path
         )
+        self.args = needed, free, path
         self.needed = needed
         self.free = free
 
@@ -66,6 +70,7 @@ class TruncatedError(Error, OSError):
 
     def __init__(self, path: Optional[str] = None) -> None:
         super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
+        self.args = (path,)
 
 
 class LinkError(Error, ConnectionError):
@@ -78,9 +83,13 @@ class LinkError(Error, ConnectionError):
     _retryable = True
 
     def __init__(self, message: str, host: Optional[str] = None, retryable: Optional[bool] = None) -> None:
-        super().__init__(message if host is None else "{}: {}".format(host, message))
+        super().__init__(message)
         self.host: Optional[str] = host
         self.retryable: bool = self._retryable if retryable is None else retryable
+        self.args = message, host, self.retryable
+
+    def __str__(self) -> str:
+        return "{0}".format(self.args[0]) if self.host is None else "{}: {}".format(self.host, self.args[0])
 
 
 class LoginError(LinkError):

@@ -121,20 +121,23 @@ def run(
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
         reported = telling(state.report, output, told_by_report)
-        with reported as (reader, added, inherited), state.login.without_agent(place):
-            argv = ["rsync", *with_options(state.argv, [*options, *added])]
-            returncode = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
-        returncode = int(returncode or state.refusal)
-        status = shown_status(returncode)
-        state.note(status=status, returncode=returncode)
+        done: int | None = None
+        try:
+            with reported as (reader, added, inherited), state.login.without_agent(place):
+                argv = ["rsync", *with_options(state.argv, [*options, *added])]
+                done = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
+        except LinkError:
+            if done is None:
+                raise  # else its result stands, and heal() says what is not known
+        returncode = int(done or state.refusal)
+        status = state.note(status=shown_status(returncode), returncode=returncode).status
         if embedding is not None and command.remote is not None and handoff and status in LOST:
             from ..hosts.ssh import is_refused
 
             lost = f"rsync could not log in, or lost the connection (status {status})"
             raise LinkError(lost, command.remote.host, retryable=not is_refused(embedding.tail()))
         state.heal()
-        if state.result.seeded and state.seeding is not None and not command.times:
-            state.seeding.touch()
+        state.touch()
         wire = state.login.wire()
     return state.note(wire=wire, seconds=time.monotonic() - started)
 
@@ -220,8 +223,11 @@ class SeededRun:
         handoff = why_not_list(self.command, self.login.host)
         if handoff:
             return handoff
+        command = self.command
+        compression = rsync.compression(command) if command.compress else None
+        settings = Settings(command.sparse, command.bwlimit, compression)
         self.seeding = seeding = Seeding(
-            self.command, self.seed, source, destination, self.say, self.bar, self._settings(), self.check
+            command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding, stack)
@@ -275,6 +281,14 @@ class SeededRun:
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         self.warn(line)
+
+    def touch(self) -> None:
+        """Give what was seeded the time that rsync would have given it, without ``--times``."""
+        if self.seeding is not None and self.result.seeded and not self.command.times:
+            try:
+                self.seeding.touch()
+            except OSError as error:
+                self.warn(f"what was seeded has kept the times of its source: {format_error(error)}")
 
     def heal(self) -> None:
         """Restore lost holes, and report those that rsync filled in seeded files and that are not restored."""
@@ -342,10 +356,6 @@ class SeededRun:
         stack.callback(source.close)
         stack.callback(destination.close)
         return source, destination
-
-    def _settings(self) -> Settings:
-        command = self.command
-        return Settings(command.sparse, command.bwlimit, rsync.compression(command) if command.compress else None)
 
     def _ask_and_seed(self, seeding: Seeding, stack: contextlib.ExitStack) -> str | None:
         """Run steps 3 and 4. Returns why nothing was seeded, or why not all."""

@@ -50,9 +50,12 @@ class MigrationError(Error):
     """
 
     def __init__(self, status: int, message: str, result: MigrationResult | None = None) -> None:
-        super().__init__(message)
+        super().__init__(status, message, result)
         self.status = status
         self.result = result
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class _Ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
@@ -48,6 +49,13 @@ def test_an_error_is_pickled_and_copied_as_it_is(error: sparsesync.Error, protoc
         again = pickle.loads(pickle.dumps(each, protocol))
         assert said(again) == said(each) == said(copy.copy(each)) == said(copy.deepcopy(each))
         assert "-> None" not in str(again) and "None" not in str(again)
+
+
+@pytest.mark.parametrize("error", [*ERRORS, sparsesync.MigrationError(12, "lost")], ids=repr)
+def test_an_error_is_made_again_of_its_class_and_its_args(error: sparsesync.Error) -> None:
+    """As Celery does with what its backend has as JSON."""
+    again = type(error)(*json.loads(json.dumps(error.args)))
+    assert said(again) == said(error) and vars(again) == vars(error)
 
 
 def test_a_process_pool_survives_each() -> None:
