@@ -2,6 +2,9 @@
 
 A method is the function of its name, given a :class:`~.hosts.pool.Connections` in place of ``rsh``. So a function is
 written once, and what it takes, its method takes.
+
+To a type checker a method takes ``rsh`` and ``python``, too: no ParamSpec leaves a parameter out, and stubs would be
+all signatures a second time.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from . import copying, mapping, trees
+from . import copying, mapping, transfers, trees
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
@@ -40,9 +43,10 @@ class Session:
     """Connections to other hosts that are shared between calls. A context manager.
 
     Its methods are the functions of their names, without ``rsh`` and ``python``. A host is logged in to when the first
-    call needs it, and once for all calls that follow each other. Threads may share a session: for calls that overlap,
-    and while an iterator has not ended, there is a connection for each. After an exception, or an iterator that was not
-    read to its end, the next call connects anew.
+    call needs it. Threads may share a session: for calls that overlap, and while an iterator has not ended, there is an
+    agent for each. After an exception, or an iterator that was not read to its end, the next call starts another. With
+    ssh, all of them and :meth:`sync` go through one login, unless ssh is configured to share connections in another
+    way. With another remote shell each agent is a login, and :meth:`sync` has logins of its own.
 
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
     """
@@ -69,4 +73,5 @@ class Session:
     exclude_patterns = _method(trees.exclude_patterns)
     map = _method(mapping.map)
     scan = _method(trees.scan)
+    sync = _method(transfers.sync)
     verify = _method(trees.verify)

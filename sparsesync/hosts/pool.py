@@ -6,7 +6,8 @@ connects, so that every command has the same errors, time-outs and signs of life
 path needs it.
 
 An agent does one thing at a time: an iterator has to be exhausted before the next operation of the same host.
-:class:`Connections` lend a connection to one pool after another, and never to two at a time.
+:class:`Connections` lend a connection to one pool after another, and never to two at a time; any number goes through
+their login, where the remote shell can share one (:mod:`.sharing`).
 :meth:`HostPool.locate_pair` is for two ends that are to be read at the same time and whose digests are compared.
 """
 
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..embedding import WAIT_SECONDS
 from ..engine.host import LocalHost
 from .base import Host, Location, PathLike, Rsh
 
@@ -56,6 +59,7 @@ class HostPool:
     ``timeout``: seconds of silence after which a connection is given up.
     ``share``: let another ssh use the connections.
     ``embedding``: of the program whose connections these are.
+    ``logins``: whose logins are used, if they are by the same remote shell.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class HostPool:
         timeout: float | None = None,
         share: bool = False,
         embedding: Embedding | None = None,
+        logins: Connections | None = None,
     ) -> None:
         lender = rsh if isinstance(rsh, Connections) else None
         shell = None if isinstance(rsh, Connections) else rsh
@@ -80,6 +85,7 @@ class HostPool:
         self._share = share
         self._embedding = embedding
         self._opened = contextlib.ExitStack()
+        self._logins = logins
         self._local = LocalHost()
         self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
@@ -183,6 +189,8 @@ class HostPool:
         words = split_shell(remote_shell(rsh, environ)) if rsh is None or isinstance(rsh, str) else rsh
         shell = Shell(tuple(words), self._prefix, self._python)
         login = (*(["-l", user] if user else []), name)
+        if self._logins is not None and tuple(words) == self._logins.words:
+            self._shared[login] = self._logins.login(login, self._embedding)
         if login not in self._shared:
             shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share, environ))
             options = shared.login
@@ -215,14 +223,44 @@ class Connections:
     """
 
     def __init__(self, rsh: Rsh = None, python: str | None = None) -> None:
+        from .address import remote_shell, split_shell
+
         self.salt = os.urandom(16)
-        self._pool = HostPool(rsh, python)
+        self._pool = HostPool(rsh, python, logins=self)
+        self.python = python
+        given = remote_shell(rsh) if rsh is None or isinstance(rsh, str) else rsh
+        self.words = tuple(split_shell(given) if isinstance(given, str) else given)
+        self._logins: dict[tuple[str, ...], Sharing] = {}
+        self._logging_in = threading.Lock()
+        self._opened = contextlib.ExitStack()
         self._idle: dict[tuple[str | None, str, bool], list[RemoteHost]] | None = {}
 
     def close(self) -> None:
         """Close all connections. Whoever has borrowed one gets a LinkError when he needs it."""
         self._idle = None
         self._pool.__exit__(None, None, None)
+        self._opened.close()
+
+    def login(self, login: tuple[str, ...], embedding: Embedding | None = None) -> Sharing:
+        """Return how an ssh uses the one login to a host, which lasts until :meth:`close`.
+
+        ``embedding``: of the program that waits for it.
+
+        Raises ValueError if the connections are closed.
+        """
+        from .sharing import lasting
+
+        check = embedding.check if embedding else lambda: None
+        while not self._logging_in.acquire(timeout=WAIT_SECONDS):
+            check()
+        try:
+            if self._idle is None:
+                raise ValueError("the session is closed")
+            if login not in self._logins or self._logins[login].lost:
+                self._logins[login] = self._opened.enter_context(lasting(self.words, login, os.environ, check))
+            return self._logins[login]
+        finally:
+            self._logging_in.release()
 
     @contextlib.contextmanager
     def lend(self, user: str | None, name: str, digest: Digest | None = None) -> Iterator[RemoteHost]:

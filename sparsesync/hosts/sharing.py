@@ -6,6 +6,9 @@ a session in its connection. The master goes on when the first session is over (
 also where there is no agent after all, or where one session at a time is allowed. It is told to end when we are done,
 and ends by itself a while after we were killed.
 
+That first ssh may be ended early, and all others with it. So where those have nothing to do with each other, the master
+does nothing else (:func:`lasting`).
+
 What a socket needs is not always there: a directory that may be written to, and whose name is short. Where there is
 none, each ssh logs in.
 """
@@ -20,7 +23,9 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
+
+from ..embedding import WAIT_SECONDS
 
 _ALIVE_SECONDS = 15
 """Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
@@ -41,11 +46,50 @@ class Sharing(NamedTuple):
 
     login: list[str]
     control: list[str]
+    strict: bool = True
+    """Whether whoever finds no room in the connection is to fail, instead of logging in by itself."""
 
     @property
     def only(self) -> list[str]:
         """The options of an ssh that must not log in by itself."""
-        return [*self.control, "-o", "ProxyCommand=false"] if self.control else []
+        return [*self.control, "-o", "ProxyCommand=false"] if self.control and self.strict else self.control
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is there no more, or was none."""
+        return bool(self.control) and not os.path.exists(self.control[1].partition("=")[2])
+
+
+@contextlib.contextmanager
+def lasting(
+    command: Sequence[str], login: Sequence[str], environ: Mapping[str, str], check: Callable[[], object]
+) -> Iterator[Sharing]:
+    """Log in, and give the options to use that connection, which depends on none of those who do.
+
+    If that fails, or cannot be shared, each has to log in by itself, and hears why.
+
+    ``check``: called while the login is waited for; what it raises ends that.
+    """
+    with sharing(command, login, True, environ) as shared:
+        if shared.control:
+            silent = subprocess.DEVNULL
+            # It asks for a password on the terminal, and goes to the background once it is logged in.
+            master = subprocess.Popen(
+                [*command, *shared.login, "-f", "-N", *login], stdin=silent, stdout=silent, stderr=silent, env=environ
+            )
+            try:
+                while True:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        master.wait(WAIT_SECONDS)
+                        break
+                    check()
+            except BaseException:
+                master.terminate()
+                master.wait()
+                raise
+            alive = [*shared.control[2:]]
+            shared = Sharing(shared.control, shared.control, False) if not master.returncode else Sharing(alive, [])
+        yield shared
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from ..embedding import WAIT_SECONDS, Embedding, Stopped
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 from ..hosts.base import PathLike, Rsh
+from ..hosts.pool import Connections
 from ..rsync.paths import is_remote
 from . import run
 from .own_options import arguments
@@ -64,7 +65,7 @@ def sync(
     timeout: float | None = None,
     cancel: threading.Event | Callable[[], object] | None = None,
     check: bool = False,
-    rsh: Rsh = None,
+    rsh: Rsh | Connections = None,
     python: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: PathLike | None = None,
@@ -73,6 +74,10 @@ def sync(
     deadline = None if timeout is None else time.monotonic() + timeout
     environ = dict(os.environ if env is None else env)
     directory = None if cwd is None else os.path.abspath(os.fsdecode(cwd))
+    logins: Connections | None = None
+    if isinstance(rsh, Connections):
+        logins = rsh
+        rsh, python = logins.words, logins.python
     seed, argv = arguments(sources, destination, options, rsh, python, environ, directory)
     lines = None if output is None else recipient(output)
     keeps_tail = check or any(map(is_remote, argv[argv.index("--") :]))
@@ -80,7 +85,7 @@ def sync(
     command = ["rsync", *argv]
     embedding = caller.embedding(environ, directory, seed.verbose)
     result = caller.attend(
-        lambda: run.run(argv, seed, bar=caller.bar, embedding=embedding),
+        lambda: run.run(argv, seed, bar=caller.bar, embedding=embedding, logins=logins),
         lambda: SyncTimeoutError(command, timeout or 0.0, None, caller.tail()),
         lambda: SyncCancelledError("sync was cancelled by its caller"),
     )

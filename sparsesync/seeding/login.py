@@ -13,7 +13,7 @@ from ..rsync.listing import dry_run
 if TYPE_CHECKING:
     from ..embedding import Embedding
     from ..hosts.base import Destination
-    from ..hosts.pool import HostPool
+    from ..hosts.pool import Connections, HostPool
     from ..hosts.remote import RemoteHost
     from ..rsync.command import Command
 
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 class Login:
     """The connection of one run. ``host``: the other host, once there is an agent."""
 
-    def __init__(self, command: Command, hosts: HostPool | None, embedding: Embedding | None = None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        hosts: HostPool | None,
+        embedding: Embedding | None = None,
+        logins: Connections | None = None,
+    ) -> None:
+        self._logins = logins
         self.embedding = embedding
         self.host: RemoteHost | None = None
         self.command = command
@@ -46,6 +53,7 @@ class Login:
                     timeout=self.command.timeout,
                     share=True,
                     embedding=self.embedding,
+                    logins=self._logins,
                 )
             )
         hosts = self._hosts or self._own

@@ -60,7 +60,7 @@ from .telling import report_of, telling
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
-    from ..hosts.pool import HostPool
+    from ..hosts.pool import Connections, HostPool
     from ..rsync.report import Report
 
 
@@ -74,6 +74,7 @@ def run(
     strict: bool = False,
     hosts: HostPool | None = None,
     embedding: Embedding | None = None,
+    logins: Connections | None = None,
 ) -> SyncResult:
     """Seed for the rsync arguments ``argv``, then run rsync with them. Raises as :func:`~.api.transfers.sync`.
 
@@ -82,6 +83,7 @@ def run(
     ``output``: called with the output of rsync and of the seeding, which otherwise go to standard output.
     ``strict``: raise LinkError if a host cannot be reached, instead of leaving the run to rsync.
     ``hosts``: holds a connection to the other host, which ``argv`` shares.
+    ``logins``: whose logins are used, of several runs.
     ``embedding``: of the program whose run this is; None: the command's own. Without ``output`` it has that, too.
     """
     started = time.monotonic()
@@ -98,7 +100,7 @@ def run(
     # What takes it apart wants rsync's own.
     told_by_report = embedding is not None and output is None
     output = embedding.stdout if embedding and output is None else output
-    state = SeededRun(command, seed, say, bar, strict, hosts, embedding)
+    state = SeededRun(command, seed, say, bar, strict, Login(command, hosts, embedding, logins), embedding)
     with contextlib.ExitStack() as stack:
         try:
             if embedding is not None:
@@ -160,7 +162,7 @@ class SeededRun:
         say: Callable[[str], None],
         bar: BarFactory,
         strict: bool,
-        hosts: HostPool | None,
+        login: Login,
         embedding: Embedding | None = None,
     ) -> None:
         self.embedding = embedding
@@ -177,7 +179,7 @@ class SeededRun:
         self.result = SyncResult(command=("rsync", *self.argv))
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
-        self.login = Login(command, hosts, embedding)
+        self.login = login
         self.report: Report | None = None
         """What rsync would have said of what was seeded, if anybody listens."""
         self.hopeless = False

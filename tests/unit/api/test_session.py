@@ -12,9 +12,9 @@ import pytest
 
 import sparsesync
 from sparsesync import Session
-from tests.support.filesystems import same_content, sparse_file
+from tests.support.filesystems import command, same_content, sparse_file
 from tests.support.shells import local_shell
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, sshd
 
 MIB = 1 << 20
 
@@ -57,6 +57,58 @@ def test_all_calls_take_one_login(sshd_server: Sshd, tree: Path, tmp_path: Path)
     with Session(rsh=sshd_server.rsh) as session:
         every_call(session, tree, tmp_path)
     assert sshd_server.logins() == before + 1
+
+
+def test_sync_and_what_overlaps_take_no_other_login(sshd_server: Sshd, tree: Path, tmp_path: Path) -> None:
+    before = sshd_server.logins()
+    with Session(rsh=sshd_server.rsh) as session:
+        for found in session.scan(f"host:{tree}"):
+            session.copy(found.path, tmp_path)
+        early = session.scan(f"host:{tree}")
+        next(early)
+        early.close()
+
+        def cancel(stream: str, line: str) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            session.sync(f"host:{tree}/", tmp_path / "none", ["-av"], output=cancel)
+        # With options of its own, as with a silence of so many seconds, it has another agent and the same login.
+        pulled = session.sync(f"host:{tree}/", tmp_path / "pulled", ["-a", "--timeout=60"], check=True)
+        assert len(pulled.seeded) == 3 and pulled.wire > 0
+        assert session.equal(tmp_path / "pulled", f"host:{tree}")
+    assert sshd_server.logins() == before + 1
+    with pytest.raises(ValueError, match="the session is closed"):
+        session.sync(f"host:{tree}/", tmp_path / "later", ["-a"])
+
+
+@pytest.mark.slow
+def test_a_session_whose_login_is_lost_takes_another(sshd_server: Sshd, tree: Path, tmp_path: Path) -> None:
+    before = sshd_server.logins()
+    with Session(rsh=sshd_server.rsh) as session:
+        session.sync(f"{tree}/", f"host:{tmp_path}/one", ["-a"], check=True)
+        (login,) = session._connections._logins.values()
+        command("ssh", *login.control, "-O", "exit", "host")
+        session.sync(f"{tree}/", f"host:{tmp_path}/two", ["-a"], check=True)
+    assert sshd_server.logins() == before + 2
+    assert sparsesync.equal(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_sync_where_one_session_at_a_time_is_allowed(tree: Path, tmp_path: Path) -> None:
+    with sshd(tmp_path / "sshd", server="MaxSessions 1") as server, Session(rsh=server.rsh) as session:
+        session.copyfile(f"host:{tree}/f0", tmp_path / "f0")
+        for way in ((f"{tree}/", f"host:{tmp_path}/there/"), (f"host:{tree}/", f"{tmp_path}/here/")):
+            assert len(session.sync(*way, ["-a"], check=True, output=lambda stream, line: None).seeded) == 3
+        session.copyfile(f"host:{tree}/f1", tmp_path / "f1")
+    assert sparsesync.equal(tmp_path / "here", tmp_path / "there")
+
+
+def test_sync_by_another_shell(shell: Shell, session: Session, tree: Path, tmp_path: Path) -> None:
+    assert len(session.sync(f"{tree}/", f"host:{tmp_path}/copy", ["-a"], check=True).seeded) == 3
+    assert shell.logins() == 3  # the agent, and rsync twice
+    with pytest.raises(sparsesync.RsyncError):
+        session.sync(f"host:{tree}/none", tmp_path / "b", ["-a"], check=True, output=lambda stream, line: None)
 
 
 def every_call(session: Session, tree: Path, tmp_path: Path) -> None:
@@ -144,7 +196,7 @@ def test_a_closed_session(shell: Shell, tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_method_takes_what_its_function_takes() -> None:
-    for name in ("copy", "copy2", "copyfile", "equal", "exclude_patterns", "map", "scan", "verify"):
+    for name in ("copy", "copy2", "copyfile", "equal", "exclude_patterns", "map", "scan", "sync", "verify"):
         function, method = getattr(sparsesync, name), getattr(Session, name)
         taken = [*inspect.signature(function).parameters]
         assert [*inspect.signature(method).parameters] == ["self", *(p for p in taken if p not in ("rsh", "python"))]
