@@ -76,7 +76,8 @@ def _local(
         except LinkError:  # not of a file: the caller wants no more
             raise
         except (OSError, ValueError, LeftToRsync) as error:
-            on_result(failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path))
+            result = failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path)
+            on_result(result._replace(refusal=destination.place.refusal(file.spec.name, error)))
         finally:
             file.close()
     destination.place.settle()

@@ -38,9 +38,16 @@ _FROM_DRY_RUN = (
     b"Number of created files",
     b"Number of regular files transferred",
     b"Total transferred file size",
+    b"Number of files",
+    b"Total file size",
 )
-"""Totals that the dry run has told as rsync would have."""
-_CONTENT = re.compile(rb"(Literal data: |Matched data: )([0-9.,]+)([KMGTP]?)( bytes)")
+"""Totals that the dry run has told as rsync would have; the last two are rsync's own unless a file was kept from it."""
+_TOTALS = re.compile(rb"Number of files: |sent [0-9.,]+[KMGTP]? bytes  received ")
+"""How the totals begin."""
+_CONTENT = re.compile(
+    rb"(Literal data: |Matched data: |(?:sent .* bytes  received .* bytes  )?total size (?:is )?)"
+    rb"([0-9.,]+)([KMGTP]?)( bytes|  speedup is .*|)"
+)
 _PROGRESS = re.compile(
     rb"(\r *)([0-9.,]+)([KMGTP]?) +([0-9]+)%( +[0-9.]+[kMG]B/s +[0-9?:]+ *)(?:\(xfr#([0-9]+), (.*)\)( *))?"
 )
@@ -55,6 +62,7 @@ class Report:
     ``tried`` are the names of files that could not be seeded; directories may have been made for them.
     ``escapes_log`` says whether this rsync escapes control characters in its log, as it does since 3.5.0.
     ``hidden`` are words of ours in the remote shell's command, which rsync prints with ``-vv``.
+    ``refused`` are the names of files that were kept from rsync, since it would have failed.
     ``whole`` says whether rsync would have taken the files as a whole, without looking for what is there already.
     """
 
@@ -67,6 +75,7 @@ class Report:
         whole: bool,
         hidden: str = "",
         escapes_log: bool = True,
+        refused: Collection[str] = (),
     ) -> None:
         self.shown = shown(command)
         self.command = command
@@ -79,11 +88,25 @@ class Report:
         self._totals: dict[bytes, bytes] = {}
         self.files = self.bytes = self._literal = self._matched = 0
         self._created: list[bytes] = []
+        self._refused = 0
+        """The bytes of files that were kept from rsync. They take part in totals of which it does not see them."""
+        self.last = b""
+        """What the log file has at its end, which rsync did not say."""
         if seeded or tried:
             self._names.add(b"./")
-            self._read(dry, seeded, {directory for name in (*seeded, *tried) for directory in _above(name)}, whole)
+            seeded = {**seeded, **dict.fromkeys(refused, 0)}
+            self._read(
+                dry, seeded, refused, {directory for name in (*seeded, *tried) for directory in _above(name)}, whole
+            )
 
-    def _read(self, dry: IO[bytes], seeded: Mapping[str, int], above: Collection[str], whole: bool) -> None:
+    def _read(
+        self,
+        dry: IO[bytes],
+        seeded: Mapping[str, int],
+        refused: Collection[str],
+        above: Collection[str],
+        whole: bool,
+    ) -> None:
         told = self.shown
         dry.seek(0)
         for entry in parse_all(dry):
@@ -97,7 +120,9 @@ class Report:
                 changes = True
                 self.files += 1
                 self.bytes += entry.size
-                sent = entry.size if whole or entry.itemize[2:3] == b"+" else min(seeded[name], entry.size)
+                whole_one = whole or entry.itemize[2:3] == b"+" or name in refused
+                self._refused += entry.size if name in refused else 0
+                sent = entry.size if whole_one else min(seeded[name], entry.size)
                 self._literal += sent
                 self._matched += entry.size - sent
             else:
@@ -220,6 +245,8 @@ class Report:
             said = os.read(ours, _PIECE_BYTES)
         with contextlib.suppress(OSError):
             lines.end()
+            if self.last:
+                write(lines.stamp + self.last)
 
     def drops(self, name: bytes) -> bool:
         """Return whether a name is one that has its line from the dry run."""
@@ -228,13 +255,14 @@ class Report:
     def total(self, text: bytes) -> bytes:
         """Return a line of totals with the seeded files in it."""
         key = text.partition(b":")[0]
-        if key in _FROM_DRY_RUN and key in self._totals:
+        if key in _FROM_DRY_RUN[: None if self._refused else -2] and key in self._totals:
             return self._totals[key].rstrip(b"\n")
         match = _CONTENT.fullmatch(text)
         if match is None:
             return text
-        more = self._literal if match[1].startswith(b"Literal") else self._matched
-        return match[1] + _number(_parsed(match[2], match[3], self.shown.human) + more, self.shown.human) + match[4]
+        more = {b"L": self._literal, b"M": self._matched}.get(match[1][:1], self._refused)
+        human = self.shown.human if match[4] else 0  # the log's own line has plain digits
+        return match[1] + _number(_parsed(match[2], match[3], human) + more, human) + match[4]
 
     def own_work(self, text: bytes) -> bytes:
         """Return a line on how rsync does it (-vv), with the seeded files in it and without words of ours."""
@@ -270,7 +298,7 @@ class _Lines:
         self._unended = False
         self._in_totals = False
         self._rest = b""
-        self._stamp = b""
+        self.stamp = b""
         """What stands before each line of a log file: time and process."""
 
     def feed(self, said: bytes) -> None:
@@ -298,7 +326,7 @@ class _Lines:
     def _line(self, text: bytes) -> None:
         match = _STAMP.match(text) if self._log else None
         stamp = match[0] if match else b""
-        self._stamp = stamp or self._stamp
+        self.stamp = stamp or self.stamp
         text = text[len(stamp) :]
         if text.startswith(_MARK):
             self._add()
@@ -313,7 +341,7 @@ class _Lines:
         elif text + b"\n" in self._created:
             self._created = [line for line in self._created if line != text + b"\n"]
         # Before the totals begin, a line like one of theirs may be a name.
-        self._in_totals = self._in_totals or text.startswith(b"Number of files: ")
+        self._in_totals = self._in_totals or _TOTALS.match(text) is not None
         text = self._report.total(text) if self._in_totals else self._report.own_work(self._with_progress(text))
         self._put(stamp + text + b"\n")
 
@@ -329,7 +357,7 @@ class _Lines:
             return
         self._added = True
         for line in [*self._created, *self._report.lines(self._log)]:
-            self._put(self._stamp + line)
+            self._put(self.stamp + line)
             self._unended = not line.endswith(b"\n")
 
     def _put(self, data: bytes) -> None:

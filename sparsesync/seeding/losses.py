@@ -14,7 +14,9 @@ Sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
 from typing import Callable, NamedTuple
 
 from ..console.units import iec
@@ -22,8 +24,14 @@ from ..engine.files.claims import looks_sparse
 from ..engine.tree.scan import ScanOptions, Sparse, scan
 from ..rsync import command as rsync
 from ..rsync import filters
+from ..rsync.listing import with_options
 from ..rsync.paths import is_remote
+from ..rsync.process import REFUSED, Status
+from ..rsync.program import environment, program
 
+HOPELESS = REFUSED | {Status.FILE_IO}
+"""What rsync ends with that does not take its arguments, or cannot read a file that they name."""
+_WRITTEN = frozenset("log-file log-file-format write-batch only-write-batch".split())
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
 
 
@@ -68,6 +76,23 @@ def of_all(command: rsync.Command, holes: str, min_hole: int, check: Callable[[]
             files += 1
             lost += hole
     return Losses(files, lost)
+
+
+def refuses(command: rsync.Command, environ: Mapping[str, str]) -> bool:
+    """Return whether rsync refuses these arguments, and so transfers nothing."""
+    refused = _fails(with_options(command.argv, ["--version"]), environ)
+    if refused or command.remote is not None:
+        return refused
+    # What does not go together is told only when there is something to do: a source that is missing.
+    tokens = [token for option in command.options if option.name not in _WRITTEN for token in option.tokens]
+    return _fails([*tokens, "--dry-run", "--", os.path.join(program(environ), "none"), "."], environ)
+
+
+def _fails(argv: list[str], environ: Mapping[str, str]) -> bool:
+    silent = subprocess.DEVNULL
+    argv = [program(environ), *argv]
+    done = subprocess.run(argv, env=environment(environ), stdin=silent, stdout=silent, stderr=silent, check=False)
+    return done.returncode in HOPELESS
 
 
 def below(

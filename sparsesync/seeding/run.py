@@ -26,13 +26,12 @@ grow with the tree: what rsync answers in step 3 goes through a temporary file.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Callable
 
 from ..console.messages import as_bytes, format_error, print_error
@@ -47,16 +46,16 @@ from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
 from ..rsync.paths import why_not_plain
-from ..rsync.process import LOST, NO_CONNECTION, REFUSED, Status, check_version, run_rsync, shown_status, spooled
+from ..rsync.process import LOST, NO_CONNECTION, Status, check_version, run_rsync, shown_status, spooled
 from ..rsync.program import become
 from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
 from .own_options import SeedOptions
 from .result import SyncResult
-from .seeder import NOTHING_SPARSE, Seeding, no_temporary_directory, why_not_list
+from .seeder import NOTHING_SPARSE, Refused, Seeding, no_temporary_directory, why_not_list
 from .settled import NO_SPARSE_FILES, nothing_to_seed
-from .telling import report_of, telling
+from .telling import as_rsync_says, ending, report_of, telling, tries_all
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
@@ -128,10 +127,13 @@ def run(
             with reported as (reader, added, inherited), state.login.without_agent(place):
                 argv = ["rsync", *with_options(state.argv, [*options, *added])]
                 done = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
+                if state.refusal and not done:
+                    state.end_refused(environ)
+                    done = state.refusal
         except LinkError:
             if done is None:
                 raise  # else its result stands, and heal() says what is not known
-        returncode = int(done or state.refusal)
+        returncode = int(done or 0)
         status = state.note(status=shown_status(returncode), returncode=returncode).status
         if embedding is not None and command.remote is not None and handoff and status in LOST:
             from ..hosts.ssh import is_refused
@@ -236,8 +238,7 @@ class SeededRun:
         self.note(
             seeded=tuple(seeding.seeded), left=tuple(seeding.left), bytes=sum(seeded.data for seeded in seeding.seeded)
         )
-        deletes = any(option.name == "delete-excluded" for option in self.command.options)
-        if not (self.command.sparse or deletes or self.command.dry_run):
+        if not tries_all(self.command):
             self._keep_from_rsync(seeding.refused, stack)
         if self.seed.hold_back is not None:
             later = sorted(self.seed.hold_back(seeding.changing))
@@ -247,18 +248,28 @@ class SeededRun:
             self.note(later=tuple(later))
         return handoff
 
-    def _keep_from_rsync(self, refused: dict[str, tuple[int, str]], stack: contextlib.ExitStack) -> None:
+    def _keep_from_rsync(self, refused: dict[str, Refused], stack: contextlib.ExitStack) -> None:
         if not refused:
             return
         from ..exclude import excluding
 
         # rsync would meet the same, after it has read all of their holes.
-        for name, (code, reason) in refused.items():
-            self.warn(f"{name}: {reason}")
-            full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            self.refusal = Status.FILE_IO if full or self.refusal == Status.FILE_IO else Status.PARTIAL
+        for name, why in refused.items():
+            if self.embedding is not None:
+                self.embedding.warn(f"{name}: {why.reason}")
+            else:
+                write_error(as_rsync_says(why) + b"\n")
+        self.refusal = min(why.status for why in refused.values())
         self.argv[:0] = excluding(list(refused), stack)
         self.note(refused=tuple(refused))
+
+    def end_refused(self, environ: Mapping[str, str]) -> None:
+        """Say how rsync would have ended, which has not met what the destination refuses."""
+        last = ending(Status(self.refusal), self.command, environ)
+        if self.report is not None:
+            self.report.last = last
+        if self.embedding is None:
+            write_error(last)
 
     def tell_losses(self) -> None:
         """Report the holes that rsync will fill, if any. Raises _EndedError if rsync must not."""
@@ -280,6 +291,8 @@ class SeededRun:
             return
         self.note(holes=lost.holes)
         line = lost.line(reason, dry_run=command.dry_run, certain=certain)
+        if not certain and losses.refuses(command, self.environ):
+            return
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         self.warn(line)
@@ -365,7 +378,7 @@ class SeededRun:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
                 unchanged = kept if seeding.healing.wanted else None
                 status = self._ask(listing, unchanged)
-                self.hopeless = status in REFUSED
+                self.hopeless = status in losses.HOPELESS
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)

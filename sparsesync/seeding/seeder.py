@@ -15,7 +15,6 @@ destination does (:mod:`.engine.transfer.destination`).
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import stat
@@ -29,12 +28,14 @@ from ..console.progress import BarFactory, data_bar
 from ..console.units import iec
 from ..engine.errors import LinkError, NoSpaceError
 from ..engine.roles import Opening, Planned, SourceSettings
+from ..engine.transfer.destination import WRITE_FAILED
 from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Host, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import is_wild, sent_as_top
+from ..rsync.process import Status
 from .healing import Healing
 from .losses import Losses
 from .own_options import SeedOptions
@@ -47,7 +48,6 @@ _OWN_BYTES = 16 * 1024
 """So much a filesystem may allocate for a file's extents, besides its data."""
 _SEND_DIRECTORIES = frozenset(["archive", "recursive", "dirs", "old-dirs"])
 _SEND_NONE = frozenset(["no-recursive", "no-dirs"])
-_REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
 class Seeded(NamedTuple):
@@ -66,6 +66,19 @@ class Seeded(NamedTuple):
     def asdict(self) -> dict[str, Any]:
         """Return the fields by name, for JSON."""
         return self._asdict()
+
+
+class Refused(NamedTuple):
+    """A file that the destination does not take. ``said``: what fails, in rsync's words."""
+
+    said: str
+    errno: int
+    reason: str
+
+    @property
+    def status(self) -> Status:
+        """The status that rsync would have ended with."""
+        return Status.FILE_IO if self.said.startswith(WRITE_FAILED) else Status.PARTIAL
 
 
 class Seeding:
@@ -98,8 +111,8 @@ class Seeding:
         self.left: list[tuple[str, str]] = []
         self.lost: dict[str, int] = {}
         """The bytes of holes of each file that was left."""
-        self.refused: dict[str, tuple[int, str]] = {}
-        """Files that the destination does not take, and why (errno too): rsync would read all holes to find out."""
+        self.refused: dict[str, Refused] = {}
+        """Files that the destination does not take: rsync would read all holes to find out."""
         self.planned = Losses(0)
         """The sparse files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
@@ -340,8 +353,8 @@ class Seeding:
             sent = f", {iec(result.sent)} sent" if self.command.remote else ""
             self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
             return
-        if holes and result.errno in _REFUSALS and not result.at_source:
-            self.refused[result.name] = result.errno, result.reason
+        if holes and result.refusal is not None and not result.at_source:
+            self.refused[result.name] = Refused(result.refusal, result.errno or 0, result.reason)
         self._leave(result.name, result.reason, holes)
 
     def _leave(self, name: str, reason: str, holes: int) -> None:

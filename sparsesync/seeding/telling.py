@@ -2,19 +2,27 @@
 
 Nothing of ours goes to standard output. Where rsync prints nothing that tells of a file, or nothing was seeded, rsync
 writes there by itself. Otherwise its output goes through a :class:`~.rsync.report.Report`.
+
+What the destination refuses is kept from rsync, and told as rsync tells it: the file has its line and its share of the
+totals, what fails is said on standard error (:func:`as_rsync_says`), and so is how the run ends (:func:`ending`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Callable, Optional
 
 from ..console.streams import write_output
+from ..engine.text import escape_name
 from ..rsync.command import Command
-from ..rsync.process import ESCAPES_LOG, version
+from ..rsync.process import ESCAPES_LOG, Status, version
+from ..rsync.program import environment, program
 from ..rsync.verbosity import shown
-from .seeder import Seeding
+from .seeder import Refused, Seeding
 
 if TYPE_CHECKING:
     from ..rsync.report import Report
@@ -32,13 +40,42 @@ def report_of(
     """
     told = shown(command).anything and not command.dry_run
     sent = {each.name: each.sent for each in seeding.seeded if told}
+    refused = list(seeding.refused) if told and not tries_all(command) else []
     tried = [name for name, _ in seeding.left if told]
     if not (sent or tried or (control and command.verbose > 1)):
         return None
     from ..rsync.report import Report
 
     escapes = shown(command).logged is not None and version(environ) >= ESCAPES_LOG
-    return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes)
+    return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes, refused)
+
+
+def tries_all(command: Command) -> bool:
+    """Return whether rsync is given what the destination refuses, too."""
+    return command.sparse or command.dry_run or any(option.name == "delete-excluded" for option in command.options)
+
+
+def as_rsync_says(why: Refused) -> bytes:
+    """Return rsync's line on a file that the destination does not take."""
+    text = escape_name(why.said).encode(errors="surrogateescape")
+    return b"rsync: [receiver] %s: %s (%d)" % (text, os.strerror(why.errno).encode(), why.errno)
+
+
+def ending(status: Status, command: Command, environ: Mapping[str, str]) -> bytes:
+    """Return rsync's last line on standard error, where it would have ended with another status than it did."""
+    if status != Status.PARTIAL:
+        return b"rsync error: error in file IO (code 11) at receiver.c [receiver=%d.%d.%d]\n" % version(environ)
+    # The line has a place in rsync's source. It knows that itself, of an end like this one: a source is missing.
+    rsync = program(environ)
+    missing = os.path.join(rsync, "none")
+    argv = [rsync, "--dry-run", rsync, missing, "."]
+    if command.remote is not None and not command.remote.push:
+        shell = "sh -c 'shift; exec \"$@\"' sh"
+        argv = [rsync, "--dry-run", f"--rsh={shell}", f"--rsync-path={rsync}", f"h:{rsync}", f"h:{missing}", "."]
+    with tempfile.TemporaryDirectory(prefix="sparsesync-") as place:
+        said = subprocess.run(argv, cwd=place, env=environment(environ), stdin=subprocess.DEVNULL, capture_output=True)
+    lines = [line for line in said.stderr.splitlines(keepends=True) if line.startswith(b"rsync error: ")]
+    return lines[-1] if lines else b""
 
 
 @contextlib.contextmanager

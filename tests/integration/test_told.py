@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.filesystems import allocated, command, need_tools, sparse_file
+from tests.support.filesystems import allocated, command, need_root, need_tools, sparse_file
 from tests.support.sshd import Sshd
 
 MIB = 1 << 20
@@ -165,6 +166,59 @@ def test_a_directory_is_told_that_was_made_for_files_that_rsync_copies(tmp_path:
     assert Counter(ours.stdout.splitlines()) == Counter(theirs.stdout.splitlines())
 
 
+REFUSED = re.compile(r"(?<=/\.img\.)[0-9A-Za-z]{6}(?=\")")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("immutable file", "-ai --stats"),
+        ("immutable file", "-av --inplace"),
+        ("immutable directory", "-aii --log-file=log"),
+        ("read-only", "-av"),
+        ("read-only", "-r"),
+        ("no inodes", "-ai"),
+    ],
+)
+def test_what_the_destination_refuses_is_told_as_rsync_tells_it(tmp_path: Path, kind: str, options: str) -> None:
+    need_root("mounts and chattr")
+    need_tools("rsync", "chattr", "lsattr")
+    said = {}
+    for who in ("rsync", "sparsesync"):
+        place = tmp_path / who
+        (place / "dst/d").mkdir(parents=True)
+        (place / "src/d").mkdir(parents=True)
+        for name in ("img", "d/img"):
+            sparse_file(place / "src" / name, MIB, [(4096, 5000)])
+        with contextlib.ExitStack() as stack:
+            if kind in ("read-only", "no inodes"):
+                limit = "nr_inodes=3" if kind == "no inodes" else "size=9m"
+                command("mount", "-t", "tmpfs", "-o", limit, "none", place / "dst")
+                stack.callback(command, "umount", place / "dst")
+                (place / "dst/d").mkdir()
+                if kind == "no inodes":
+                    (place / "dst/last").touch()
+                else:
+                    command("mount", "-o", "remount,ro", place / "dst")
+            else:
+                closed = place / "dst/d"
+                if kind == "immutable file":
+                    closed /= "img"
+                    closed.write_bytes(b"old")
+                command("chattr", "+i", closed)
+                stack.callback(command, "chattr", "-i", closed)
+            program = ["rsync"] if who == "rsync" else SYNC
+            done = subprocess.run([*program, *options.split(), "src/", "dst/"], cwd=place, capture_output=True)
+            logged = (place / "log").read_bytes() if (place / "log").exists() else b""
+            logged = logged.replace(b"rsync error", b"error")  # lines() takes the name for that of the place
+            told = Counter(REFUSED.sub("X", done.stderr.decode().replace(str(place), "WHERE")).splitlines())
+            numbers = lines(done.stdout, place), lines(logged, place)
+            said[who] = done.returncode, told, *numbers
+    assert said["sparsesync"][0] == said["rsync"][0] == 23
+    for ours, theirs in zip(said["sparsesync"][1:], said["rsync"][1:]):
+        assert ours == theirs, (ours - theirs, theirs - ours)
+
+
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 @pytest.mark.parametrize("options", ["-ai --log-file-format=%i_%n", "-av", "-aii"])
 def test_the_log_has_names_that_a_terminal_has_not(tmp_path: Path, locale: str, options: str) -> None:
@@ -188,3 +242,15 @@ def test_the_log_has_names_that_a_terminal_has_not(tmp_path: Path, locale: str, 
         kept = allocated(tmp_path / who / "dst" / names[0])
     assert said["ours"] == said["theirs"]
     assert kept < 64 * 1024
+
+
+def test_nothing_of_ours_is_said_where_rsync_refuses_its_arguments(tmp_path: Path) -> None:
+    need_tools("rsync")
+    (tmp_path / "src").mkdir()
+    sparse_file(tmp_path / "src/img", MIB, [(4096, 5000)])
+    refused = ["--bogus", "-Z", "--debug=foo", "--append --partial-dir=x", "--exclude-from=none", "--stop-at=foo"]
+    for options in refused:
+        argv = ["-a", *options.split(), "src/", "dst/"]
+        said = [subprocess.run([*program, *argv], cwd=tmp_path, capture_output=True) for program in (["rsync"], SYNC)]
+        theirs, ours = ((done.returncode, done.stdout, done.stderr) for done in said)
+        assert ours == theirs and theirs[0]

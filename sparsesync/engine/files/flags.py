@@ -67,12 +67,20 @@ def why_refused(path: str) -> Optional[str]:
         except OSError:
             continue
         try:
-            flags = _flags(fd) or 0
+            why = forbids_replacing(fd, what)
         finally:
             os.close(fd)
-        for flag, word, letter in ((_IMMUTABLE, "immutable", "i"), (_APPEND, "append-only", "a")):
-            if flags & flag:
-                return "{} is {}; chattr -{} lifts that".format(what, word, letter)
+        if why is not None:
+            return why
+    return None
+
+
+def forbids_replacing(fd: int, what: str = "it") -> Optional[str]:
+    """Return the flag of an open file by which it can be neither written to nor replaced, in words, or None."""
+    flags = _flags(fd) or 0
+    for flag, word, letter in ((_IMMUTABLE, "immutable", "i"), (_APPEND, "append-only", "a")):
+        if flags & flag:
+            return "{} is {}; chattr -{} lifts that".format(what, word, letter)
     return None
 
 

@@ -31,6 +31,7 @@ from ..errors import LeftToRsync
 from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
+from ..files.flags import forbids_replacing
 from ..files.syscalls import is_ours_alone
 from ..files.target import hidden_name, name_limit
 from .destination_file import DestinationFile
@@ -38,6 +39,11 @@ from .records import FileSpec, Room, Space, SpaceNeed, check_name
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
+
+WRITE_FAILED = "write failed on"
+"""How it begins what rsync says of what ends its run."""
+
+_REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
@@ -234,7 +240,40 @@ class Destination:
             if error.errno == errno.EACCES:
                 text = "{} at the destination is closed, and rsync may open it".format(error.filename)
                 raise LeftToRsync(text) from None
+            if error.errno in _REFUSALS:
+                # It cannot be made. rsync says so, and passes over what would be in it.
+                raise LeftToRsync("its directory cannot be made: {}".format(error.strerror)) from None
             raise
+
+    def refusal(self, name: str, error: Exception) -> Optional[str]:
+        """Return what rsync would say of a file that the destination refuses; None for an ``error`` of another kind.
+
+        rsync says it after it has read all of the file, holes too. The end of a temporary file's name is made up.
+        """
+        if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+            return None
+        path = os.path.normpath(os.path.join(os.getcwd(), self.path, self.single or name))
+        above, base = os.path.split(path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and os.statvfs(above).f_favail:
+            return '{} "{}"'.format(WRITE_FAILED, path)
+        if self.inplace:
+            return 'open "{}" failed'.format(path)
+        temporary = os.path.join(above, ".{}.XXXXXX".format(base))
+        if self._is_kept(name):
+            return 'rename "{}" -> "{}"'.format(temporary, self.single or name)
+        return 'mkstemp "{}" failed'.format(temporary)
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether the file that is there can never be replaced."""
+        for directory, base in self.each([name]):
+            with contextlib.suppress(OSError):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                fd = os.open(base, flags, dir_fd=directory)
+                try:
+                    return forbids_replacing(fd) is not None
+                finally:
+                    os.close(fd)
+        return False
 
     def settle(self) -> None:
         """Set the final mode of the directories that were made with more permissions, as rsync does."""

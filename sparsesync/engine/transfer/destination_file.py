@@ -12,10 +12,12 @@ name already, and is given a time by which rsync looks at it again.
 """
 
 import contextlib
+import errno
 import os
 from typing import Callable, Iterator, Optional, Tuple
 
 from ..errors import LeftToRsync
+from ..files.flags import forbids_replacing
 from ..files.target import Target
 
 _SECOND = 10**9
@@ -72,21 +74,34 @@ class DestinationFile(Target):
     def open(self) -> None:
         """Open the file, or make the temporary file.
 
-        Raises LeftToRsync if rsync would have to open the directory, or if the filesystem does not hold the time.
+        Raises LeftToRsync if rsync would have to open the directory, or if the filesystem does not hold the time,
+        PermissionError if what is there can never be replaced.
         """
         owner = os.fstat(self.directory).st_uid  # what cannot be opened is closed, with its directory
         try:
             super().open()
-        except PermissionError:
-            if owner == os.geteuid():
+        except PermissionError as error:
+            if error.errno == errno.EACCES and owner == os.geteuid():
                 raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
             raise
         try:
             if not self.inplace:
+                self._check_old()
                 self._try_time()
         except BaseException:
             self.close()
             raise
+
+    def _check_old(self) -> None:
+        fd = self.open_old()
+        if fd is None:
+            return
+        try:
+            why = forbids_replacing(fd)
+        finally:
+            os.close(fd)
+        if why is not None:
+            raise PermissionError(errno.EPERM, why, self.path)
 
     def _try_time(self) -> None:
         if self.window is None or self.mtime_ns is None:

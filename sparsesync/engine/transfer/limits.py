@@ -71,4 +71,5 @@ def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -
         get(value, "errno", maybe(ERRNO)),
         get(value, "at_source", flag),
         get(value, "allocated", SIZE),
+        get(value, "refusal", maybe(TEXT)),
     )

@@ -345,12 +345,14 @@ class Receiver:
     def _leave(self, arriving: IncomingFile, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
         why = reason(error, arriving.spec.name)[:MAX_TEXT_CHARACTERS]
-        self._close(
-            arriving.result()._replace(
-                reason=why, space=space, errno=getattr(error, "errno", None), at_source=at_source
-            ),
-            arriving,
+        result = arriving.result()._replace(
+            reason=why,
+            space=space,
+            errno=getattr(error, "errno", None),
+            at_source=at_source,
+            refusal=self.place.refusal(arriving.spec.name, error),
         )
+        self._close(result, arriving)
 
     def _close(self, result: FileResult, arriving: IncomingFile) -> None:
         del self._files[arriving.number]

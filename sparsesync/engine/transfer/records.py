@@ -90,6 +90,7 @@ class FileResult(NamedTuple):
     ``allocated``: its allocated bytes when it got its name.
     ``errno``: that of the system's error that left it, or None.
     ``at_source``: the error occurred at the source.
+    ``refusal``: what rsync would say of it, where the destination does not take the file.
     """
 
     name: str
@@ -102,6 +103,7 @@ class FileResult(NamedTuple):
     errno: Optional[int] = None
     at_source: bool = False
     allocated: int = 0
+    refusal: Optional[str] = None
 
 
 def reason(error: Exception, name: str) -> str:
