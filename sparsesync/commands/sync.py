@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..console.messages import format_error, print_error
+from ..console.streams import write_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.files.claims import HOLES
 from ..rsync.command import transfers
 from ..rsync.listing import run_refused
-from ..rsync.process import RsyncTooOldError, Status
+from ..rsync.process import RsyncTooOldError, Status, interrupted
 from ..rsync.program import become
 from ..seeding.own_options import split_options
 from . import TROUBLE
@@ -77,5 +78,10 @@ def run(argv: list[str]) -> int:
             raise
         print_error(f"rsync {error.strerror}")
         return _NOT_FOUND
+    except KeyboardInterrupt:
+        write_error(interrupted())
+        return Status.SIGNAL
     except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > 128:
+            write_error(interrupted())
         return Status.SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE

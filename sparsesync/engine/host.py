@@ -157,11 +157,11 @@ class LocalHost:
 
         return LocalSource(settings)
 
-    def destination(self, resume: bool = False) -> "LocalDestination":
-        """Return the local machine as the destination of a transfer. ``resume``: keep and continue partial files."""
+    def destination(self, resume: bool = False, partial: bool = False) -> "LocalDestination":
+        """Return the local machine as the destination of a transfer. Options as :class:`~.roles.LocalDestination`."""
         from .roles import LocalDestination
 
-        return LocalDestination(resume)
+        return LocalDestination(resume, partial)
 
 
 @contextlib.contextmanager

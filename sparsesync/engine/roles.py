@@ -161,11 +161,13 @@ class LocalSource:
 class LocalDestination:
     """The destination of a transfer, on the local machine.
 
+    ``partial``: keep what is complete of an interrupted file, as rsync does with ``--partial``.
     ``resume``: keep partial files of a run that breaks off, and continue those of an earlier run.
     """
 
-    def __init__(self, resume: bool = False) -> None:
+    def __init__(self, resume: bool = False, partial: bool = False) -> None:
         self._resume = resume
+        self._partial = partial
         self._place: Optional[Destination] = None
 
     @property
@@ -230,6 +232,7 @@ class LocalDestination:
                     fsync=opening.fsync,
                     partial_dir=opening.partial_dir,
                     resume=self._resume,
+                    partial=self._partial,
                     preallocate=opening.preallocate,
                     temp_dir=opening.temp_dir,
                     bases=opening.bases,

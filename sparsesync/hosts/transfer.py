@@ -97,6 +97,9 @@ def _copy(
                 fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
                 basis=basis,
             )  # fmt: skip
+        except (KeyboardInterrupt, SystemExit):
+            destination.place.interrupted(target)
+            raise
         finally:
             if basis is not None:
                 os.close(basis)

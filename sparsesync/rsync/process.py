@@ -117,6 +117,14 @@ def check_version(environ: Mapping[str, str] = os.environ) -> tuple[int, int, in
     return found
 
 
+def interrupted() -> bytes:
+    """Return rsync's last line on standard error after a signal, but for the place in its source."""
+    shown = ""
+    with contextlib.suppress(OSError, ValueError):
+        shown = " at rsync.c [sender={}.{}.{}]".format(*version())
+    return f"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20){shown}\n".encode()
+
+
 @contextlib.contextmanager
 def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
     """Give a copy of a stream that can be read twice: in a temporary file, or in memory if the disk is full."""

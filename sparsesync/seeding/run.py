@@ -361,7 +361,8 @@ class SeededRun:
         source: Source
         destination: Destination
         if remote is None:
-            source, destination = local.source(settings), local.destination()
+            partial = "partial" in command.held or command.partial_dir is not None
+            source, destination = local.source(settings), local.destination(partial=partial)
         else:
             host = self.login.connect(self.seed.python, stack)
             if remote.push:

@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -254,3 +256,26 @@ def test_nothing_of_ours_is_said_where_rsync_refuses_its_arguments(tmp_path: Pat
         said = [subprocess.run([*program, *argv], cwd=tmp_path, capture_output=True) for program in (["rsync"], SYNC)]
         theirs, ours = ((done.returncode, done.stdout, done.stderr) for done in said)
         assert ours == theirs and theirs[0]
+
+
+@pytest.mark.parametrize(("options", "number"), [("--partial", signal.SIGTERM), ("--partial-dir=.part", signal.SIGINT)])
+def test_an_interrupted_sync_keeps_what_rsync_keeps(tmp_path: Path, options: str, number: signal.Signals) -> None:
+    need_tools("rsync")
+    (tmp_path / "src").mkdir()
+    source = sparse_file(tmp_path / "src/img", 32 * MIB, [(MIB, 4 * MIB), (8 * MIB, 16 * MIB)])
+    kept = tmp_path / "dst" / (".part/img" if "dir" in options else "img")
+    argv = [*SYNC, "-a", "--bwlimit=10M", options, "src/", "dst/"]
+    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not any(allocated(found) > MIB for found in tmp_path.glob("dst/.img.*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    error = process.communicate()[1]
+    assert process.returncode == 20 and error.startswith(b"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20)")
+    assert 0 < kept.stat().st_size < 24 * MIB
+    assert kept.read_bytes() == source.read_bytes()[: kept.stat().st_size]
+    assert [path.name for path in (tmp_path / "dst").iterdir()] == [".part" if "dir" in options else "img"]
+    again = subprocess.run([*SYNC, "-a", options, "src/", "dst/"], cwd=tmp_path, capture_output=True)
+    assert again.returncode == 0 and not again.stderr
+    assert (tmp_path / "dst/img").read_bytes() == source.read_bytes()
+    assert not (tmp_path / "dst/.part").exists() and allocated(tmp_path / "dst/img") <= 21 * MIB

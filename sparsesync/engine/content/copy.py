@@ -107,7 +107,7 @@ def copy_content(
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
             ranges = _update(source, target, held, size, source_path, progress)
-            data = _Writer(source, target.fd, believed and reflink != "never", 0, pace, source_path).write(ranges)
+            data = _Writer(source, target, believed and reflink != "never", 0, pace, source_path).write(ranges)
             if not target.inplace:
                 data = held.total  # what it shares is its own, too
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
@@ -116,7 +116,7 @@ def copy_content(
             ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
             if _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed):
                 kernel = not block and reflink != "never"
-                data = _Writer(source, target.fd, kernel, block, _both(progress, pace), source_path).write(ranges)
+                data = _Writer(source, target, kernel, block, _both(progress, pace), source_path).write(ranges)
             else:
                 data = write_in_order(target.fd, read_ranges(source, ranges, source_path), size)
                 _tell(_both(progress, pace), data)
@@ -299,18 +299,17 @@ class _Writer:
     """
 
     def __init__(
-        self, source: int, target: int, kernel: bool, zero_block: int, progress: OnProgress, source_path: str
+        self, source: int, target: Target, kernel: bool, zero_block: int, progress: OnProgress, source_path: str
     ) -> None:
         self.source = source
-        self.target = target
+        self.file, self.target = target, target.fd
         self.zero_block = zero_block
         self.progress = progress
         self.source_path = source_path
         self.done = 0
         self.written = 0
         self.told = 0
-        self.proven = False
-        self._clock = Clock()
+        self.proven, self._clock = False, Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source)
         self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
@@ -319,8 +318,10 @@ class _Writer:
         """Copy every range; returns the bytes written."""
         buffer = memoryview(bytearray(PIECE_BYTES))
         helper: Optional[Helpers] = None
+        position = 0
         try:
             for offset, length in ranges:
+                position = offset
                 if self.kernel and self._by_kernel(offset, length, helper):
                     self.written += length
                 elif length <= PIECE_BYTES:
@@ -330,9 +331,11 @@ class _Writer:
                     if helper is None and (os.cpu_count() or 1) > 1:
                         helper = Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE_BYTES))))
                     for piece, count in pieces(offset, length, PIECE_BYTES):
+                        position = piece
                         if helper is None or not helper.offer(piece, count):
                             started = self._clock.read()
                             self.written += self.copy_piece(buffer, piece, count)
+                            position += count
                             self.done += count
                             if helper is not None and self._clock.mostly_waits(started):
                                 helper.more()
@@ -344,6 +347,7 @@ class _Writer:
         finally:
             if helper is not None:
                 helper.stop()
+            self.file.reached = position
         self._tell(helper)
         return self.written + (helper.result if helper is not None else 0)
 

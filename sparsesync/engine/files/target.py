@@ -96,6 +96,8 @@ class Target:
 
     If :attr:`merging` is set, what is not written stays as it is, also beyond the source's end.
 
+    Up to :attr:`reached`, bytes, a copy that was interrupted is complete.
+
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     """
 
@@ -121,6 +123,7 @@ class Target:
         self.merging = False
         self.committed = False
         self.allocated = 0
+        self.reached = 0
         self.fd = -1
         self._partial = partial
         self._temporary: Optional[str] = None

@@ -8,8 +8,8 @@ What rsync does after the seeding must come out as if it had made the files itse
 * without ``-p`` rsync leaves the mode as it finds it, so here a new file gets the one rsync gives (the source's less
   the umask) and an updated one keeps its own; where that would be too much for a moment, because the group is still to
   come (``-g``) or a setuid bit is there, the file is left to rsync;
-* whatever is not plain is left alone: a symlink in the way, a device, a directory, an
-  earlier partial file of rsync's, a backup that rsync would have to make.
+* whatever is not plain is left alone: a symlink in the way, a device, a directory, a
+  backup that rsync would have to make.
 
 :meth:`Destination.target` gives the :class:`~.destination_file.DestinationFile` of one name, or raises
 :class:`LeftToRsync` with the reason why the file is left to rsync. With ``resume`` the target is a partial file of a
@@ -53,7 +53,8 @@ class Destination:
     """The destination directory ``path``. A single file in it is named ``single``, whatever its name was.
 
     ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
-    rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``bases``, ``fuzzy``: as
+    rsync gives it. ``resume``: use partial files, without a ``temp_dir``.
+    ``partial``: :meth:`interrupted` keeps what it can. ``bases``, ``fuzzy``: as
     :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare times. ``space_check``: a file
     must seem to fit. ``merging``: as :class:`~.files.target.Target`. Others are as rsync's options.
 
@@ -79,6 +80,7 @@ class Destination:
         fsync: bool = False,
         partial_dir: Optional[str] = None,
         resume: bool = False,
+        partial: bool = False,
         preallocate: bool = False,
         temp_dir: Optional[str] = None,
         bases: Sequence[str] = (),
@@ -98,6 +100,7 @@ class Destination:
         self.fsync = fsync
         self.partial_dir = partial_dir
         self.resume = resume and temp_dir is None
+        self.partial = partial
         self.preallocate = preallocate
         self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))
         self.modify_window = modify_window
@@ -291,9 +294,6 @@ class Destination:
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         """Return the stat of the existing file, or None for a new one. Raises LeftToRsync unless it is plain."""
-        partial = self._partial_name(directory, base) if self.partial_dir and not self.resume else None
-        if partial is not None and os.access(partial, os.F_OK, dir_fd=directory, follow_symlinks=False):
-            raise LeftToRsync("a partial file of an earlier run is there")
         try:
             old = os.stat(base, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -335,6 +335,22 @@ class Destination:
             return found, base
         os.close(found)
         return None
+
+    def interrupted(self, target: DestinationFile) -> None:
+        """Keep what is complete of a file where rsync's ``--partial`` and ``--partial-dir`` keep it, if they are given.
+
+        What cannot be kept is lost, and that is not told: what has interrupted it is.
+        """
+        if not self.partial or self.resume:
+            return
+        with contextlib.suppress(OSError):
+            kept = self._partial(target.directory, target.name) if self.partial_dir else None
+            try:
+                if kept is not None or not self.partial_dir:
+                    target.keep_reached(kept)
+            finally:
+                if kept is not None:
+                    os.close(kept[0])
 
     def touch(self, names: Iterable[str]) -> None:
         """Set the modification time of files to the time of the transfer, as rsync does without ``--times``."""

@@ -138,6 +138,22 @@ class DestinationFile(Target):
             self._set_unfinished()
             raise
 
+    def keep_reached(self, partial: Optional[Tuple[int, str]]) -> None:
+        """Keep what is complete of an interrupted file, as rsync's ``--partial``: under its name, with the time 0.
+
+        ``partial``: the directory, a descriptor, and the name there, where ``--partial-dir`` has it instead.
+
+        Raises OSError.
+        """
+        if self._temporary is None or self.overlay or not self.reached:
+            return
+        os.ftruncate(self.fd, self.reached)
+        directory, name = (self.directory, self.name) if partial is None else partial
+        if partial is None:
+            os.utime(self.fd, (0, 0))
+        os.replace(self._temporary, name, src_dir_fd=self.temporary_directory, dst_dir_fd=directory)
+        self._temporary = None
+
     def open_old(self) -> Optional[int]:
         """Return a descriptor, for reading, of the file that will be replaced, or None."""
         if self.old is None or self.inplace:
