@@ -501,11 +501,29 @@ def test_checks_that_say_stop(tree: Path) -> None:
     (tree / "file").write_text("")
     check_stops(migrate("--check", src, tree / "file"),
                 f"{tree}/file: is not a directory; move it away, or name another destination")  # fmt: skip
+    assert not dst.exists()
+
+
+@pytest.mark.root
+def test_a_whole_system_without_its_preset(tree: Path) -> None:
+    need_root("mounts need root")
+    need_tools("unshare", "chroot")
+    # A root with nothing in it but other filesystems, which are not entered.
+    steps = (
+        "mount -t tmpfs tmpfs $0; for each in /*; do if [ -L $each ]; then cp -P $each $0/;"
+        " elif [ -d $each ]; then mkdir $0$each; mount --rbind $each $0$each; fi;"
+        ' done; exec chroot $0 "$@"'
+    )
+    (tree / "root").mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", steps, tree / "root", "env", "-C", os.getcwd(),
+         sys.executable, "-m", "sparsesync", "migrate", "--check", "--preset", "none", "/", tree / "dst"],
+        capture_output=True, text=True,
+    )  # fmt: skip
     whole = "the kernel's own files, sockets and scratch space of this system would go along"
-    done = migrate("--check", "--preset", "none", "/", dst)
     assert done.returncode == 1
     assert lines(done, "stop")[0] == f"/: {whole}; leave --preset out, or give --preset system"
-    assert not dst.exists()
+    assert not (tree / "dst").exists()
 
 
 @pytest.mark.slow

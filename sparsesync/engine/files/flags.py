@@ -11,11 +11,15 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 from typing import List, Optional
 
 _GETFLAGS = 0x80086601
 _SETFLAGS = 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: ioctl_iflags(2)."""
+
+_ROOM = bytes(8)
+"""The calls are declared to take a long, and have an int in it."""
 
 _COMPRESSED, _SYNC, _IMMUTABLE, _APPEND = 0x04, 0x08, 0x10, 0x20
 _CARRIED = _COMPRESSED | _SYNC | 0x40 | 0x80 | 0x400 | 0x4000 | 0x00800000
@@ -30,12 +34,11 @@ _COWEXTSIZE = 0x00010000
 
 def _flags(fd: int) -> Optional[int]:
     """Return the flags of an open file, or None if its filesystem has none."""
-    held = array.array("l", [0])
     try:
-        fcntl.ioctl(fd, _GETFLAGS, held)
+        held = fcntl.ioctl(fd, _GETFLAGS, _ROOM)
     except OSError:
         return None
-    return held[0] & 0xFFFFFFFF
+    return int.from_bytes(held[:4], sys.byteorder)
 
 
 _NAMES = (
@@ -47,11 +50,16 @@ _NAMES = (
 )
 """chattr(1)."""
 
+_EXTENTS = 0x00080000
+"""FS_EXTENT_FL, which ext4 has of its own accord: linux/fs.h."""
+
 
 def names(fd: int) -> Optional[List[str]]:
     """Return the names of the flags that change what can be done with an open file; None if there are no flags."""
     flags = _flags(fd)
-    return None if flags is None else [name for flag, name in _NAMES if flags & flag]
+    if not flags or flags == _EXTENTS:  # as nearly all are
+        return None if flags is None else []
+    return [name for flag, name in _NAMES if flags & flag]
 
 
 def is_compressed(fd: int) -> bool:

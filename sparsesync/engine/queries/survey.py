@@ -3,7 +3,8 @@
 One walk, one ``lstat`` for each name. Sizes are bytes. What has several hard links is counted once.
 As with rsync's ``--one-file-system``, what is mounted below is told and, with it, not entered. Of names, only those
 of one directory are kept at a time, and of them only those that are another name without upper case, which another
-filesystem may take for one. Of all that it may refuse examples are kept (:mod:`.examples.collect`).
+filesystem may take for one. The others leave a mark, so that few have to be looked up. Of all that another filesystem
+may refuse examples are kept (:mod:`.examples.collect`).
 """
 
 import os
@@ -19,6 +20,10 @@ from .presets import left_out as excluded
 
 _MAX_REPORTED_NAMES = 1000
 """How many names are told at the most."""
+
+
+_MARKS = 1 << 16
+"""By how many marks names of a directory are told apart."""
 
 
 class Survey(NamedTuple):
@@ -115,12 +120,15 @@ class _Walk:
             directory, device = waiting.pop()
             try:
                 with os.scandir(directory) as entries:
-                    self._directory(entries, device, waiting)
+                    self._directory(directory, entries, device, waiting)
             except OSError as error:
                 self.unreadable(directory, error)
 
-    def _directory(self, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]) -> None:
+    def _directory(
+        self, top: str, entries: "Iterator[os.DirEntry[str]]", device: int, waiting: List[Tuple[str, int]]
+    ) -> None:
         variants: Dict[str, str] = {}
+        marks = bytearray(_MARKS)
         for entry in entries:
             if self.excluded(entry.path):
                 continue
@@ -132,13 +140,10 @@ class _Walk:
                 self.unreadable(entry.path, error)
                 continue
             plain = folded(entry.name)
-            if plain != entry.name:
-                other = variants.setdefault(plain, entry.path)
-                beside = entry.path[: -len(entry.name)] + plain
-                if other != entry.path:
-                    self.collector.pair(other, entry.path)
-                elif self._is_another(beside, st):
-                    self.collector.pair(beside, entry.path)
+            if plain == entry.name:
+                marks[hash(plain) % _MARKS] = 1
+            elif variants.setdefault(plain, entry.path) != entry.path:
+                self.collector.pair(variants[plain], entry.path)
             self.collector.look(entry.path, entry.name, st)
             self.count(entry.path, st)
             if not stat.S_ISDIR(st.st_mode):
@@ -147,17 +152,22 @@ class _Walk:
                 waiting.append((entry.path, st.st_dev))
             if st.st_dev != device and len(self.mounts) < _MAX_REPORTED_NAMES:
                 self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
+        for plain, path in variants.items():
+            if marks[hash(plain) % _MARKS]:
+                beside = os.path.join(top, plain)
+                if self._is_another(beside, path):
+                    self.collector.pair(beside, path)
 
-    def _is_another(self, path: str, st: os.stat_result) -> bool:
-        """Whether there is a path, and is not what ``st`` is of: this filesystem may take their names for one, too."""
+    def _is_another(self, path: str, beside: str) -> bool:
+        """Whether there is a path, and is not what is ``beside``: this filesystem may take their names for one, too."""
         try:
-            other = os.lstat(path)
+            other, st = os.lstat(path), os.lstat(beside)
         except OSError:
             return False
         directory = stat.S_ISDIR(other.st_mode)
         if self.excluded(path) or (self.skip and self.skip(path, directory)):
             return False
-        same = (other.st_dev, other.st_ino) == (st.st_dev, st.st_ino)
+        same = os.path.samestat(other, st)
         return not same or (other.st_nlink > 1 and not directory)
 
     def count(self, path: str, st: os.stat_result) -> None:

@@ -41,6 +41,7 @@ _MAX_OWNED = 1 << 16
 
 _PLAIN = re.compile(r"[A-Za-z0-9._+=@~-]*[A-Za-z0-9_+=@~-]\Z").match
 _ASCII = re.compile(r"[\x00-\x7f]*\Z").match
+_LOWER = re.compile(r"[\x00-@\[-\x7f]*\Z").match
 _DOS_DEVICES = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9])(?:\..*)?\Z", re.IGNORECASE).match
 """Names that Windows has a meaning for, and its filesystems may refuse: "Naming Files, Paths, and Namespaces"."""
 
@@ -58,6 +59,8 @@ class Example(NamedTuple):
 
 def folded(name: str) -> str:
     """Return a name as a filesystem compares it that knows neither case nor Unicode's normal forms."""
+    if _LOWER(name):
+        return name
     if _ASCII(name):
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
