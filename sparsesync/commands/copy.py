@@ -122,14 +122,12 @@ def _copy_each(
 def _copy(copies: Copies, source: str, destination: str, options: CopyOptions, progress: OnProgress) -> Copied:
     if _STREAM not in (source, destination):
         return copies.copy(source, destination, options, progress)
-    from ..engine.content.stream import INPUT, copy_in, copy_out
-
     if source == _STREAM:
         if sys.stdin is None:  # an empty file would take the place of what is there
-            raise OSError(errno.EBADF, "is closed", INPUT)
-        return copy_in(sys.stdin.fileno(), destination, options, progress)
+            raise OSError(errno.EBADF, "is closed", "standard input")
+        return copies.copy_in(sys.stdin.fileno(), destination, options, progress)
     sys.stdout.flush()
-    return copy_out(source, sys.stdout.fileno(), STDOUT, options, progress)
+    return copies.copy_out(source, sys.stdout.fileno(), STDOUT, options, progress)
 
 
 def _check_streams(arguments: argparse.Namespace, sources: list[str], destination: str) -> None:
@@ -138,9 +136,9 @@ def _check_streams(arguments: argparse.Namespace, sources: list[str], destinatio
         return
     if len(sources) > 1 or sources == [destination]:
         raise ValueError("- is standard input or output, and the other path a file: copy - FILE, or copy FILE -")
-    if is_remote(sources[0]) or is_remote(destination):
-        raise ValueError("- is for files of this machine; beyond ssh, run the same command there")
-    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--compress"]
+    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run"]
+    if not is_remote(sources[0]) and not is_remote(destination):
+        wrong.append("--compress")
     if destination == _STREAM:
         wrong += ["--inplace", "--fsync", "--verbose", "--json"]
     for option in wrong:

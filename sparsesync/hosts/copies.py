@@ -3,6 +3,10 @@
 A ``str`` with a colon before its first slash is ``host:path``, by rsync's rule. Then an agent of ours is at the remote
 end, and no rsync; only what differs from the file that is there travels, and a copy that broke off goes
 on where it was. Several copies share a connection within a :class:`Copies`.
+
+A stream is an end, too. To another host it goes by way of a temporary file, with holes for its zeros, since it cannot
+be compared with anything before its end is known, nor sent again. From there it begins once all of the file is here,
+so that nobody goes on with a part of it.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -63,6 +68,27 @@ class Copies:
                 os.fstat(src)
                 options = options._replace(follow_symlinks=True)
             return copy_file(ends.src, ends.dst, options, progress)
+
+    def copy_in(self, stream: int, dst: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
+        """Copy what comes from a stream to ``dst``. Raises what :meth:`copy` does."""
+        from ..engine.content.stream import copy_in
+
+        if remote_part(dst) is None:
+            return copy_in(stream, dst, options, progress)
+        self._hosts.locate(dst)  # before anything is read that cannot be read again
+        with _spool() as file:
+            copy_in(stream, file, CopyOptions())
+            return self.copy(file, dst, options._replace(keep="content", sparse="always"), progress)
+
+    def copy_out(self, src: str, stream: int, name: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
+        """Copy ``src`` to a stream. ``name``: what the stream is called in an error. Raises what :meth:`copy` does."""
+        from ..engine.content.stream import copy_out
+
+        if remote_part(src) is None:
+            return copy_out(src, stream, name, options, progress)
+        with _spool() as file:
+            self.copy(src, file, options._replace(keep="content"), progress)
+            return copy_out(file, stream, name, CopyOptions())
 
     def plan(self, src: PathLike, dst: PathLike, options: CopyOptions) -> Copied:
         """Return what :meth:`copy` would make, with the most bytes that it would write. Nothing is written.
@@ -158,6 +184,19 @@ def as_given(made: str, dst: PathLike) -> PathLike:
     if made == os.fsdecode(dst):
         return dst
     return os.fsencode(made) if isinstance(os.fspath(dst), bytes) else made
+
+
+@contextlib.contextmanager
+def _spool() -> Iterator[str]:
+    """Give the path of a file to be made, which is removed in the end."""
+    with tempfile.TemporaryDirectory(prefix="sparsesync-") as folder:
+        path = os.path.join(folder, "stream")
+        try:
+            yield path
+        except OSError as error:
+            if error.filename in (path, folder) and error.strerror:
+                error.strerror += ": a stream to or from another host is kept there; TMPDIR names another directory"
+            raise
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.filesystems import allocated, device, loop_device, same_content, sparse_file
+from tests.support.filesystems import allocated, device, filesystem, loop_device, same_content, sparse_file
+from tests.support.sshd import Sshd
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -82,7 +83,7 @@ def test_a_reader_that_goes(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["-", "-"], "the other path a file"), (["a", "b", "-"], "the other path a file"),
-        (["-", "host:f"], "files of this machine"), (["host:f", "-"], "files of this machine"),
+        (["-z", "-", "f"], "--compress and -"), (["--bwlimit=1m", "f", "-"], "--bwlimit is for"),
         (["-p", "-", "f"], "--preserve and -"), (["--overlay", "-", "f"], "--overlay and -"),
         (["-v", "f", "-"], "--verbose and -"), (["--json", "f", "-"], "--json and -"),
         (["-n", "-", "f"], "--dry-run and -"), (["-", "."], "is a directory"), (["-", "no/f"], "no/f: No such file"),
@@ -102,3 +103,50 @@ def test_a_closed_standard_input_replaces_nothing(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, b"sparsesync: standard input: is closed\n")
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def far(
+    server: Sshd, *words: str | Path, stdin: bytes = b"", **environ: str | Path
+) -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "sparsesync", "copy", "-e", server.rsh, *map(str, words)]
+    return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, env={**os.environ, **environ})
+
+
+@pytest.mark.slow
+@pytest.mark.ssh
+@pytest.mark.parametrize("options", [[], ["-z", "--inplace", "--bwlimit=100m"]])
+def test_a_stream_to_and_from_another_host(sshd_server: Sshd, tmp_path: Path, options: list[str]) -> None:
+    content = sparse_file(tmp_path / "src", 3 * MIB + 5, [(0, 12 * KIB), (MIB, 8 * KIB)]).read_bytes()
+    (tmp_path / "tmp").mkdir()
+    for name, before in (("new", b""), ("old", os.urandom(4 * MIB))):
+        target = tmp_path / name
+        if before:
+            target.write_bytes(before)
+            os.chmod(target, 0o640)
+        done = far(sshd_server, *options, "-", f"host:{target}", stdin=content, TMPDIR=tmp_path / "tmp")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert target.read_bytes() == content and allocated(target) <= 64 * KIB
+        assert (target.stat().st_mode & 0o777 == 0o640) == bool(before)
+    options = [each for each in options if each != "--inplace"]
+    done = far(sshd_server, *options, f"host:{tmp_path}/new", "-", TMPDIR=tmp_path / "tmp")
+    assert (done.returncode, done.stdout, done.stderr) == (0, content, b"")
+    assert sorted(os.listdir(tmp_path)) == ["new", "old", "src", "tmp"] and os.listdir(tmp_path / "tmp") == []
+
+
+@pytest.mark.ssh
+@pytest.mark.root
+def test_a_stream_that_does_not_arrive(sshd_server: Sshd, tmp_path: Path) -> None:
+    """The old file stays, and of a file that cannot be read nothing is printed."""
+    (tmp_path / "old").write_bytes(b"old")
+    for words, said in (
+        (["-", f"host:{tmp_path}"], b"is a directory"),
+        (["-", f"host:{tmp_path}/no/f"], b"No such file"),
+        ([f"host:{tmp_path}/no", "-"], b"No such file"),
+    ):
+        done = far(sshd_server, *words, stdin=b"new")
+        assert (done.returncode, done.stdout) == (1, b"") and said in done.stderr and done.stderr.count(b"\n") == 1
+    with filesystem("tmpfs", tmp_path / "fs", "1m") as small:
+        done = far(sshd_server, "-", f"host:{tmp_path}/old", stdin=os.urandom(2 * MIB), TMPDIR=small)
+        assert b"No space left on device: a stream to or from" in done.stderr and done.stderr.count(b"\n") == 1
+        assert os.listdir(small) == []
+    assert (tmp_path / "old").read_bytes() == b"old"
