@@ -41,6 +41,11 @@ def print_error(what: Exception | str) -> None:
         print(f"sparsesync: {escape_name(text)}", file=sys.stderr)
 
 
+def with_hint(text: str, number: int | None) -> str:
+    """Return what an error says, with what to do about it or where to look."""
+    return f"{text} ({_HINTS[number]})" if number in _HINTS else text
+
+
 def format_error(error: Exception) -> str:
     """Return an error as text for people: the path, what happened, what to do. The text is not escaped."""
     from ..engine.errors import NoSpaceError
@@ -51,8 +56,8 @@ def format_error(error: Exception) -> str:
     text = str(error.strerror)
     if isinstance(error, NoSpaceError):
         text = f"no space: {iec(error.needed)} are needed, {iec(error.free)} are free"
-    elif error.errno in _HINTS:
-        text += f" ({_HINTS[error.errno]})"
+    else:
+        text = with_hint(text, error.errno)
     if error.filename is None or isinstance(error.filename, int):  # a descriptor says nothing
         return text
     return f"{os.fsdecode(error.filename) or repr('')}: {text}"

@@ -58,11 +58,12 @@ _BATCH_ITEMS = 500
 
 _HOLES = one_of(*HOLES)
 _WORD = text(100)
-_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag, flag)
+_WINDOW = maybe(integer(-1 << 31, 1 << 31))
+_SETTINGS = row(flag, flag, flag, flag, _HOLES, flag, flag, flag, _WINDOW)
 """A :class:`~.roles.SourceSettings`."""
 _OPENING = row(
     flag, flag, flag, maybe(PERMISSIONS), *[flag] * 7, maybe(PATH), flag, flag, maybe(PATH), listed(PATH),
-    integer(0, 1 << 31), maybe(integer(-1 << 31, 1 << 31)), flag,
+    integer(0, 1 << 31), _WINDOW, flag,
 )  # fmt: skip
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")

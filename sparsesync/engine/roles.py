@@ -53,6 +53,7 @@ class SourceSettings(NamedTuple):
     ``reserve``: send reserved ranges too.
     ``every``: treat dense files as sparse ones.
     ``overlay``: do not send a file whose map is not believed.
+    ``modify_window``: seconds by which rsync lets times differ; None if it does not compare them.
     """
 
     follow: bool = False
@@ -63,6 +64,7 @@ class SourceSettings(NamedTuple):
     reserve: bool = False
     every: bool = False
     overlay: bool = False
+    modify_window: Optional[int] = None
 
 
 class Opening(NamedTuple):
@@ -133,6 +135,7 @@ class LocalSource:
             holes=settings.holes,
             reserve=settings.reserve,
             overlay=settings.overlay,
+            modify_window=settings.modify_window or 0,
         )
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:

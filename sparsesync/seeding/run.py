@@ -34,7 +34,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Callable
 
-from ..console.messages import as_bytes, format_error, print_error
+from ..console.messages import as_bytes, format_error, print_error, with_hint
 from ..console.progress import BarFactory, data_bar
 from ..console.streams import write_error
 from ..embedding import Embedding, NoAgentError
@@ -256,7 +256,7 @@ class SeededRun:
         # rsync would meet the same, after it has read all of their holes.
         for name, why in refused.items():
             if self.embedding is not None:
-                self.embedding.warn(f"{name}: {why.reason}")
+                self.embedding.warn(f"{name}: {with_hint(why.reason, why.errno)}")
             else:
                 write_error(as_rsync_says(why) + b"\n")
         self.refusal = min(why.status for why in refused.values())
@@ -356,6 +356,7 @@ class SeededRun:
             holes=self.seed.holes,
             reserve=command.preallocate,
             every=self.seed.min_hole == 0,
+            modify_window=command.modify_window,
         )
         local = LocalHost()
         source: Source

@@ -504,6 +504,16 @@ def test_checks_that_say_stop(tree: Path) -> None:
     assert not dst.exists()
 
 
+def test_a_file_just_written_is_looked_at_again_whatever_the_window(tree: Path) -> None:
+    image = sparse_file(tree / "src/just", MIB, [(0, 4096)])
+    os.utime(image)
+    assert migrate(f"{tree}/src/", tree / "dst", "--", "--modify-window=2").returncode == 0
+    assert int(image.stat().st_mtime) - int((tree / "dst/just").stat().st_mtime) > 2
+    os.utime(image, (1, 1))
+    assert migrate("--final", f"{tree}/src/", tree / "dst", "--", "--modify-window=2").returncode == 0
+    assert (tree / "dst/just").stat().st_mtime == 1
+
+
 @pytest.mark.root
 def test_a_whole_system_without_its_preset(tree: Path) -> None:
     need_root("mounts need root")

@@ -10,10 +10,10 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 from ..files import syscalls
-from ..files.claims import allocated, filesystem_type
+from ..files.claims import allocated, filesystem_type, mount_of
 from ..files.extents import has_data
 from .mounts import location_key
 
@@ -69,6 +69,15 @@ class Probe(NamedTuple):
     busy: bool
 
 
+def _device_and_type(directory: str) -> Tuple[int, str]:
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)  # that the directory can be read is for others to find out
+    try:
+        device = os.fstat(fd).st_dev
+        return device, filesystem_type(device, mount_of(fd)) or ""
+    finally:
+        os.close(fd)
+
+
 def probe(path: str, largest: int = 0) -> Probe:
     """Test the filesystem of ``path`` by writing to it. Raises OSError.
 
@@ -82,7 +91,7 @@ def probe(path: str, largest: int = 0) -> Probe:
     while not os.path.isdir(holder):
         holder = os.path.dirname(holder)
     space = os.statvfs(holder)
-    device = os.stat(holder).st_dev
+    device, type = _device_and_type(holder)
     refused = None
     full = False
     tried = dict.fromkeys(_TRIED, False)
@@ -98,7 +107,7 @@ def probe(path: str, largest: int = 0) -> Probe:
         os.path.realpath(path),
         location_key(path),
         device,
-        filesystem_type(device) or "",
+        type,
         syscalls.free_space(space),
         space.f_favail if space.f_files else -1,
         refused,

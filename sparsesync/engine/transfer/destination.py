@@ -257,7 +257,7 @@ class Destination:
             return None
         path = os.path.normpath(os.path.join(os.getcwd(), self.path, self.single or name))
         above, base = os.path.split(path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and os.statvfs(above).f_favail:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and _has_inodes(above):
             return '{} "{}"'.format(WRITE_FAILED, path)
         if self.inplace:
             return 'open "{}" failed'.format(path)
@@ -390,3 +390,11 @@ class Destination:
         finally:
             if directory is not None:
                 os.close(directory)
+
+
+def _has_inodes(directory: str) -> bool:
+    try:
+        left = os.statvfs(directory)
+    except OSError:
+        return True  # it has gone meanwhile
+    return left.f_favail > 0 or not left.f_files  # btrfs counts none

@@ -21,7 +21,7 @@ from ..files.status import is_recent, open_quietly, stat_sparse
 from ..files.syscalls import was_written
 from .records import FileSpec
 
-_EARLIER_NS = 10**9
+_SECOND_NS = 10**9
 
 
 class OutgoingFile:
@@ -108,6 +108,7 @@ def outgoing(
     holes: str = "auto",
     reserve: bool = False,
     overlay: bool = False,
+    modify_window: int = 0,
 ) -> OutgoingFile:
     """Return a file or block device to be sent as ``name``. Raises OSError.
 
@@ -118,6 +119,7 @@ def outgoing(
     ``holes``: whether its map is believed (:func:`files.claims.believes`).
     ``reserve``: count reserved ranges as what a copy takes.
     ``overlay``: do not send it if its map is not believed.
+    ``modify_window``: seconds by which rsync lets times differ.
     """
     with error_path(path, instead=True):
         found = sources.find(path, name)
@@ -145,7 +147,7 @@ def outgoing(
     mode = stat.S_IMODE(st.st_mode)
     mtime_ns = st.st_mtime_ns
     if live and is_recent(mtime_ns):
-        mtime_ns -= _EARLIER_NS
+        mtime_ns -= (max(modify_window, 0) + 1) * _SECOND_NS
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried)
     return OutgoingFile(path, spec, st, sources, live, holes, overlay)
 
