@@ -504,6 +504,7 @@ def test_checks_that_say_stop(tree: Path) -> None:
     assert not dst.exists()
 
 
+@pytest.mark.slow
 def test_a_file_just_written_is_looked_at_again_whatever_the_window(tree: Path) -> None:
     image = sparse_file(tree / "src/just", MIB, [(0, 4096)])
     os.utime(image)

@@ -33,6 +33,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "sparsesync", *map(str, words)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_quota_that_is_used_up(limited: Path, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     source = sparse_file(tmp_path / "src/disk", 64 * MIB, [(offset * 4 * MIB, MIB) for offset in range(8)])

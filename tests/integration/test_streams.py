@@ -133,6 +133,7 @@ def test_a_stream_to_and_from_another_host(sshd_server: Sshd, tmp_path: Path, op
     assert sorted(os.listdir(tmp_path)) == ["new", "old", "src", "tmp"] and os.listdir(tmp_path / "tmp") == []
 
 
+@pytest.mark.slow
 @pytest.mark.ssh
 @pytest.mark.root
 def test_a_stream_that_does_not_arrive(sshd_server: Sshd, tmp_path: Path) -> None:
