@@ -45,16 +45,14 @@ from ..engine.text import printable_already
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
-from ..rsync.paths import why_not_plain
-from ..rsync.process import LOST, NO_CONNECTION, Status, check_version, run_rsync, shown_status, spooled
+from ..rsync.process import LOST, NO_CONNECTION, Status, run_rsync, shown_status, spooled
 from ..rsync.program import become
-from ..rsync.verbosity import why_untold
 from . import losses
 from .login import Login
 from .own_options import SeedOptions
 from .result import SyncResult
-from .seeder import NOTHING_SPARSE, Refused, Seeding, no_temporary_directory, why_not_list
-from .settled import NO_SPARSE_FILES, nothing_to_seed
+from .seeder import NOTHING_SPARSE, Refused, Seeding, why_not_list
+from .settled import NO_SPARSE_FILES, why_not
 from .telling import as_rsync_says, ending, report_of, telling, tries_all
 
 if TYPE_CHECKING:
@@ -206,7 +204,7 @@ class SeededRun:
         ``stack``: keeps open what is needed until rsync ends.
         """
         try:
-            handoff = self._why_not()
+            handoff = why_not(self.command, self.seed, self.environ, self.check)
             if handoff:
                 return handoff
             source, destination = self._ends(stack)
@@ -322,29 +320,6 @@ class SeededRun:
         if filled.files:
             self.note(holes=self.result.holes + filled.holes)
             self.warn(filled.line_after(first))
-
-    def _why_not(self) -> str | None:
-        """Why there is nothing to seed, or nothing that may be; None if there may be something."""
-        command, remote = self.command, self.command.remote
-        if self.seed.off or command.handoff:
-            return command.handoff if not self.seed.off else "--seed-off is given"
-        handoff = why_untold(command)
-        if handoff:
-            return handoff
-        handoff = nothing_to_seed(command, self.seed, self.check) if remote is None or remote.push else None
-        handoff = handoff or no_temporary_directory()
-        if handoff:
-            return handoff
-        version = check_version(self.environ)
-        if remote is None:
-            return None
-        return why_not_plain(
-            remote,
-            rsync.quotes(command, version, self.environ),
-            secluded=rsync.secludes(command, self.environ),
-            relative=command.relative,
-            wild=not remote.push,
-        )
 
     def _ends(self, stack: contextlib.ExitStack) -> tuple[Source, Destination]:
         """Return the source and the destination. Raises LinkError if the other host cannot be reached."""

@@ -4,13 +4,15 @@ rsync's dry run takes as long as rsync itself when there is nothing to do. So it
 sparse file that may have to be seeded, or healed. On this machine that is none whose size, time and allocation are the
 same at the destination already (:class:`Settled`): rsync leaves such a file alone, and so do we.
 
-What is not certain is not settled. Then the dry run decides.
+What is not certain is not settled. Then the dry run decides. :func:`why_not` has this and all other reasons that are
+known before rsync is asked.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import Callable
 
 from ..engine.files.claims import allocated, looks_sparse
@@ -19,11 +21,13 @@ from ..engine.roles import Opening
 from ..engine.tree.scan import Sparse
 from ..rsync import command as rsync
 from ..rsync import filters
-from ..rsync.paths import transfer_name
+from ..rsync.paths import transfer_name, why_not_plain
+from ..rsync.process import check_version
+from ..rsync.verbosity import why_untold
 from . import losses
 from .healing import is_filled
 from .own_options import SeedOptions
-from .seeder import NOTHING_SPARSE
+from .seeder import NOTHING_SPARSE, no_temporary_directory
 
 NO_SPARSE_FILES = "there are no sparse files"
 
@@ -31,6 +35,37 @@ _MAX_SETTLED = 1000
 """Sparse files that are looked up one by one. For more a dry run is quicker."""
 _EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
 """Options with which rsync does not go by size and time."""
+
+
+def why_not(
+    command: rsync.Command, seed: SeedOptions, environ: Mapping[str, str], check: Callable[[], object] | None = None
+) -> str | None:
+    """Return why there is nothing to seed, or nothing that may be; None if there may be something.
+
+    ``check``: called for each directory.
+
+    Raises RsyncTooOldError, and FileNotFoundError if there is no rsync.
+    """
+    remote = command.remote
+    if seed.off or command.handoff:
+        return command.handoff if not seed.off else "--seed-off is given"
+    handoff = why_untold(command)
+    if handoff:
+        return handoff
+    handoff = nothing_to_seed(command, seed, check) if remote is None or remote.push else None
+    handoff = handoff or no_temporary_directory()
+    if handoff:
+        return handoff
+    version = check_version(environ)
+    if remote is None:
+        return None
+    return why_not_plain(
+        remote,
+        rsync.quotes(command, version, environ),
+        secluded=rsync.secludes(command, environ),
+        relative=command.relative,
+        wild=not remote.push,
+    )
 
 
 def nothing_to_seed(command: rsync.Command, seed: SeedOptions, check: Callable[[], object] | None = None) -> str | None:
