@@ -21,8 +21,9 @@ MAX_MODULES = 10
 
 ORDER = (
     "__main__", "commands", "", "api", "migration", "seeding", "exclude", "comparison", "rsync", "hosts",
-    "embedding", "console", "engine.agent", "engine.host", "engine.roles", "engine.queries", "engine.transfer",
-    "engine.tree", "engine.content", "engine.files", "engine.wire", "engine.text", "engine.errors", "engine",
+    "embedding", "workers", "console", "engine.agent", "engine.host", "engine.roles", "engine.queries",
+    "engine.transfer", "engine.tree", "engine.content", "engine.files", "engine.wire", "engine.text",
+    "engine.errors", "engine",
 )  # fmt: skip
 """Each imports only what stands behind it. "" is the package itself, which knows the public functions."""
 BESIDE = {("engine.content", "engine.wire"), ("engine.files", "engine.wire")}

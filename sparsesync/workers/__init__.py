@@ -1,0 +1,1 @@
+"""Many workers at one copy. Read :mod:`plan` (what a task is)."""

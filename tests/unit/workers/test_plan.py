@@ -1,0 +1,74 @@
+"""workers/plan.py, by any extents, any share and any unit."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsesync.engine.files.extents import Extent
+from sparsesync.workers import plan as module
+from sparsesync.workers.plan import largest_first, pack, plan, union, unpack
+
+gaps_and_lengths = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 3000)), max_size=30)
+
+
+def laid_out(gaps_and_lengths: list[tuple[int, int]]) -> list[Extent]:
+    extents, end = [], 0
+    for gap, length in gaps_and_lengths:
+        extents.append((end + gap, length))
+        end += gap + length
+    return extents
+
+
+def bytes_of(ranges: list[Extent]) -> set[int]:
+    return {byte for offset, length in ranges for byte in range(offset, offset + length)}
+
+
+@given(made=gaps_and_lengths, tail=st.integers(0, 5000), share=st.integers(0, 6000), unit=st.sampled_from([1, 7, 512]))
+def test_tasks_are_disjoint_by_page_and_their_union_is_the_data(
+    made: list[tuple[int, int]], tail: int, share: int, unit: int
+) -> None:
+    extents = laid_out(made)
+    size = (sum(extents[-1]) if extents else 0) + tail
+    tasks = list(plan(iter(extents), size, share, unit))
+    assert [task.number for task in tasks] == list(range(len(tasks)))
+    assert (tasks[0].start, tasks[-1].stop) == (0, size) if tasks else not extents
+    found: list[Extent] = []
+    for task, behind in itertools.zip_longest(tasks, tasks[1:]):
+        ranges = list(unpack(task.ranges))
+        assert behind is None or (task.stop == behind.start and task.stop % unit == 0)
+        assert all(task.start <= offset and offset + length <= task.stop for offset, length in ranges)
+        assert sum(length for _, length in ranges) == task.data <= max(share, unit) + unit
+        found += ranges
+    assert found == sorted(found) and sum(length for _, length in found) == sum(length for _, length in extents)
+    assert bytes_of(found) == bytes_of(extents)
+
+
+@given(made=gaps_and_lengths, share=st.integers(1, 3000))
+def test_a_task_has_few_extents_and_none_is_passed_over(made: list[tuple[int, int]], share: int) -> None:
+    extents = laid_out(made)
+    before, module.MOST_EXTENTS = module.MOST_EXTENTS, 3
+    try:
+        tasks = list(plan(iter(extents), 10**9, 10**9, 1))
+    finally:
+        module.MOST_EXTENTS = before
+    assert [part for task in tasks for part in unpack(task.ranges)] == extents
+    assert all(len(list(unpack(task.ranges))) == 3 for task in tasks[:-1])
+    ordered = list(largest_first(iter(tasks)))
+    assert sorted(ordered) == tasks and [task.data for task in ordered] == sorted((t.data for t in tasks), reverse=True)
+
+
+@given(a=gaps_and_lengths, b=gaps_and_lengths)
+def test_a_union_has_what_either_has(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
+    one, other = laid_out(a), laid_out(b)
+    found = list(union(unpack(pack(one)), iter(other)))
+    assert bytes_of(found) == bytes_of(one) | bytes_of(other)
+    assert all(sum(first) < second[0] for first, second in zip(found, found[1:]))
+
+
+def test_the_extents_are_not_collected() -> None:
+    endless = ((offset, 4096) for offset in itertools.count(0, 8192))
+    tasks = largest_first(plan(endless, 1 << 62, module.MOST_BYTES))
+    assert [next(tasks).data for _ in range(100)] == [4096 * module.MOST_EXTENTS] * 100
