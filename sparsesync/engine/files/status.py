@@ -262,3 +262,11 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
             raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
     finally:
         os.close(fd)
+
+
+def has_inodes(directory: str) -> bool:
+    """Return whether a new file could be made there, as far as their number is limited."""
+    with contextlib.suppress(OSError):  # it has gone meanwhile
+        left = os.statvfs(directory)
+        return left.f_favail > 0 or not left.f_files  # btrfs counts none
+    return True

@@ -32,6 +32,7 @@ from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.flags import forbids_replacing
+from ..files.status import has_inodes, open_quietly
 from ..files.syscalls import is_ours_alone
 from ..files.target import hidden_name, name_limit
 from .destination_file import DestinationFile
@@ -255,9 +256,11 @@ class Destination:
         """
         if not isinstance(error, OSError) or error.errno not in _REFUSALS:
             return None
-        path = os.path.normpath(os.path.join(os.getcwd(), self.path, self.single or name))
+        path = os.path.join(self.path, self.single or name)
+        with contextlib.suppress(FileNotFoundError):  # the current directory may have been removed
+            path = os.path.abspath(path)
         above, base = os.path.split(path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and _has_inodes(above):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and has_inodes(above):
             return '{} "{}"'.format(WRITE_FAILED, path)
         if self.inplace:
             return 'open "{}" failed'.format(path)
@@ -270,8 +273,9 @@ class Destination:
         """Whether the file that is there can never be replaced."""
         for directory, base in self.each([name]):
             with contextlib.suppress(OSError):
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-                fd = os.open(base, flags, dir_fd=directory)
+                if directory is None:
+                    return False
+                fd = open_quietly(base, os.O_NOFOLLOW, directory)
                 try:
                     return forbids_replacing(fd) is not None
                 finally:
@@ -390,11 +394,3 @@ class Destination:
         finally:
             if directory is not None:
                 os.close(directory)
-
-
-def _has_inodes(directory: str) -> bool:
-    try:
-        left = os.statvfs(directory)
-    except OSError:
-        return True  # it has gone meanwhile
-    return left.f_favail > 0 or not left.f_files  # btrfs counts none
