@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..embedding import WAIT_SECONDS
@@ -166,8 +166,14 @@ class HostPool:
 
         Used for a host that allows one session at a time. It needs a shared connection.
         """
+        from .sharing import wait_for_session
+
+        words, login = self._words(), _login(host.user, host.name)
+        check = self._embedding.check if self._embedding else lambda: None
         host.leave()
+        wait_for_session(words, login, self._shared[login], self._environ, check)
         yield
+        wait_for_session(words, login, self._shared[login], self._environ, check)
         again = self._connect(host.user, host.name)
         host.connection, host.leave = again.connection, again.leave
 
@@ -178,21 +184,19 @@ class HostPool:
 
     def connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         """Return the host of this name over a new connection. Raises as :meth:`locate`."""
-        from .address import Remote, remote_shell, split_shell
+        from .address import Remote
         from .loader import Shell
         from .remote import RemoteHost
         from .sharing import sharing
         from .ssh import connect
 
-        rsh = self._rsh
-        environ = self._embedding.environ if self._embedding else os.environ
-        words = split_shell(remote_shell(rsh, environ)) if rsh is None or isinstance(rsh, str) else rsh
+        words = self._words()
         shell = Shell(tuple(words), self._prefix, self._python)
-        login = (*(["-l", user] if user else []), name)
+        login = _login(user, name)
         if self._logins is not None and tuple(words) == self._logins.words:
             self._shared[login] = self._logins.login(login, self._embedding)
         if login not in self._shared:
-            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share, environ))
+            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share, self._environ))
             options = shared.login
         else:
             options = self._shared[login].control or self._shared[login].login
@@ -208,6 +212,22 @@ class HostPool:
             embedding=self._embedding,
         )
         return RemoteHost(opened.enter_context(opening), user, opened.close)
+
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        return self._embedding.environ if self._embedding else os.environ
+
+    def _words(self) -> Sequence[str]:
+        """Return the words of the remote shell's command."""
+        from .address import remote_shell, split_shell
+
+        given = self._rsh
+        return split_shell(remote_shell(given, self._environ)) if given is None or isinstance(given, str) else given
+
+
+def _login(user: str | None, name: str) -> tuple[str, ...]:
+    """Return the words that name a host to the remote shell."""
+    return (*(["-l", user] if user else []), name)
 
 
 def _is_shell(rsh: object) -> bool:

@@ -22,6 +22,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
@@ -36,6 +37,9 @@ _LINGER_SECONDS = 60
 _PLACES = ["/tmp", "/var/tmp", "/dev/shm"]
 _OWN = "." + "x" * 16
 """What ssh puts behind a socket's name while it makes it."""
+
+_FREE_SECONDS = 10
+"""Seconds in which a server notices that a session has ended."""
 
 REFUSED_SESSION = b"mux_client_request_session"
 """ssh says it of a session that the server does not open in the connection."""
@@ -118,6 +122,31 @@ def sharing(
                 leave = [*command, *control, "-O", "exit", *login]
                 subprocess.run(leave, stdin=silent, stdout=silent, stderr=silent, env=environ)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_session(
+    command: Sequence[str],
+    login: Sequence[str],
+    shared: Sharing,
+    environ: Mapping[str, str],
+    check: Callable[[], object],
+) -> None:
+    """Wait until the server opens a session in the shared connection, or for a while.
+
+    A server that allows one session at a time may notice the end of the last one later than its client does.
+    Where others may have that session, nothing is waited for: whoever finds no room logs in by itself.
+
+    ``check``: called while that is waited for; what it raises ends that.
+    """
+    asked = [*command, *shared.only, *login, "true"]
+    silent = subprocess.DEVNULL
+    until = time.monotonic() + _FREE_SECONDS
+    while shared.control and shared.strict and time.monotonic() < until:
+        check()
+        done = subprocess.run(asked, stdin=silent, stdout=silent, stderr=subprocess.PIPE, env=environ)
+        if REFUSED_SESSION not in done.stderr:
+            return
+        time.sleep(WAIT_SECONDS)
 
 
 def _settings(command: Sequence[str], login: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

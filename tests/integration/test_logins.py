@@ -116,6 +116,15 @@ def test_one_login_where_one_session_at_a_time_is_allowed(
     assert "-r" not in options or (place / "dst/img").stat().st_mtime > (place / "src/img").stat().st_mtime
 
 
+@pytest.mark.parametrize(("to", "status"), [("no/such/dst/", 11), pytest.param("file", 3, marks=pytest.mark.slow)])
+def test_one_login_where_the_destination_is_refused(one_session: Sshd, place: Path, to: str, status: int) -> None:
+    before = one_session.logins()
+    (place / "file").write_text("in the way")
+    done = ours(place, one_session.rsh, "sync", "-a", "src/", f"far:{place}/{to}")
+    assert done.returncode == status and sharing.REFUSED_SESSION not in done.stderr, done
+    assert one_session.logins() == before + 1
+
+
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_one_login_where_there_is_no_python(one_session: Sshd, place: Path, way: str) -> None:
     before = one_session.logins()
