@@ -1,5 +1,7 @@
 """Exclude files, from a scan: what leaves out exactly the sparse files that were found.
 
+:data:`FORMATS` has a row for each program that reads such files: how it quotes, how it names files, how it is told.
+
 A pattern has to name a file as the program sees it that reads the pattern. For rsync that is
 the name in the transfer: ``/var/lib/docker/`` puts its contents at the top, so a file below it is
 ``/devicemapper/...``; ``/var/lib/docker`` puts the directory itself there, ``/docker/...``; with
@@ -8,7 +10,7 @@ there, so it matches one file and no other.
 
 Each program quotes in its own way, and each has names that a line of text cannot carry. rsync takes a
 backslash for an escape only where the pattern has a wildcard, and ends a line at a carriage return too;
-with ``--from0`` it takes any name. borg reads its file as UTF-8. What cannot be written is a ValueError,
+with ``--from0`` it takes any name. borg, kopia and rustic read theirs as UTF-8. What cannot be written is a ValueError,
 never a pattern that means something else.
 
 The presets (:mod:`engine.queries.presets`) add patterns of their own, which do hold wildcards.
@@ -34,8 +36,6 @@ from .rsync.paths import transfer_name
 
 if TYPE_CHECKING:
     from .engine.queries.presets import ExcludedPath
-
-FORMATS = ("rsync", "tar", "borg", "restic")
 
 
 class PatternOptions(NamedTuple):
@@ -75,15 +75,18 @@ def sparse_names(
     on_error: OnError = None,
 ) -> Iterator[tuple[str, Sparse]]:
     """Yield each sparse file, with its name as seen by the program that reads the pattern."""
+    program = FORMATS[options.format]
+    if program.one_source and len(locations) > 1:
+        raise ValueError(f"{locations[1].path}: an exclude file of {options.format} is for one directory only")
     for host, source, _ in locations:
         # What a preset leaves out with all that is below needs no walk, and no patterns for what is found there.
         prune = [place.path for place in places if place.source == source and place.wildcard in ("", "/*")]
-        top = host.directory() if options.format == "restic" else ""
+        top = host.directory() if program.absolute([location.path for location in locations]) else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
         wanted = ScanOptions(options.one_file_system, every_link=True, min_size=options.min_size, prune=prune)
         for found, data, _ in host.scan(source, wanted, measured=options.min_ratio > 0, on_error=on_error):
             if not options.min_ratio or found.size - min(data, found.allocated) >= options.min_ratio * found.size:
-                yield _seen_as(options.format, top, source, found.path, options.relative), found
+                yield program.name(top, source, found.path, options.relative), found
 
 
 def preset_places(locations: Sequence[Location], options: PatternOptions) -> list[ExcludedPath]:
@@ -105,21 +108,28 @@ def place_patterns(places: Sequence[ExcludedPath], relative: bool, quote: Callab
             yield _quote_wild(anchored) + wildcard if wildcard else quoted
 
 
-def _seen_as(format: str, top: str, source: str, path: str, relative: bool) -> str:
-    if format == "rsync":
-        name = transfer_name(source, path, relative)
-        assert name is not None  # a scan yields what is below its source
-        return "/" + name
-    if format == "tar":
-        return _tar_path(source, path)
+def _rsync_name(top: str, source: str, path: str, relative: bool) -> str:
+    name = transfer_name(source, path, relative)
+    assert name is not None  # a scan yields what is below its source
+    return "/" + name
+
+
+def _real_name(top: str, source: str, path: str, relative: bool) -> str:
     return os.path.normpath(os.path.join(top, path))
 
 
-def _tar_path(source: str, path: str) -> str:
+def _name_inside(top: str, source: str, path: str, relative: bool) -> str:
+    inside = path[len(source) :].strip("/")
+    if not inside:
+        raise ValueError(f"{path}: is a file, and such an exclude file is for a directory")
+    return "/" + inside
+
+
+def _tar_name(top: str, source: str, path: str, relative: bool) -> str:
     # tar names what it walks by the argument less its slashes at the end, and a slash: tar(1).
-    top = source.rstrip("/") or "/"
+    first = source.rstrip("/") or "/"
     rest = path[len(source) :].lstrip("/")
-    return top if not rest else (top if top == "/" else top + "/") + rest
+    return first if not rest else (first if first == "/" else first + "/") + rest
 
 
 def excluding(names: Sequence[str], stack: contextlib.ExitStack) -> list[str]:
@@ -139,12 +149,7 @@ def quoter(format: str = "rsync", null: bool = False) -> Callable[[str], str]:
     """Return the function that makes a pattern of a name. It raises ValueError if the format cannot carry the name."""
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; there are {', '.join(FORMATS)}")
-    if format == "borg":
-        return _quote_borg
-    if format == "rsync":
-        return _quote_rsync if null else _refusing("\n\r", _quote_rsync, "use -0, and rsync --from0")
-    quote = _quote_tar if format == "tar" else _quote_restic
-    return _refusing("\n", quote, f"exclude files of {format} cannot carry such a name")
+    return _quote_rsync if null and format == "rsync" else FORMATS[format].quote
 
 
 def _refusing(characters: str, quote: Callable[[str], str], advice: str) -> Callable[[str], str]:
@@ -154,6 +159,12 @@ def _refusing(characters: str, quote: Callable[[str], str], advice: str) -> Call
         return quote(name)
 
     return checked
+
+
+def _utf_8(name: str, format: str) -> str:
+    if re.search("[\udc80-\udcff]", name):
+        raise ValueError(f"{name}: is not UTF-8: exclude files of {format} cannot carry such a name")
+    return name
 
 
 def _quote_rsync(name: str) -> str:
@@ -175,19 +186,72 @@ def _quote_restic(name: str) -> str:
     return _bracket_last_space(_quote_wild(name).replace("$", "$$"))
 
 
+def _quote_kopia(name: str) -> str:
+    """Quote as in the file .kopiaignore: as in .gitignore, but for kopia all that is not UTF-8 is one character."""
+    if "\ufffd" in _utf_8(name, "kopia"):
+        raise ValueError(f"{name}: has U+FFFD in its name: exclude files of kopia cannot carry such a name")
+    return _bracket_last_space(_quote_wild(name))
+
+
+def _quote_rustic(name: str) -> str:
+    """Quote as for the Rust crate ``ignore``, "overrides": as in .gitignore, with braces, and ``!`` excludes."""
+    pattern = "!/" + re.sub(r"([*?\[\]{}\\])", r"\\\1", _utf_8(name, "rustic").lstrip("/"))
+    # In brackets it takes bytes, not characters.
+    return f"{pattern[:-1]}{{{pattern[-1]}}}" if pattern[-1].isspace() else pattern
+
+
 def _bracket_last_space(pattern: str) -> str:
     return f"{pattern[:-1]}[{pattern[-1]}]" if pattern[-1:].isspace() else pattern
 
 
 def _quote_borg(name: str) -> str:
     """Quote as in "borg help patterns": ``pf:`` is a literal path; what a line would lose needs ``re:``, Python's."""
-    if re.search("[\udc80-\udcff]", name):
-        raise ValueError(f"{name}: is not UTF-8: exclude files of borg cannot carry such a name")
-    name = name.lstrip("/")
+    name = _utf_8(name, "borg").lstrip("/")
     if name == name.strip() and name.isprintable():
         return f"pf:{name}"
     quoted = "".join(f"\\U{ord(c):08x}" if c.isspace() or ord(c) < 32 else re.escape(c) for c in name)
     return f"re:^{quoted}\\Z"
+
+
+class Format(NamedTuple):
+    """A program that reads exclude files.
+
+    ``quote``: makes a pattern of a name; raises ValueError if the program's file cannot carry it.
+    ``name``: what the program calls a file: by the directory where it runs or "", the source, its path, ``--relative``.
+    ``usage``: how the program is given the file; "" where it knows no comments.
+    ``absolute``: whether it sees whole paths, if it is given these sources.
+    ``one_source``: whether its file is for one directory only, and lies in it.
+    """
+
+    quote: Callable[[str], str]
+    name: Callable[[str, str, str, bool], str]
+    usage: str
+    absolute: Callable[[Sequence[str]], bool] = lambda sources: False
+    one_source: bool = False
+
+
+def _lines(format: str, quote: Callable[[str], str]) -> Callable[[str], str]:
+    return _refusing("\n", quote, f"exclude files of {format} cannot carry such a name")
+
+
+FORMATS = {
+    "rsync": Format(
+        _refusing("\n\r", _quote_rsync, "use -0, and rsync --from0"), _rsync_name, "rsync --exclude-from=FILE"
+    ),
+    "tar": Format(_lines("tar", _quote_tar), _tar_name, ""),
+    "borg": Format(_quote_borg, _real_name, "borg create --exclude-from FILE"),
+    "restic": Format(
+        _lines("restic", _quote_restic), _real_name, "restic backup --exclude-file FILE", lambda sources: True
+    ),
+    "kopia": Format(_lines("kopia", _quote_kopia), _name_inside, "the file .kopiaignore in SRC", one_source=True),
+    "rustic": Format(
+        _lines("rustic", _quote_rustic),
+        _real_name,
+        "rustic backup --glob-file FILE",
+        lambda sources: any(source.startswith("/") for source in sources),
+    ),
+}
+"""Each program that exclude files can be written for."""
 
 
 __all__ = ["FORMATS", "exclude_patterns"]

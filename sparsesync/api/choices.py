@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Format = Literal["rsync", "tar", "borg", "restic"]
+Format = Literal["rsync", "tar", "borg", "restic", "kopia", "rustic"]
 """The program that reads exclude patterns."""
 
 Holes = Literal["auto", "trust", "check", "read"]

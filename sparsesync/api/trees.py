@@ -168,7 +168,7 @@ def exclude_patterns(
     ``one_file_system``: stay on the filesystem of each source.
     ``preset``: also exclude what a copy of such a tree should not have: "docker", "containerd", "podman", "incus",
     "lxd", "libvirt", "kubelet", "system", or several with commas between them.
-    ``format``: the program that reads the patterns: "rsync", "tar", "borg" or "restic".
+    ``format``: the program that reads the patterns: "rsync", "tar", "borg", "restic", "kopia" or "rustic".
     ``null``: False refuses names that need ``rsync --from0``.
     ``on_error``: called with the OSError of what cannot be examined below a source. Without it the error is raised.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.

@@ -1,4 +1,4 @@
-"""``sparsesync exclude``: an exclude file for rsync, tar, borg or restic.
+"""``sparsesync exclude``: an exclude file for rsync, or another of the programs in :data:`~.exclude.FORMATS`.
 
 What is in it comes from :mod:`exclude`. Here it gets a head of comments, and its lines their ends.
 """
@@ -40,7 +40,8 @@ def add(command: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="rsync",
-        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE",
+        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE, "
+        "kopia has it as SRC/.kopiaignore, rustic has --glob-file=FILE",
     )
     add_one_file_system(command)
     add_remote_end(command)
@@ -109,12 +110,8 @@ def write(
             count += 1
             size += found.size
             allocated += found.allocated
-    if format != "tar":
-        usage = {
-            "rsync": "rsync --from0 --exclude-from=FILE" if null else "rsync --exclude-from=FILE",
-            "borg": "borg create --exclude-from FILE",
-            "restic": "restic backup --exclude-file FILE",
-        }[format]
+    usage = "rsync --from0 --exclude-from=FILE" if null else FORMATS[format].usage
+    if usage:
         given = " ".join(map(escape_name, sources))
         said = " --relative" * relative + f" --preset {preset}" * bool(preset)
         said += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)

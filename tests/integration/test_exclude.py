@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sparsesync
 from sparsesync.commands import exclude
 from sparsesync.exclude import PatternOptions
-from tests.support.filesystems import need_tools
+from tests.support.filesystems import need_tools, sparse_file
 
 NAMES = st.text(st.sampled_from(" *?[]\\#;-+!'\"$ab\n\r\t\udcff\u00e9."), min_size=1, max_size=6).filter(
     lambda name: name not in (".", "..")
@@ -174,6 +174,39 @@ def test_restic(tmp_path: Path) -> None:
         subprocess.run(argv, cwd=tmp_path, env=environment, check=True, timeout=120, stdout=subprocess.DEVNULL)
     (restored,) = [Path(d) for d, names, _ in os.walk(tmp_path / "out") if "sub" in names]
     assert set(files(restored)) == {name for name, sparse in files(tmp_path / "src").items() if not sparse}
+
+
+@pytest.mark.parametrize(("source", "below"), [("src", "/"), ("src/", "/"), (".", "/src/"), ("./src/sub", "/")])
+def test_kopia_sees_names_below_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, below: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src/sub").mkdir(parents=True)
+    sparse_file(tmp_path / "src/sub/img", 1 << 20, [])
+    inside = os.path.relpath("src/sub/img", source)
+    assert sparsesync.exclude_patterns(source, format="kopia") == [f"/{inside}"] and f"/{inside}".startswith(below)
+    with pytest.raises(ValueError, match="for one directory only"):
+        sparsesync.exclude_patterns([source, "src"], format="kopia")
+    with pytest.raises(ValueError, match="is a file"):
+        sparsesync.exclude_patterns("src/sub/img", format="kopia")
+
+
+def test_rustic_sees_paths_as_they_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
+    sparse_file(tmp_path / "src/img", 1 << 20, [])
+    for source, seen in (
+        ("src", "src/img"),
+        ("./src/", "src/img"),
+        (".", "src/img"),
+        (tmp_path, f"{tmp_path}/src/img"),
+    ):
+        assert sparsesync.exclude_patterns(source, format="rustic") == [f"!/{seen.lstrip('/')}"]
+    # Where one is absolute, it makes all so.
+    (tmp_path / "more").mkdir()
+    assert sparsesync.exclude_patterns(["src", tmp_path / "more"], format="rustic") == [
+        f"!{os.path.realpath(tmp_path)}/src/img"
+    ]
 
 
 def test_the_docker_preset(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from sparsesync.engine.wire import fields, protocol
 from sparsesync.engine.wire.capabilities import capabilities, choose_compressor, choose_digest
 from sparsesync.engine.wire.link import peer_error
 from sparsesync.engine.wire.protocol import Decoder, Frame
-from sparsesync.exclude import quoter
+from sparsesync.exclude import FORMATS, quoter
 from sparsesync.hosts.remote import RemoteHost
 from sparsesync.rsync import command as rsync
 from sparsesync.rsync.listing import listing_argv, parse_listing, source_path
@@ -372,7 +372,7 @@ def test_patterns(fuzz: Any, tmp_path: Path) -> None:
 
 
 def test_other_patterns(fuzz: Any) -> None:
-    @with_(name=names.filter(lambda name: "\0" not in name), form=st.sampled_from(["rsync", "tar", "borg", "restic"]))
+    @with_(name=names.filter(lambda name: "\0" not in name), form=st.sampled_from(list(FORMATS)))
     def test(name: str, form: str) -> None:
         try:
             assert "\n" not in quoter(form)("/" + name)
