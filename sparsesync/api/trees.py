@@ -41,7 +41,7 @@ def scan(
     ``every_file``: yield files without holes too.
     ``min_size``: the smallest apparent size, in bytes.
     ``prune``: a path or several that are not entered, spelled as they would be yielded.
-    ``follow``: if ``path`` is a symlink, scan the directory it leads to.
+    ``follow``: if ``path`` is a symlink, scan what it leads to. What is neither a file nor a directory is then refused.
     ``holes``: "auto", "trust", "check" or "read": see :mod:`sparsesync.api`. A file whose map is not believed is read
     only if its ``st_blocks`` indicate a hole. A file of less than 1 MiB that looks dense is not searched for reserved
     ranges.

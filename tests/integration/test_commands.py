@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sparsesync
-from tests.support.filesystems import allocated, device, need, need_root, need_tools, same_content, sparse_file
+from tests.support.filesystems import Mounted, allocated, device, need, need_root, need_tools, same_content, sparse_file
 
 MIB = 1 << 20
 PROC = "/proc/version"
@@ -40,12 +40,12 @@ def test_scan(tree: Path) -> None:
     done = run("scan", "d", cwd=tree)
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines[0].split() == ["apparent", "allocated", "data", "extents", "path"]
-    assert lines[1].split()[:7] == ["100.0", "GiB", "3", "MiB", "3", "MiB", "2"]
-    assert lines[2].split() == ["2", "MiB", "4", "KiB", "4", "KiB", "1", "d/small"]
-    assert lines[3:] == ["2 sparse files: 100.0 GiB apparent, 3 MiB allocated"]
+    assert lines[0].split() == ["apparent", "allocated", "data", "saved", "could", "be", "extents", "path"]
+    assert lines[1].split()[:11] == ["100.0", "GiB", "3", "MiB", "3", "MiB", "100.0", "GiB", "0", "B", "2"]
+    assert lines[2].split() == ["2", "MiB", "4", "KiB", "4", "KiB", "2", "MiB", "0", "B", "1", "d/small"]
+    assert lines[3:] == ["2 sparse files: 100.0 GiB apparent, 3 MiB allocated, 100.0 GiB saved"]
     assert run("scan", "--min-size", "1G", "d", cwd=tree).stdout.endswith(
-        "1 sparse file: 100.0 GiB apparent, 3 MiB allocated\n"
+        "1 sparse file: 100.0 GiB apparent, 3 MiB allocated, 100.0 GiB saved\n"
     )
     assert "d/dense" in run("scan", "--all", "d", cwd=tree).stdout
     paths = run("scan", "-0", "d", "d/small", cwd=tree).stdout.split("\0")
@@ -56,15 +56,57 @@ def test_scan(tree: Path) -> None:
 
 def test_scan_json(tree: Path) -> None:
     found = json.loads(run("scan", "--json", "d/small", "d/large", cwd=tree).stdout)
-    assert found == {
-        "files": [
-            {"path": "d/large", "size": 100 << 30, "allocated": allocated(tree / "d/large"), "data": 3 * MIB,
-             "extents": 2},
-            {"path": "d/small", "size": 2 * MIB, "allocated": 4096, "data": 4096, "extents": 1},
-        ],
-        "total": {"files": 2, "size": (100 << 30) + 2 * MIB, "allocated": allocated(tree / "d/large") + 4096,
-                  "data": 3 * MIB + 4096},
-    }  # fmt: skip
+    large, small = allocated(tree / "d/large"), allocated(tree / "d/small")
+    files = [
+        {"path": "d/large", "size": 100 << 30, "allocated": large, "data": 3 * MIB, "extents": 2,
+         "saved": (100 << 30) - large, "could": 0},
+        {"path": "d/small", "size": 2 * MIB, "allocated": 4096, "data": 4096, "extents": 1,
+         "saved": 2 * MIB - small, "could": 0},
+    ]  # fmt: skip
+    total = {name: sum(int(str(file[name])) for file in files) for name in files[0] if name != "path"}
+    assert found == {"files": files, "total": {"files": 2, **total}}
+
+
+def test_scan_says_what_could_be_saved(mounted: Mounted) -> None:
+    top = mounted("ext4")
+    with open(top / "reserved", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 20 * MIB)
+    sparse_file(top / "sparse", 10 * MIB, [(0, 4096)])
+    lines = run("scan", ".", cwd=top).stdout.splitlines()
+    assert lines[1].split() == ["20", "MiB", "20", "MiB", "0", "B", "0", "B", "20", "MiB", "0", "./reserved"]
+    assert lines[3] == "2 sparse files: 30 MiB apparent, 20 MiB allocated, 10 MiB saved, 20 MiB more could be"
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [("--sort path", "large small"), ("--sort data", "large small"), ("--sort allocated", "large small"),
+     ("--top 1", "large"), ("--sort path --top 1", "large"), ("-0 --sort extents --top 1", "large")],
+)  # fmt: skip
+def test_scan_sorts_and_cuts(tree: Path, options: str, names: str) -> None:
+    (tree / "d/name too").unlink()
+    files = json.loads(run("scan", "--json", *options.replace("-0", "").split(), "d", cwd=tree).stdout)
+    assert [file["path"] for file in files["files"]] == [f"d/{name}" for name in names.split()]
+    assert files["total"]["files"] == 2
+    if "-0" in options:
+        assert run("scan", *options.split(), "d", cwd=tree).stdout == "".join(f"d/{name}\0" for name in names.split())
+    for wrong in ("0", "-1", "x"):
+        assert run("scan", f"--top={wrong}", "d", cwd=tree).returncode == 2
+
+
+def test_scan_follows_or_refuses_what_is_named(tree: Path) -> None:
+    (tree / "link").symlink_to("d/small")
+    (tree / "broken").symlink_to("nothing")
+    os.mkfifo(tree / "pipe")
+    assert f"{tree}/d/small\n" in run("scan", "link", cwd=tree).stdout
+    for name, why in (("broken", "No such file"), ("pipe", "is neither a file nor a directory")):
+        done = run("scan", name, cwd=tree)
+        # A total of nothing would look like a result.
+        assert (done.returncode, done.stdout) == (
+            1,
+            "",
+        ) and f"{name if name == 'pipe' else 'nothing'}: {why}" in done.stderr
+    done = run("scan", "-e", "false", "far:", cwd=tree)
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
 
 
 def test_scan_goes_on_after_a_trouble(tree: Path) -> None:
@@ -320,7 +362,7 @@ def test_files_that_the_kernel_writes_when_they_are_read(tree: Path) -> None:
         assert run("verify", path, "x", cwd=tree).returncode == 0
     done = run("verify", PROC, SYS, cwd=tree)
     assert (done.returncode, done.stdout) == (1, f"{PROC}: content differs at byte 0\n")
-    assert run("scan", SYS, cwd=tree).stdout == "0 sparse files: 0 B apparent, 0 B allocated\n"
+    assert run("scan", SYS, cwd=tree).stdout == "0 sparse files: 0 B apparent, 0 B allocated, 0 B saved\n"
     done = run("map", SYS, cwd=tree)
     assert (done.returncode, done.stderr) == (1, f"sparsesync: {SYS}: the file ends before its size says\n")
 

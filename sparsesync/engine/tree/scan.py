@@ -11,10 +11,12 @@ In a large tree a second process may look through a part of them (:mod:`scan_hel
 Filesystems that exist only in the kernel (proc, sysfs and the like) are never
 entered: /proc/kcore shows 128 TiB and allocates nothing, and no copy wants it.
 Symlinks are never followed, except a starting path that ends in a slash, which
-names the directory behind the link, as everywhere.
+names the directory behind the link, as everywhere; or any starting path, if that
+is wanted.
 """
 
 import contextlib
+import errno
 import os
 import stat
 from functools import partial
@@ -188,9 +190,11 @@ def scan(
     Raises OSError if ``path`` itself cannot be examined.
     """
     one_file_system, every_link, every_file, min_size, prune, follow, holes, rules = options
-    if follow and os.path.islink(path) and os.path.isdir(path):
-        path += "/"
+    if follow and os.path.islink(path):
+        path = path + "/" if os.path.isdir(path) else os.path.realpath(path)
     top = os.stat(path) if path.endswith("/") else os.lstat(path)
+    if follow and not stat.S_ISREG(top.st_mode) and not stat.S_ISDIR(top.st_mode):
+        raise OSError(errno.EINVAL, "is neither a file nor a directory", path)
     skip = left_out(path, rules)
     if prune:
         skip = partial(_pruned, prune, skip)
