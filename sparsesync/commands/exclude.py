@@ -28,8 +28,16 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", metavar="FILE", help="write to FILE (default: standard output)")
     command.add_argument("-R", "--relative", action="store_true", help="as rsync's")
     command.add_argument("-0", "--null", action="store_true", help="for rsync --from0: any file name can be carried")
-    command.add_argument("--min-size", type=byte_size, default=0, metavar="SIZE", help="smallest apparent size")
-    command.add_argument("--min-ratio", type=float, default=0.0, metavar="R", help="smallest share of hole, 0 to 1")
+    command.add_argument(
+        "--min-size", type=byte_size, default="1M", metavar="SIZE", help="smallest apparent size (default: %(default)s)"
+    )
+    command.add_argument(
+        "--min-ratio",
+        type=_ratio,
+        default="0.5",
+        metavar="R",
+        help="smallest share of hole, 0 to 1 (default: %(default)s); what is left out is in no backup",
+    )
     command.add_argument(
         "--preset",
         type=lambda given: preset_names(given, none=False),
@@ -40,12 +48,22 @@ def add(command: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="rsync",
-        help="whose exclude file to write; tar has to be run with --anchored --exclude-from=FILE, "
-        "kopia has it as SRC/.kopiaignore, rustic has --glob-file=FILE",
+        help="whose exclude file to write (default: %(default)s); "
+        "tar has to be run with --anchored --exclude-from=FILE, kopia has it as SRC/.kopiaignore",
     )
     add_one_file_system(command)
     add_remote_end(command)
     command.set_defaults(run=run)
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return ratio
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -99,6 +117,7 @@ def write(
     quote = quoter(format, null)
     end = b"\0" if null else b"\n"
     count = size = allocated = 0
+    linked: set[tuple[int, int]] = set()
     patterns = Sorted()
     with HostPool(rsh, python, prefix=prefix) as hosts:
         locations = [hosts.locate(source) for source in sources]
@@ -107,6 +126,11 @@ def write(
             patterns.add(pattern)
         for name, found in sparse_names(locations, places, options, on_error):
             patterns.add(quote(name))
+            inode = found.st.st_dev, found.st.st_ino
+            if inode in linked:
+                continue
+            if found.st.st_nlink > 1:
+                linked.add(inode)
             count += 1
             size += found.size
             allocated += found.allocated
@@ -114,7 +138,7 @@ def write(
     if usage:
         given = " ".join(map(escape_name, sources))
         said = " --relative" * relative + f" --preset {preset}" * bool(preset)
-        said += f" --min-size {min_size}" * (min_size > 0) + f" --min-ratio {min_ratio}" * (min_ratio > 0)
+        said += f" --min-size {min_size} --min-ratio {min_ratio:g}"
         files = "1 sparse file" if count == 1 else f"{count} sparse files"
         for line in (
             f"# {files}: {iec(size)} apparent, {iec(allocated)} allocated",

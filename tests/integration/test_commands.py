@@ -290,6 +290,28 @@ def test_a_size_limit_and_a_full_disk_say_what_to_do(tree: Path) -> None:
     need(os.path.isdir("/dev/shm"), "there is no /dev/shm")
 
 
+def test_exclude_leaves_out_only_what_is_worth_it(tree: Path) -> None:
+    """What is left out is in no backup: a hole of 56 KiB in 40 MiB, or a small file, is no reason."""
+    sparse_file(tree / "d/qcow2", 40 * MIB, [(56 << 10, (40 * MIB) - (56 << 10))])
+    sparse_file(tree / "d/tiny", 64 << 10, [(0, 4096)])
+
+    def left_out(*options: str) -> list[str]:
+        done = run("exclude", *options, "d/", cwd=tree)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [line for line in done.stdout.splitlines() if not line.startswith("#")]
+
+    worth_it = ["/large", "/name too", "/small"]
+    assert left_out() == worth_it
+    assert left_out("--min-ratio=0", "--min-size=0") == [*worth_it[:2], "/qcow2", "/small", "/tiny"]
+    assert left_out("--min-ratio=0.999") == worth_it[:2]
+    for wrong in ("2", "-1", "nan", "half"):
+        done = run("exclude", f"--min-ratio={wrong}", "d", cwd=tree)
+        assert done.returncode == 2 and f"'{wrong}' is not a share from 0 to 1" in done.stderr
+    helped = " ".join(run("exclude", "--help", cwd=tree).stdout.split())
+    for default in ("1M", "0.5", "rsync"):
+        assert f"(default: {default})" in helped
+
+
 def test_exclude_to_a_file_is_all_or_nothing(tree: Path) -> None:
     assert run("exclude", "-o", "list", "d/", cwd=tree).returncode == 0
     assert (tree / "list").read_text().splitlines()[-1] == "/small"

@@ -288,14 +288,16 @@ def test_the_root_as_the_shell_expands_it() -> None:
 def test_the_head_says_what_was_found(tmp_path: Path) -> None:
     with open(tmp_path / "img", "wb") as file:
         file.truncate(3 << 30)
+    os.link(tmp_path / "img", tmp_path / "link")  # it is another name, and no other file
     (tmp_path / "dense").write_bytes(b"x")
     with open(tmp_path / "list", "wb") as out:
         exclude.write(out, [f"{tmp_path}/"], PatternOptions(null=False), command="sparsesync 9")
     assert (tmp_path / "list").read_text().splitlines() == [
         "# 1 sparse file: 3.0 GiB apparent, 0 B allocated",
-        f"# made by sparsesync 9 exclude {tmp_path}/",
+        f"# made by sparsesync 9 exclude --min-size 0 --min-ratio 0 {tmp_path}/",
         "# use: rsync --exclude-from=FILE",
         "/img",
+        "/link",
     ]
 
 
