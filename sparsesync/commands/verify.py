@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from typing import TYPE_CHECKING
 
 from ..comparison.compare import verify
 from ..console.messages import print_line
 from ..console.progress import data_bar
+from ..console.units import iec
 from ..engine.content.compare import Tally
-from .options import Troubles, add_holes, add_remote_end, write_list
+from ..hosts.pool import HostPool
+from .options import Troubles, add_holes, add_remote_end, preset_names, write_list
+
+if TYPE_CHECKING:
+    from ..engine.tree.left_out import NameRules
 
 _DIFFERENCES = {
     "content": "content differs at byte {offset}",
@@ -25,11 +31,21 @@ def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
+    command.description = f"{command.description} Modes, owners, times and attributes are not looked at."
     command.add_argument("--full", action="store_true", help="read the holes too")
+    command.add_argument(
+        "--exclude-from", action="append", default=[], metavar="FILE", help="as rsync's, for both trees"
+    )
+    command.add_argument(
+        "--preset",
+        type=lambda given: preset_names(given, none=False),
+        metavar="NAME[,NAME...]",
+        help="leave out what migrate leaves out of such a tree",
+    )
     command.add_argument("--json", action="store_true", help="one JSON object; also what was read, and what believed")
     add_holes(command)
     add_remote_end(command)
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress, and nothing to say if all is equal")
     command.set_defaults(run=run)
 
 
@@ -38,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     troubles = Troubles()
     tallies = Tally(), Tally()
     different = False
+    rules = _rules(arguments) if arguments.exclude_from or arguments.preset else None
     with contextlib.ExitStack() as stack:
         if arguments.json:
             import json
@@ -57,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             rsh=arguments.rsh,
             python=arguments.python,
             prefix=arguments.remote_prefix,
+            rules=rules,
         ):
             different = True
             if arguments.json:
@@ -68,4 +86,30 @@ def run(arguments: argparse.Namespace) -> int:
             listed.seek(0)
             a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
             write_list("differences", (line.rstrip("\n") for line in listed), {"a": a, "b": b})
+    if not (different or troubles.status or arguments.json or arguments.quiet):
+        read, believed = (sum(getattr(tally, what) for tally in tallies) for what in ("read", "believed"))
+        print_line(f"equal: {iec(read)} read and {iec(believed)} believed to be holes, at both ends together")
     return 2 if troubles.status else int(different)
+
+
+def _rules(arguments: argparse.Namespace) -> NameRules | None:
+    """Return what is left out of both trees. Raises OSError, ValueError."""
+    from ..exclude import place_patterns, quoter
+    from ..migration.preflight import left_out_places
+    from ..rsync.command import parse
+    from ..rsync.filters import walk
+
+    words = ["-r"]
+    if arguments.preset:
+        with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
+            # What is in it has names, and it has none.
+            host, top, _ = hosts.locate(arguments.a + ("./" if arguments.a.endswith(":") else "/"))
+            places = list(left_out_places(host, arguments.preset, top))
+        words += [f"--exclude={pattern}" for pattern in place_patterns(places, False, quoter(null=True))]
+    for path in arguments.exclude_from:
+        with open(path, "rb"):
+            words.append(f"--exclude-from={path}")
+    left_out = walk(parse([*words, "a/", "b/"], {}))
+    if left_out is None:
+        raise ValueError(f"{', '.join(arguments.exclude_from)}: has rules that only rsync understands")
+    return left_out.rules("a/")

@@ -35,6 +35,7 @@ from ..engine.content.compare import Tally, first_difference
 from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import check_holes
+from ..engine.tree.left_out import LeftOut, NameRules, left_out
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
@@ -53,18 +54,22 @@ def verify(
     rsh: Rsh = None,
     python: Optional[str] = None,
     prefix: str = "",
+    rules: Optional[NameRules] = None,
 ) -> Generator[Difference, None, None]:
-    """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`."""
+    """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`.
+
+    ``rules``: what is left out of both trees.
+    """
     check_holes(holes)
     if is_remote(a) or is_remote(b):
         from . import digests
 
         return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
-            prefix=prefix,
+            prefix=prefix, rules=rules,
         )  # fmt: skip
     here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
-    return _Comparison(full, holes, tallies, on_error, progress).roots(here, there)
+    return _Comparison(full, holes, tallies, on_error, progress, rules).roots(here, there)
 
 
 class _Comparison:
@@ -77,12 +82,14 @@ class _Comparison:
         tallies: Optional[tuple[Tally, Tally]],
         on_error: OnError,
         progress: OnProgress,
+        rules: Optional[NameRules],
     ) -> None:
         self.full = full
         self.holes = holes
         self.tallies = tallies
         self.on_error = on_error
         self.progress = progress
+        self.rules = rules
 
     def roots(self, a: Node, b: Node) -> Generator[Difference, None, None]:
         a_st, b_st = a.stat(), b.stat()
@@ -102,12 +109,12 @@ class _Comparison:
 
     def _trees(self, a: str, b: str) -> Iterator[Difference]:
         with contextlib.ExitStack() as opened:
-            roots: list[tuple[int, str]] = []
+            roots: list[tuple[int, str, LeftOut]] = []
             for root in (a, b):
                 with self._reporting(), error_path(root, instead=True):
                     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     opened.callback(os.close, fd)
-                    roots.append((fd, root))
+                    roots.append((fd, root, left_out(root, self.rules)))
             if len(roots) < 2:
                 return
             waiting = [""]
@@ -116,16 +123,16 @@ class _Comparison:
                 yield from self._directory(waiting.pop(), roots, below)
                 waiting += reversed(below)
 
-    def _directory(self, path: str, roots: list[tuple[int, str]], below: list[str]) -> Iterator[Difference]:
+    def _directory(self, path: str, roots: list[tuple[int, str, LeftOut]], below: list[str]) -> Iterator[Difference]:
         """Compare the entries of one directory; those that are directories in both go to ``below``."""
         with contextlib.ExitStack() as opened:
             listings: list[tuple[int, str, set[str]]] = []
-            for root, root_path in roots:
+            for root, root_path, skip in roots:
                 here = os.path.join(root_path, path) if path else root_path
                 with self._reporting(), error_path(here, instead=True):
                     fd = open_beneath(root, path)
                     opened.callback(os.close, fd)
-                    listings.append((fd, here, set(os.listdir(fd))))
+                    listings.append((fd, here, _names(fd, here, skip)))
             # Half a pair says nothing about what is missing.
             if len(listings) < 2:
                 return
@@ -188,6 +195,19 @@ class _Comparison:
             if self.on_error is None or error.filename is None:
                 raise
             self.on_error(error)
+
+
+def _names(directory: int, path: str, skip: LeftOut) -> set[str]:
+    """Return the names in an open directory that are not left out."""
+    names = set(os.listdir(directory))
+    if skip is not None:
+        for name in list(names):
+            # What has gone meanwhile is in trouble when it is compared.
+            with contextlib.suppress(OSError):
+                st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if skip(os.path.join(path, name), stat.S_ISDIR(st.st_mode)):
+                    names.discard(name)
+    return names
 
 
 def _same_file(a_st: os.stat_result, b_st: os.stat_result) -> bool:

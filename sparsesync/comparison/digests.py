@@ -32,6 +32,7 @@ from typing import IO, NamedTuple
 
 from ..engine.content.compare import Tally
 from ..engine.errors import OnError, OnProgress
+from ..engine.tree.left_out import NameRules
 from ..engine.tree.manifest import DIGEST_BYTES, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 from ..engine.wire.protocol import BLOCK_BYTES
 from ..hosts.base import Location, PathLike, Rsh
@@ -58,12 +59,14 @@ def verify(
     rsh: Rsh,
     python: str | None,
     prefix: str,
+    rules: NameRules | None,
 ) -> Generator[Difference, None, None]:
     """Yield what :func:`compare.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
-            *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress
-        )
+            *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress,
+            rules=rules,
+        )  # fmt: skip
 
 
 def differences(
@@ -75,13 +78,14 @@ def differences(
     tallies: tuple[Tally, Tally] | None = None,
     on_error: OnError = None,
     progress: OnProgress = None,
+    rules: NameRules | None = None,
 ) -> Iterator[Difference]:
     """Yield each difference between two locations, on two hosts that compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
             a_tally, b_tally = tallies or (Tally(), Tally())
-            sides = _Side(a, full, holes, a_tally, opened), _Side(b, full, holes, b_tally, opened)
-            merge = _Merge(*sides, on_error, progress, noted)
+            ours, theirs = [_Side(*side, full, holes, rules, opened) for side in ((a, a_tally), (b, b_tally))]
+            merge = _Merge(ours, theirs, on_error, progress, noted)
             yield from merge.differences()
         yield from merge.closer()
 
@@ -98,9 +102,17 @@ class _Noted(NamedTuple):
 class _Side:
     """The manifest of one side. ``event`` is the next one, None when there are no more."""
 
-    def __init__(self, location: Location, full: bool, holes: str, tally: Tally, opened: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        location: Location,
+        tally: Tally,
+        full: bool,
+        holes: str,
+        rules: NameRules | None,
+        opened: contextlib.ExitStack,
+    ) -> None:
         self.location = location
-        self._events = location.host.manifest(location.path, full, holes, tally)
+        self._events = location.host.manifest(location.path, full, holes, tally, rules)
         opened.callback(self._events.close)  # type: ignore[attr-defined]
         self.event: Event | None = None
 

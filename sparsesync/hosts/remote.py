@@ -154,7 +154,7 @@ class RemoteHost:
                 raise ProtocolError("digests are missing")
         return list(found)
 
-    def manifest(self, root: str, full: bool, holes: str, tally: Tally) -> Iterator[Event]:
+    def manifest(self, root: str, full: bool, holes: str, tally: Tally, rules: Sequence[Any] | None) -> Iterator[Event]:
         reader = Reader()
         # A trouble stands between two items; the reader refuses a second one there.
         troubles: list[Event] = []
@@ -163,7 +163,7 @@ class RemoteHost:
             troubles.append(reader.trouble(error))
 
         with self._naming():
-            for item in self.connection.items("manifest", trouble, path=root, full=full, holes=holes):
+            for item in self.connection.items("manifest", trouble, path=root, full=full, holes=holes, rules=rules):
                 yield from troubles
                 troubles.clear()
                 if "events" in item:

@@ -90,7 +90,7 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
     """Query both machines. Raises OSError, LinkError, ValueError."""
     source, destination, request = at.host, to.host, asked.request
     presets = {each: request.preset or source.query("suggested", source=each).preset for each in asked.sources}
-    places = [place for each in asked.sources for place in _places(source, presets[each], each)]
+    places = [place for each in asked.sources for place in left_out_places(source, presets[each], each)]
     stores: list[Store] = []
     for each in asked.sources:
         for store in source.query("stores", source=each).found:
@@ -112,7 +112,8 @@ def gather_facts(at: Location, to: Location, asked: MigrationCommand) -> Facts:
     return facts._replace(refusals=list(_refusals(facts)))
 
 
-def _places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
+def left_out_places(host: Machine, preset: str, source: str) -> Iterator[ExcludedPath]:
+    """Yield what a migration leaves out of a source. ``preset``: names with commas between them."""
     for name in preset.split(","):
         if name == "system":
             yield from host.preset("system", source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import sparsesync
 from tests.support.filesystems import Mounted, allocated, device, need, need_root, need_tools, same_content, sparse_file
+from tests.support.shells import local_shell
 
 MIB = 1 << 20
 PROC = "/proc/version"
@@ -360,7 +362,9 @@ def test_exclude_to_what_is_not_a_file_writes_to_it(tree: Path) -> None:
 def test_verify(tree: Path) -> None:
     run("copy", "d/large", "copied", cwd=tree)
     done = run("verify", "d/large", "copied", cwd=tree)
-    assert (done.returncode, done.stdout) == (0, "")
+    told = "6 MiB read and 200.0 GiB believed to be holes, at both ends together"
+    assert (done.returncode, done.stdout) == (0, f"equal: {told}\n")
+    assert run("verify", "-q", "d/large", "copied", cwd=tree).stdout == ""
     with open(tree / "copied", "r+b") as file:
         file.seek(70 << 30)
         file.write(b"!")
@@ -372,6 +376,31 @@ def test_verify(tree: Path) -> None:
     assert done.returncode == 1 and "dense: missing in e\n" in done.stdout
     done = run("verify", "d", "none", cwd=tree)
     assert (done.returncode, done.stderr) == (2, "sparsesync: none: No such file or directory\n")
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_verify_leaves_out_what_a_migration_leaves_out(tree: Path, far: bool) -> None:
+    rsh = local_shell(tree / "rsh")
+    for name in ("a/proc/1", "a/var/log/x", "a/etc/keep", "a/kept.tmp/y", "b/proc/2", "b/etc/keep", "b/var/tmp/z"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"text")
+    (tree / "b/var/log").mkdir()
+    (tree / "b/kept.tmp").mkdir()
+    (tree / "rules").write_text("*.tmp\n/var/log/*\n")
+    pair = ("a", f"far:{tree}/b") if far else ("a", "b/")
+    whole = run("verify", *pair, cwd=tree, env={**os.environ, "RSYNC_RSH": rsh})
+    assert whole.returncode == 1 and "proc/1: missing" in whole.stdout and "kept.tmp/y: missing" in whole.stdout
+    # tmp is the top's only, and var/tmp none of it.
+    options = ["--preset", "system", "--exclude-from", "rules"]
+    done = run("verify", *options, *pair, cwd=tree, env={**os.environ, "RSYNC_RSH": rsh})
+    assert (done.returncode, done.stdout, done.stderr) == (1, f"var/tmp: only in {pair[1]}\n", "")
+    shutil.rmtree(tree / "b/var/tmp")
+    done = run("verify", *options, *pair, cwd=tree, env={**os.environ, "RSYNC_RSH": rsh})
+    assert (done.returncode, done.stdout[:7], done.stderr) == (0, "equal: ", "")
+    (tree / "rules").write_text("- [[:graph:]/]x\n")
+    for name, why in (("none", "none: No such file"), ("rules", "rules: has rules that only rsync understands")):
+        done = run("verify", "--exclude-from", name, "a", "b", cwd=tree)
+        assert done.returncode == 2 and done.stderr.startswith(f"sparsesync: {why}")
 
 
 def test_files_that_the_kernel_writes_when_they_are_read(tree: Path) -> None:

@@ -145,7 +145,7 @@ def test_moving_a_docker_host(hosts: Hosts) -> None:
     assert hosts.log.read_text().splitlines() == ["stop docker.socket docker", "start docker"]
     assert command("rsync", "-aHAXnic", "--delete", "--exclude=data", f"{old}/", f"{new}/") == ""
     moved = new / "devicemapper/devicemapper/data"
-    assert command(sys.executable, "-m", "sparsesync", "verify", pool, moved) == ""
+    assert command(sys.executable, "-m", "sparsesync", "verify", "-q", pool, moved) == ""
     assert allocated(moved) < 6 * MIB
     report = hosts.work / "moved.json"
     assert json.loads(report.read_text())["status"] == 0
@@ -165,7 +165,7 @@ def test_a_nightly_backup(hosts: Hosts, sunday: bool) -> None:
     for host in ("alpha", "beta"):
         assert re.search(rf"^{host}: 1 sparse files, [0-9]+ bytes sent for them$", done.stdout, re.MULTILINE)
         assert (hosts.work / f"{host}.log").read_text() == ""
-        assert command(sys.executable, "-m", "sparsesync", "verify", images, backup / host) == ""
+        assert command(sys.executable, "-m", "sparsesync", "verify", "-q", images, backup / host) == ""
         assert allocated(backup / host / "vm.img") < 3 * MIB
 
 

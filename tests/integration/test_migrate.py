@@ -150,6 +150,9 @@ def test_a_docker_host(tmp_path: Path, sshd_server: Sshd) -> None:
             )
             extra = ("swapfile", "tmp/scratch", "var/lib/docker/tmp/scratch")
             assert set(compared.stdout.splitlines()) == {f"{name}: missing in {new}/root" for name in extra}, compared
+            argv = ["verify", "--preset", "system", str(host.root), f"{new}/root"]
+            compared = subprocess.run([sys.executable, "-m", "sparsesync", *argv], capture_output=True, text=True)
+            assert (compared.returncode, compared.stderr) == (0, ""), compared
             upper = new / "root/var/lib/docker/overlay2/bbbb/diff"
             assert os.stat(upper / "app/removed").st_rdev == 0
             assert os.getxattr(upper / "app/old", "trusted.overlay.opaque") == b"y"

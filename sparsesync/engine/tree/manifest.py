@@ -29,7 +29,7 @@ import errno
 import os
 import stat
 import struct
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..content.compare import Tally
 from ..errors import TruncatedError, error_path
@@ -39,6 +39,7 @@ from ..files.extents import extents
 from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
 from ..wire.protocol import BLOCK_BYTES, LARGEST
+from .left_out import LeftOut, left_out
 from .node import Node, has_content
 
 DIGEST_BYTES = 16
@@ -113,9 +114,16 @@ class Reading(NamedTuple):
 
 
 def manifest(
-    root: str, digest: Digest, full: bool = False, holes: str = "auto", tally: Optional[Tally] = None
+    root: str,
+    digest: Digest,
+    full: bool = False,
+    holes: str = "auto",
+    tally: Optional[Tally] = None,
+    rules: Optional[Sequence[Any]] = None,
 ) -> Iterator[Event]:
     """Yield the events of a file or a directory at ``root``. Raises OSError if that cannot be examined.
+
+    ``rules``: a :class:`.left_out.NameRules` of what is left out below ``root``.
 
     ``full``: read the holes too.
     ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
@@ -126,14 +134,14 @@ def manifest(
     st = top.stat()
     if stat.S_ISDIR(st.st_mode):
         yield Entry("", "d")
-        walk = _tree(root, reading)
+        walk = _tree(root, reading, left_out(root, rules))
     else:
         walk = _entry(top, "", st, reading, has_content(st))
     for event in walk:
         yield event
 
 
-def _tree(root: str, reading: Reading) -> Iterator[Event]:
+def _tree(root: str, reading: Reading, skip: LeftOut) -> Iterator[Event]:
     waiting = [""]
     while waiting:
         path = waiting.pop()
@@ -147,7 +155,7 @@ def _tree(root: str, reading: Reading) -> Iterator[Event]:
             continue
         below = []  # type: List[str]
         try:
-            for event in _listed(fd, path, here, below, reading):
+            for event in _listed(fd, path, here, below, reading, skip):
                 yield event
         finally:
             os.close(fd)
@@ -162,7 +170,7 @@ def _open_directory(root: str, path: str) -> int:
         os.close(top)
 
 
-def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -> Iterator[Event]:
+def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading, skip: LeftOut) -> Iterator[Event]:
     """Yield the entries of an open directory. Subdirectories are added to ``below``."""
     try:
         with error_path(here, instead=True):
@@ -177,6 +185,8 @@ def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading) -
         except OSError as error:
             yield Entry(name, UNKNOWN)
             yield Trouble(error)
+            continue
+        if skip is not None and skip(node.path, stat.S_ISDIR(st.st_mode)):
             continue
         if stat.S_ISDIR(st.st_mode):
             below.append(os.path.join(path, name))
