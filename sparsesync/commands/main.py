@@ -35,6 +35,20 @@ COMMANDS = {
 """Each command, which is the module of that name, and what it does."""
 
 
+_MEANT = {
+    "compare cmp diff check": "verify",
+    "cp move mv backup": "copy",
+    "du find list ls": "scan",
+    "help": "--help",
+    "ignore": "exclude",
+    "punch sparsify": "dig",
+    "rsync": "sync",
+    "show": "map",
+    "version": "--version",
+}
+"""What people type who know other programs, and what they mean."""
+
+
 def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` by default), and return the exit status.
 
@@ -59,6 +73,8 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
             argv, rest = argv[:dashes], argv[dashes + 1 :]
         try:
             chosen = next((word for word in argv if word in COMMANDS), None)
+            if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
+                _refuse(argv[0])
             # Nobody who begins with a command will ask for the others.
             arguments = parser(argv[:1] if argv[:1] == [chosen] else COMMANDS, (chosen,)).parse_args(argv)
         except SystemExit:  # after --help there may be something to flush
@@ -82,6 +98,15 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
         if isinstance(error, OSError) and error.filename == streams.STDOUT:
             streams.give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+def _refuse(word: str) -> NoReturn:
+    """Say that there is no such command, and which one may be meant."""
+    from difflib import get_close_matches
+
+    meant = [name for words, name in _MEANT.items() if word in words.split()] or get_close_matches(word, COMMANDS, 1)
+    known = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(COMMANDS)}"
+    parser((), ()).error(f"{word!r} is no command; {known}")
 
 
 def _end(number: int, frame: object) -> NoReturn:

@@ -446,7 +446,12 @@ def test_help_and_version(tree: Path) -> None:
         assert command in done.stdout
         if command != "sync":
             assert run(command, "--help", cwd=tree).returncode == 0
-    assert run("frob", cwd=tree).returncode == 2
+    for word, said in (
+        ("cp", "did you mean copy?"), ("ls", "did you mean scan?"), ("help", "did you mean --help?"),
+        ("synk", "did you mean sync?"), ("frob", "there are scan, map, "), ("a\x1bb", "'a\\x1bb' is no command"),
+    ):  # fmt: skip
+        done = run(word, "scan", cwd=tree)
+        assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done
     # tar knows no comments, so its exclude file cannot say it.
     assert "--anchored" in run("exclude", "--help", cwd=tree).stdout
 
