@@ -13,7 +13,7 @@ All offsets and lengths are bytes. Every function raises OSError; EOPNOTSUPP or 
 import fcntl
 import os
 import struct
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 BATCH_EXTENTS = 512
 """The most extents in one answer."""
@@ -27,8 +27,17 @@ _REQUEST = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=Q8xQ16xI12x")
 """struct fiemap_extent: logical offset, (physical), length, (reserved), flags, (reserved)."""
 
+_PLACED = struct.Struct("=QQQ16xI12x")
+"""struct fiemap_extent, with the physical offset."""
+
+_FLAG_SYNC = 0x1
+"""FIEMAP_FLAG_SYNC: have what was written on the disk first."""
+
 _LAST = 0x1
 UNWRITTEN = 0x800
+SHARED = 0x2000
+UNDERSTOOD = _LAST | UNWRITTEN | SHARED
+"""The flags with which an extent's physical offset tells where each of its bytes is."""
 MASK = UNWRITTEN | 0x2 | 0x4 | 0x8 | 0x100 | 0x200 | 0x400
 """FIEMAP_EXTENT_LAST, _UNWRITTEN; and _UNKNOWN, _DELALLOC, _ENCODED, _NOT_ALIGNED, _DATA_INLINE, _DATA_TAIL, which
 all mean that there may be data."""
@@ -39,6 +48,9 @@ _SYNC = 0x1 | 0x2 | 0x4
 Record = Tuple[int, int, int]
 """(offset, length, flags)."""
 
+Placed = Tuple[int, int, int, int]
+"""(offset, physical offset, length, flags)."""
+
 
 def records(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[Iterator[Record], int]:
     """Return the first extents in a range by FIEMAP, ascending, and the offset to continue at.
@@ -47,16 +59,28 @@ def records(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[I
 
     ``most``: the largest number of extents.
     """
+    found, following = _ask(fd, start, end, most, 0)
+    return _EXTENT.iter_unpack(found), following
+
+
+def placed(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[List[Placed], int]:
+    """Return the first extents in a range, as :func:`records`, with the place of each. The file is flushed first."""
+    found, following = _ask(fd, start, end, most, _FLAG_SYNC)
+    return list(_PLACED.iter_unpack(found)), following  # type: ignore[arg-type]
+
+
+def _ask(fd: int, start: int, end: int, most: int, flags: int) -> Tuple[memoryview, int]:
+    """Return the kernel's records of at most so many extents in a range, and the offset to continue at."""
     answer = bytearray(_REQUEST.size + most * _EXTENT.size)
-    _REQUEST.pack_into(answer, 0, start, end - start, 0, 0, most, 0)
+    _REQUEST.pack_into(answer, 0, start, end - start, flags, 0, most, 0)
     fcntl.ioctl(fd, _FIEMAP, answer, True)
     count = min(_REQUEST.unpack_from(answer)[3], most)
     following = end
     if count == most:
-        offset, length, flags = _EXTENT.unpack_from(answer, len(answer) - _EXTENT.size)
-        if not flags & _LAST and start < offset + length < end:
+        offset, length, last = _EXTENT.unpack_from(answer, len(answer) - _EXTENT.size)
+        if not last & _LAST and start < offset + length < end:
             following = offset + length
-    return _EXTENT.iter_unpack(memoryview(answer)[_REQUEST.size : _REQUEST.size + count * _EXTENT.size]), following
+    return memoryview(answer)[_REQUEST.size : _REQUEST.size + count * _EXTENT.size], following
 
 
 def is_reserved(flags: int) -> bool:

@@ -30,6 +30,9 @@ _FSSETXATTR = 0x401C5820
 _FSXATTR = struct.Struct("=5I8s")
 _COWEXTSIZE = 0x00010000
 """FS_IOC_FSGETXATTR, its counterpart, struct fsxattr and FS_XFLAG_COWEXTSIZE: ioctl_xfs_fsgetxattr(2), linux/fs.h."""
+_NOCOW = 0x00800000
+_REALTIME_OR_DAX = 0x00000001 | 0x00008000
+"""FS_NOCOW_FL, and FS_XFLAG_REALTIME and FS_XFLAG_DAX."""
 
 
 def _flags(fd: int) -> Optional[int]:
@@ -65,6 +68,20 @@ def names(fd: int) -> Optional[List[str]]:
 def is_compressed(fd: int) -> bool:
     """Return whether an open file, or a new file in an open directory, is compressed."""
     return bool((_flags(fd) or 0) & _COMPRESSED)
+
+
+def is_plainly_placed(fd: int) -> bool:
+    """Return whether an open file is copied on write, and its physical offsets are those of one device.
+
+    False if the filesystem does not say. A file of XFS' realtime device has offsets of that device.
+    """
+    state = bytearray(_FSXATTR.size)
+    flags = _flags(fd)
+    try:
+        fcntl.ioctl(fd, _FSGETXATTR, state)
+    except OSError:
+        return False
+    return flags is not None and not flags & _NOCOW and not _FSXATTR.unpack(state)[0] & _REALTIME_OR_DAX
 
 
 def why_refused(path: str) -> Optional[str]:
