@@ -21,7 +21,7 @@ MAX_MODULES = 10
 
 ORDER = (
     "__main__", "commands", "", "api", "migration", "seeding", "exclude", "comparison", "rsync", "hosts",
-    "embedding", "workers", "console", "engine.agent", "engine.host", "engine.roles", "engine.queries",
+    "tracking", "embedding", "workers", "console", "engine.agent", "engine.host", "engine.roles", "engine.queries",
     "engine.transfer", "engine.tree", "engine.content", "engine.files", "engine.wire", "engine.text",
     "engine.errors", "engine",
 )  # fmt: skip

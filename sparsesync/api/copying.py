@@ -30,6 +30,7 @@ def copyfile(
     reserve: bool = False,
     fsync: bool = False,
     overlay: bool = False,
+    track: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -52,6 +53,10 @@ def copyfile(
     ``overlay``: write to ``dst`` in place only what is data in ``src``: what is a hole in ``src`` stays as it is in
     ``dst``, also beyond the end of ``src``. That is for a snapshot of what changed, merged into its base. On a block
     device it leaves what is there. An OSError if holes cannot be told from zeros for certain.
+    ``track``: a directory, on the filesystem of ``src``, for a clone of ``src`` and a record of the copy. The content
+    is that of the clone, whatever is written to ``src`` meanwhile. The next copy from ``src`` to ``dst`` with the same
+    ``track`` reads only what changed, if ``dst`` still is what this one made. Without clones (XFS and btrfs have them)
+    a RuntimeWarning says so, and ``dst`` is made as without ``track``.
     ``progress``: called with the bytes of data done since the last call: copied, or, with ``inplace``, compared. An
     exception that it raises ends the copy.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
@@ -72,23 +77,23 @@ def copyfile(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    _copy(src, dst, options, progress, rsh, python)
+    _copy(src, dst, options, track, progress, rsh, python)
     return dst
 
 
 @overload
 def copy(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
-    rsh: Rsh = ..., python: str | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
 @overload
 def copy(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
-    rsh: Rsh = ..., python: str | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -104,6 +109,7 @@ def copy(
     reserve: bool = False,
     fsync: bool = False,
     overlay: bool = False,
+    track: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -115,22 +121,22 @@ def copy(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, progress, rsh, python)
+    return _copy(src, dst, options, track, progress, rsh, python)
 
 
 @overload
 def copy2(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
-    rsh: Rsh = ..., python: str | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
 @overload
 def copy2(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., progress: OnProgress = ...,
-    rsh: Rsh = ..., python: str | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -146,6 +152,7 @@ def copy2(
     reserve: bool = False,
     fsync: bool = False,
     overlay: bool = False,
+    track: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -159,13 +166,19 @@ def copy2(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, progress, rsh, python)
+    return _copy(src, dst, options, track, progress, rsh, python)
 
 
 def _copy(
-    src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress, rsh: Rsh, python: str | None
+    src: PathLike | int,
+    dst: PathLike,
+    options: CopyOptions,
+    track: PathLike | None,
+    progress: OnProgress,
+    rsh: Rsh,
+    python: str | None,
 ) -> PathLike:
     from ..hosts.copies import Copies, as_given
 
-    with Copies(rsh, python) as copies:
+    with Copies(rsh, python, track=track) as copies:
         return as_given(copies.copy(src, dst, options, progress).path, dst)

@@ -44,6 +44,9 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
     command.add_argument("--fsync", action="store_true", help="flush each file and then its name to the disk")
     command.add_argument("--no-space-check", action="store_true", help="start even if the data does not seem to fit")
+    command.add_argument(
+        "--track", metavar="DIR", help="keep a clone of SOURCE there, and copy only what changed the next time"
+    )
     command.add_argument("-z", "--compress", action="store_true", help="compress what goes over the network")
     command.add_argument("--bwlimit", type=_rate, metavar="RATE", help="KiB per second over the network, or as 2m")
     command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
@@ -78,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             print_line(f"would copy {source} -> {made.path}: up to {iec(made.written)} of {iec(made.size)}")
         elif arguments.verbose:
             print_line(f"{source} -> {made.path}: {iec(made.written)} of {iec(made.size)} written")
+            if made.why_whole is not None:
+                print_line(f"{source}: all of it was compared or copied: {made.why_whole}")
     return troubles.status
 
 
@@ -97,7 +102,7 @@ def _copy_each(
         overlay=arguments.overlay,
     )
     remote = arguments.rsh, arguments.python, arguments.remote_prefix
-    with Copies(*remote, compress=arguments.compress, bwlimit=arguments.bwlimit) as copies:
+    with Copies(*remote, compress=arguments.compress, bwlimit=arguments.bwlimit, track=arguments.track) as copies:
         for source in sources:
             try:
                 if arguments.dry_run:
@@ -136,7 +141,7 @@ def _check_streams(arguments: argparse.Namespace, sources: list[str], destinatio
         return
     if len(sources) > 1 or sources == [destination]:
         raise ValueError("- is standard input or output, and the other path a file: copy - FILE, or copy FILE -")
-    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run"]
+    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--track"]
     if not is_remote(sources[0]) and not is_remote(destination):
         wrong.append("--compress")
     if destination == _STREAM:

@@ -9,7 +9,7 @@ the files. Who copies, and over what, is not known here: sparsesync.hosts.transf
 import errno
 import os
 import stat
-from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .content.basis import find_within
 from .content.copy_file import CopyOptions
@@ -21,7 +21,7 @@ from .files.status import SparseStat, open_quietly, stat_mode
 from .transfer.copy_destination import CopyDestination
 from .transfer.destination import Destination
 from .transfer.outgoing import OutgoingFile, outgoing
-from .transfer.records import FileResult, Space, SpaceNeed, reason
+from .transfer.records import FileResult, Space, SpaceNeed, Tracked, reason
 
 OnResult = Callable[[FileResult], None]
 
@@ -107,6 +107,8 @@ class LocalSource:
 
     def __init__(self, settings: SourceSettings) -> None:
         self.settings = settings
+        self.tracked: Dict[str, Tracked] = {}
+        """Where the content of some files is, by their names in the transfer."""
         self._sources = Sources(settings.follow, settings.listed)
 
     def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
@@ -136,6 +138,7 @@ class LocalSource:
             reserve=settings.reserve,
             overlay=settings.overlay,
             modify_window=settings.modify_window or 0,
+            tracked=self.tracked.get(name),
         )
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:

@@ -27,6 +27,8 @@ from .pool import HostPool, remote_part
 if TYPE_CHECKING:
     from ..engine.roles import Planned
     from ..engine.transfer.records import FileResult
+    from ..tracking.entry import Entry
+    from ..tracking.store import Store
     from .address import Remote
     from .base import Destination, Source
 
@@ -35,6 +37,7 @@ class Copies:
     """Copies that share their connections to other hosts. A context manager.
 
     ``compress``, ``bwlimit``: for copies to and from another host, as in :class:`~.transfer.Settings`.
+    ``track``: the directory of :class:`~..tracking.store.Store`, if files are tracked.
     """
 
     def __init__(
@@ -45,16 +48,41 @@ class Copies:
         *,
         compress: bool = False,
         bwlimit: int | None = None,
+        track: PathLike | None = None,
     ) -> None:
         self._hosts = HostPool(rsh, python, prefix=prefix)
         self._compress = compress
         self._bwlimit = bwlimit
+        self._track = None if track is None else os.fsdecode(track)
+        self._store: Store | None = None
 
     def __enter__(self) -> Copies:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._hosts.__exit__(*exc_info)
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _tracking(self, directory: str, ends: _Ends, options: CopyOptions) -> Store:
+        """Return the store of tracked files. Raises ValueError for a copy that cannot be tracked, OSError."""
+        if ends.source is not None:
+            raise ValueError(f"{ends.src}: only a file of this machine can be tracked")
+        wrong = {
+            "overlay": options.overlay,
+            "reserve": options.reserve,
+            "follow_symlinks=False": not options.follow_symlinks,
+            "holes=read": options.holes == "read",
+        }
+        for what, given in wrong.items():
+            if given:
+                raise ValueError(f"track and {what} do not go together")
+        if self._store is None:
+            from ..tracking.store import Store
+
+            self._store = Store(directory)
+        return self._store
 
     def copy(self, src: PathLike | int, dst: PathLike, options: CopyOptions, progress: OnProgress = None) -> Copied:
         """Copy ``src`` to ``dst``. Raises what :func:`~.api.copyfile` does."""
@@ -62,8 +90,15 @@ class Copies:
             raise TypeError("a file descriptor has no name and no attributes to copy; copyfile() copies its content")
         ends = _Ends(src, dst)
         with _naming({ends.src: src, ends.dst: dst}):
+            if self._track is not None:
+                store = self._tracking(self._track, ends, options)
+                self._check_same(ends)
+                destination = ends.dst if ends.destination is not None else os.path.abspath(ends.dst)
+                with store.entry(ends.src, destination) as entry:
+                    if entry is not None:
+                        return self._transferred(ends, options, progress, entry)
             if ends.remote:
-                return self._remote_copy(ends, options, progress)
+                return self._transferred(ends, options, progress)
             if isinstance(src, int):
                 os.fstat(src)
                 options = options._replace(follow_symlinks=True)
@@ -97,34 +132,51 @@ class Copies:
         """
         ends = _Ends(src, dst)
         if not ends.remote:
-            old = existing(ends.dst)
-            if old is not None and os.path.samestat(old, os.stat(ends.src)):
-                from shutil import SameFileError
-
-                raise SameFileError(f"{ends.src!r} and {ends.dst!r} are the same file")
+            old = self._check_same(ends)
             if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
                 options = options._replace(space_check=False)  # a device holds what it holds
         with self._opened(ends, options) as (_, _, plan, made):
             return Copied(made, plan.size, plan.data)
 
-    def _remote_copy(self, ends: _Ends, options: CopyOptions, progress: OnProgress) -> Copied:
+    def _check_same(self, ends: _Ends) -> os.stat_result | None:
+        """Return the stat of a destination on this machine, or None. Raises SameFileError if it is the source."""
+        old = existing(ends.dst) if ends.destination is None else None
+        if old is not None and os.path.samestat(old, os.stat(ends.src)):
+            from shutil import SameFileError
+
+            raise SameFileError(f"{ends.src!r} and {ends.dst!r} are the same file")
+        return old
+
+    def _transferred(
+        self, ends: _Ends, options: CopyOptions, progress: OnProgress, entry: Entry | None = None
+    ) -> Copied:
+        """Copy by a transfer. ``entry``: of a file that is tracked."""
+        from ..engine.files.status import Identity
+        from ..engine.roles import LocalSource
         from .transfer import Settings, transfer
 
         options.check()
-        if options.reflink == "always":
+        if options.reflink == "always" and ends.remote:
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", ends.dst)
         if not options.follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
         settings = Settings(options.sparse == "always", self._bwlimit, (None, None) if self._compress else None)
         results: list[FileResult] = []
         with self._opened(ends, options) as (read, written, plan, made):
+            if entry is not None and isinstance(read, LocalSource):
+                read.tracked[plan.name] = entry.tracked
             transfer(read, written, iter([plan]), settings, results.append, progress)
         (result,) = results
         if result.space is not None:
             raise NoSpaceError(*result.space, ends.dst)
         if result.reason is not None:
             raise OSError(result.errno or errno.EIO, result.reason, ends.src if result.at_source else ends.dst)
-        return Copied(made, result.size, result.sent)
+        if entry is None:
+            return Copied(made, result.size, result.sent)
+        if result.there is not None:
+            entry.keep(Identity(*result.there), whole=not result.was_known)
+        why = None if result.was_known else entry.why or "what is there is not what the last copy left"
+        return Copied(made, result.size, result.sent if ends.remote or result.was_known else result.data, why)
 
     @contextlib.contextmanager
     def _opened(self, ends: _Ends, options: CopyOptions) -> Iterator[tuple[Source, Destination, Planned, str]]:
@@ -146,7 +198,7 @@ class Copies:
             reserve=options.reserve,
             overlay=options.overlay,
         )
-        read, written = of.host.source(settings), to.host.destination(resume=True)
+        read, written = of.host.source(settings), to.host.destination(resume=ends.remote)
         try:
             with error_path(ends.src, instead=True):
                 size, room = read.measure(path)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.content.copy import copy_content
+from ..engine.content.update import update
 from ..engine.errors import LeftToRsync, LinkError, NoSpaceError, OnProgress
 from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile
@@ -92,11 +93,20 @@ def _copy(
         sparse = "always" if zeros else "auto"
         # What an old file shares with the new one is gone with it. A basis stays.
         basis = target.find_basis() if target.old is None else None
+        known = bool(spec.known) and file.since is not None and target.begin_as_known(spec.known or ())
+        sent = 0
         try:
-            data = copy_content(
-                fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
-                basis=basis,
-            )  # fmt: skip
+            if known and file.since is not None:
+                sent = update(
+                    fd, target, file.since, spec.size, zeros=zeros, progress=progress, pace=pace, source_path=file.path
+                )
+                target.trim(spec.data)
+                data = spec.data
+            else:
+                data = copy_content(
+                    fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
+                    basis=basis,
+                )  # fmt: skip
         except (KeyboardInterrupt, SystemExit):
             destination.place.interrupted(target)
             raise
@@ -105,7 +115,7 @@ def _copy(
                 os.close(basis)
         file.check(os.fstat(fd))
         destination.place.finish(target, spec)
-    return FileResult(spec.name, spec.size, data, 0, allocated=target.allocated)
+    return FileResult(spec.name, spec.size, data, sent, allocated=target.allocated, there=target.there, was_known=known)
 
 
 def _push(

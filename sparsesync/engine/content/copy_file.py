@@ -63,11 +63,15 @@ class CopyOptions(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """A file that was made: its path, its apparent size, and the bytes that were written, or shared, or sent."""
+    """A file that was made: its path, its apparent size, and the bytes that were written, or shared, or sent.
+
+    ``why_whole``: why all of it was compared or copied though it is tracked; None otherwise.
+    """
 
     path: str
     size: int = 0
     written: int = 0
+    why_whole: Optional[str] = None
 
 
 def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:

@@ -17,11 +17,15 @@ import time
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
-from .claims import allocated, believes, is_view, may_be_sparse, mount_of
+from .claims import allocated, believes, is_view, knows_holes, may_be_sparse, mount_of
 from .extents import Extent, extents, is_sparse, layers
 from .flags import refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
+
+_CLOCK_REALTIME_COARSE = 5
+"""clock_gettime(2): what the times of files are taken from."""
+_MAX_TICKS = 25
 
 _RECENT_NS = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
@@ -152,6 +156,38 @@ def stat_mode(path: str) -> Tuple[Optional[int], bool]:
         return os.stat(path).st_mode, True
     except (FileNotFoundError, NotADirectoryError):
         return None, os.path.lexists(path)
+
+
+class Identity(NamedTuple):
+    """What tells that a file is the one it was, with the content it had: its inode, size and times (ns)."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def identity(fd: int) -> Optional[Identity]:
+    """Return the identity of an open file, or None if it would not show each change of its content.
+
+    That is so for other files than regular ones, for a filesystem that is not known, and for one that counts seconds.
+    """
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or not knows_holes(fd) or not st.st_ctime_ns % 10**9:
+        return None
+    return Identity(st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def is_past(mtime_ns: int) -> bool:
+    """Return whether a file that is written to from now on gets a modification time after ``mtime_ns``.
+
+    The kernel's clock for times of files goes on by steps of some milliseconds, which are waited for.
+    """
+    for _ in range(_MAX_TICKS):
+        if time.clock_gettime(_CLOCK_REALTIME_COARSE) * 10**9 > mtime_ns + 1000:
+            return True
+        time.sleep(0.002)
+    return False
 
 
 class SparseStat(NamedTuple):

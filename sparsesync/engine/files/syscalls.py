@@ -54,10 +54,15 @@ def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> An
         raise
 
 
+def share(source: int, target: int) -> int:
+    """Make the open file ``target`` share all of ``source``'s extents. Raises OSError as ioctl_ficlone(2)."""
+    return fcntl.ioctl(target, FICLONE, source)
+
+
 def clone(source: int, target: int) -> bool:
     """Make ``target`` share all of ``source``'s extents (FICLONE), and return whether that was possible."""
     try:
-        return _once("clone", source, target, lambda: fcntl.ioctl(target, FICLONE, source)) is not None
+        return _once("clone", source, target, lambda: share(source, target)) is not None
     except OSError as error:
         # Of this pair of files only: one is nodatacow, a swap file, immutable: ioctl_ficlone(2)
         if error.errno in (errno.EINVAL, errno.ETXTBSY, errno.EPERM):

@@ -32,7 +32,7 @@ from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.flags import forbids_replacing
-from ..files.status import has_inodes, open_quietly
+from ..files.status import has_inodes, identity, open_quietly
 from ..files.syscalls import is_ours_alone
 from ..files.target import hidden_name, name_limit
 from .destination_file import DestinationFile
@@ -45,6 +45,8 @@ WRITE_FAILED = "write failed on"
 """How it begins what rsync says of what ends its run."""
 
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
@@ -161,6 +163,18 @@ class Destination:
                 os.close(directory)
         return self._bases.may_have(self.single or name)
 
+    def knows(self, name: str, known: Sequence[int]) -> bool:
+        """Return whether the file that is there is the one with the identity ``known``."""
+        for directory, base in self.each([name]):
+            if directory is not None:
+                with contextlib.suppress(OSError):
+                    fd = os.open(base, _LOOK, dir_fd=directory)
+                    try:
+                        return identity(fd) == tuple(known)
+                    finally:
+                        os.close(fd)
+        return False
+
     def target(self, spec: FileSpec) -> DestinationFile:
         """Return the target for a file, not yet open. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
         name = spec.name
@@ -196,7 +210,7 @@ class Destination:
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving, target.checks_room = self.preallocate, self.space_check
-            target.merging = self.merging
+            target.merging, target.tells = self.merging, spec.known is not None
             target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
             away_ns = _UNFINISHED_NS if spec.mtime_ns < _UNFINISHED_NS else -_UNFINISHED_NS
             target.unfinished_ns = spec.mtime_ns + away_ns

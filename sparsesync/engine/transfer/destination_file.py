@@ -14,10 +14,11 @@ name already, and is given a time by which rsync looks at it again.
 import contextlib
 import errno
 import os
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Tuple
 
 from ..errors import LeftToRsync
 from ..files.flags import forbids_replacing
+from ..files.status import Identity, identity, is_past
 from ..files.target import Target
 
 _SECOND = 10**9
@@ -45,6 +46,8 @@ class DestinationFile(Target):
     ``old``: the stat of the file that is there, or None.
     ``mode``: the mode that it gets with its name.
     ``mtime_ns``: the time that it gets, or None for whatever it has.
+    ``tells``: find out the new file's identity, in ``there``. Then its content is on the disk before it gets its name,
+    and its times show what is written to it from then on.
     ``window``: how near rsync wants that to be, as :func:`is_near`; None: rsync does not look at it.
     """
 
@@ -69,7 +72,52 @@ class DestinationFile(Target):
         self.window = window
         self.unfinished_ns = 0
         self.find_basis: Callable[[], Optional[int]] = lambda: None
+        self.tells = False
+        self.there: Optional[Identity] = None
+        self._marked = False
         self._emptied = emptied
+
+    def is_known(self, fd: int, known: Sequence[int]) -> bool:
+        """Return whether the open file, which the target begins with, is the one with the identity ``known``.
+
+        A file in place is then marked, on the disk, as one that is being written: after a power cut it could have a
+        part of the new content and its old times.
+        """
+        if identity(fd) != tuple(known):
+            return False
+        if self.inplace:
+            self._marked = True
+            self._set_unfinished()
+            os.fsync(self.fd)
+        return True
+
+    def begin_as_known(self, known: Sequence[int]) -> bool:
+        """Have the old file's content in the open target without copying it. Returns False if that is not possible.
+
+        That is so unless the old file has the identity ``known`` and is written to in place, or can be cloned: what
+        can only be copied can as well be copied from the source.
+        """
+        if self.inplace:
+            return self.is_known(self.fd, known)
+        old = self.open_old()
+        if old is None:
+            return False
+        try:
+            return not self.resumed and self.is_known(old, known) and self.clone(old) and self.is_known(old, known)
+        finally:
+            os.close(old)
+
+    def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
+        """Commit as :meth:`~.files.target.Target.commit`, and note the identity if it is wanted."""
+        past = False
+        if self._marked and self.old is not None and os.fstat(self.fd).st_mtime_ns == self.unfinished_ns:
+            os.utime(self.fd, ns=(self.old.st_atime_ns, self.old.st_mtime_ns))  # nothing was written
+        if self.tells:
+            os.fsync(self.fd)
+            past = is_past(os.fstat(self.fd).st_mtime_ns if mtime_ns is None else mtime_ns)
+        super().commit(mode=mode, mtime_ns=mtime_ns, fsync=fsync)
+        if past:
+            self.there = identity(self.fd)
 
     def open(self) -> None:
         """Open the file, or make the temporary file.

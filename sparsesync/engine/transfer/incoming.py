@@ -9,12 +9,14 @@ import contextlib
 import os
 from typing import Any, Optional, Tuple
 
+from ..content.update import copy_bytes
 from ..errors import LeftToRsync
-from ..files.extents import has_data, own_extents
+from ..files.extents import extents, has_data, own_extents
 from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
 from .destination import Destination
 from .destination_file import DestinationFile
+from .limits import pack_known
 from .records import FileResult, FileSpec
 
 
@@ -26,8 +28,10 @@ class IncomingFile:
         self.spec = spec
         self.held = held
         self.basis = False
+        self.was_known = False
         self.target: Optional[DestinationFile] = None
         self.old: Optional[int] = None
+        self._cloned = False
         self.data = 0
         self.sent = 0
         self.guard: Any = None
@@ -50,17 +54,41 @@ class IncomingFile:
                 os.ftruncate(target.fd, 0)
                 target.resumed = False
             if self.old is not None and not target.resumed:
-                target.clone(self.old)
+                self._cloned = target.clone(self.old)
+            if self.was_known:
+                self._check_known(target)
             if not target.overlay:
                 target.reserve(size, self.spec.data)
             elif os.fstat(target.fd).st_size < size or not target.merging:
                 os.ftruncate(target.fd, size)
         return target
 
+    def _check_known(self, target: DestinationFile) -> None:
+        """Raise LeftToRsync unless the basis is the known file. Only now it is open, and before it may be another."""
+        known = self.spec.known or ()
+        here = target.fd if target.inplace else self.old
+        if target.old is None or here is None or not target.is_known(here, known):
+            raise LeftToRsync("it changed while it was compared")
+        self.guard.update(pack_known(known))
+
+    def take_over(self, offset: int, length: int) -> None:
+        """Have a range of the known file in the target, unless it begins with that."""
+        target, old = self.target, self.old
+        assert target is not None
+        if target.inplace or self._cloned or old is None:
+            return
+        end = offset
+        for start, count in extents(old, offset, offset + length, "trust"):
+            target.punch(end, start - end)
+            end = start + count
+            copy_bytes(old, target.fd, start, count, self.spec.name)
+        target.punch(end, offset + length - end)
+
     def result(self) -> FileResult:
         """Return the result of a file that was received without an error."""
         took = 0 if self.target is None else self.target.allocated
-        return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took)
+        there = None if self.target is None else self.target.there
+        return FileResult(self.spec.name, self.spec.size, self.data, self.sent, allocated=took, there=there)
 
     def close(self, keep: bool) -> None:
         """Close the target. ``keep``: what was not committed remains as a partial file."""

@@ -3,6 +3,7 @@
 :func:`cut` makes a file into jobs, each up to :data:`JOB_BYTES` bytes of extents and the holes between them. A
 :class:`JobWriter` does with each what is to be done::
 
+    the file was known:     write     SAME for what has not changed, and what has as below
     the file has a basis:   compare   the digests that came with those of the same blocks here
                             write     HOLE for the gaps, KEEP for what is the same, DATA for the rest
     it has none:            write     DATA for all of it
@@ -12,11 +13,11 @@ Whatever is written goes into the guard of its file too, in the same order. When
 """
 
 from itertools import islice
-from typing import Dict, Iterator, List, Optional, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ..content.copy import data_ranges, reserved_ranges
 from ..errors import OnProgress, TruncatedError
-from ..files.extents import Extent
+from ..files.extents import Extent, nonzero
 from ..files.syscalls import read_full
 from ..wire import protocol
 from ..wire.capabilities import Digest
@@ -32,15 +33,23 @@ JOB_BYTES = 1 << 20
 
 _JOB_RANGES = 256
 
+_DATA, _HOLE, _SAME = "data", "hole", "same"
+
 
 class Job:
-    """A part of a file. ``gaps``: the holes before and between its ranges. ``last``: it ends the file."""
+    """A part of a file.
+
+    ``gaps``: the holes before and between its ranges.
+    ``unchanged``: what lies there and is in the basis, without being compared.
+    ``last``: it ends the file.
+    """
 
     def __init__(self, file: OutgoingFile) -> None:
         self.file = file
         self.last = False
         self.ranges: List[Extent] = []
         self.gaps: List[Extent] = []
+        self.unchanged: List[Extent] = []
         self.size = 0
         self.waits = 0
         self.same: List[Extent] = []
@@ -52,24 +61,50 @@ def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
 
     ``sparse``: as for copy.
     """
-    assert file.fd is not None
-    size = file.spec.size
     job = Job(file)
-    end = 0
-    for offset, length in data_ranges(file.fd, size, FINE_BYTES if sparse == "always" else 0, file.believed):
+    for offset, length, what in _parts(file, sparse):
+        if what != _DATA:
+            if len(job.gaps) + len(job.unchanged) == 2 * _JOB_RANGES:
+                yield job
+                job = Job(file)
+            (job.gaps if what == _HOLE else job.unchanged).append((offset, length))
+            continue
         for start, count in blocks([(offset, length)], JOB_BYTES):
             if job.size + count > JOB_BYTES or len(job.ranges) == _JOB_RANGES:
                 yield job
                 job = Job(file)
-            if start > end:
-                job.gaps.append((end, start - end))
             job.ranges.append((start, count))
             job.size += count
-            end = start + count
-    if end < size:
-        job.gaps.append((end, size - end))
     job.last = True
     yield job
+
+
+def _parts(file: OutgoingFile, sparse: str) -> Iterator[Tuple[int, int, str]]:
+    """Yield all of an open file, ascending, as (offset, length, what it is)."""
+    assert file.fd is not None
+    size, zeros = file.spec.size, FINE_BYTES if sparse == "always" else 0
+    changes = file.since if file.was_known else None
+    between, end = (_HOLE if changes is None else _SAME), 0
+    if changes is None:
+        changes = ((*extent, True) for extent in data_ranges(file.fd, size, zeros, file.believed))
+        zeros = 0
+    for offset, length, is_data in changes:
+        if offset > end:
+            yield end, offset - end, between
+        end = offset + length
+        if not is_data:
+            yield offset, length, _HOLE
+            continue
+        position = offset
+        for start, count in nonzero(file.fd, offset, length, zeros) if zeros else [(offset, length)]:
+            if start > position:
+                yield position, start - position, _HOLE
+            yield start, count, _DATA
+            position = start + count
+        if position < end:
+            yield position, end - position, _HOLE
+    if end < size:
+        yield end, size - end, between
 
 
 class JobWriter:
@@ -149,6 +184,8 @@ class JobWriter:
 
     def _update(self, job: Job) -> None:
         file = job.file
+        if job.unchanged:
+            self._write_ranges(protocol.SAME, file, job.unchanged)
         if job.gaps:
             self._write_ranges(protocol.HOLE, file, job.gaps)
         same = merged(sorted(job.same))
@@ -167,7 +204,7 @@ class JobWriter:
     def _write_ranges(self, kind: int, file: OutgoingFile, ranges: List[Extent]) -> None:
         for start in range(0, len(ranges), protocol.MAX_RANGES):
             part = ranges[start : start + protocol.MAX_RANGES]
-            if kind == protocol.HOLE:
+            if kind in (protocol.HOLE, protocol.SAME):
                 file.guard.update(protocol.pack_ranges(part))
             self.link.write(protocol.encode_ranges(kind, file.number, part))
 

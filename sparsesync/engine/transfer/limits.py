@@ -5,10 +5,10 @@ way, so that each end knows what the other may send without being asked again; a
 (:mod:`sender`) and the receiver (:mod:`receiver`) both hold the other to it.
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from ..errors import ProtocolError
-from ..wire.fields import ERRNO, SIZE, TEXT, flag, get, maybe, row
+from ..wire.fields import ERRNO, SIZE, TEXT, TIME, UNSIGNED, Check, flag, get, maybe, row
 from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES
 from .records import FileResult
 
@@ -35,7 +35,21 @@ WANTED_BYTES = 1 << 20
 MAX_WANTED_BYTES = 5 * WANTED_BYTES
 """The most there may be: an end without a locale takes each byte for a character."""
 
+IDENTITY: Check = row(UNSIGNED, SIZE, TIME, TIME)
+"""A :class:`~.files.status.Identity`."""
+
+
+def is_known(value: Any) -> bool:
+    """Return whether a value is an identity, or none of its numbers."""
+    return value == [] or IDENTITY(value)
+
+
 _REASONS = 1 << 20
+
+
+def pack_known(known: Sequence[int]) -> bytes:
+    """Return the part of the guard that stands for what is not read: the identity of the file that has it."""
+    return repr(tuple(known)).encode()
 
 
 def digest_size(block: int) -> int:
@@ -72,4 +86,5 @@ def read_result(value: Dict[str, Any], name: str, size: int, reasons: Reasons) -
         get(value, "at_source", flag),
         get(value, "allocated", SIZE),
         get(value, "refusal", maybe(TEXT)),
+        get(value, "there", maybe(IDENTITY)),
     )

@@ -3,6 +3,8 @@
 Between the moment a file is found and the moment it is read it may be replaced, and while it is
 read it may be written to. Both show in its stat, as far as anything shows them.
 
+The content of a file that is tracked (:class:`~.records.Tracked`) is that of its clone, which nobody writes to.
+
 A file that is sent ``live`` may be written to meanwhile: what arrives is then no state the file ever had, and has the
 time that the file had before, or an earlier one if that is recent, so that it is looked at again.
 """
@@ -10,8 +12,9 @@ time that the file had before, or an earlier one if that is recent, so that it i
 import errno
 import os
 import stat
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional, Sequence
 
+from ..content.changes import Change, changes
 from ..content.copy import not_to_be_merged
 from ..errors import LeftToRsync, error_path
 from ..files import attributes
@@ -19,7 +22,7 @@ from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
 from ..files.status import is_recent, open_quietly, stat_sparse
 from ..files.syscalls import was_written
-from .records import FileSpec
+from .records import FileSpec, Tracked
 
 _SECOND_NS = 10**9
 
@@ -30,6 +33,9 @@ class OutgoingFile:
     ``holes``: whether its map is believed (:func:`files.claims.believes`).
     ``overlay``: do not send a file whose map is not believed.
     ``believed``: the decision, made when the file is opened.
+    ``tracked``: where its content is taken from, if not from the file itself.
+    ``was_known``: the destination says that it has the content of ``tracked.since``.
+    ``since``: what changed since that, once the file is open; None if unknown.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class OutgoingFile:
         live: bool = False,
         holes: str = "auto",
         overlay: bool = False,
+        tracked: Optional[Tracked] = None,
     ) -> None:
         self.path = path
         self.spec = spec
@@ -49,6 +56,10 @@ class OutgoingFile:
         self.live = live
         self.holes = holes
         self.overlay = overlay
+        self.tracked = tracked
+        self.was_known = False
+        self.since: Optional[Iterator[Change]] = None
+        self._earlier: Optional[int] = None
         self.believed = False
         self.number = 0
         self.basis: Optional[bool] = None
@@ -59,7 +70,10 @@ class OutgoingFile:
 
     def open(self) -> int:
         """Open the source. Raises OSError, and LeftToRsync if the file changed since it was announced."""
-        fd = _open(self.sources, self.path, self.spec.name)
+        if self.tracked is None:
+            fd = _open(self.sources, self.path, self.spec.name)
+        else:
+            fd = open_quietly(self.tracked.snapshot, os.O_NOFOLLOW)
         st = os.fstat(fd)
         try:
             self.check(st, "before it was sent")
@@ -74,6 +88,9 @@ class OutgoingFile:
         if self.overlay and not self.believed:
             self.close()
             raise not_to_be_merged(self.path)
+        if self.tracked is not None and self.tracked.since is not None and self.believed:
+            self._earlier = open_quietly(self.tracked.since, os.O_NOFOLLOW)
+            self.since = changes(fd, self._earlier)
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
@@ -86,9 +103,11 @@ class OutgoingFile:
 
     def close(self) -> None:
         """Close the source."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
+        self.since = None
+        for fd in (self.fd, self._earlier):
+            if fd is not None:
+                os.close(fd)
+        self.fd = self._earlier = None
 
 
 def _open(sources: Sources, path: str, name: str) -> int:
@@ -109,6 +128,7 @@ def outgoing(
     reserve: bool = False,
     overlay: bool = False,
     modify_window: int = 0,
+    tracked: Optional[Tracked] = None,
 ) -> OutgoingFile:
     """Return a file or block device to be sent as ``name``. Raises OSError.
 
@@ -120,6 +140,7 @@ def outgoing(
     ``reserve``: count reserved ranges as what a copy takes.
     ``overlay``: do not send it if its map is not believed.
     ``modify_window``: seconds by which rsync lets times differ.
+    ``tracked``: where its content is.
     """
     with error_path(path, instead=True):
         found = sources.find(path, name)
@@ -133,6 +154,12 @@ def outgoing(
             carried = attributes.read(fd)
         finally:
             os.close(fd)
+    known: Optional[Sequence[int]] = None
+    mode = stat.S_IMODE(st.st_mode)
+    if tracked is not None:
+        st, known, live = os.stat(tracked.snapshot), tracked.known, live or not with_attributes
+        if carried is not None:
+            carried["mtime_ns"] = tracked.mtime_ns
     if stat.S_ISDIR(st.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     size = st.st_size
@@ -142,14 +169,14 @@ def outgoing(
     elif not stat.S_ISREG(st.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     if data is None:
-        looked = stat_sparse(found.name, sources.follow, holes, reserve, found.directory)
+        where = (found.name, found.directory) if tracked is None else (tracked.snapshot, None)
+        looked = stat_sparse(where[0], sources.follow, holes, reserve, where[1])
         data = looked.data + looked.reserved if looked else min(allocated(st), size)
-    mode = stat.S_IMODE(st.st_mode)
-    mtime_ns = st.st_mtime_ns
+    mtime_ns = st.st_mtime_ns if tracked is None else tracked.mtime_ns
     if live and is_recent(mtime_ns):
         mtime_ns -= (max(modify_window, 0) + 1) * _SECOND_NS
-    spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried)
-    return OutgoingFile(path, spec, st, sources, live, holes, overlay)
+    spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried, known)
+    return OutgoingFile(path, spec, st, sources, live and tracked is None, holes, overlay, tracked)
 
 
 def _device_size(fd: int) -> int:

@@ -7,6 +7,7 @@ The receiver is a loop over frames with no opinion of its own; the sender decide
     DATA    -> write the bytes
     KEEP    -> what the basis has there is right: leave it, or copy it within the machine
     HOLE    -> punch, if there is anything
+    SAME    -> what the known file has there is right, unread: leave it, or copy it within the machine
     RESERVE -> reserve it, if that was asked for here
     FINISH  -> the digests over everything agree? commit  CLOSED
     END     -> no more files                              DONE, once all are closed
@@ -15,9 +16,9 @@ A target is opened when the first frame needs it, so a thousand files can be ann
 (:class:`~.incoming.IncomingFile`, which knows the basis too).
 
 The guard is one digest over every range and its content, in the order they were sent: the bytes themselves for
-DATA, the digest of each :data:`~.wire.protocol.BLOCK_BYTES` for KEEP, nothing for HOLE. It is computed from what was
-read here; a block that is in the target already was read when its digest was asked for, and is not read and hashed
-once more.
+DATA, the digest of each :data:`~.wire.protocol.BLOCK_BYTES` for KEEP, nothing for HOLE and SAME. The identity of a
+known file goes before all of it. The digest is computed from what was read here. A block that is in the target already
+was read when its digest was asked for, and is not read and hashed once more.
 
 The sender is not trusted: ranges are checked against the size that was announced, names by the place.
 If the connection breaks, what was received is kept as a partial file.
@@ -37,7 +38,7 @@ from ..wire.protocol import BLOCK_BYTES, Frame
 from ..wire.ranges import blocks
 from .destination import Destination
 from .incoming import IncomingFile
-from .limits import ANNOUNCED_BYTES, FILES_AHEAD, MAX_WANTS, WANTED_BYTES, WANTS_AHEAD, Reasons, digest_size
+from .limits import ANNOUNCED_BYTES, FILES_AHEAD, MAX_WANTS, WANTED_BYTES, WANTS_AHEAD, Reasons, digest_size, is_known
 from .records import FileResult, FileSpec, reason
 
 _WANT_BYTES = 64 * 1024
@@ -82,6 +83,7 @@ class Receiver:
             protocol.DATA: self._data,
             protocol.KEEP: self._keep,
             protocol.HOLE: self._hole,
+            protocol.SAME: self._same,
             protocol.RESERVE: self._reserve,
             protocol.FINISH: self._finish,
             protocol.ABORT: self._abort,
@@ -156,6 +158,7 @@ class Receiver:
             get(value, "mtime_ns", TIME),
             get(value, "parents", listed(PERMISSIONS))[: name.count("/")],
             get(value, "attributes", maybe(fields.attributes)),
+            None if self._pull else get(value, "known", maybe(is_known)),
         )
         if spec.attributes is not None and not self.place.carries:
             raise ProtocolError("attributes that were not requested")
@@ -170,10 +173,11 @@ class Receiver:
             return
         try:
             arriving.basis = self.place.has_basis(name)
+            arriving.was_known = arriving.basis and bool(spec.known) and self.place.knows(name, spec.known or ())
         except _TROUBLE as error:
             self._leave(arriving, error)
         else:
-            self.link.send_json(protocol.STATE, id=number, basis=arriving.basis)
+            self.link.send_json(protocol.STATE, id=number, basis=arriving.basis, known=arriving.was_known)
 
     def _skip(self, frame: Frame) -> None:
         value = frame.json()
@@ -292,6 +296,21 @@ class Receiver:
         except _TROUBLE as error:
             self._leave(arriving, error)
 
+    def _same(self, frame: Frame) -> None:
+        ranged, arriving = self._ranged(frame)
+        if arriving is None:
+            return
+        if not arriving.was_known:
+            raise ProtocolError("a file is taken for a known one that is not")
+        try:
+            arriving.open(self.place)
+            arriving.guard.update(ranged.packed)
+            with self.link.waiting():
+                for offset, length in ranged.ranges:
+                    arriving.take_over(offset, length)
+        except _TROUBLE as error:
+            self._leave(arriving, error)
+
     def _reserve(self, frame: Frame) -> None:
         ranged, arriving = self._ranged(frame)
         if not self.place.preallocate:
@@ -359,6 +378,6 @@ class Receiver:
         self._held -= arriving.held
         arriving.close(keep=False)
         told = result._asdict()
-        del told["name"], told["size"]  # the sender knows
+        del told["name"], told["size"], told["was_known"]  # the sender knows
         self.link.send_json(protocol.CLOSED, id=arriving.number, **told)
         self.on_result(result)

@@ -72,6 +72,8 @@ class FileSpec(NamedTuple):
     ``mode``, ``mtime_ns`` and the modes of ``parents`` are the source's.
     ``data``: the most bytes that it takes.
     ``attributes``: what a copy sets besides content (:mod:`files.attributes`), or None.
+    ``known``: the :class:`~.files.status.Identity` of the file that is there, if it is known what that holds; none of
+    its numbers if nothing is known of it, but shall be after this transfer; None if nobody wants to know.
     """
 
     name: str
@@ -81,6 +83,7 @@ class FileSpec(NamedTuple):
     mtime_ns: int
     parents: Sequence[int] = ()
     attributes: Optional[Dict[str, Any]] = None
+    known: Optional[Sequence[int]] = None
 
 
 class FileResult(NamedTuple):
@@ -91,6 +94,8 @@ class FileResult(NamedTuple):
     ``errno``: that of the system's error that left it, or None.
     ``at_source``: the error occurred at the source.
     ``refusal``: what rsync would say of it, where the destination does not take the file.
+    ``there``: the :class:`~.files.status.Identity` of the new file, if that was wanted and can be told.
+    ``was_known``: the file that was there was the known one.
     """
 
     name: str
@@ -104,6 +109,23 @@ class FileResult(NamedTuple):
     at_source: bool = False
     allocated: int = 0
     refusal: Optional[str] = None
+    there: Optional[Sequence[int]] = None
+    was_known: bool = False
+
+
+class Tracked(NamedTuple):
+    """A file whose content is taken from a clone of it, and compared with an earlier clone.
+
+    ``snapshot``: the path of the clone.
+    ``since``: the path of the clone with the content that the destination has, or None if there is none.
+    ``known``: the identity of the destination that has it, or none of its numbers.
+    ``mtime_ns``: the modification time of the file when it was cloned.
+    """
+
+    snapshot: str
+    since: Optional[str]
+    known: Sequence[int]
+    mtime_ns: int
 
 
 def reason(error: Exception, name: str) -> str:

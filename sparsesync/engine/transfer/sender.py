@@ -3,6 +3,7 @@
 The sender decides everything; the receiver answers questions (:mod:`receiver`). For each file::
 
     announce it                                        FILE   -> STATE: is there a basis? (on a pull WANT says it)
+    it is the known one:  what has not changed         SAME
     no basis:  send every extent
     a basis:   for each job, that is up to 1 MiB of extents:
                    ask for digests of its blocks       ASK    -> DIGESTS
@@ -47,6 +48,7 @@ from .limits import (
     WANTS_AHEAD,
     Reasons,
     digest_size,
+    pack_known,
     read_result,
 )
 from .outgoing import OutgoingFile
@@ -200,6 +202,7 @@ class Sender:
             if file is None or file.basis is not None:
                 raise ProtocolError("the state of a file that was not announced")
             file.basis = get(value, "basis", flag)
+            file.was_known = bool(file.spec.known) and get(value, "known", flag)
         elif event.kind == protocol.CLOSED:
             self._closed(event.json())
         elif event.kind == protocol.WANT:
@@ -220,6 +223,9 @@ class Sender:
         result = read_result(value, file.spec.name, file.spec.size, self._reasons)
         if not file.over and result.reason is None:
             raise ProtocolError("a file is closed that was not sent")
+        result = result._replace(was_known=file.was_known)
+        if file.was_known:
+            result = result._replace(data=max(result.data, file.spec.data))
         self._writer.drop(file)
         self._done_with(file)
         if self.on_result is not None:
@@ -276,6 +282,8 @@ class Sender:
                     continue
                 self._open.add(file.number)
                 file.guard = self.digest.guard(bool(file.basis))
+                if file.was_known:
+                    file.guard.update(pack_known(file.spec.known or ()))
                 self._current = file, cut(file, self.sparse)
             file, jobs = self._current
             try:

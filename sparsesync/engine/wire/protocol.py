@@ -36,6 +36,7 @@ DIGESTS    the answer, in the order of the questions; zeros for a block that is 
 DATA       file, compressor, ranges, and the bytes of all of them
 KEEP       file, ranges that are in the basis as they should be
 HOLE       file, ranges that are holes in the source
+SAME       file, ranges that have not changed since the known file was made
 RESERVE    file, ranges that are reserved in the source, and are to be here
 FINISH     file, the digest over everything
 ABORT      JSON: the sender gives up on a file
@@ -65,8 +66,8 @@ ONLY_RSYNC = "a forced command there runs rsync, whatever is asked for, and lets
 
 (
     HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, PING, WANT, FILE, SKIP, STATE, ASK, DIGESTS, DATA, KEEP, HOLE, FINISH,
-    ABORT, CLOSED, END, RESERVE,
-) = range(1, 22)  # fmt: skip
+    ABORT, CLOSED, END, RESERVE, SAME,
+) = range(1, 23)  # fmt: skip
 
 HEAD = struct.Struct(">BIII")
 _CHECKED = struct.Struct(">BII")
@@ -99,7 +100,7 @@ _RANGES_SIZE = _RANGED.size + MAX_RANGES * _RANGE.size
 _LIMITS = dict.fromkeys((HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKIP, STATE, ABORT, CLOSED), CONTROL_BYTES)
 _LIMITS.update({
     PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + MAX_DIGESTS_BYTES, DATA: _RANGES_SIZE + PAYLOAD_BYTES,
-    KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256,
+    KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256, SAME: _RANGES_SIZE,
 })  # fmt: skip
 
 LARGEST = (1 << 63) - 1
@@ -257,7 +258,7 @@ def pack_ranges(ranges: Sequence[Range]) -> bytes:
 
 
 def encode_ranges(kind: int, file: int, ranges: Sequence[Range], code: int = 0) -> bytes:
-    """Return a KEEP, HOLE, RESERVE or ASK frame. ``code``: the block size of an ASK frame, in bytes."""
+    """Return a KEEP, HOLE, RESERVE, SAME or ASK frame. ``code``: the block size of an ASK frame, in bytes."""
     return encode(kind, _RANGED.pack(file, code, len(ranges)) + pack_ranges(ranges))
 
 
@@ -268,7 +269,7 @@ def data_head(file: int, compressor: int, packed: bytes, size: int) -> bytes:
 
 
 class Ranged(NamedTuple):
-    """The payload of an ASK, DATA, KEEP, HOLE or RESERVE frame.
+    """The payload of an ASK, DATA, KEEP, HOLE, RESERVE or SAME frame.
 
     ``code``: the block size of an ASK frame, the compressor of a DATA frame.
     ``packed``: the ranges as they were received.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sparsesync.engine.content import changes as module
 from sparsesync.engine.content.changes import changes, differences
-from sparsesync.engine.files.fiemap import Placed
+from sparsesync.engine.files.fiemap import Placed, placed
 from tests.support.filesystems import Mounted, command, filesystem, need_tools, same_content
 
 BLOCK = 4096
@@ -169,10 +169,8 @@ def _mutate(path: Path, chance: random.Random, kept: list[Path], mount: Path) ->
                 _dedupe(path, places[0], places[1], len(block))
                 size = os.fstat(fd).st_size
             elif what == 7:
-                defragment = (
-                    ["xfs_fsr", path] if mount.name == "xfs" else ["btrfs", "filesystem", "defragment", "-f", path]
-                )
-                subprocess.run(defragment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                tool = ["xfs_fsr"] if mount.name == "xfs" else ["btrfs", "filesystem", "defragment", "-f"]
+                subprocess.run([*tool, os.fspath(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     finally:
         os.close(fd)
 
@@ -268,15 +266,14 @@ def test_what_moves_while_it_is_looked_up_has_changed(mounted: Mounted, monkeypa
     old, new = _clone(image, place / "old"), _clone(image, place / "new")
     assert _changed(new, old) == []
     asked = 0
-    real = module.placed
 
-    def placed(fd: int, start: int, end: int) -> tuple[list[Placed], int]:
+    def moving(fd: int, start: int, end: int) -> tuple[list[Placed], int]:
         nonlocal asked
         asked += 1
-        found, following = real(fd, start, end)
+        found, following = placed(fd, start, end)
         return [(o, p + BLOCK * (asked == 3), n, f) for o, p, n, f in found], following
 
-    monkeypatch.setattr(module, "placed", placed)
+    monkeypatch.setattr(module, "placed", moving)
     assert _changed(new, old) == [(0, SIZE, True)]
 
 
