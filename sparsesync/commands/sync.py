@@ -43,6 +43,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed-no-space-check", action="store_true", help="start even if the data does not seem to fit"
     )
+    command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
+    command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 

@@ -143,13 +143,17 @@ class LocalSource:
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:
         """Yield the data extents of a file. Raises OSError."""
-        found, follow = self._sources.find(path, name), self.settings.follow
-        fd = open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
+        fd = self.open_file(path, name)
         try:
             for extent in extents(fd, holes=self.settings.holes):
                 yield extent
         finally:
             os.close(fd)
+
+    def open_file(self, path: str, name: str) -> int:
+        """Return a descriptor of a file, for reading. Raises OSError."""
+        found, follow = self._sources.find(path, name), self.settings.follow
+        return open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
 
     def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[OutgoingFile]:
         """Yield the files, ready to be sent. ``on_result`` gets those that cannot be opened."""
@@ -275,8 +279,8 @@ class LocalDestination:
         """Set the modification time of files to now."""
         self.place.touch(names)
 
-    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
-        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
+    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, ...]]]:
+        """Yield what each file is: its allocated bytes, its modification time, and its identity; None if it is gone."""
         return self.place.states(names)
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:

@@ -93,8 +93,8 @@ class Destination(Protocol):
     def touch(self, names: Sequence[str]) -> None:
         """Set the modification time of files to now."""
 
-    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
-        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, ...] | None]:
+        """Yield the allocated bytes, the modification time and the identity of each file, or None if it is gone."""
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
         """Make holes of the zeros in a file, where its source has ``holes``. ``asks``: only return the bytes of data.

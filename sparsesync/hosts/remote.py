@@ -34,6 +34,7 @@ from ..engine.wire.fields import (
     STAT,
     TEXT,
     TIME,
+    UNSIGNED,
     Check,
     digits,
     flag,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 256 * 1024
 
 _LOOKED = row(SIZE, SIZE, SIZE, TIME, flag, SIZE, SIZE)
+_STATE = row(SIZE, TIME, UNSIGNED, SIZE, TIME, TIME)
 _GROWTH = integer(-LARGEST, LARGEST)
 """Bytes that are needed; fewer than none where what is replaced takes more."""
 
@@ -282,8 +284,7 @@ class RemoteDestination:
     def open_again(self) -> None:
         """Open the same destination with a new agent."""
         if self._as is not None:
-            path, opening = self._as
-            self.host._call(maybe(TEXT), "open", path=path, opening=opening)
+            self.host._call(maybe(TEXT), "open", path=self._as[0], opening=self._as[1])
 
     def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
         return str(self.host._call(NAME, "open_copy", path=path, name=name, options=options))
@@ -307,13 +308,12 @@ class RemoteDestination:
         for batch in _batches(names):
             self.host.connection.call("touch", names=batch)
 
-    def states(self, names: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+    def states(self, names: Sequence[str]) -> Iterator[tuple[int, ...] | None]:
         for batch in _batches(names):
-            yield from _each(self.host, batch, maybe(row(SIZE, TIME)), lambda *state: state, "states", names=batch)
+            yield from _each(self.host, batch, maybe(_STATE), lambda *state: state, "states", names=batch)
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
-        made, why = self.host._call(row(SIZE, maybe(TEXT)), "dig", name=name, size=size, holes=holes, asks=asks)
-        return Dug(made, why)
+        return Dug(*self.host._call(row(SIZE, maybe(TEXT)), "dig", name=name, size=size, holes=holes, asks=asks))
 
     def close(self) -> None:
         """Do nothing: the agent closes the destination when it ends."""

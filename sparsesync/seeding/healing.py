@@ -147,7 +147,7 @@ class Healing:
                 there = Opening(many=False, one_source=True, relative=self.command.relative, existing=True)
                 is_open = self.destination.open(self.path, there) is None
             states = self.destination.states([each.name for each in batch]) if is_open else [None] * len(batch)
-            yield from ((planned, state and state[0]) for planned, state in zip(batch, states))
+            yield from ((planned, state[0] if state else None) for planned, state in zip(batch, states))
 
     def _found(self) -> Iterator[Planned]:
         if self._plan is not None:

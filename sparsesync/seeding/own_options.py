@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.units import parse_size
-from ..engine.files.claims import HOLES
+from ..engine.files.claims import HOLES, filesystem_of
 from ..engine.roles import Planned
 from ..hosts.address import check_python, split_shell
 from ..hosts.base import PathLike, Rsh, several
-from ..rsync.command import takes_next
+from ..rsync.command import Command, parse, takes_next
 from ..rsync.handoff import MERGE, READ
-from ..rsync.paths import as_argument, is_remote
+from ..rsync.paths import as_argument, is_remote, transfer_name
+
+if TYPE_CHECKING:
+    from ..tracking.files import Tracking
 
 
 class SeedOptions(NamedTuple):
@@ -28,6 +33,8 @@ class SeedOptions(NamedTuple):
     ``python``: the Python to use on another host.
     ``hold_back``: for a source that may be written to meanwhile, if another run will follow. It is called with the
     files found to change, and returns the names to keep from rsync, which would copy those files whole.
+    ``track``: the directory of clones, if files are tracked (:mod:`..tracking.files`).
+    ``track_verify``: every so many runs all of a tracked file is compared; 0 for never.
     ``heal``: restore the holes of files that were written without them (:mod:`healing`).
     """
 
@@ -40,6 +47,8 @@ class SeedOptions(NamedTuple):
     required: bool = False
     verbose: bool = False
     heal: bool = True
+    track: str | None = None
+    track_verify: int = 0
 
     @property
     def source_is_live(self) -> bool:
@@ -51,6 +60,7 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
     """Return the ``--seed-`` options of a command line, and the rest. Raises ValueError for a wrong one."""
     off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     required, verbose, heal = False, False, True
+    track, track_verify = None, 0
     rest: list[str] = []
     posix = "POSIXLY_CORRECT" in environ
     words = iter(argv)
@@ -82,19 +92,31 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
         elif name == "--seed-python":
             python = value if equals else next(words, "")
             check_python(python)
+        elif name == "--seed-track":
+            track = value if equals else next(words, "")
+            if not track:
+                raise ValueError("--seed-track needs a directory")
+        elif name == "--seed-track-verify":
+            value = value if equals else next(words, "")
+            if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 10):
+                raise ValueError(f"--seed-track-verify: {value!r} is no number of runs")
+            track_verify = int(value)
         elif name == "--seed-holes":
             holes = value if equals else next(words, "")
             if holes not in HOLES:
                 raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
         else:
             known = "--seed-off, --seed-required, --seed-verbose, --seed-no-heal, --seed-no-space-check"
-            raise ValueError(
-                f"{word}: unknown; there are {known}, --seed-min-hole=SIZE, --seed-holes=WORD, --seed-python=PATH"
+            more = (
+                "--seed-min-hole=SIZE, --seed-holes=WORD, --seed-python=PATH, --seed-track=DIR, --seed-track-verify=N"
             )
+            raise ValueError(f"{word}: unknown; there are {known}, {more}")
     if off and required:
         raise ValueError("--seed-off and --seed-required exclude each other")
+    if track_verify and track is None:
+        raise ValueError("--seed-track-verify is for --seed-track=DIR")
     seed = SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose, heal=heal)
-    return seed, rest
+    return seed._replace(track=track, track_verify=track_verify), rest
 
 
 def arguments(
@@ -170,3 +192,100 @@ def read_from(words: Sequence[str], directory: str) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def _without(directory: str, command: Command, stack: contextlib.ExitStack) -> list[str]:
+    """Return the options that keep the directory of the clones from rsync, if it is below a source.
+
+    Raises ValueError for a command with which nothing can be tracked, OSError if it is on another filesystem.
+    """
+    if command.remote is not None and not command.remote.push:
+        raise ValueError("--seed-track is for sources of this machine")
+    real = os.path.realpath(directory)
+    if command.remote is None and command.destination is not None and _is_below(real, command.destination):
+        raise ValueError(f"{directory}: it is below the destination, and --seed-track needs a directory elsewhere")
+    if not any(_shares_filesystem(directory, source) for source in command.sources):
+        first = command.sources[0]
+        raise OSError(errno.EXDEV, f"is not on the filesystem of {first}; give a directory on that one", directory)
+    names = []
+    for source in command.sources:
+        if _is_below(real, source):
+            top = os.path.realpath(source)
+            path = os.path.join(source, os.path.relpath(real, top)) if real != top else source
+            name = transfer_name(source, path, command.relative)
+            if not name:
+                raise ValueError(f"{directory}: it is the source, and --seed-track needs a directory elsewhere")
+            names.append(name)
+    if names and any(option.name == "delete-excluded" for option in command.options):
+        raise ValueError(f"{directory}: it is below a source, and --delete-excluded looks at what is excluded")
+    if not names:
+        return []
+    from ..exclude import excluding
+
+    return excluding(names, stack)
+
+
+def _shares_filesystem(directory: str, source: str) -> bool:
+    """Return whether a clone of what is at ``source`` may be possible in a directory, which may be missing."""
+    place = directory if os.path.isdir(directory) else os.path.dirname(os.path.abspath(directory))
+    try:
+        fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (place, source)]
+    except OSError:
+        return True  # whoever opens it tells
+    try:
+        devices = {os.fstat(fd).st_dev for fd in fds}
+        # Each subvolume has a device number of its own.
+        return len(devices) == 1 or {filesystem_of(fd) for fd in fds} == {"btrfs"}
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _is_below(real: str, path: str) -> bool:
+    top = os.path.realpath(path).rstrip("/")
+    return real == top or real.startswith(top + "/")
+
+
+def _why_not(command: Command, seed: SeedOptions) -> str | None:
+    """Return why a run's files cannot be tracked, or None."""
+    if command.dry_run:
+        return "--dry-run"
+    if not command.times:
+        return "without --times nobody can tell what was left"
+    if command.preallocate:
+        return "--preallocate"
+    if seed.holes == "read":
+        return "--seed-holes=read"
+    if any(option.name == "delete-excluded" for option in command.options):
+        return "--delete-excluded"
+    return None
+
+
+def tracking(
+    directory: str,
+    seed: SeedOptions,
+    command: Command,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> tuple[Tracking | None, Command]:
+    """Return the tracking of a run, or None if nothing can be tracked, and the command without the directory.
+
+    Raises ValueError, and OSError as :class:`~..tracking.store.Store`.
+    """
+    if seed.off or command.handoff:
+        return None, command
+    excluded = _without(directory, command, stack)
+    if excluded:
+        command = parse([*excluded, *command.argv], environ)
+    reason = _why_not(command, seed)
+    if reason is not None:
+        say(f"nothing is tracked: {reason}")
+        return None, command
+    from ..tracking.files import Tracking
+
+    where = command.destination or ""
+    where = where if command.remote is not None else os.path.abspath(where)
+    return stack.enter_context(
+        Tracking(directory, seed.track_verify, where, max(command.modify_window or 0, 0), say)
+    ), command

@@ -47,7 +47,7 @@ from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
 from ..rsync.process import LOST, NO_CONNECTION, Status, run_rsync, shown_status, spooled
 from ..rsync.program import become
-from . import losses
+from . import losses, own_options
 from .login import Login
 from .own_options import SeedOptions
 from .result import SyncResult
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..hosts.pool import Connections, HostPool
     from ..rsync.report import Report
+    from ..tracking.files import Tracking
 
 
 def run(
@@ -84,7 +85,8 @@ def run(
     ``embedding``: of the program whose run this is; None: the command's own. Without ``output`` it has that, too.
     """
     started = time.monotonic()
-    command = rsync.parse(argv, embedding.environ if embedding else os.environ)
+    environ = embedding.environ if embedding else os.environ
+    command = rsync.parse(argv, environ)
 
     def say(message: str) -> None:
         if embedding is not None:
@@ -97,8 +99,12 @@ def run(
     # What takes it apart wants rsync's own.
     told_by_report = embedding is not None and output is None
     output = embedding.stdout if embedding and output is None else output
-    state = SeededRun(command, seed, say, bar, strict, Login(command, hosts, embedding, logins), embedding)
     with contextlib.ExitStack() as stack:
+        tracking = None
+        if seed.track is not None:
+            tracking, command = own_options.tracking(seed.track, seed, command, environ, say, stack)
+        state = SeededRun(command, seed, say, bar, strict, Login(command, hosts, embedding, logins), embedding)
+        state.tracking = tracking
         try:
             if embedding is not None:
                 state.check_shell()
@@ -140,6 +146,8 @@ def run(
             raise LinkError(lost, command.remote.host, retryable=not is_refused(embedding.tail()))
         state.heal()
         state.touch()
+        if state.tracking is not None and state.seeding is not None:
+            state.tracking.keep(state.seeding.destination, state.warn)
         wire = state.login.wire()
     return state.note(wire=wire, seconds=time.monotonic() - started)
 
@@ -184,6 +192,7 @@ class SeededRun:
         """What rsync would have said of what was seeded, if anybody listens."""
         self.hopeless = False
         """rsync refuses the command, and will again."""
+        self.tracking: Tracking | None = None
         self.refusal = 0
         """The exit status that rsync would have had for what the destination does not take."""
 
@@ -231,6 +240,7 @@ class SeededRun:
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )
+        seeding.tracking = self.tracking
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding, stack)
         self.note(
@@ -238,8 +248,8 @@ class SeededRun:
         )
         if not tries_all(self.command):
             self._keep_from_rsync(seeding.refused, stack)
-        if self.seed.hold_back is not None:
-            later = sorted(self.seed.hold_back(seeding.changing))
+        later = sorted(seeding.held_back())
+        if later:
             from ..exclude import excluding
 
             self.argv[:0] = excluding(later, stack)

@@ -14,14 +14,13 @@ destination does (:mod:`.engine.transfer.destination`).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
-from typing import IO, Any, Callable, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..console.messages import format_error
 from ..console.progress import BarFactory, data_bar
@@ -39,6 +38,9 @@ from ..rsync.process import Status
 from .healing import Healing
 from .losses import Losses
 from .own_options import SeedOptions
+
+if TYPE_CHECKING:
+    from ..tracking.files import Tracking
 
 SEEDING = "seeding"
 """What the bar of the files' data is called."""
@@ -99,6 +101,7 @@ class Seeding:
         settings: Settings = Settings(),  # noqa: B008
         check: Callable[[], object] = lambda: None,
     ) -> None:
+        self.tracking: Tracking | None = None
         self.check = check
         self.command = command
         self.options = options
@@ -191,6 +194,8 @@ class Seeding:
                 # What else rsync will write may make room: a file that becomes shorter.
                 self.destination.expect(needs(self.source, self.others(listing, _planned(plan))))
                 check_space(self.destination)
+        if self.tracking is not None:
+            self.tracking.clone(self.source, _planned(plan))
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
             files = self._started(_planned(plan))
             transfer(self.source, self.destination, files, self.settings, self._done, advance)
@@ -219,6 +224,12 @@ class Seeding:
                 if planned.name in left or not still:
                     yield planned
             batch = list(islice(plan, 1000))
+
+    def held_back(self) -> Iterable[str]:
+        """Return the files to keep from rsync, which would find them changed, and copy them whole."""
+        if self.options.hold_back is not None:
+            return self.options.hold_back(self.changing)
+        return [] if self.tracking is None else self.tracking.changed(self.source)
 
     def heal(self, kept: Collection[str]) -> list[tuple[str, int]]:
         """Restore holes, once rsync is done, and return the names with the bytes of each.
@@ -351,7 +362,8 @@ class Seeding:
         if result.reason is None:
             self.seeded.append(Seeded(*result[:4], result.allocated))
             sent = f", {iec(result.sent)} sent" if self.command.remote else ""
-            self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}")
+            how = self.tracking.seeded(result) if self.tracking else ""
+            self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}{how}")
             return
         if holes and result.refusal is not None and not result.at_source:
             self.refused[result.name] = Refused(result.refusal, result.errno or 0, result.reason)
@@ -380,14 +392,3 @@ def _planned(plan: IO[str]) -> Iterator[Planned]:
 
 def _sizes(size: int, data: int) -> str:
     return f"{iec(data)} of {iec(size)}"
-
-
-def no_temporary_directory() -> str | None:
-    """Return why no temporary file can be made, or None."""
-    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    places = [os.path.abspath(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp") if place]
-    # Python would go on and take the current directory, which may be the source.
-    with contextlib.suppress(FileNotFoundError):
-        if any(os.access(place, os.W_OK | os.X_OK) for place in places) and tempfile.gettempdir() in places:
-            return None
-    return "there is no directory for temporary files that can be written to; TMPDIR can name one"

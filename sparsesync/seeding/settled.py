@@ -10,8 +10,10 @@ known before rsync is asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from typing import Callable
 
@@ -27,7 +29,7 @@ from ..rsync.verbosity import why_untold
 from . import losses
 from .healing import is_filled
 from .own_options import SeedOptions
-from .seeder import NOTHING_SPARSE, no_temporary_directory
+from .seeder import NOTHING_SPARSE
 
 NO_SPARSE_FILES = "there are no sparse files"
 
@@ -129,3 +131,14 @@ class Settled:
         if not stat.S_ISREG(st.st_mode) or (st.st_size, st.st_mtime_ns) != (found.size, found.st.st_mtime_ns):
             return False
         return not self.seed.heal or not is_filled(allocated(st), found.allocated)
+
+
+def no_temporary_directory() -> str | None:
+    """Return why no temporary file can be made, or None."""
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    places = [os.path.abspath(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp") if place]
+    # Python would go on and take the current directory, which may be the source.
+    with contextlib.suppress(FileNotFoundError):
+        if any(os.access(place, os.W_OK | os.X_OK) for place in places) and tempfile.gettempdir() in places:
+            return None
+    return "there is no directory for temporary files that can be written to; TMPDIR can name one"

@@ -22,7 +22,7 @@ import time
 from typing import Callable
 
 from ..engine.errors import error_path
-from ..engine.files.status import Identity, identity, open_source
+from ..engine.files.status import Identity, identity_at, identity_of, is_past
 from ..engine.files.syscalls import flush_directory, share
 from ..engine.transfer.records import Tracked
 from .record import MAX_RECORD_BYTES, NewerRecordError, Place, Record, load
@@ -44,6 +44,7 @@ class Entry:
 
     ``tracked``: what the engine has to know of the file.
     ``why``: why all of it has to be compared, or None.
+    ``cloned``: the identity of the file when it was cloned; ``cloned_ns``: when that was.
     """
 
     def __init__(self, fd: int, path: str, say: Callable[[str], object]) -> None:
@@ -55,16 +56,19 @@ class Entry:
         self._old: Record | None = None
         self.tracked = Tracked("", None, (), 0)
         self.why: str | None = None
+        self.cloned = Identity(0, 0, 0, 0)
+        self.cloned_ns = 0
 
-    def take(self, source: str, real: str, destination: str) -> bool:
-        """Clone a file, and see what the record says. Returns False, with a warning, if it cannot be tracked.
+    def take(self, given: int, source: str, real: str, destination: str, whole_every: int) -> bool:
+        """Clone an open file, and see what the record says. Returns False, with a warning, if it cannot be tracked.
 
-        ``real``: its path without symlinks.
+        ``source``, ``real``: its path, in messages and without symlinks.
         ``destination``: any text that names the destination.
+        ``whole_every``: as of :class:`~.store.Store`.
 
         Raises OSError.
         """
-        self._destination = destination
+        self._real, self._destination = real, destination
         above = os.path.dirname(self.path)
         try:
             self._old = self.read()
@@ -77,7 +81,7 @@ class Entry:
             self._say(f"{self.path}/{RECORD}: it is broken ({error}); digests are compared, and a new one is written")
         self._sweep()
         try:
-            mtime_ns = self._clone(source, real)
+            self._clone(given, source)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 what = f"is not on the filesystem of {source}; give a directory on that one"
@@ -91,8 +95,8 @@ class Entry:
             else:
                 raise
             return False
-        since, known = self._known()
-        self.tracked = Tracked(os.path.join(self.path, self._new), since, known, mtime_ns)
+        since, known = self._known(whole_every)
+        self.tracked = Tracked(os.path.join(self.path, self._new), since, known, self.cloned.mtime_ns)
         return True
 
     def read(self) -> Record | None:
@@ -108,45 +112,34 @@ class Entry:
                 raise ValueError("it is not a file")
             return load(file.read(MAX_RECORD_BYTES + 1))
 
-    def _identity(self, name: str) -> Identity | None:
-        with contextlib.suppress(OSError):
-            fd = os.open(name, _READ, dir_fd=self.fd)
-            try:
-                return identity(fd)
-            finally:
-                os.close(fd)
-        return None
-
-    def _known(self) -> tuple[str | None, tuple[int, ...]]:
+    def _known(self, whole_every: int) -> tuple[str | None, tuple[int, ...]]:
         if self._old is None:
             return None, ()
         name, expected = self._old.snapshot
-        found = self._identity(name)
+        found = identity_at(name, self.fd)
         if found != expected:
             self.why = "the snapshot of the last copy " + ("is gone" if found is None else "was changed")
             return None, ()
         self._runs = self._old.runs
+        if whole_every and self._runs + 1 >= whole_every:
+            self.why = f"it is, in one of {whole_every} runs"
+            return None, ()
         return os.path.join(self.path, name), tuple(self._old.destination.identity)
 
-    def _clone(self, source: str, real: str) -> int:
-        """Clone a file, and return the modification time that it had."""
-        given = open_source(source)
+    def _clone(self, given: int, source: str) -> None:
+        st = os.fstat(given)  # before: what is written meanwhile is in the clone, or the file gets a later time
+        if not stat.S_ISREG(st.st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file, and cannot be tracked", source)
+        is_past(st.st_mtime_ns)
+        self.cloned, self.cloned_ns = identity_of(st), time.time_ns()
+        name = os.urandom(8).hex() + SNAPSHOT
+        fd = os.open(name, _CREATE, 0o600, dir_fd=self.fd)
+        self._new = name
         try:
-            st = os.fstat(given)  # before: what is written meanwhile is in the clone, or it has a later time
-            if not stat.S_ISREG(st.st_mode):
-                raise OSError(errno.EINVAL, "is not a regular file, and cannot be tracked", source)
-            self._source = Place(real, Identity(st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns))
-            name = os.urandom(8).hex() + SNAPSHOT
-            fd = os.open(name, _CREATE, 0o600, dir_fd=self.fd)
-            self._new = name
-            try:
-                share(given, fd)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            return st.st_mtime_ns
+            share(given, fd)
+            os.fsync(fd)
         finally:
-            os.close(given)
+            os.close(fd)
 
     def keep(self, there: Identity, whole: bool) -> None:
         """Have the new snapshot and a record of it take the place of the old ones.
@@ -157,11 +150,11 @@ class Entry:
         Raises OSError.
         """
         with error_path(self.path, instead=True):
-            found = self._identity(self._new)
+            found = identity_at(self._new, self.fd)
             if found is None:
                 return
             runs = 0 if whole else self._runs + 1
-            places = self._source, Place(self._destination, there), Place(self._new, found)
+            places = Place(self._real, self.cloned), Place(self._destination, there), Place(self._new, found)
             record = Record(*places, runs, int(time.time()))
             temporary = os.urandom(8).hex() + ".json"
             fd = os.open(temporary, _CREATE, 0o600, dir_fd=self.fd)

@@ -20,9 +20,11 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Callable
 
 from ..engine.errors import error_path
 from ..engine.files.beneath import open_trusted
+from ..engine.files.status import open_source
 from .entry import NO_ROOM, Entry
 
 _KEY_CHARACTERS = 32
@@ -38,10 +40,13 @@ def is_key(name: str) -> bool:
 class Store:
     """The directory ``path``, made if it is missing.
 
+    ``whole_every``: how many copies there are from one that compares everything to the next; 0 for no such copies.
+
     Raises OSError if it cannot be made, or somebody else may write to it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, whole_every: int = 0) -> None:
+        self._whole_every = whole_every
         self.path = os.path.abspath(path)
         self._said: set[str] = set()
         with error_path(path, instead=True):
@@ -69,10 +74,13 @@ class Store:
             warnings.warn(what, RuntimeWarning, stacklevel=5)
 
     @contextlib.contextmanager
-    def entry(self, source: str, destination: str) -> Iterator[Entry | None]:
+    def entry(
+        self, source: str, destination: str, opened: Callable[[str], int] = open_source
+    ) -> Iterator[Entry | None]:
         """Give what is known of the copy of a file to ``destination``, with a new clone of the file.
 
         None, with a warning, if the file cannot be tracked now. ``destination`` is any text that names it.
+        ``opened`` opens the file for reading.
 
         Raises OSError if the source cannot be read, or the directory is on another filesystem.
         """
@@ -80,10 +88,12 @@ class Store:
         key = hashlib.sha256(os.fsencode(f"{real}\0{destination}")).hexdigest()[:_KEY_CHARACTERS]
         try:
             with contextlib.ExitStack() as stack:
+                given = opened(source)
+                stack.callback(os.close, given)
                 entry = self._lock(stack, key, source)
                 if entry is not None:
                     stack.callback(entry.clear)
-                    entry = entry if entry.take(source, real, destination) else None
+                    entry = entry if entry.take(given, source, real, destination, self._whole_every) else None
                 yield entry
         finally:
             with contextlib.suppress(OSError):  # something is in it

@@ -88,7 +88,7 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
     "find": (lambda liar: destination(liar).find("x", Opening(True, True)), {"answer": None}, {"answer": TEXT[2:]}),
     "space": (lambda liar: destination(liar).space(), {"answer": [[1, 2, "/"]]},
               {"answer": [*NONE, 1, {}, *([row] for row in rows([1, 2, "/"], ["1", True, 1.0, 1 << 63], SIZE, NAME))]}),
-    "states": (lambda liar: list(destination(liar).states(["x"])), {"answer": [[1, 2]]},
+    "states": (lambda liar: list(destination(liar).states(["x"])), {"answer": [[1, 2, 3, 4, 5, 6]]},
                {"answer": [*NONE, 1, {}, [], [None, None], *([row] for row in rows([1, 2], SIZE, SIGNED) if row)]}),
     "open_copy": (
         lambda liar: destination(liar).open_copy("x", "x", CopyOptions()), {"answer": "/x"}, {"answer": NAME},

@@ -175,6 +175,25 @@ def identity(fd: int) -> Optional[Identity]:
     st = os.fstat(fd)
     if not stat.S_ISREG(st.st_mode) or not knows_holes(fd) or not st.st_ctime_ns % 10**9:
         return None
+    return identity_of(st)
+
+
+def identity_at(name: str, directory: int) -> Optional[Identity]:
+    """Return the :func:`identity` of the file ``name`` in an open directory, or None also if it cannot be opened."""
+    try:
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            return None  # to open a device may set something off
+        fd = open_quietly(name, os.O_NOFOLLOW, directory)
+    except OSError:
+        return None
+    try:
+        return identity(fd)
+    finally:
+        os.close(fd)
+
+
+def identity_of(st: os.stat_result) -> Identity:
+    """Return the identity in a stat, whether it shows each change or not."""
     return Identity(st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 

@@ -32,7 +32,7 @@ from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
 from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.flags import forbids_replacing
-from ..files.status import has_inodes, identity, open_quietly
+from ..files.status import has_inodes, identity_at, identity_of, open_quietly
 from ..files.syscalls import is_ours_alone
 from ..files.target import hidden_name, name_limit
 from .destination_file import DestinationFile
@@ -45,8 +45,6 @@ WRITE_FAILED = "write failed on"
 """How it begins what rsync says of what ends its run."""
 
 _REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
@@ -165,15 +163,7 @@ class Destination:
 
     def knows(self, name: str, known: Sequence[int]) -> bool:
         """Return whether the file that is there is the one with the identity ``known``."""
-        for directory, base in self.each([name]):
-            if directory is not None:
-                with contextlib.suppress(OSError):
-                    fd = os.open(base, _LOOK, dir_fd=directory)
-                    try:
-                        return identity(fd) == tuple(known)
-                    finally:
-                        os.close(fd)
-        return False
+        return any(at is not None and identity_at(base, at) == tuple(known) for at, base in self.each([name]))
 
     def target(self, spec: FileSpec) -> DestinationFile:
         """Return the target for a file, not yet open. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
@@ -377,14 +367,14 @@ class Destination:
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(base, dir_fd=directory, follow_symlinks=False)
 
-    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, int]]]:
-        """Yield the allocated bytes and the modification time of each file, or None if it is gone."""
+    def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, ...]]]:
+        """Yield what each file is: its allocated bytes, its modification time, and its identity; None if it is gone."""
         for directory, base in self.each(names):
-            found = None
+            found = None  # type: Optional[Tuple[int, ...]]
             if directory is not None:
                 with contextlib.suppress(OSError):
                     st = os.stat(base, dir_fd=directory, follow_symlinks=False)
-                    found = allocated(st), st.st_mtime_ns
+                    found = (allocated(st), st.st_mtime_ns, *identity_of(st))
             yield found
 
     def each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:

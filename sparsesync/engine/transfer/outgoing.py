@@ -157,7 +157,7 @@ def outgoing(
     known: Optional[Sequence[int]] = None
     mode = stat.S_IMODE(st.st_mode)
     if tracked is not None:
-        st, known, live = os.stat(tracked.snapshot), tracked.known, live or not with_attributes
+        st, known = os.stat(tracked.snapshot), tracked.known
         if carried is not None:
             carried["mtime_ns"] = tracked.mtime_ns
     if stat.S_ISDIR(st.st_mode):
@@ -173,7 +173,7 @@ def outgoing(
         looked = stat_sparse(where[0], sources.follow, holes, reserve, where[1])
         data = looked.data + looked.reserved if looked else min(allocated(st), size)
     mtime_ns = st.st_mtime_ns if tracked is None else tracked.mtime_ns
-    if live and is_recent(mtime_ns):
+    if live and tracked is None and is_recent(mtime_ns):
         mtime_ns -= (max(modify_window, 0) + 1) * _SECOND_NS
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried, known)
     return OutgoingFile(path, spec, st, sources, live and tracked is None, holes, overlay, tracked)
