@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -241,6 +240,8 @@ def as_given(made: str, dst: PathLike) -> PathLike:
 @contextlib.contextmanager
 def _spool() -> Iterator[str]:
     """Give the path of a file to be made, which is removed in the end."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="sparsesync-") as folder:
         path = os.path.join(folder, "stream")
         try:
