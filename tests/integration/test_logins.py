@@ -247,5 +247,6 @@ def test_where_a_socket_can_be_made(
 
 def test_without_a_socket_each_logs_in(sshd_server: Sshd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "_PLACES", [])
+    monkeypatch.delenv("TMPDIR", raising=False)
     with sharing.sharing(sshd_server.rsh.split(), ["far"], True) as shared:
         assert shared.control == [] and "ControlMaster=yes" not in shared.login

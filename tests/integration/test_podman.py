@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,14 @@ def migrate(*words: str | Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.root
-def test_the_storage_of_podman(tmp_path: Path) -> None:
+def test_the_storage_of_podman(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     need_root("podman's storage is root's")
     if shutil.which("podman") is None:
         pytest.skip("podman is not installed")  # on CI too: it is not among what the README installs
     root, new = tmp_path / "storage", tmp_path / "new"
-    podman = ["podman", "--root", str(root), "--runroot", str(tmp_path / "run"), "--storage-driver=vfs",
+    run = tempfile.mkdtemp()  # podman wants a name of at most 50 characters
+    request.addfinalizer(lambda: shutil.rmtree(run))
+    podman = ["podman", "--root", str(root), "--runroot", run, "--storage-driver=vfs",
               "--cgroup-manager=cgroupfs", "--events-backend=file"]  # fmt: skip
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/file").write_text("content\n")
