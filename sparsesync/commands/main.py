@@ -28,6 +28,7 @@ COMMANDS = {
     "copy": "copy files, holes as holes",
     "dig": "make holes of what is zeros in files, in place",
     "exclude": "write an exclude file for rsync that leaves out the sparse files",
+    "track": "list, check and drop what copy --track and sync --seed-track keep",
     "verify": "compare two files or trees, reading only data",
     "migrate": "move a host's data: look, plan, sync while services run, stop them, sync, verify",
     "sync": "run rsync, with sparse files put in place first; its arguments are rsync's",

@@ -29,7 +29,7 @@ from .entry import NO_ROOM, Entry
 
 _KEY_CHARACTERS = 32
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_ENTRY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_key(name: str) -> bool:
@@ -106,7 +106,7 @@ class Store:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(key, 0o700, dir_fd=self.fd)
                     with contextlib.suppress(FileNotFoundError):
-                        fd = os.open(key, _OPEN, dir_fd=self.fd)
+                        fd = os.open(key, OPEN_ENTRY, dir_fd=self.fd)
                         stack.callback(os.close, fd)
                         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         # The run that had it may have removed it, since nothing was in it.

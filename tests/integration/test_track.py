@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 import sparsesync
 from sparsesync.engine.content.copy_file import Copied, CopyOptions
 from sparsesync.hosts.copies import Copies
+from sparsesync.tracking.store import Store
 from tests.support.filesystems import Mounted, command, filesystem, need_tools, qemu_map, same_content
 from tests.support.sshd import Sshd
 
@@ -483,3 +485,51 @@ def test_a_property_of_any_changes(here: Path, mounted: Mounted) -> None:
                 warnings.simplefilter("error")
                 sparsesync.copyfile(src, dst, track=track, inplace=inplace, sparse=chance.choice(["auto", "always"]))
             assert same_content(src, dst)
+
+
+def _track(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sparsesync", "track", *words], capture_output=True, text=True)
+
+
+def test_what_is_kept_is_listed_checked_and_dropped(here: Path, mounted: Mounted) -> None:
+    track, ext4 = here / "track", mounted("ext4")
+    for name in ("a", "b", "c"):
+        tracked(image(here / name), ext4 / name, track)
+    image(here / "b", seed=9)
+    (here / "c").unlink()
+    listed = json.loads(_track("list", "--json", track).stdout)["files"]
+    by = {Path(each["source"]).name: each for each in listed}
+    assert by["a"]["held"] == 0 and by["b"]["held"] == by["c"]["held"] == SIZE // 2
+    assert [by[name]["orphan"] for name in "abc"] == [False, False, True]
+    assert {each["trouble"] for each in listed} == {None}
+    shown = _track("list", track).stdout
+    assert shown.count("\n") == 4 and "4 MiB held; its source is gone" in shown and "8 MiB are held" in shown
+    assert by["c"]["key"] in _track("check", track).stdout
+    assert _track("drop", "--orphans", track).returncode == 0
+    poke(next((track / by["b"]["key"]).glob("*.snapshot")), 3)
+    checked = _track("check", track)
+    assert checked.returncode == 1 and checked.stdout.count("\n") == 1 and "was written to" in checked.stdout
+    (track / by["a"]["key"] / "record.json").write_text("x")
+    assert _track("check", track).stdout.count("cannot be read") == 1
+    assert _track("drop", track, by["a"]["key"], by["b"]["key"]).returncode == 0
+    assert os.listdir(track) == []
+
+
+def test_what_cannot_be_dropped(mounted: Mounted) -> None:
+    here = mounted("xfs")
+    src, track = image(here / "src"), here / "track"
+    store = Store(str(track))
+    with contextlib.closing(store), store.entry(str(src), "x") as entry:
+        assert entry is not None
+        done = _track("drop", track, Path(entry.path).name)
+        assert done.returncode == 1 and "a run is under way" in done.stderr and os.path.isdir(entry.path)
+    for words in (
+        ["drop", track, ".."],
+        ["drop", track, "0" * 32],
+        ["drop", track],
+        ["list", track, "x"],
+        ["list", "/no"],
+    ):
+        done = _track(*words)
+        assert done.returncode and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert src.exists()

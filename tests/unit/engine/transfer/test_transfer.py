@@ -412,6 +412,7 @@ RANGE_TROUBLE = {
     "the end": [protocol.encode(protocol.END)],
     "the same again": [protocol.encode_json(protocol.FILE, id=1, name="f", size=1, data=1, mode=1, mtime_ns=1,
                                             parents=[])],
+    "the same without having been asked": [protocol.encode_ranges(protocol.SAME, 1, [(0, 4096)])],
     "kept thrice": [protocol.encode_ranges(protocol.KEEP, 1, [(0, 4096)]) * 3],
     "data thrice": [b"".join([protocol.data_head(1, 0, protocol.pack_ranges([(0, 4096)]), 4096), b"x" * 4096]) * 3],
 }  # fmt: skip
@@ -432,6 +433,59 @@ def test_frames_that_make_no_sense(tmp_path: Path, place: Destination, trouble: 
     assert (tmp_path / "target/f").read_bytes() == b"old" * 1000
     # What had been received is there for the next run, and nothing else is.
     assert os.listdir(tmp_path / "target") in (["f"], ["f", ".f.sparsesync-partial"], [".f.sparsesync-partial", "f"])
+
+
+def _announce_known(peer: Peer, path: Path) -> None:
+    st = os.stat(path)
+    announce(peer, size=st.st_size, known=[st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns])
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_known_file_that_changes_after_it_was_looked_at(inplace: bool, mounted: Mounted) -> None:
+    place = Destination(str(mounted("ext4")), resume=True, inplace=inplace)
+    path = Path(place.path) / "f"
+    path.write_bytes(b"old" * 10000)
+
+    def script(peer: Peer) -> None:
+        _announce_known(peer, path)
+        state = peer.json(protocol.STATE)
+        assert state["basis"] is state["known"] is True
+        path.write_bytes(b"new" * 10000)
+        peer.write(range_frame(protocol.SAME, (0, 30000)), protocol.encode_finish(1, bytes(32)))
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == [] and result.reason == "it changed while it was compared"
+    assert path.read_bytes() == b"new" * 10000
+    place.close()
+
+
+def test_a_guard_without_the_known_file(mounted: Mounted) -> None:
+    place = Destination(str(mounted("xfs")), resume=True)
+    path = Path(place.path) / "f"
+    path.write_bytes(b"old" * 10000)
+    guard = DIGEST.guard(True)
+    guard.update(protocol.pack_ranges([(0, 30000)]))
+
+    def script(peer: Peer) -> None:
+        _announce_known(peer, path)
+        peer.json(protocol.STATE)
+        peer.write(range_frame(protocol.SAME, (0, 30000)), protocol.encode_finish(1, guard.digest()))
+        finish(peer)
+
+    (result,), errors = received(place, script)
+    assert errors == [] and result.reason is not None and "their digests differ" in result.reason
+    place.close()
+
+
+@pytest.mark.parametrize("known", [1, [1], [1, 2, 3], [1, 2, 3, "4"], [-1, 0, 0, 0], [None] * 4, [[]] * 4])
+def test_a_known_file_that_makes_no_sense(tmp_path: Path, place: Destination, known: object) -> None:
+    def script(peer: Peer) -> None:
+        announce(peer, known=known)
+        peer.all()
+
+    results, (error,) = received(place, script)
+    assert results == [] and isinstance(error, ProtocolError)
 
 
 def test_a_guard_that_does_not_agree(tmp_path: Path, place: Destination) -> None:
