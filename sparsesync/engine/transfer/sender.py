@@ -284,6 +284,7 @@ class Sender:
                 file.guard = self.digest.guard(bool(file.basis))
                 if file.was_known:
                     file.guard.update(pack_known(file.spec.known or ()))
+                    file.was_known = file.since is not None
                 self._current = file, cut(file, self.sparse)
             file, jobs = self._current
             try:
