@@ -83,8 +83,6 @@ class Report:
         self._names: set[bytes] = set()
         """The names of seeded files, and of the directories above them, with a slash at the end."""
         self._log_escapes = escapes_log
-        self._told = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
-        """The lines for standard output and for the log file."""
         self._totals: dict[bytes, bytes] = {}
         self.files = self.bytes = self._literal = self._matched = 0
         self._created: list[bytes] = []
@@ -92,12 +90,15 @@ class Report:
         """The bytes of files that were kept from rsync. They take part in totals of which it does not see them."""
         self.last = b""
         """What the log file has at its end, which rsync did not say."""
-        if seeded or tried:
-            self._names.add(b"./")
-            seeded = {**seeded, **dict.fromkeys(refused, 0)}
-            self._read(
-                dry, seeded, refused, {directory for name in (*seeded, *tried) for directory in _above(name)}, whole
-            )
+        with contextlib.ExitStack() as stack:
+            self._told = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            """The lines for standard output and for the log file."""
+            if seeded or tried:
+                self._names.add(b"./")
+                seeded = {**seeded, **dict.fromkeys(refused, 0)}
+                above = {directory for name in (*seeded, *tried) for directory in _above(name)}
+                self._read(dry, seeded, refused, above, whole)
+            self._files = stack.pop_all()
 
     def _read(
         self,
@@ -186,8 +187,7 @@ class Report:
 
     def close(self) -> None:
         """Forget the lines."""
-        for told in self._told:
-            told.close()
+        self._files.close()
 
     @contextlib.contextmanager
     def open(self, write: Write) -> Iterator[tuple[Write, list[str], list[int]]]:

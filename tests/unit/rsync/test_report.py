@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import warnings
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +84,19 @@ def test_numbers_are_rsyncs(value: int, human: int) -> None:
     unit = shown[-1:] if shown[-1:].isalpha() else b""
     back = _parsed(shown.removesuffix(unit), unit, human)
     assert back == value if human < 2 or not unit else abs(back - value) <= value // 100
+
+
+def test_what_cannot_be_read_leaves_no_file_open() -> None:
+    class Full(io.BytesIO):
+        def __next__(self) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(OSError, match="No space left"):
+            Report(parse(["-i", "src/", "dst"]), Full(), {"img": 1}, (), True)
+        gc.collect()
+    assert not said
 
 
 def test_a_line_that_looks_like_one_of_a_log_is_a_line() -> None:
