@@ -64,6 +64,7 @@ class Report:
     ``hidden`` are words of ours in the remote shell's command, which rsync prints with ``-vv``.
     ``refused`` are the names of files that were kept from rsync, since it would have failed.
     ``whole`` says whether rsync would have taken the files as a whole, without looking for what is there already.
+    ``alias`` is another name that rsync may have for the seeded file, if there is only one.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class Report:
         hidden: str = "",
         escapes_log: bool = True,
         refused: Collection[str] = (),
+        alias: str = "",
     ) -> None:
         self.shown = shown(command)
         self.command = command
         self._hidden = f" {hidden}".encode() if hidden else b""
-        self._names: set[bytes] = set()
+        self._names: set[bytes] = {os.fsencode(alias)} if alias else set()
         """The names of seeded files, and of the directories above them, with a slash at the end."""
         self._log_escapes = escapes_log
         self._totals: dict[bytes, bytes] = {}

@@ -14,11 +14,13 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable, Optional
 
 from ..console.streams import write_output
 from ..engine.text import escape_name
 from ..rsync.command import Command
+from ..rsync.listing import parse_listing, source_path
 from ..rsync.process import ESCAPES_LOG, Status, version
 from ..rsync.program import environment, program
 from ..rsync.verbosity import shown
@@ -47,7 +49,23 @@ def report_of(
     from ..rsync.report import Report
 
     escapes = shown(command).logged is not None and version(environ) >= ESCAPES_LOG
-    return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes, refused)
+    alias = _alias(command, listing) if sent else ""
+    return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes, refused, alias)
+
+
+def _alias(command: Command, listing: IO[bytes]) -> str:
+    """Return the name that the only file of a transfer may have at the destination, "" if there may be more files.
+
+    rsync has its lines on how the file is there by that name, and all others by the transfer's.
+    """
+    listing.seek(0)
+    files = list(islice(parse_listing(listing), 2))
+    remote, pushes = command.remote, command.remote is not None and command.remote.push
+    sources = command.sources if remote is None or pushes else remote.paths
+    source = source_path(command, files[0]) if len(files) == len(sources) == 1 else None
+    if source is None or os.path.normpath(source) != os.path.normpath(sources[0]):
+        return ""
+    return os.path.basename((remote.paths[0] if remote is not None and pushes else command.destination) or "")
 
 
 def tries_all(command: Command) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.filesystems import allocated, command, need_root, need_tools, sparse_file
+from tests.support.shells import script
 from tests.support.sshd import Sshd
 
 MIB = 1 << 20
@@ -148,6 +149,21 @@ def test_it_is_what_rsync_says_where_nothing_was(tmp_path: Path, options: str) -
 def test_it_is_what_rsync_says_over_ssh(tmp_path: Path, sshd_server: Sshd, options: str, kind: str, push: bool) -> None:
     need_tools("rsync")
     compare(tmp_path, options, kind, sshd_server.rsh, push)
+
+
+@pytest.mark.parametrize(("way", "options"), [("local", "-tvv"), ("push", "-avv"), ("pull", "-avvH")])
+def test_a_single_file_is_told_by_its_name_in_the_transfer(tmp_path: Path, way: str, options: str) -> None:
+    need_tools("rsync")
+    far = f"far:{tmp_path}/"
+    sparse_file(tmp_path / "img", MIB, [(4096, 5000)])
+    rsh = script(tmp_path / "shell", 'shift; exec sh -c "$*"')
+    said = []
+    for program in (["rsync"], SYNC):
+        paths = [f"{far if way == 'pull' else ''}img", f"{far if way == 'push' else ''}new"]
+        argv = [*program, f"--rsh={rsh}", options, *paths]
+        said.append(lines(subprocess.run(argv, cwd=tmp_path, capture_output=True).stdout, tmp_path))
+        (tmp_path / "new").unlink()
+    assert said[0] == said[1] and said[0]["img"] == 1
 
 
 @pytest.mark.parametrize("options", ["-ilrtg", "-ilrp"])
