@@ -67,6 +67,12 @@ NO_CONNECTION = frozenset(
 )  # fmt: skip
 """The other host is not there, or no longer."""
 
+NOT_BEGUN = frozenset([Status.PROTOCOL, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND])
+"""The other host's rsync may not have begun: it is not there, or refuses its options."""
+
+NEVER_SPOKE = b"(0 bytes received so far)"
+"""rsync says it of an rsync that has ended before its first word."""
+
 LOST = frozenset([Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.SSH])
 """Of a run: the same. Which it is of a login that fails depends on whether rsync or ssh is the first to notice."""
 

@@ -37,6 +37,8 @@ class Login:
         self._own: HostPool | None = None
         self._before = 0
         self._by_turns = False
+        self.doubtful = False
+        """rsync is only to say once more why it cannot begin, and not to log in for that."""
 
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
         """Start the agent. The login lasts as long as ``stack``, even without an agent. Raises LinkError."""
@@ -79,7 +81,9 @@ class Login:
     @property
     def words(self) -> list[str]:
         """The words in the remote shell's command by which rsync uses the same connection."""
-        return self._own.shared.control if self._own is not None else []
+        if self._own is None:
+            return []
+        return self._own.shared.only if self.doubtful else self._own.shared.control
 
     def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
         """Have rsync list what it would transfer, as :func:`~..rsync.listing.dry_run`. Raises LinkError."""

@@ -45,7 +45,7 @@ from ..engine.text import printable_already
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
-from ..rsync.process import LOST, NO_CONNECTION, Status, run_rsync, shown_status, spooled
+from ..rsync.process import LOST, NEVER_SPOKE, NO_CONNECTION, NOT_BEGUN, Status, run_rsync, shown_status, spooled
 from ..rsync.program import become
 from . import losses, own_options
 from .login import Login
@@ -53,7 +53,7 @@ from .own_options import SeedOptions
 from .result import SyncResult
 from .seeder import NOTHING_SPARSE, Refused, Seeding, why_not_list
 from .settled import NO_SPARSE_FILES, why_not
-from .telling import as_rsync_says, ending, report_of, telling, tries_all
+from .telling import as_rsync_says, ending, hiding, report_of, telling, tries_all
 
 if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
@@ -123,6 +123,7 @@ def run(
         more = state.report is not None or (state.seeding is not None and state.seeding.has_more)
         if replace and not (kept or more or state.login.lasts):
             become(state.argv)
+        state.report = state.report or hiding(state.command, state.login.words, stack)
         options, environ = state.login.through()
         place = state.seeding.destination if state.seeding else None
         reported = telling(state.report, output, told_by_report)
@@ -298,9 +299,9 @@ class SeededRun:
         if lost.files == 0 or seed.off or command.sparse or self.hopeless:
             return
         self.note(holes=lost.holes)
-        line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if not certain and losses.refuses(command, self.environ):
             return
+        line = lost.line(reason, dry_run=command.dry_run, certain=certain)
         if seed.required:
             raise _EndedError(Status.UNSUPPORTED, f"--seed-required is given, and {line}")
         self.warn(line)
@@ -365,7 +366,7 @@ class SeededRun:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
                 unchanged = kept if seeding.healing.wanted else None
                 status = self._ask(listing, unchanged)
-                self.hopeless = status in losses.HOPELESS
+                self.hopeless = self.login.doubtful or status in losses.HOPELESS
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
@@ -382,14 +383,13 @@ class SeededRun:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
         status, said = self.login.dry_run(listing, unchanged, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
-        if self.command.remote is not None and status in NO_CONNECTION:
-            lines = [printable_already(line) for line in said.decode(errors="surrogateescape").splitlines()]
-            if self.embedding is None:
-                print(*lines, sep="\n", file=sys.stderr)
-            else:
-                write = self.embedding.stderr or write_error
-                write("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
-            if self.strict or self.embedding is not None:
+        outside = self.strict or self.embedding is not None
+        self.login.doubtful = not outside and status in NOT_BEGUN and NEVER_SPOKE in said
+        if self.command.remote is not None and status in NO_CONNECTION and not self.login.doubtful:
+            lines = said.decode(errors="surrogateescape").splitlines()
+            text = "".join(f"{printable_already(line)}\n" for line in lines)
+            ((self.embedding and self.embedding.stderr) or write_error)(text.encode(errors="backslashreplace"))
+            if outside:
                 raise LinkError(f"rsync cannot tell what it would transfer (status {status})", self.command.remote.host)
             raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
         if status >= 0 and status != Status.SIGNAL:

@@ -10,6 +10,7 @@ totals, what fails is said on standard error (:func:`as_rsync_says`), and so is 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import tempfile
@@ -44,13 +45,27 @@ def report_of(
     sent = {each.name: each.sent for each in seeding.seeded if told}
     refused = list(seeding.refused) if told and not tries_all(command) else []
     tried = [name for name, _ in seeding.left if told]
-    if not (sent or tried or (control and command.verbose > 1)):
+    if not (sent or tried):
         return None
     from ..rsync.report import Report
 
     escapes = shown(command).logged is not None and version(environ) >= ESCAPES_LOG
     alias = _alias(command, listing) if sent else ""
     return Report(command, listing, sent, tried, command.whole_file, " ".join(control), escapes, refused, alias)
+
+
+def hiding(command: Command, control: Sequence[str], stack: contextlib.ExitStack) -> Report | None:
+    """Return the report of a run in which nothing was seeded, or None if rsync's own output has no words of ours.
+
+    ``control``: as in :func:`report_of`.
+    """
+    if not control or command.verbose < 2:
+        return None
+    from ..rsync.report import Report
+
+    report = Report(command, io.BytesIO(), {}, (), command.whole_file, " ".join(control))
+    stack.callback(report.close)
+    return report
 
 
 def _alias(command: Command, listing: IO[bytes]) -> str:

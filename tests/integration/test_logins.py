@@ -153,6 +153,25 @@ def test_a_refused_login_is_told_by_rsync_and_tried_once(sshd_server: Sshd, plac
     assert log.read_text() == "\n" and not (place / "dst").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "way"), [("--qsort", "push"), ("--files-from=:/not/there", "pull"), ("--seed-python=/no/python", "push")]
+)
+def test_what_goes_wrong_over_there_is_told_by_rsync_alone(
+    sshd_server: Sshd, place: Path, option: str, way: str
+) -> None:
+    ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
+    said = []
+    for program in (["rsync"], [sys.executable, "-m", "sparsesync", "sync"]):
+        shutil.rmtree(place / "dst", ignore_errors=True)
+        before = sshd_server.logins()
+        options = [option] if option[2:6] != "seed" or program[0] != "rsync" else []
+        done = run(place, *program, "-avv", *options, *ends, RSYNC_RSH=sshd_server.rsh)
+        opened = [line for line in done.stdout.splitlines() if line.startswith(b"opening ")]
+        said.append((done.returncode, opened, [] if "seed" in option else done.stderr.splitlines()))
+        assert sshd_server.logins() == before + 1
+    assert said[0] == said[1] and len(said[0][1]) == 1
+
+
 @pytest.mark.parametrize("how", ["rrsync", "rsync"])
 def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, how: str) -> None:
     server = "rsync --server -logDtpre.iLsfxCIvu . ."
