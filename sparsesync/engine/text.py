@@ -4,10 +4,13 @@ Names are anybody's, and so is what another host says. So control characters, th
 those that end a line or are not seen, and bytes that are no text are shown as rsync shows them, each byte as ``\#ooo``.
 Both machines do it, each with what it prints itself. It is done once, where a line is printed; everything
 before that, and JSON, has the text as it is.
+
+:func:`hidden_name` is for names that we give.
 """
 
 import os
 import re
+import zlib
 
 _OBEYED = (
     "\0-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -18,6 +21,9 @@ _OBEYED = (
 )
 _SPECIAL = re.compile("[{}]".format(_OBEYED))
 _SPECIAL_OR_ESCAPE = re.compile(r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED))
+
+NAME_MAX_BYTES = 255
+"""Bytes in a name, where the filesystem does not say: limits.h."""
 
 
 def escape_name(text: str) -> str:
@@ -37,3 +43,27 @@ def _escape(found: "re.Match[str]") -> str:
     except UnicodeEncodeError:
         encoded = character.encode("utf-8", "surrogatepass")
     return "".join("\\#{:03o}".format(byte) for byte in encoded)
+
+
+def hidden_name(name: str, suffix: str, limit: int = NAME_MAX_BYTES) -> str:
+    """Return ``.NAMEsuffix``, with the name cut between two characters if there are more than ``limit`` bytes.
+
+    A name that is cut gets a checksum of the whole name, so that two names remain two.
+    """
+    whole = os.fsencode("." + name)
+    if len(whole) + len(suffix) <= limit:
+        return "." + name + suffix
+    suffix = "~{:08x}{}".format(zlib.crc32(whole), suffix)
+    end = max(1, limit - len(suffix))
+    # Some filesystems take UTF-8 only (NTFS, exFAT). A name that is not UTF-8 is none of theirs.
+    while end > 1 and whole[end] & 0xC0 == 0x80:
+        end -= 1
+    return os.fsdecode(whole[:end]) + suffix
+
+
+def name_limit(directory: int) -> int:
+    """Return the bytes that a name in an open directory may have, as far as the filesystem says."""
+    try:
+        return os.fpathconf(directory, "PC_NAME_MAX")
+    except OSError:
+        return NAME_MAX_BYTES

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.engine.content import copy as engine_copy
+from sparsesync.engine.content import writer as engine_writer
 from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.claims import filesystem_of
 from sparsesync.engine.files.target import Target
@@ -210,7 +211,7 @@ def test_what_is_compared_is_told_and_can_be_cancelled(mounted: Mounted, way: st
 
 
 def test_what_the_kernel_copies_is_told_by_and_by(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsesync.engine.content.copy._KERNEL_BYTES", MIB)
+    monkeypatch.setattr("sparsesync.engine.content.writer._KERNEL_BYTES", MIB)
     source = sparse_file(mounted("tmpfs") / "src", 40 * MIB, [(0, 32 * MIB)])
     told: list[int] = []
     with pytest.raises(Cancelled):
@@ -548,7 +549,7 @@ def test_a_source_truncated_while_it_is_copied(
         os.truncate(source, 10 * MIB)
         return real(fd, view, offset)
 
-    monkeypatch.setattr(engine_copy, "read_into", cut)
+    monkeypatch.setattr(engine_writer, "read_into", cut)
     with pytest.raises(sparsesync.TruncatedError, match="truncated") as caught:
         sparsesync.copyfile(source, tmp_path / "dst")
     assert caught.value.filename == str(source)
@@ -604,7 +605,9 @@ def test_no_hole_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     source = sparse_file(tmp_path / "src", 1 << 40, [(0, 4096), (1 << 39, 4096)])
     read = []
     real = syscalls.read_into
-    monkeypatch.setattr(engine_copy, "read_into", lambda fd, view, at: (read.append(len(view)), real(fd, view, at))[1])
+    monkeypatch.setattr(
+        engine_writer, "read_into", lambda fd, view, at: (read.append(len(view)), real(fd, view, at))[1]
+    )
     sparsesync.copyfile(source, tmp_path / "dst", reflink="never")
     assert sum(read) == 8192
     assert data_bytes(tmp_path / "dst") == 8192

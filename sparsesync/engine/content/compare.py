@@ -24,7 +24,6 @@ CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times sl
 and slices of bytes or bytearrays are copies.
 """
 
-import os
 from collections import deque
 from functools import partial
 from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Optional, Tuple
@@ -33,7 +32,7 @@ from ..errors import OnProgress, TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
-from .workers import PIECE_BYTES, Helpers, pieces
+from .workers import PIECE_BYTES, Helpers, helps, pieces
 
 BUFFER_BYTES = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
@@ -129,9 +128,17 @@ def differing(
 
 
 def all_differing(
-    a: int, b: int, ranges: Iterable[Extent], a_path: str, b_path: str, progress: OnProgress = None
+    a: int,
+    b: int,
+    ranges: Iterable[Extent],
+    a_path: str,
+    b_path: str,
+    progress: OnProgress = None,
+    jobs: Optional[int] = None,
 ) -> Iterator[Extent]:
-    """Yield what :func:`differing` yields, for many ranges. A second thread compares pieces of the large ones.
+    """Yield what :func:`differing` yields, for many ranges. Other threads compare pieces of the large ones.
+
+    ``jobs``: how many threads in all; None is two.
 
     ``progress``: called with the bytes compared since the last call, by the caller's thread. What differs among them
     was yielded, and the next step was asked for.
@@ -160,8 +167,8 @@ def all_differing(
     own = _comparing_buffers()
     try:
         for offset, length in ranges:
-            if helper is None and length > PIECE_BYTES and (os.cpu_count() or 1) > 1:
-                helper = Helpers(lambda: partial(compare, _comparing_buffers()))
+            if helper is None and length > PIECE_BYTES and helps(jobs):
+                helper = Helpers(lambda: partial(compare, _comparing_buffers()), None if jobs is None else jobs - 1)
             for piece, count in pieces(offset, length, _PIECE_BYTES):
                 order.append((piece, count))
                 if helper is None or count <= PIECE_BYTES or not helper.offer(piece, count):
@@ -217,7 +224,7 @@ def first_difference(
     else:
         segments = _segments(_extents(a_fd, common, holes, a_path), _extents(b_fd, common, holes, b_path))
     before = tallies[0].read, tallies[1].read
-    found = _compare(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
+    found = first_in(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
     for tally, read in zip(tallies, before):
         tally.believed += max(0, (common if found is None else found) - (tally.read - read))
     # What vanishes with the end of a file looks like a hole, and would be judged as one.
@@ -265,7 +272,7 @@ def _read_on(
             return None
 
 
-def _compare(
+def first_in(
     a_fd: int,
     b_fd: int,
     segments: Iterable[Segment],
@@ -275,7 +282,10 @@ def _compare(
     a_path: Optional[str],
     b_path: Optional[str],
 ) -> Optional[int]:
-    """Return the offset of the first byte in the segments that differs, reading into buffers of ``size`` bytes."""
+    """Return the offset of the first byte in the segments that differs, reading into buffers of ``size`` bytes.
+
+    The other parameters are those of :func:`first_difference`.
+    """
     a, b = bytearray(size), bytearray(size)
     a_view, b_view, zeros = memoryview(a), memoryview(b), memoryview(bytes(size))
     found = None

@@ -13,11 +13,8 @@
 What is to be written is a stream of ranges, and the writer does not ask where it comes
 from: all data extents, those found by looking for zeros as well, or those that differ.
 
-On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
-server can copy by itself. On a local disk that call is a copy in the page cache on
-one core, and threads that read and write are faster: threads of their own (:mod:`workers`) take
-pieces of the large extents while the caller's thread goes on mapping and takes the rest. So it is with the
-comparing of two files for an update in place.
+Nor does it ask who copies them: :mod:`writer` has this thread and others of the process, and whoever calls may give
+other hands. In the comparing of two files for an update in place threads help in the same way (:mod:`workers`).
 
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
@@ -26,23 +23,16 @@ import errno
 import os
 import stat
 import warnings
-from functools import partial
 from typing import Iterable, Iterator, Optional
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import UNSUPPORTED, clone, copy_range, read_into, write_all
+from ..files.syscalls import UNSUPPORTED, clone, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .pieces import not_zeros, read_on, read_ranges, write_in_order
-from .workers import PIECE_BYTES, Clock, Helpers, pieces
-
-_PROGRESS_BYTES = 1 << 20
-
-_KERNEL_BYTES = 1 << 30
-"""How much one call of copy_file_range(2) is asked for, so that an interrupt, and whoever cancels, is heard."""
+from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
 
 _NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE])
 """What a mount says that cannot set a size in advance (rclone without a cache)."""
@@ -62,6 +52,7 @@ def copy_content(
     pace: OnProgress = None,
     source_path: str = "source",
     basis: Optional[int] = None,
+    hands: Hands = Threads(),  # noqa: B008
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 
@@ -73,6 +64,7 @@ def copy_content(
     ``progress``: called with the bytes done since the last call: copied, or compared with what is there.
     ``pace``: called with the bytes copied since the last call.
     ``basis``: an open file. A new file shares extents with it where they are equal, if it can with no other.
+    ``hands``: who copies the ranges.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything is written if the data
     cannot fit, OSError as the system calls do.
@@ -82,7 +74,7 @@ def copy_content(
     size = file_size(source)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
         with error_path(target.path):
-            if clone(source, target.fd):
+            if not target.continued and clone(source, target.fd):
                 if target.reserving:
                     _reserve_like(source, target, size)
                 else:
@@ -106,17 +98,19 @@ def copy_content(
         elif target.overlay:
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
-            ranges = _update(source, target, held, size, source_path, progress)
-            data = _Writer(source, target, believed and reflink != "never", 0, pace, source_path).write(ranges)
+            ranges = _update(source, target, held, size, source_path, progress, hands.jobs)
+            data = hands.write(Work(source, source_path, target, believed and reflink != "never", 0, pace), ranges)
             if not target.inplace:
                 data = held.total  # what it shares is its own, too
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
             ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
-            if _make_room(target, size, _data_at_most(before, size, sparse, believed), source, believed):
-                kernel = not block and reflink != "never"
-                data = _Writer(source, target, kernel, block, _both(progress, pace), source_path).write(ranges)
+            if target.continued or _make_room(
+                target, size, _data_at_most(before, size, sparse, believed), source, believed
+            ):
+                kernel, tell = not block and reflink != "never", _both(progress, pace)
+                data = hands.write(Work(source, source_path, target, kernel, block, tell, believed), ranges)
             else:
                 data = write_in_order(target.fd, read_ranges(source, ranges, source_path), size)
                 _tell(_both(progress, pace), data)
@@ -259,7 +253,13 @@ def _data_at_most(st: os.stat_result, size: int, sparse: str, believed: bool) ->
 
 
 def _update(
-    source: int, target: Target, ranges: Iterable[Extent], size: int, source_path: str, progress: OnProgress
+    source: int,
+    target: Target,
+    ranges: Iterable[Extent],
+    size: int,
+    source_path: str,
+    progress: OnProgress,
+    jobs: Optional[int],
 ) -> Iterator[Extent]:
     """Yield the ranges to write for an update in place, and punch the holes on the way. What is compared, is done."""
     if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
@@ -273,7 +273,7 @@ def _update(
             end = offset + length
             yield offset, length
 
-    for run in all_differing(source, target.fd, punched(), source_path, target.path, progress):
+    for run in all_differing(source, target.fd, punched(), source_path, target.path, progress, jobs):
         yield run
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
@@ -290,111 +290,3 @@ class _Counted:
         for offset, length in self._ranges:
             self.total += length
             yield offset, length
-
-
-class _Writer:
-    """Copies ranges of one open file to the same places of another.
-
-    With ``zero_block`` blocks of that size that hold zeros are not written: they are holes of a new target.
-    """
-
-    def __init__(
-        self, source: int, target: Target, kernel: bool, zero_block: int, progress: OnProgress, source_path: str
-    ) -> None:
-        self.source = source
-        self.file, self.target = target, target.fd
-        self.zero_block = zero_block
-        self.progress = progress
-        self.source_path = source_path
-        self.done = 0
-        self.written = 0
-        self.told = 0
-        self.proven, self._clock = False, Clock()
-        # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
-        st = os.fstat(source)
-        self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
-
-    def write(self, ranges: Iterable[Extent]) -> int:
-        """Copy every range; returns the bytes written."""
-        buffer = memoryview(bytearray(PIECE_BYTES))
-        helper: Optional[Helpers] = None
-        position = 0
-        try:
-            for offset, length in ranges:
-                position = offset
-                if self.kernel and self._by_kernel(offset, length, helper):
-                    self.written += length
-                elif length <= PIECE_BYTES:
-                    self.written += self.copy_piece(buffer, offset, length)
-                    self.done += length
-                else:
-                    if helper is None and (os.cpu_count() or 1) > 1:
-                        helper = Helpers(lambda: partial(self.copy_piece, memoryview(bytearray(PIECE_BYTES))))
-                    for piece, count in pieces(offset, length, PIECE_BYTES):
-                        position = piece
-                        if helper is None or not helper.offer(piece, count):
-                            started = self._clock.read()
-                            self.written += self.copy_piece(buffer, piece, count)
-                            position += count
-                            self.done += count
-                            if helper is not None and self._clock.mostly_waits(started):
-                                helper.more()
-                            self._tell(helper)
-                if self.done - self.told >= _PROGRESS_BYTES:
-                    self._tell(helper)
-            if helper is not None:
-                helper.finish()
-        finally:
-            if helper is not None:
-                helper.stop()
-            self.file.reached = position
-        self._tell(helper)
-        return self.written + (helper.result if helper is not None else 0)
-
-    def _tell(self, helper: "Optional[Helpers]") -> None:
-        # From the caller's thread alone: progress bars are rarely safe to share.
-        done = self.done + (helper.done if helper is not None else 0)
-        _tell(self.progress, done - self.told)
-        self.told = done
-
-    def copy_piece(self, buffer: memoryview, offset: int, length: int) -> int:
-        """Copy at most PIECE_BYTES through ``buffer``, and return the bytes written. Any thread may call this."""
-        written = 0
-        while length:
-            try:
-                count = read_into(self.source, buffer[:length], offset)
-            except OSError as error:
-                error.filename = self.source_path
-                raise
-            if not count:
-                raise TruncatedError(self.source_path)
-            if self.zero_block:
-                for start, size in not_zeros(buffer[:count], offset, self.zero_block):
-                    write_all(self.target, buffer[start : start + size], offset + start)
-                    written += size
-            else:
-                write_all(self.target, buffer[:count], offset)
-                written += count
-            offset += count
-            length -= count
-        return written
-
-    def _by_kernel(self, offset: int, length: int, helper: "Optional[Helpers]") -> bool:
-        while length:
-            step = min(length, _KERNEL_BYTES)
-            if self.proven:
-                count = os.copy_file_range(self.source, self.target, step, offset, offset)
-            else:
-                answer = copy_range(self.source, self.target, offset, step)
-                if answer is None:
-                    self.kernel = False
-                    return False
-                count, self.proven = answer, True
-            if not count:
-                raise TruncatedError(self.source_path)
-            offset += count
-            length -= count
-            self.done += count
-            if self.done - self.told >= _PROGRESS_BYTES:
-                self._tell(helper)
-        return True

@@ -23,6 +23,7 @@ from ..files.status import check_replaceable, open_source, special_file
 from ..files.syscalls import flush_directory, was_written
 from ..files.target import Target
 from .copy import check_choices, copy_content
+from .writer import Hands, Threads
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -74,8 +75,16 @@ class Copied(NamedTuple):
     why_whole: Optional[str] = None
 
 
-def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:
+def copy_file(
+    src: Path,
+    dst: Path,
+    options: CopyOptions,
+    progress: OnProgress = None,
+    hands: Hands = Threads(),  # noqa: B008
+) -> Copied:
     """Copy ``src`` to ``dst`` on this machine.
+
+    ``hands``: who copies the ranges.
 
     Raises what :func:`sparsesync.api.copying.copyfile` does.
     """
@@ -105,12 +114,14 @@ def copy_file(src: Path, dst: Path, options: CopyOptions, progress: OnProgress =
             )  # fmt: skip
             return Copied(os.fspath(dst), file_size(source) or written, written)
         carried = attributes.read(source)
-        with replacing(path, old, options, carried) as target:
+        with hands, replacing(path, old, options, carried, hands) as target:
             target.reserving, target.checks_room = options.reserve, options.space_check
             target.merging = options.overlay
+            hands.begin(source, source_path, target)
             written = copy_content(
-                source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path
-            )
+                source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path,
+                hands=hands,
+            )  # fmt: skip
             _tell_of_change(source, before, source_path)
             return Copied(os.fspath(dst), os.fstat(target.fd).st_size, written)
     finally:
@@ -163,6 +174,7 @@ def replacing(
     old: Optional[os.stat_result],
     options: CopyOptions = CopyOptions(),  # noqa: B008
     carried: Optional[attributes.Attributes] = None,
+    hands: Hands = Threads(),  # noqa: B008
 ) -> Iterator[Target]:
     """Give the open target for the new content of ``path``, and commit it at the end.
 
@@ -172,6 +184,7 @@ def replacing(
 
     ``old``: the stat of the regular file at ``path``, or None.
     ``carried``: the source's attributes, of which ``options.keep`` selects what is copied.
+    ``hands``: who writes to the target, and whether to a partial file.
 
     Warns of what is not kept. Raises IsADirectoryError, shutil.SpecialFileError, OSError; also if the file itself may
     not be written to, and with ``options.fsync`` if the directory may not be read.
@@ -192,7 +205,8 @@ def replacing(
     try:
         if old is not None and not inplace:
             check_replaceable(name, directory, path)
-        with Target(directory, name, path, inplace=inplace, mode=mode) as target:
+        partial = hands.partial(directory, name)
+        with Target(directory, name, path, inplace=inplace, mode=mode, partial=partial) as target:
             lost = [] if old is None or inplace else _carry_flags(real, target.fd)
             yield target
             with error_path(path, instead=True):

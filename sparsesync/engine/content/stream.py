@@ -21,8 +21,8 @@ from ..files.target import Target
 from .copy import zero_block
 from .copy_file import Copied, CopyOptions, Path, existing, replacing
 from .device import write_device
-from .pieces import not_zeros, read_stream
 from .workers import PIECE_BYTES
+from .writer import not_zeros, read_stream
 
 INPUT = "standard input"
 

@@ -8,6 +8,7 @@ since a disk that is read serves several reads at once; where the content is cac
 other's way. Sizes and offsets are bytes.
 """
 
+import os
 import time
 from functools import partial
 from typing import Callable, Iterator, List, Optional, Tuple
@@ -31,6 +32,11 @@ def pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
         count = min(size, end - offset)
         yield offset, count
         offset += count
+
+
+def helps(jobs: Optional[int]) -> bool:
+    """Return whether more than one thread is to work. ``jobs``: how many in all; None is as many as help."""
+    return (os.cpu_count() or 1) > 1 if jobs is None else jobs > 1
 
 
 class Clock:
@@ -63,28 +69,30 @@ class Clock:
 class Helpers:
     """Threads that work on the pieces they are offered, while the caller goes on.
 
-    One thread is started; :meth:`more` starts others.
+    One thread is started, or all ``threads``; else :meth:`more` starts others.
 
     ``make``: called once per thread; returns the function that works on a piece, given its offset and length.
     ``done``: bytes of the pieces that are done.
     ``result``: the sum of what the function returned.
+    ``threads``: how many are wanted; None is as many as help.
     """
 
-    def __init__(self, make: Callable[[], Callable[[int, int], int]]) -> None:
+    def __init__(self, make: Callable[[], Callable[[int, int], int]], threads: Optional[int] = None) -> None:
         # Most copies need no thread, and these take some of the time in which the program starts.
         import queue
         import threading
 
         self._full = queue.Full
-        self._queue: queue.Queue[Optional[Extent]] = queue.Queue(4)
+        self._queue: queue.Queue[Optional[Extent]] = queue.Queue(max(4, 2 * (threads or 0)))
         self._make = make
         self._thread = partial(threading.Thread, daemon=True)
         self._threads: List[threading.Thread] = []
-        self._wanted = _MAX_HELPERS
+        self._wanted = _MAX_HELPERS if threads is None else threads
         self._lock = threading.Lock()
         self.done = self.result = 0
         self._error: Optional[BaseException] = None
-        self.more()
+        for _ in range(threads or 1):
+            self.more()
 
     def more(self) -> None:
         """Start another thread, unless there are enough."""

@@ -21,10 +21,10 @@ import fcntl
 import os
 import stat
 import warnings
-import zlib
 from typing import Optional, Tuple, TypeVar
 
 from ..errors import error_path
+from ..text import hidden_name, name_limit
 from .claims import allocated, knows_holes
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
@@ -41,8 +41,6 @@ from .syscalls import (
 
 _MAX_ATTEMPTS = 16
 _SAMPLED_EXTENTS = 32
-_NAME_MAX_BYTES = 255
-"""Bytes in a name, where the filesystem does not say: limits.h."""
 _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
@@ -50,30 +48,6 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 _Target = TypeVar("_Target", bound="Target")
-
-
-def hidden_name(name: str, suffix: str, limit: int = _NAME_MAX_BYTES) -> str:
-    """Return ``.NAMEsuffix``, with the name cut between two characters if there are more than ``limit`` bytes.
-
-    A name that is cut gets a checksum of the whole name, so that two names remain two.
-    """
-    whole = os.fsencode("." + name)
-    if len(whole) + len(suffix) <= limit:
-        return "." + name + suffix
-    suffix = "~{:08x}{}".format(zlib.crc32(whole), suffix)
-    end = max(1, limit - len(suffix))
-    # Some filesystems take UTF-8 only (NTFS, exFAT). A name that is not UTF-8 is none of theirs.
-    while end > 1 and whole[end] & 0xC0 == 0x80:
-        end -= 1
-    return os.fsdecode(whole[:end]) + suffix
-
-
-def name_limit(directory: int) -> int:
-    """Return the bytes that a name in an open directory may have, as far as the filesystem says."""
-    try:
-        return os.fpathconf(directory, "PC_NAME_MAX")
-    except OSError:
-        return _NAME_MAX_BYTES
 
 
 class Target:
@@ -87,14 +61,16 @@ class Target:
     partial file is continued (``resumed``: it has content already), and is kept once more if :attr:`keep` is set. The
     partial file is locked, so that only one run writes to it. One that another user may have open, or linked, is
     replaced by a new one.
-    ``mode``: the mode of a new temporary file, less the umask. It must not permit reading to a user who may not read
-    the finished file.
+    ``mode``: the mode of a new temporary or partial file, less the umask. It must not permit reading to a user who may
+    not read the finished file.
 
     A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
 
     If :attr:`checks_room` is not set, what does not seem to fit is tried, and the writes fail.
 
     If :attr:`merging` is set, what is not written stays as it is, also beyond the source's end.
+
+    If :attr:`continued` is set, what a partial file has is known to be the source's content, as far as it goes.
 
     Up to :attr:`reached`, bytes, a copy that was interrupted is complete.
 
@@ -121,6 +97,7 @@ class Target:
         self.reserving = False
         self.checks_room = True
         self.merging = False
+        self.continued = False
         self.committed = False
         self.allocated = 0
         self.reached = 0
@@ -152,7 +129,7 @@ class Target:
     @property
     def overlay(self) -> bool:
         """Whether the file has earlier content, so that holes have to be punched."""
-        return self.inplace or self.resumed
+        return self.inplace or (self.resumed and not self.continued)
 
     def clone(self, old: int) -> bool:
         """Share the extents of the open file ``old``, as a first content. Returns False if that is not possible."""
@@ -205,7 +182,7 @@ class Target:
     def _take_up(self, directory: int, name: str) -> None:
         for _ in range(_MAX_ATTEMPTS):
             try:
-                fd, resumed = os.open(name, _CREATE, 0o600, dir_fd=directory), False
+                fd, resumed = os.open(name, _CREATE, self._create_mode, dir_fd=directory), False
             except FileExistsError:
                 fd, resumed = self._open_partial(directory, name), True
             if fd < 0:
@@ -244,7 +221,7 @@ class Target:
             fd = -1
         if fd >= 0:
             st = os.fstat(fd)
-            private = st.st_uid == os.geteuid() and st.st_mode & ~stat.S_IFMT(st.st_mode) & ~0o600 == 0
+            private = st.st_uid == os.geteuid() and stat.S_IMODE(st.st_mode) & (0o7022 | ~self._create_mode) == 0
             if stat.S_ISREG(st.st_mode) and st.st_nlink == 1 and private:
                 return fd
             os.close(fd)
@@ -255,6 +232,26 @@ class Target:
         except OSError:
             raise OSError(errno.EEXIST, "a file that is not ours has the name of its partial file") from None
         return -1
+
+    def renew(self) -> None:
+        """Begin a new partial file. Who still has the old one open cannot reach the new one."""
+        with error_path(self.path, instead=True):
+            os.unlink(str(self._temporary), dir_fd=self.temporary_directory)
+            os.close(self.fd)
+            self.fd, self.resumed = -1, False
+            self._take_up(*self._partial)  # type: ignore[misc]
+
+    @property
+    def temporary(self) -> Optional[str]:
+        """The name of the temporary file, in its directory."""
+        return self._temporary
+
+    def withdraw(self, name: str) -> None:
+        """Give the temporary file another name."""
+        with error_path(self.path, instead=True):
+            directory = self.temporary_directory
+            os.rename(str(self._temporary), name, src_dir_fd=directory, dst_dir_fd=directory)
+        self._temporary = name
 
     def __enter__(self: "_Target") -> "_Target":
         self.open()

@@ -34,7 +34,7 @@ from ..files.claims import allocated
 from ..files.flags import forbids_replacing
 from ..files.status import has_inodes, identity_at, identity_of, open_quietly
 from ..files.syscalls import is_ours_alone
-from ..files.target import hidden_name, name_limit
+from ..text import hidden_name, name_limit
 from .destination_file import DestinationFile
 from .records import FileSpec, Room, Space, SpaceNeed, check_name
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesync.engine.files import target as module
-from sparsesync.engine.files.target import hidden_name
+from sparsesync.engine.text import hidden_name
 from tests.support.filesystems import filesystem, need, same_content, sparse_file
 
 names = st.text(

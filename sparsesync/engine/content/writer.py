@@ -1,0 +1,305 @@
+"""Who copies the ranges: :class:`Threads`, and the seam for others, :class:`Hands`.
+
+On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
+server can copy by itself. On a local disk that call is a copy in the page cache on
+one core, and threads that read and write are faster: threads of their own (:mod:`workers`) take
+pieces of the large extents while the caller's thread goes on mapping and takes the rest.
+
+The functions are for content piece by piece: from what has no map, a file of the kernel's or a pipe, and to a mount
+without random access, which takes bytes only one after the other.
+
+Sizes and offsets are bytes.
+"""
+
+import os
+import stat
+from functools import partial
+from itertools import chain
+from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
+
+from ..errors import OnProgress, TruncatedError, error_path
+from ..files.extents import Extent
+from ..files.syscalls import copy_range, read_into, write_all
+from ..files.target import Target
+from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
+
+_PROGRESS_BYTES = 1 << 20
+
+_KERNEL_BYTES = 1 << 30
+"""How much one call of copy_file_range(2) is asked for, so that an interrupt, and whoever cancels, is heard."""
+
+_ZEROS = bytes(PIECE_BYTES)
+
+
+class Work(NamedTuple):
+    """What is copied, and how: ranges of the open file ``source`` to the same places of ``target``.
+
+    ``kernel``: copy_file_range(2) may be used.
+    ``zero_block``: if not 0, blocks of that size that hold zeros are not written: they are holes of a new target.
+    ``progress``: called with the bytes done since the last call.
+    ``believed``: the source's map is believed, so that it may be asked again.
+    """
+
+    source: int
+    source_path: str
+    target: Target
+    kernel: bool
+    zero_block: int
+    progress: OnProgress
+    believed: bool = True
+
+
+class Hands:
+    """Who copies the ranges. A context manager, around what is done with one target.
+
+    ``jobs``: how many threads of this process work; None is as many as help.
+    """
+
+    jobs: Optional[int] = None
+
+    def __enter__(self) -> "Hands":
+        return self
+
+    def partial(self, directory: int, name: str) -> Optional[Tuple[int, str]]:
+        """Return the partial file for a target, if it is to be continued by a later run: its directory, and its name.
+
+        ``directory``: of the target, open.
+        """
+        return None
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Release what was held for the target, which is committed by now, or given up."""
+
+    def begin(self, source: int, source_path: str, target: Target) -> None:
+        """Take note of the open target, before anything is written."""
+
+    def write(self, work: Work, ranges: Iterable[Extent]) -> int:
+        """Copy every range, and return the bytes written. Raises OSError."""
+        raise NotImplementedError
+
+
+class Threads(Hands):
+    """The caller's thread, and others of this process."""
+
+    def __init__(self, jobs: Optional[int] = None) -> None:
+        self.jobs = jobs
+
+    def write(self, work: Work, ranges: Iterable[Extent]) -> int:
+        """Copy every range, and return the bytes written."""
+        writer = RangeWriter(
+            work.source, work.target.fd, work.kernel, work.zero_block, work.progress, work.source_path, self.jobs
+        )
+        try:
+            return writer.write(ranges)
+        finally:
+            work.target.reached = writer.position
+
+
+class RangeWriter:
+    """Copies ranges of one open file to the same places of another.
+
+    ``jobs``: as of :class:`Hands`.
+    ``position``: all before it is copied when :meth:`write` has ended, also by an error.
+    ``on_read``: called with what was read, before it is written; without ``kernel`` and with 1 job.
+
+    The other parameters are those of :class:`Work`.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        kernel: bool,
+        zero_block: int,
+        progress: OnProgress,
+        source_path: str,
+        jobs: Optional[int] = None,
+        on_read: Optional[Callable[[memoryview], object]] = None,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.zero_block = zero_block
+        self.progress = progress
+        self.source_path = source_path
+        self.helps = helps(jobs)
+        self.jobs = jobs
+        self.on_read = on_read
+        self.done = 0
+        self.written = 0
+        self.told = 0
+        self.position = 0
+        self.proven = False
+        self._clock = Clock()
+        # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
+        st = os.fstat(source)
+        self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
+
+    def write(self, ranges: Iterable[Extent]) -> int:
+        """Copy every range; returns the bytes written."""
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        helper: Optional[Helpers] = None
+        try:
+            for offset, length in ranges:
+                self.position = offset
+                if self.kernel and self._by_kernel(offset, length, helper):
+                    self.written += length
+                elif length <= PIECE_BYTES:
+                    self.written += self.copy_piece(buffer, offset, length)
+                    self.done += length
+                else:
+                    if helper is None and self.helps:
+                        helper = Helpers(
+                            lambda: partial(self.copy_piece, memoryview(bytearray(PIECE_BYTES))),
+                            None if self.jobs is None else self.jobs - 1,
+                        )
+                    for piece, count in pieces(offset, length, PIECE_BYTES):
+                        self.position = piece
+                        if helper is None or not helper.offer(piece, count):
+                            started = self._clock.read()
+                            self.written += self.copy_piece(buffer, piece, count)
+                            self.position += count
+                            self.done += count
+                            if helper is not None and self._clock.mostly_waits(started):
+                                helper.more()
+                            self._tell(helper)
+                if self.done - self.told >= _PROGRESS_BYTES:
+                    self._tell(helper)
+            if helper is not None:
+                helper.finish()
+        finally:
+            if helper is not None:
+                helper.stop()
+        self._tell(helper)
+        return self.written + (helper.result if helper is not None else 0)
+
+    def _tell(self, helper: "Optional[Helpers]") -> None:
+        # From the caller's thread alone: progress bars are rarely safe to share.
+        done = self.done + (helper.done if helper is not None else 0)
+        if self.progress is not None and done > self.told:
+            self.progress(done - self.told)
+        self.told = done
+
+    def copy_piece(self, buffer: memoryview, offset: int, length: int) -> int:
+        """Copy at most PIECE_BYTES through ``buffer``, and return the bytes written. Any thread may call this."""
+        written = 0
+        while length:
+            try:
+                count = read_into(self.source, buffer[:length], offset)
+            except OSError as error:
+                error.filename = self.source_path
+                raise
+            if not count:
+                raise TruncatedError(self.source_path)
+            if self.on_read is not None:
+                self.on_read(buffer[:count])
+            if self.zero_block:
+                for start, size in not_zeros(buffer[:count], offset, self.zero_block):
+                    write_all(self.target, buffer[start : start + size], offset + start)
+                    written += size
+            else:
+                write_all(self.target, buffer[:count], offset)
+                written += count
+            offset += count
+            length -= count
+        return written
+
+    def _by_kernel(self, offset: int, length: int, helper: "Optional[Helpers]") -> bool:
+        while length:
+            step = min(length, _KERNEL_BYTES)
+            if self.proven:
+                count = os.copy_file_range(self.source, self.target, step, offset, offset)
+            else:
+                answer = copy_range(self.source, self.target, offset, step)
+                if answer is None:
+                    self.kernel = False
+                    return False
+                count, self.proven = answer, True
+            if not count:
+                raise TruncatedError(self.source_path)
+            offset += count
+            length -= count
+            self.done += count
+            if self.done - self.told >= _PROGRESS_BYTES:
+                self._tell(helper)
+        return True
+
+
+def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
+    """Yield all there is to read in an open file, as (offset, data). The data is valid until the next step."""
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    offset = 0
+    with error_path(source_path):
+        count = read_into(source, buffer, offset)
+        while count:
+            yield offset, buffer[:count]
+            offset += count
+            count = read_into(source, buffer, offset)
+
+
+def read_ranges(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
+    """Yield the content of the ranges as (offset, data). The data is valid until the next step."""
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    with error_path(source_path):
+        for offset, length in ranges:
+            while length:
+                count = read_into(source, buffer[:length], offset)
+                if not count:
+                    raise TruncatedError(source_path)
+                yield offset, buffer[:count]
+                offset += count
+                length -= count
+
+
+def read_stream(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
+    """Yield what comes from a pipe or the like, as (offset, data). The data is valid until the next step.
+
+    All parts but the last have the same size.
+    """
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    offset = filled = 0
+    with error_path(source_path):
+        count = os.readv(source, [buffer])
+        while count:
+            filled += count
+            if filled == len(buffer):
+                yield offset, buffer
+                offset, filled = offset + filled, 0
+            count = os.readv(source, [buffer[filled:]])
+    if filled:
+        yield offset, buffer[:filled]
+
+
+def not_zeros(content: memoryview, offset: int, block: int) -> Iterator[Extent]:
+    """Yield the parts of ``content`` that are not blocks of zeros, as (index in ``content``, length).
+
+    ``offset``: that of ``content`` in its file, by which blocks are counted.
+    """
+    if _ZEROS.startswith(content):
+        return
+    size = len(content)
+    start = at = 0
+    while at < size:
+        stop = min(at + block - (offset + at) % block, size)
+        if _ZEROS.startswith(content[at:stop]):
+            if at > start:
+                yield start, at - start
+            start = stop
+        at = stop
+    if size > start:
+        yield start, size - start
+
+
+def write_in_order(target: int, pieces: Iterable[Tuple[int, memoryview]], size: int) -> int:
+    """Write pieces, and zeros between them, one after the other, and return the bytes written.
+
+    ``pieces``: (offset, data), ascending.
+    ``size``: of the file, which ends with zeros if the pieces end before.
+    """
+    end = 0
+    for offset, data in chain(pieces, [(size, memoryview(b""))]):
+        while end < offset:
+            end += os.write(target, _ZEROS[: offset - end])
+        while data:
+            count = os.write(target, data)
+            data, end = data[count:], end + count
+    return end
