@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     import os
+    from concurrent.futures import Executor
     from typing import TypeVar, Union
 
     from ..engine.content.copy_file import CopyOptions
@@ -34,6 +35,7 @@ def copyfile(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    executor: Executor | None = None,
 ) -> _Path:
     """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
 
@@ -60,24 +62,28 @@ def copyfile(
     ``progress``: called with the bytes of data done since the last call: copied, or, with ``inplace``, compared. An
     exception that it raises ends the copy.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``executor``: has its workers copy, processes here or on other machines, which see both files by the same absolute
+    paths and import the same version of this package. Content does not go through the executor. It is not closed. The
+    copy goes on where an earlier one with an executor broke off. Not with ``inplace``, ``overlay``, a file descriptor
+    or another host. Anything with the interface of concurrent.futures.Executor will do.
 
     A new file has the mode that open(2) gives it. A replaced file keeps its owner, mode, extended attributes, flags and
     project. Unlike shutil's, it is a new file without ``inplace``: it has another inode, and its other hard links keep
     the old content.
 
     Warns with a RuntimeWarning, once, of attributes that the destination does not take, and on one machine if ``src``
-    is written to meanwhile. Between two machines the latter is an OSError.
+    is written to meanwhile. Between two machines, and with ``executor``, the latter is an OSError.
 
     Raises NoSpaceError before anything is written, TruncatedError if ``src`` is truncated meanwhile, LinkError if the
     other host cannot be reached or is lost, ValueError for an unknown choice, shutil.SameFileError,
     shutil.SpecialFileError for a pipe or a socket, IsADirectoryError, and OSError otherwise. After an error ``dst`` is
-    unchanged, unless ``inplace`` or ``overlay`` is set or ``dst`` is a device. Only a lost connection leaves a partial
-    file.
+    unchanged, unless ``inplace`` or ``overlay`` is set or ``dst`` is a device. Only a lost connection, or what ends a
+    copy with ``executor``, leaves a partial file.
     """
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    _copy(src, dst, options, track, progress, rsh, python)
+    _copy(src, dst, options, track, progress, rsh, python, executor)
     return dst
 
 
@@ -85,7 +91,7 @@ def copyfile(
 def copy(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -93,7 +99,7 @@ def copy(
 def copy(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -113,6 +119,7 @@ def copy(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    executor: Executor | None = None,
 ) -> PathLike:
     """Copy content and mode of ``src`` to ``dst``, a file or a directory; return the file made, as shutil.copy.
 
@@ -121,14 +128,14 @@ def copy(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, progress, rsh, python)
+    return _copy(src, dst, options, track, progress, rsh, python, executor)
 
 
 @overload
 def copy2(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -136,7 +143,7 @@ def copy2(
 def copy2(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -156,6 +163,7 @@ def copy2(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    executor: Executor | None = None,
 ) -> PathLike:
     """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
 
@@ -166,7 +174,7 @@ def copy2(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, progress, rsh, python)
+    return _copy(src, dst, options, track, progress, rsh, python, executor)
 
 
 def _copy(
@@ -177,8 +185,9 @@ def _copy(
     progress: OnProgress,
     rsh: Rsh,
     python: str | None,
+    executor: Executor | None,
 ) -> PathLike:
     from ..hosts.copies import Copies, as_given
 
-    with Copies(rsh, python, track=track) as copies:
+    with Copies(rsh, python, track=track, executor=executor) as copies:
         return as_given(copies.copy(src, dst, options, progress).path, dst)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
+    from concurrent.futures import Executor
 
     from ..comparison.difference import Difference
     from ..engine.content.compare import Tally
@@ -90,6 +91,7 @@ def verify(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    executor: Executor | None = None,
 ) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, by content. Equal ones yield nothing.
 
@@ -107,6 +109,7 @@ def verify(
     the walk goes on. Without it the error is raised.
     ``progress``: called with the bytes compared since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``executor``: has its workers compare large files, as :func:`copyfile` has them copy; not another host's.
 
     Raises ValueError for an unknown ``holes``. The first step raises OSError if ``a`` or ``b`` itself cannot be
     examined, LinkError if there is no connection.
@@ -114,8 +117,9 @@ def verify(
     from ..comparison import compare
 
     return compare.verify(
-        a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python
-    )
+        a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
+        executor=executor,
+    )  # fmt: skip
 
 
 def equal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -21,7 +22,7 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_holes, add_remote_end, write_list
+from .options import Troubles, add_holes, add_remote_end, add_workers, workers, write_list
 
 _STREAM = "-"
 """Standard input as a source, and standard output as the destination."""
@@ -42,6 +43,8 @@ def add(command: argparse.ArgumentParser) -> None:
         "--sparse", choices=["auto", "always"], default="auto", help="always: make blocks of zeros holes as well"
     )
     command.add_argument("--reserve", action="store_true", help="reserve what is preallocated in SOURCE (fallocate)")
+    add_workers(command, "copy")
+    command.add_argument("--check", choices=["other"], help="have another worker read back what one wrote")
     command.add_argument("--fsync", action="store_true", help="flush each file and then its name to the disk")
     command.add_argument("--no-space-check", action="store_true", help="start even if the data does not seem to fit")
     command.add_argument(
@@ -69,6 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         destination += "./" if destination.endswith(":") else "/"
     if arguments.bwlimit and not all(is_remote(destination) or is_remote(source) for source in sources):
         raise ValueError("--bwlimit is for copies to and from another host")
+    if arguments.check and not arguments.workers:
+        raise ValueError("--check=other is for --workers")
+    if arguments.workers and arguments.dry_run:
+        raise ValueError("--workers and --dry-run do not go together")
     troubles = Troubles()
     total = {"size": 0, "written": 0}
     rows = _copy_each(arguments, sources, destination, troubles, total)
@@ -102,7 +109,19 @@ def _copy_each(
         overlay=arguments.overlay,
     )
     remote = arguments.rsh, arguments.python, arguments.remote_prefix
-    with Copies(*remote, compress=arguments.compress, bwlimit=arguments.bwlimit, track=arguments.track) as copies:
+    with contextlib.ExitStack() as stack:
+        executor = workers(arguments, stack)
+        copies = stack.enter_context(
+            Copies(
+                *remote,
+                compress=arguments.compress,
+                bwlimit=arguments.bwlimit,
+                track=arguments.track,
+                jobs=arguments.jobs,
+                executor=executor,
+                check_other=arguments.check == "other",
+            )
+        )
         for source in sources:
             try:
                 if arguments.dry_run:
@@ -141,7 +160,7 @@ def _check_streams(arguments: argparse.Namespace, sources: list[str], destinatio
         return
     if len(sources) > 1 or sources == [destination]:
         raise ValueError("- is standard input or output, and the other path a file: copy - FILE, or copy FILE -")
-    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--track"]
+    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--track", "--jobs", "--workers"]
     if not is_remote(sources[0]) and not is_remote(destination):
         wrong.append("--compress")
     if destination == _STREAM:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..console.messages import print_error
 from ..engine.text import escape_name
 from . import TROUBLE
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,6 +47,31 @@ def add_remote_end(command: argparse.ArgumentParser) -> None:
         "--remote-prefix", default="", metavar="COMMAND", help="what is put before all that runs there, such as sudo"
     )
     remote.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
+
+
+def add_workers(command: argparse.ArgumentParser, does: str) -> None:
+    """Add the options for threads and workers. ``does``: what they do."""
+    command.add_argument("--jobs", type=_jobs, metavar="N", help=f"{does} with N threads (default: as many as help)")
+    engines = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
+    command.add_argument("--workers", metavar="ENGINE", help=f"have workers {does}, of {engines}")
+
+
+def workers(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Executor | None:
+    """Return the executor that the options name, or None. The stack closes it. Raises ValueError, OSError."""
+    if not arguments.workers:
+        return None
+    if arguments.jobs:
+        raise ValueError("--workers and --jobs do not go together")
+    from ..workers.engines import engine
+
+    return stack.enter_context(engine(arguments.workers))
+
+
+def _jobs(text: str) -> int:
+    """Return a number of threads, for argparse."""
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 5 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads: 1 to 9999")
+    return int(text)
 
 
 def byte_size(text: str) -> int:

@@ -12,7 +12,7 @@ from ..console.progress import data_bar
 from ..console.units import iec
 from ..engine.content.compare import Tally
 from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_remote_end, preset_names, write_list
+from .options import Troubles, add_holes, add_remote_end, add_workers, preset_names, workers, write_list
 
 if TYPE_CHECKING:
     from ..engine.tree.left_out import NameRules
@@ -45,6 +45,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="one JSON object; also what was read, and what believed")
     add_holes(command)
     add_remote_end(command)
+    add_workers(command, "compare")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress, and nothing to say if all is equal")
     command.set_defaults(run=run)
 
@@ -56,6 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     different = False
     rules = _rules(arguments) if arguments.exclude_from or arguments.preset else None
     with contextlib.ExitStack() as stack:
+        executor = workers(arguments, stack)
+        if arguments.jobs and arguments.jobs > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
+            executor = stack.enter_context(ThreadPoolExecutor(arguments.jobs))
         if arguments.json:
             import json
             import tempfile
@@ -74,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             rsh=arguments.rsh,
             python=arguments.python,
             prefix=arguments.remote_prefix,
+            executor=executor,
             rules=rules,
         ):
             different = True

@@ -29,7 +29,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Generator, Iterator
-from typing import Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ..engine.content.compare import Tally, first_difference
 from ..engine.errors import OnError, OnProgress, error_path
@@ -40,6 +40,9 @@ from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
 from .difference import Difference
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 def verify(
@@ -55,6 +58,7 @@ def verify(
     python: Optional[str] = None,
     prefix: str = "",
     rules: Optional[NameRules] = None,
+    executor: "Optional[Executor]" = None,
 ) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`.
 
@@ -64,12 +68,20 @@ def verify(
     if is_remote(a) or is_remote(b):
         from . import digests
 
+        if executor is not None:
+            raise ValueError("workers see both sides through a shared filesystem; neither can be host:path")
         return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
             prefix=prefix, rules=rules,
         )  # fmt: skip
     here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
-    return _Comparison(full, holes, tallies, on_error, progress, rules).roots(here, there)
+    compare: Callable[..., Optional[int]] = first_difference
+    if executor is not None:
+        from ..workers.comparing import Comparing
+        from ..workers.engines import count_workers
+
+        compare = Comparing(executor, count_workers(executor))
+    return _Comparison(full, holes, tallies, on_error, progress, rules, compare).roots(here, there)
 
 
 class _Comparison:
@@ -83,7 +95,9 @@ class _Comparison:
         on_error: OnError,
         progress: OnProgress,
         rules: Optional[NameRules],
+        compare: Callable[..., Optional[int]],
     ) -> None:
+        self.compare = compare
         self.full = full
         self.holes = holes
         self.tallies = tallies
@@ -176,7 +190,7 @@ class _Comparison:
         try:
             b_fd = b.open(b_st)
             try:
-                offset = first_difference(
+                offset = self.compare(
                     a_fd, b_fd, self.full, holes=self.holes, tallies=self.tallies, progress=self.progress,
                     a_path=a.path, b_path=b.path,
                 )  # fmt: skip

@@ -19,11 +19,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
+from ..engine.content.writer import Hands, Threads
 from ..engine.errors import NoSpaceError, OnProgress, error_path
 from .base import PathLike, Rsh
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ..engine.roles import Planned
     from ..engine.transfer.records import FileResult
     from ..tracking.entry import Entry
@@ -37,6 +40,9 @@ class Copies:
 
     ``compress``, ``bwlimit``: for copies to and from another host, as in :class:`~.transfer.Settings`.
     ``track``: the directory of :class:`~..tracking.store.Store`, if files are tracked.
+    ``jobs``: how many threads copy, on one machine; None is as many as help.
+    ``executor``: whose workers copy, on one machine, or None for threads of this process.
+    ``check_other``: have another of the workers read back what one wrote.
     """
 
     def __init__(
@@ -48,12 +54,18 @@ class Copies:
         compress: bool = False,
         bwlimit: int | None = None,
         track: PathLike | None = None,
+        jobs: int | None = None,
+        executor: Executor | None = None,
+        check_other: bool = False,
     ) -> None:
         self._hosts = HostPool(rsh, python, prefix=prefix)
         self._compress = compress
         self._bwlimit = bwlimit
         self._track = None if track is None else os.fsdecode(track)
         self._store: Store | None = None
+        self._jobs = jobs
+        self._executor = executor
+        self._check_other = check_other
 
     def __enter__(self) -> Copies:
         return self
@@ -88,6 +100,9 @@ class Copies:
         if isinstance(src, int) and options.keep != "content":
             raise TypeError("a file descriptor has no name and no attributes to copy; copyfile() copies its content")
         ends = _Ends(src, dst)
+        hands: Hands = Threads(self._jobs)
+        if self._executor is not None:
+            hands = self._workers(self._executor, ends, options, isinstance(src, int))
         with _naming({ends.src: src, ends.dst: dst}):
             if self._track is not None:
                 store = self._tracking(self._track, ends, options)
@@ -101,7 +116,22 @@ class Copies:
             if isinstance(src, int):
                 os.fstat(src)
                 options = options._replace(follow_symlinks=True)
-            return copy_file(ends.src, ends.dst, options, progress)
+            return copy_file(ends.src, ends.dst, options, progress, hands)
+
+    def _workers(self, executor: Executor, ends: _Ends, options: CopyOptions, descriptor: bool) -> Hands:
+        """Return the hands for a copy. Raises ValueError for what workers cannot do."""
+        if ends.remote:
+            raise ValueError("workers see both ends through a shared filesystem; neither can be host:path")
+        if options.in_place:
+            raise ValueError("workers write a new file, and none in place (inplace, overlay)")
+        if self._track is not None:
+            raise ValueError("track and workers do not go together")
+        if descriptor:
+            raise ValueError("workers open the source by its path, and a file descriptor has none")
+        from ..workers.coordinator import Coordinator
+        from ..workers.engines import count_workers
+
+        return Coordinator(executor, count_workers(executor), self._check_other)
 
     def copy_in(self, stream: int, dst: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
         """Copy what comes from a stream to ``dst``. Raises what :meth:`copy` does."""

@@ -1,0 +1,130 @@
+"""What runs the tasks: dask, MPI, or anything that a function returns.
+
+:func:`engine` opens what a person names. Nothing is imported that is not asked for: dask.distributed is the extra
+``[dask]`` and mpi4py the extra ``[mpi]``, and each is needed only by who names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+KINDS = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[Executor]:
+    """Give the executor that ``name`` stands for, and close it at the end.
+
+    ``name``: "dask:local" starts workers on this machine. "dask:ADDRESS" and "dask:FILE.json" are those of a running
+    scheduler. "mpi" are the ranks that mpi4py.futures has. "MODULE:FUNCTION" is what that function returns.
+
+    Raises ValueError for another name, or if the package is not installed; OSError if the engine cannot be reached.
+    """
+    _leave_signals_to_us()
+    kind, colon, rest = name.partition(":")
+    if name == "mpi":
+        opened = _mpi(name)
+    elif kind == "dask" and rest:
+        opened = _dask(name, rest)
+    elif colon and re.fullmatch(r"[\w.]+:[\w.]+", name):
+        opened = _made(name, kind, rest)
+    else:
+        raise ValueError(f"{name!r} is no engine for workers: {KINDS}")
+    with opened as executor:
+        yield executor
+
+
+def _leave_signals_to_us() -> None:
+    """Have processes that are forked from here on end by SIGTERM, and leave an interrupt to this one."""
+    # What our handlers raise, a process pool's worker would take for the error of its task, and never end.
+    if not _forks:
+        _forks.append(True)
+        os.register_at_fork(after_in_child=_as_a_worker)
+
+
+_forks: list[bool] = []
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _as_a_worker() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def count_workers(executor: Any) -> int:
+    """Return about how many tasks an executor does at a time; the processors of this machine if it does not say."""
+    client: Any = getattr(executor, "_client", None)
+    if hasattr(client, "nthreads"):  # of dask
+        return max(1, sum(int(threads) for threads in client.nthreads().values()))
+    found = getattr(executor, "num_workers", None) or getattr(executor, "_max_workers", None)
+    return found if isinstance(found, int) and found > 0 else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _dask(name: str, where: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise _missing(name, "dask", error) from None
+    try:
+        if where == "local":
+            with _interrupts_held():  # from the new processes for good: they inherit that
+                client = Client(processes=True, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+        elif where.endswith(".json"):
+            client = Client(scheduler_file=where)
+        else:
+            client = Client(where)
+    except OSError as error:
+        raise OSError(error.errno, f"the scheduler cannot be reached: {error}", name) from None
+    with client:
+        yield client.get_executor(pure=False)
+
+
+@contextlib.contextmanager
+def _mpi(name: str) -> Iterator[Executor]:
+    try:
+        from mpi4py.futures import MPIPoolExecutor
+    except ImportError as error:
+        raise _missing(name, "mpi", error) from None
+    except RuntimeError as error:  # there is no MPI on this machine
+        raise ValueError(f"{name}: {str(error).partition(chr(10))[0]}") from None
+    with MPIPoolExecutor() as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def _made(name: str, module: str, function: str) -> Iterator[Executor]:
+    from importlib import import_module
+
+    try:
+        made: Any = import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{name}: {error}") from None
+    for part in function.split("."):
+        made = getattr(made, part, None)
+    executor: Any = made() if callable(made) else None
+    if not hasattr(executor, "submit"):
+        raise ValueError(f"{name}: it is no function that returns an executor (concurrent.futures.Executor)")
+    with executor if hasattr(executor, "__exit__") else contextlib.nullcontext():
+        yield executor
+
+
+def _missing(name: str, extra: str, error: ImportError) -> ValueError:
+    return ValueError(f"{name}: {error}; it comes with the extra [{extra}]: pip install 'sparsesync[{extra}]'")

@@ -1,0 +1,201 @@
+"""Tasks, given out to an executor.
+
+What :class:`Run` does::
+
+    while tasks are left, or given out:
+        give out as many as keep the workers busy, the largest first
+        wait for an answer
+            done       -> the task is done, or has another step
+            failed     -> that is the error of all
+            no answer  -> the engine has lost it: give it out again, a few times
+        what takes five times the median is given out a second time; the first answer counts
+
+An executor is anything with ``submit``, whose futures have ``add_done_callback``, ``cancel`` and ``result``. Sizes and
+offsets are bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import queue
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable
+
+from .plan import Task
+from .task import Answer, answers
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+_MAX_FAILURES = 3
+"""How often the engine may lose one task."""
+
+_POLL_SECONDS = 0.5
+_SLOW = 5
+"""A task that takes so many times the median is given out a second time, but not before _SLOW_SECONDS."""
+_SLOW_SECONDS = 5.0
+_MEDIAN_OF = 101
+
+
+Do = Callable[..., Any]
+
+
+class Given:
+    """A task that was given out: the futures that are out, those of them that read back, and what has come of it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.copied: Answer | None = None
+        self.out: set[Any] = set()
+        self.checks: set[Any] = set()
+        self.since = 0.0
+        self.failures = self.same = 0
+        self.done = False
+
+
+class Run:
+    """Tasks, from the first that is given out to the last answer. What they are, a subclass says.
+
+    ``workers``: about how many the executor has.
+    ``path``: the file in messages.
+    """
+
+    def __init__(self, executor: Executor, workers: int, path: str) -> None:
+        self._executor = executor
+        self._path = path
+        # Some wait at the workers, so that none waits for the next.
+        self._in_flight = workers + workers // 8 + 1
+        self._given: set[Given] = set()
+        self._again: deque[Given] = deque()
+        self._heard: queue.SimpleQueue[tuple[Given, Future[Any]]] = queue.SimpleQueue()
+        self._took: deque[float] = deque(maxlen=_MEDIAN_OF)
+        self._looked = time.monotonic()
+        self.outstanding: set[Future[Any]] = set()
+
+    def request(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
+        """Return the function of a worker's that does a task, and what it is to be called with."""
+        raise NotImplementedError
+
+    def ends(self, given: Given, future: Future[Any], answer: Answer) -> bool:
+        """Take an answer, and return whether it ends the task. Raises OSError."""
+        raise NotImplementedError
+
+    def idle(self) -> None:
+        """Do what is to be done now and then."""
+
+    def all_of(self, tasks: Iterator[Task]) -> None:
+        """Have all tasks done. Raises OSError for the first that cannot be."""
+        try:
+            while True:
+                while len(self._given) < self._in_flight:
+                    given = self._again.popleft() if self._again else None
+                    if given is None:
+                        task = next(tasks, None)
+                        if task is None:
+                            break
+                        given = Given(task)
+                    self._given.add(given)
+                    self.give(given)
+                if not self._given:
+                    return
+                self._listen()
+                self._give_slow_ones_again()
+        finally:
+            for future in list(self.outstanding):
+                if future.cancel():
+                    self.outstanding.discard(future)
+
+    def give(self, given: Given) -> None:
+        """Give a task out, once more if it is out already. Raises OSError if the engine takes none."""
+        do, request = self.request(given)
+        try:
+            future = self._executor.submit(do, request)
+        except Exception as error:  # what an engine raises is its own
+            raise self._gone(error) from error
+        given.since = given.since or time.monotonic()
+        given.out.add(future)
+        if given.copied is not None:
+            given.checks.add(future)
+        self.outstanding.add(future)
+        future.add_done_callback(lambda done: self._heard.put((given, done)))
+
+    def _gone(self, error: BaseException) -> OSError:
+        text = f"the workers are gone ({type(error).__name__}: {error}): run this again, and it goes on where it was"
+        return OSError(errno.ECHILD, text, self._path)
+
+    def _listen(self) -> None:
+        """Wait for an answer, and take all that have come."""
+        with contextlib.suppress(queue.Empty):
+            heard = self._heard.get(timeout=_POLL_SECONDS)
+            while True:
+                self._take(*heard)
+                heard = self._heard.get_nowait()
+        self.idle()
+
+    def _take(self, given: Given, future: Future[Any]) -> None:
+        self.outstanding.discard(future)
+        given.out.discard(future)
+        try:
+            answer = next(answers(future.result()))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # of the engine, a CancelledError among them, which is no Exception to some
+            if not given.done and not given.out:
+                given.failures += 1
+                if given.failures > _MAX_FAILURES:
+                    raise self._gone(error) from error
+                given.since = 0.0
+                self._given.discard(given)
+                self._again.append(given)
+            return
+        if given.done:
+            return
+        if answer.kind != "same":
+            _raise(answer, self._path)
+        if self.ends(given, future, answer):
+            given.done = True
+            self._given.discard(given)
+            self._took.append(time.monotonic() - given.since)
+
+    def _give_slow_ones_again(self) -> None:
+        if len(self._took) < 3 or time.monotonic() < self._looked + _POLL_SECONDS:
+            return
+        self._looked = time.monotonic()
+        late = time.monotonic() - max(_SLOW_SECONDS, _SLOW * statistics.median(self._took))
+        for given in [given for given in self._given if given.since < late and len(given.out) == 1]:
+            self.give(given)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until nothing is given out any more. Returns whether that came to be."""
+        end = time.monotonic() + seconds
+        while self.outstanding:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            with contextlib.suppress(queue.Empty):
+                _, future = self._heard.get(timeout=left)
+                self.outstanding.discard(future)
+        return True
+
+
+def _raise(answer: Answer, path: str) -> None:
+    """Raise the error that an answer tells of, if any."""
+    path = answer.path or path
+    if answer.kind == "failed":
+        raise OSError(answer.errno or errno.EIO, answer.message, path)
+    if answer.kind == "changed":
+        raise untrue(OSError(errno.ESTALE, answer.message, path))
+    if answer.kind == "stopped":
+        raise OSError(errno.ESTALE, answer.message, path)
+    if answer.kind != "done":
+        raise OSError(errno.EPROTO, answer.message or "a worker has sent no answer", path)
+
+
+def untrue(error: OSError) -> OSError:
+    """Mark an error after which nothing of the temporary is of use."""
+    error.untrue = True  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,369 @@
+"""copy by workers of an executor: every engine gives the same file, and nothing that goes wrong gives another."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import sparsesync
+from sparsesync.engine.content.compare import Tally
+from sparsesync.engine.content.copy_file import CopyOptions
+from sparsesync.engine.files.target import Target
+from sparsesync.hosts.copies import Copies
+from sparsesync.workers import comparing, coordinator, run
+from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
+from tests.support.filesystems import allocated, need, need_root, need_tools, same_content, sparse_file
+from tests.support.mounts import bindfs
+
+KIB = 1024
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+EXTENTS = [(number * 700 * KIB, 100 * KIB + number * 1234) for number in range(24)]
+SIZE = 32 * MIB
+
+
+@pytest.fixture(autouse=True)
+def _small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "share_of", lambda data, workers: 128 * KIB)
+
+
+def made(folder: Path) -> tuple[Path, Path]:
+    """A sparse source that was not written to a moment ago, and the place for its copy."""
+    source = sparse_file(folder / "src", SIZE, EXTENTS)
+    os.chmod(source, 0o640)
+    os.setxattr(source, "user.kept", b"value")
+    os.utime(source, ns=(1, 1_500_000_000_123_456_789))
+    return source, folder / "dst"
+
+
+def check(source: Path, copy: Path) -> None:
+    """That is the copy, and nothing is left beside it."""
+    assert same_content(source, copy) and allocated(copy) <= allocated(source) + 64 * KIB
+    assert sorted(os.listdir(copy.parent)) == sorted({source.name, copy.name} & set(os.listdir(copy.parent)))
+    a, b = os.stat(source), os.stat(copy)
+    assert (a.st_mode, a.st_mtime_ns, a.st_size) == (b.st_mode, b.st_mtime_ns, b.st_size)
+    assert os.getxattr(copy, "user.kept") == b"value"
+
+
+def copy_checked(source: Path, copy: Path, executor: Executor) -> None:
+    """Copy with --check=other."""
+    with Copies(executor=executor, check_other=True) as copies:
+        copies.copy(source, copy, CopyOptions("all", reflink="never"))
+
+
+@pytest.fixture(params=["threads", "processes", "dask"], scope="module")
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "threads":
+        with ThreadPoolExecutor(2) as threads:
+            yield threads
+    elif request.param == "processes":
+        with ProcessPoolExecutor(2) as processes:
+            yield processes
+    else:
+        distributed = pytest.importorskip("distributed")
+        with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+            yield client.get_executor(pure=False)
+
+
+def test_every_engine_makes_the_same_file(tmp_path: Path, executor: Executor) -> None:
+    source, copy = made(tmp_path)
+    told: list[int] = []
+    sparsesync.copy2(source, copy, reflink="never", executor=executor, progress=told.append)
+    check(source, copy)
+    assert sum(told) == sum(length for _, length in sparsesync.extents(source)) and len(told) > 15
+    sparsesync.copyfile(source, copy, executor=executor, sparse="always")
+    assert same_content(source, copy)
+    if not isinstance(executor, ThreadPoolExecutor):
+        os.unlink(copy)
+        copy_checked(source, copy, executor)
+        check(source, copy)
+
+
+def test_workers_find_the_first_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:
+    monkeypatch.setattr(comparing, "LEAST_BYTES", 1)
+    monkeypatch.setattr(comparing, "share_of", lambda data, workers: 1 * MIB)
+    a, b = made(tmp_path)
+    shutil.copyfile(a, b)  # dense
+    tallies = Tally(), Tally()
+    assert list(sparsesync.verify(a, b, tallies=tallies, executor=executor)) == []
+    assert tallies[0] == tallies[1] == Tally(SIZE, 0)
+    chosen = random.Random(3)
+    for tail, full in ((b"", False), (b"", True), (b"longer", False)):
+        with open(b, "r+b") as file:
+            for at in (chosen.randrange(SIZE), chosen.randrange(SIZE), SIZE):
+                file.seek(at)
+                file.write(tail or b"\xff")
+        found = list(sparsesync.verify(a, b, full=full, executor=executor))
+        assert found == list(sparsesync.verify(a, b, full=full)) != []
+        shutil.copyfile(a, b)
+    with open(b, "ab") as file:
+        file.write(b"longer")
+    assert [found.offset for found in sparsesync.verify(a, b, executor=executor)] == [SIZE]
+
+
+def test_a_file_that_changes_while_workers_compare_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "LEAST_BYTES", 1)
+    monkeypatch.setattr(comparing, "share_of", lambda data, workers: 128 * KIB)
+    a, b = made(tmp_path)
+    shutil.copyfile(a, b)
+    with Counting(lambda count: os.utime(b) if count == 5 else None) as executor:
+        with pytest.raises(OSError, match="it changed meanwhile") as caught:
+            list(sparsesync.verify(a, b, executor=executor))
+        assert caught.value.filename == str(b)
+
+
+def test_mpi(tmp_path: Path) -> None:
+    need_tools("mpiexec")
+    need(subprocess.run([sys.executable, "-c", "import mpi4py.MPI"], capture_output=True).returncode == 0, "no mpi4py")
+    source, copy = made(tmp_path)
+    command = [sys.executable, "-m", "mpi4py.futures", "-m", "sparsesync", "copy", "-p", "--workers", "mpi"]
+    subprocess.run(["mpiexec", "-n", "3", *command, "--check", "other", "--reflink", "never", source, copy], check=True)
+    check(source, copy)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_unruly_executor_gives_the_same_file_or_an_error(tmp_path: Path, seed: int) -> None:
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+    with Unruly(seed) as executor:
+        for _ in range(5):
+            try:
+                sparsesync.copy2(source, copy, reflink="never", executor=executor)
+                break
+            except OSError as error:
+                assert "the workers are gone" in str(error) and copy.read_bytes() == b"old"
+    check(source, copy)
+
+
+def test_late_workers_write_nothing_into_the_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
+    source, copy = made(tmp_path)
+    go_on = threading.Event()
+    late: list[object] = []
+    lock = threading.Lock()
+
+    class Stalls(ThreadPoolExecutor):
+        count = 0
+
+        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
+            self.count += 1
+
+            def stalled() -> object:
+                go_on.wait(20)
+                with lock:
+                    late.append(do(*args))
+                return late[-1]
+
+            return super().submit(stalled) if self.count == 5 else super().submit(do, *args)
+
+    withdraw = Target.withdraw
+
+    def then_go_on(target: Target, name: str) -> None:
+        withdraw(target, name)
+        go_on.set()
+
+    monkeypatch.setattr(Target, "withdraw", then_go_on)
+    with Stalls(3) as executor:
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+        assert isinstance(late[0], tuple) and late[0][0] == "stopped"
+    check(source, copy)
+
+
+def test_a_worker_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(coordinator, "_GRACE_SECONDS", 0.1)
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+    go_on = threading.Event()
+
+    class Stalls(ThreadPoolExecutor):
+        count = 0
+
+        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
+            self.count += 1
+            stalls = self.count == 5
+            return super().submit(lambda: (stalls and go_on.wait(20), do(*args))[1])
+
+    with Stalls(3) as executor:
+        with pytest.raises(OSError, match="does not answer, and may still write"):
+            sparsesync.copy2(source, copy, reflink="never", executor=executor)
+        assert copy.read_bytes() == b"old"
+        go_on.set()
+    with ThreadPoolExecutor(2) as threads:
+        sparsesync.copy2(source, copy, reflink="never", executor=threads)
+    check(source, copy)
+
+
+def test_a_source_that_changes_is_an_error(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+
+    def change(count: int) -> None:
+        if count == 9:
+            with open(source, "r+b") as file:
+                file.seek(SIZE - 4096)
+                file.write(b"changed")
+
+    with Counting(change) as executor, pytest.raises(OSError, match="it changed meanwhile") as caught:
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    assert caught.value.filename == str(source)
+    assert copy.read_bytes() == b"old" and sorted(os.listdir(tmp_path)) == ["dst", "src"]
+
+
+def test_a_killed_worker_costs_its_tasks(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    source, copy = made(folder)
+    copy.write_bytes(b"old")
+    marker = tmp_path / "die"
+    marker.touch()
+    with ProcessPoolExecutor(2) as pool, pytest.raises(OSError, match="run this again, and it goes on"):
+        sparsesync.copy2(source, copy, reflink="never", executor=Wrapped(pool, dies_once, str(marker)))
+    assert copy.read_bytes() == b"old"
+    with ProcessPoolExecutor(2) as pool:
+        sparsesync.copy2(source, copy, reflink="never", executor=pool)
+    check(source, copy)
+
+
+_RUN = """
+import sys, sparsesync
+from sparsesync.engine.content.compare import Tally
+from sparsesync.workers import comparing, coordinator, run
+from tests.support.executors import killed_at_some_task
+coordinator.share_of = lambda data, workers: 128 * 1024
+coordinator._ORPHANS_SECONDS = 0
+coordinator.is_recent = lambda mtime_ns: False
+before = open("/proc/self/io").read()
+with killed_at_some_task() as executor:
+    sparsesync.copy2(sys.argv[1], sys.argv[2], reflink="never", executor=executor)
+print(int(open("/proc/self/io").read().split()[1]) - int(before.split()[1]))
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_coordinator_is_gone_on_from(tmp_path: Path, seed: int) -> None:
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+    whole, read = sum(length for _, length in sparsesync.extents(source)), 0
+    for number in (*random.Random(seed).sample(range(6, 12), 2), 0):
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, source, copy],
+            cwd=ROOT, env={**os.environ, "SPARSESYNC_TEST_KILL": str(number)}, capture_output=True, text=True,
+        )  # fmt: skip
+        journal = tmp_path / ".dst.sparsesync-journal"
+        if done.returncode:
+            assert done.returncode == -9 and copy.read_bytes() == b"old", done.stderr
+            read = sum(json.loads(line.rpartition(" ")[0])[2] for line in _tasks_in(journal))
+    assert done.returncode == 0 and read > whole // 10, done.stderr
+    assert int(done.stdout) < whole - read + 256 * KIB  # Python reads modules, too
+    check(source, copy)
+
+
+def _tasks_in(journal: Path) -> list[str]:
+    return [line for line in journal.read_text().splitlines()[1:] if line]
+
+
+def test_a_journal_of_another_source_is_not_believed(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+
+    def fail(count: int) -> None:
+        if count == 15:
+            time.sleep(0.1)
+            raise RuntimeError("gone")
+
+    with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    assert len(_tasks_in(tmp_path / ".dst.sparsesync-journal")) > 5
+    with open(source, "r+b") as file:
+        file.write(b"other")
+    with ThreadPoolExecutor(2) as threads:
+        sparsesync.copy2(source, copy, reflink="never", executor=threads)
+    check(source, copy)
+
+
+def test_two_mounts_of_one_folder(tmp_path: Path) -> None:
+    need_root("a mount namespace needs root")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    source, _ = made(folder)
+    with bindfs(folder, tmp_path / "one") as one, bindfs(folder, tmp_path / "other") as other:
+        # The second process of the pool sees the one mount as the other.
+        with (
+            ProcessPoolExecutor(1) as here,
+            ProcessPoolExecutor(1, initializer=sees_another_mount, initargs=(str(other), str(one))) as there,
+        ):
+            copy_checked(one / "src", one / "dst", _InTurn([here, there]))
+        check(source, folder / "dst")
+
+
+class _InTurn(Executor):
+    _max_workers = 2
+
+    def __init__(self, executors: list[ProcessPoolExecutor]) -> None:
+        self._executors = executors
+
+    def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
+        self._executors.reverse()
+        return self._executors[0].submit(do, *args, **more)
+
+
+def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = made(tmp_path)
+    monkeypatch.setattr(coordinator, "version", lambda: "0.0.7")
+    with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match=r"has sparsesync .*, and not 0\.0\.7"):
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    assert os.listdir(tmp_path) == ["src"]
+
+
+def test_what_workers_cannot_do(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+    with ThreadPoolExecutor(1) as executor, open(source, "rb") as file:
+        for src, more in ((source, {"inplace": True}), (source, {"overlay": True}), (file.fileno(), {})):
+            with pytest.raises(ValueError, match="workers"):
+                sparsesync.copyfile(src, copy, executor=executor, **more)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="neither can be host:path"):
+            sparsesync.copyfile(source, "host:dst", executor=executor)
+    assert os.listdir(tmp_path) == ["src"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "nobody"], "is no engine for workers"),
+        (["--workers", "no.such:function"], "No module named"),
+        (["--workers", "os:getpid"], "returns an executor"),
+        (["--check", "other"], "is for --workers"),
+        (["--jobs", "0"], "is no number of threads"),
+        (["--jobs", "2", "--workers", "mpi"], "do not go together"),
+    ],
+)
+def test_bad_options_take_one_line(tmp_path: Path, options: list[str], told: str) -> None:
+    source, copy = made(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsesync", "copy", *options, source, copy], capture_output=True, text=True
+    )
+    assert done.returncode and told in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_jobs(tmp_path: Path, jobs: str) -> None:
+    source, copy = made(tmp_path)
+    subprocess.run(
+        [sys.executable, "-m", "sparsesync", "copy", "-p", "--reflink=never", "--jobs", jobs, source, copy], check=True
+    )
+    check(source, copy)
+    subprocess.run([sys.executable, "-m", "sparsesync", "copy", "--inplace", "--jobs", jobs, source, copy], check=True)
+    check(source, copy)
+    subprocess.run([sys.executable, "-m", "sparsesync", "verify", "--jobs", jobs, source, copy], check=True)

@@ -1,0 +1,125 @@
+"""Executors that do what no engine should: for what a coordinator has to bear.
+
+What is run in another process has to be found there by name, so functions that misbehave are here, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable
+
+Do = Callable[..., Any]
+
+
+class Unruly(Executor):
+    """Runs tasks in any order, some twice, some late, and loses one in ten. ``seed`` decides which."""
+
+    _max_workers = 3
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._waiting: list[tuple[Future[Any], Do, tuple[Any, ...]]] = []
+        self._late: list[tuple[Do, tuple[Any, ...]]] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._changed:
+            self._waiting.append((future, do, args))
+            self._changed.notify()
+        return future
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._ended:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                time.sleep(0.001)  # for some more to choose from
+                future, do, args = self._waiting.pop(self._random.randrange(len(self._waiting)))
+            if not future.set_running_or_notify_cancel():
+                continue
+            fate = self._random.random()
+            if fate < 0.1:
+                future.set_exception(BrokenProcessPool("lost"))
+                continue
+            answer = do(*args)
+            future.set_result(answer)
+            if fate > 0.7:
+                self._late.append((do, args))
+            if fate > 0.8:
+                again, same = self._late.pop(self._random.randrange(len(self._late)))
+                again(*same)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+        for do, args in self._late:  # when the file has got its name
+            do(*args)
+
+
+class Counting(ThreadPoolExecutor):
+    """Threads; ``before`` is called with the number of each task before it is taken."""
+
+    def __init__(self, before: Callable[[int], object]) -> None:
+        super().__init__(2)
+        self._before = before
+        self._count = 0
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        self._count += 1
+        self._before(self._count)
+        return super().submit(do, *args, **more)
+
+
+def killed_at_some_task() -> Executor:
+    """Threads, whose process is killed at the task that SPARSESYNC_TEST_KILL numbers, if any."""
+    at = int(os.environ.get("SPARSESYNC_TEST_KILL", 0))
+    return Counting(lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == at else None)
+
+
+def dies_once(marker: str, do: Do, *args: Any) -> Any:
+    """Run a task; or end the process, if there is a file ``marker`` to remove."""
+    try:
+        os.unlink(marker)
+    except FileNotFoundError:
+        return do(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Wrapped(Executor):
+    """Hands each task to another executor, by way of a function of this module."""
+
+    def __init__(self, executor: Executor, by: Do, *first: Any) -> None:
+        self._executor = executor
+        self._by = functools.partial(by, *first)
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        return self._executor.submit(self._by, do, *args)
+
+
+def sees_another_mount(there: str, here: str) -> None:
+    """Have this process, and no other, see the folder ``there`` in place of ``here``: mount_namespaces(7)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, private, bind = 0x20000, 1 << 18 | 1 << 14, 1 << 12
+    for done in (
+        libc.unshare(new_namespace),
+        libc.mount(None, b"/", None, private, None),
+        libc.mount(os.fsencode(there), os.fsencode(here), None, bind, None),
+    ):
+        if done:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
