@@ -13,6 +13,7 @@ plots of it. How it works, from the outside in::
     places.py      new filesystems in loop files
     links.py       another host: an sshd behind a network interface of its own, at full speed or shaped
     relay.py       the shaping where the kernel has none
+    many_workers.py  no benchmark, but a model: what a million tasks cost their coordinator
     goals.py       the figures to reach, judged from the results
     report.py      the results as Markdown; plots.py: as SVG
 
