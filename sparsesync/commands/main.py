@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..console import streams
@@ -58,10 +58,20 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     warnings.showwarning = _show_warning
-    # Ctrl-\ is what people press where Ctrl-C seems dead: that too must not leave services stopped.
-    for number in (signal.SIGTERM, signal.SIGHUP, *([signal.SIGQUIT] if argv[:1] == ["migrate"] else [])):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _end)
+    ends: dict[signal.Signals, Callable[..., NoReturn]] = {signal.SIGTERM: _end, signal.SIGHUP: _end}
+    replaced = [signal.SIG_DFL]
+    if argv[:1] == ["migrate"]:
+        # Ctrl-\ is what people press where Ctrl-C seems dead: that too must not leave services stopped.
+        ends[signal.SIGQUIT] = _end
+    elif argv[:1] == ["sync"]:
+        # rsync hears them also where its caller ignores or blocks them: nohup, a job in a script's background.
+        ends[signal.SIGINT] = signal.default_int_handler
+        replaced.append(signal.SIG_IGN)
+    for number, handler in ends.items():
+        if signal.getsignal(number) in replaced:
+            signal.signal(number, handler)
+    if signal.SIGINT in ends:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     sys.unraisablehook = _raise_again
     try:
         if argv[:1] == ["sync"] and (in_place_of_rsync or argv[1:] != ["--help"]):

@@ -295,3 +295,31 @@ def test_an_interrupted_sync_keeps_what_rsync_keeps(tmp_path: Path, options: str
     assert again.returncode == 0 and not again.stderr
     assert (tmp_path / "dst/img").read_bytes() == source.read_bytes()
     assert not (tmp_path / "dst/.part").exists() and allocated(tmp_path / "dst/img") <= 21 * MIB
+
+
+@pytest.mark.parametrize(("how", "number"), [("ignored", signal.SIGINT), ("blocked", signal.SIGHUP)])
+def test_a_signal_that_the_caller_does_not_want_ends_it_as_it_ends_rsync(
+    tmp_path: Path, how: str, number: signal.Signals
+) -> None:
+    need_tools("rsync")
+    for name in ("src", "few"):
+        (tmp_path / name).mkdir()
+    sparse_file(tmp_path / "src/img", 32 * MIB, [(MIB, 16 * MIB)])
+    sparse_file(tmp_path / "few/img", MIB, [(4096, 5000)])
+    (tmp_path / "few/z").write_bytes(os.urandom(MIB) * 16)
+
+    def unwanted() -> None:
+        if how == "ignored":
+            signal.signal(number, signal.SIG_IGN)
+        else:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+
+    for program, source, growing in ((["rsync"], "src/", "img"), (SYNC, "src/", "img"), (SYNC, "few/", "z")):
+        shutil.rmtree(tmp_path / "dst", ignore_errors=True)
+        argv = [*program, "-av", "--bwlimit=5M", source, "dst/"]
+        process = subprocess.Popen(argv, cwd=tmp_path, preexec_fn=unwanted, stderr=subprocess.DEVNULL)
+        while not any(allocated(found) > MIB for found in tmp_path.glob(f"dst/.{growing}.*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == 20, (program, source)
