@@ -24,7 +24,7 @@ from ..engine.host import LocalHost
 from .base import Host, Location, PathLike, Rsh
 
 if TYPE_CHECKING:
-    from ..embedding import Embedding
+    from ..embedding import Embedding, Write
     from ..engine.wire.capabilities import Digest
     from .address import Remote
     from .remote import RemoteHost
@@ -60,6 +60,7 @@ class HostPool:
     ``share``: let another ssh use the connections.
     ``embedding``: of the program whose connections these are.
     ``logins``: whose logins are used, if they are by the same remote shell.
+    ``stderr``: called with what the hosts say there, in a thread; by default it goes to the program's.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class HostPool:
         share: bool = False,
         embedding: Embedding | None = None,
         logins: Connections | None = None,
+        stderr: Write | None = None,
     ) -> None:
         lender = rsh if isinstance(rsh, Connections) else None
         shell = None if isinstance(rsh, Connections) else rsh
@@ -86,6 +88,7 @@ class HostPool:
         self._embedding = embedding
         self._opened = contextlib.ExitStack()
         self._logins = logins
+        self._stderr = stderr
         self._local = LocalHost()
         self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
@@ -210,6 +213,7 @@ class HostPool:
             timeout=self._timeout,
             digest=digest,
             embedding=self._embedding,
+            stderr=self._stderr,
         )
         return RemoteHost(opened.enter_context(opening), user, opened.close)
 

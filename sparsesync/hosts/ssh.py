@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..console.streams import write_error
-from ..embedding import Embedding, NoAgentError, Stopped
+from ..embedding import Embedding, NoAgentError, Stopped, Write
 from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.wire import protocol
 from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
@@ -249,6 +249,7 @@ def connect(
     timeout: float | None = None,
     digest: Digest | None = None,
     embedding: Embedding | None = None,
+    stderr: Write | None = None,
 ) -> Iterator[Connection]:
     """Give a connection to an agent on a host, which ends with the context.
 
@@ -257,13 +258,14 @@ def connect(
     ``prefix``: what stands before the colon and with it in paths of the host; by default the host.
     ``timeout``: seconds of silence after which the connection is given up; None for never.
     ``digest``: one that every engine has, instead of the best that both ends have.
+    ``stderr``: called with what the host says there, in a thread; by default it goes to the program's.
 
     Raises LinkError if no agent can be started or the remote shell is missing, ValueError for a Python whose name is
     not a plain path.
     """
     words, script = start(shell)
     with contextlib.ExitStack() as stack:
-        relay = StderrRelay((embedding and embedding.stderr) or write_error)
+        relay = StderrRelay(stderr or (embedding and embedding.stderr) or write_error)
         stack.callback(relay.close)
         try:
             process = subprocess.Popen(

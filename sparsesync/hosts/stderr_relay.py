@@ -4,6 +4,9 @@ A remote shell writes its own messages and those of the remote host into a pipe.
 whatever its lines are like, and writes it on; so nothing is collected, and a flood waits in the pipe as it would wait
 for the terminal. Our agent has escaped what names it prints, so ``\#ooo`` stays as it is.
 Passwords and questions are not in it: ssh asks those on the terminal itself, ssh(1).
+
+Where rsync is to use the same remote shell later, a greeting would be read twice: :class:`Greeting` keeps it until it
+is known whether rsync's shell says it, too.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import os
 import select
 import sys
 import threading
+from collections import Counter
+from typing import Callable
 
 from ..console.streams import write_error
 from ..embedding import Write
@@ -23,8 +28,51 @@ from ..engine.text import printable_already
 _PART_BYTES = 8192
 _TAIL = 1000
 """Characters."""
+_KEPT_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
+
+
+class Greeting:
+    """What a remote shell says before another that says the same. Any thread may call.
+
+    ``show``: called with what is to be shown.
+    ``again``: returns whether the other shell will say what is said now. The login that both share is over, for one.
+    """
+
+    def __init__(self, show: Write, again: Callable[[], bool]) -> None:
+        self._show = show
+        self._again = again
+        self._kept: bytes | None = b""
+        self._lock = threading.Lock()
+
+    def write(self, said: bytes) -> None:
+        """Show what is said, or keep it."""
+        with self._lock:
+            if self._kept is None or not self._again():
+                self._show(said)
+                return
+            self._kept += said
+            flood = len(self._kept) > _KEPT_BYTES
+        if flood:
+            self.show()
+
+    def show(self, but: bytes = b"") -> None:
+        """Show what is kept, and from now on all. ``but``: the other shell's words; its lines are left out."""
+        lines = but.decode(errors="surrogateescape").replace("\r\n", "\n").split("\n")
+        others = Counter(printable_already(line).encode(errors="backslashreplace") for line in lines)
+        with self._lock:
+            kept, self._kept = self._kept or b"", None
+            for line in kept.splitlines(keepends=True):
+                if others[line.rstrip(b"\n")] > 0:
+                    others[line.rstrip(b"\n")] -= 1
+                else:
+                    self._show(line)
+
+    def drop(self) -> None:
+        """Forget what is kept, which the other shell is about to say. From now on all is shown."""
+        with self._lock:
+            self._kept = None
 
 
 class StderrRelay:

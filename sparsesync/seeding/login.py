@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
+from ..console.streams import write_error
 from ..hosts.address import remote_shell, with_words
 from ..rsync.listing import dry_run
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination
     from ..hosts.pool import Connections, HostPool
     from ..hosts.remote import RemoteHost
+    from ..hosts.stderr_relay import Greeting
     from ..rsync.command import Command
 
 
@@ -35,6 +37,7 @@ class Login:
         self._hosts = hosts
         """Others have logged in, and ``command`` goes their way by itself."""
         self._own: HostPool | None = None
+        self._greeting: Greeting | None = None
         self._before = 0
         self._by_turns = False
         self.doubtful = False
@@ -46,7 +49,12 @@ class Login:
         assert remote is not None
         if self._hosts is None:
             from ..hosts.pool import HostPool
+            from ..hosts.stderr_relay import Greeting
 
+            show = (self.embedding and self.embedding.stderr) or write_error
+            # What is said while the shared connection is not there yet is said once, by the login.
+            self._greeting = Greeting(show, lambda: self._own is not None and not self._own.shared.lost)
+            stack.callback(self._greeting.show)
             self._own = stack.enter_context(
                 HostPool(
                     remote.shell,
@@ -56,6 +64,7 @@ class Login:
                     share=True,
                     embedding=self.embedding,
                     logins=self._logins,
+                    stderr=self._greeting.write,
                 )
             )
         hosts = self._hosts or self._own
@@ -109,7 +118,14 @@ class Login:
         if self._by_turns:
             with self.without_agent(None):
                 status, said = ask()
+        if self._greeting is not None:
+            self._greeting.show(but=said)
         return status, said
+
+    def hand_over(self) -> None:
+        """Leave it to rsync, which starts now, to show what the remote shell says. What it has said is dropped."""
+        if self._greeting is not None:
+            self._greeting.drop()
 
     def through(self) -> tuple[list[str], dict[str, str]]:
         """Return the options and the environment by which rsync uses the same connection."""

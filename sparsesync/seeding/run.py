@@ -119,6 +119,7 @@ def run(
         # What the program has printed comes before what rsync prints; and it may have no such stream, or none like it.
         with contextlib.suppress(OSError, AttributeError, ValueError):
             sys.stdout.flush()
+        state.login.hand_over()
         kept = state.spool is not None or state.command is not command  # has to stay until rsync is done
         more = state.report is not None or (state.seeding is not None and state.seeding.has_more)
         if replace and not (kept or more or state.login.lasts):

@@ -187,6 +187,24 @@ def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, ho
         )
 
 
+@pytest.mark.parametrize("by", ["ssh", "a wrapper"])
+def test_what_the_remote_shell_says_is_told_as_often_as_by_rsync(tmp_path: Path, place: Path, by: str) -> None:
+    greets = script(tmp_path / "greets", 'echo "Good \033[1mday" >&2; exec sh -c "$SSH_ORIGINAL_COMMAND"')
+    (tmp_path / "banner").write_text("Authorized users only\n")
+    with sshd(tmp_path / "server", server=f"Banner {tmp_path}/banner\nForceCommand {greets}") as running:
+        rsh = running.rsh if by == "ssh" else script(tmp_path / "wrapper", f'exec {running.rsh} "$@"')
+        theirs = run(place, "rsync", "-a", "src/", f"far:{place}/ref/", RSYNC_RSH=rsh)
+        assert theirs.stderr.replace(b"\r", b"").startswith(b"Authorized users only\nGood ")
+        for python, seeded in (("--seed-verbose", True), ("--seed-python=/no/python", False)):
+            shutil.rmtree(place / "dst", ignore_errors=True)
+            done = ours(place, rsh, "sync", "-a", python, "src/", f"far:{place}/dst/")
+            assert done.returncode == 0 and is_copied(place, seeded)
+            lines = [line for line in done.stderr.splitlines() if not line.startswith(b"sparsesync: ")]
+            assert sorted(lines) == sorted(theirs.stderr.splitlines()), (python, done)
+        done = ours(place, rsh, "scan", "-0", f"far:{place}/src")
+        assert done.stderr == b"Authorized users only\nGood \\#033[1mday\n"
+
+
 # By sudo.
 
 
