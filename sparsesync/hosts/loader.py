@@ -11,7 +11,8 @@ for Python follows only when the script has said :data:`READY`, which costs a ro
 
 **What runs with the prefix** (``sudo``, from ``--rsync-path``) is Python alone, and always as ``python3 -c`` with
 :data:`STAGE_ONE`: a rule of sudoers(5) can allow that one command line, and no shell. What belongs to a shell
-in the prefix, such as ``cd there &&``, is understood by the script's.
+in the prefix, such as ``cd there &&``, is understood by the script's. Which Python that is, the script says first
+(:data:`FOUND`): it is what a rule has to name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ NO_PYTHON = 86
 
 READY = b"sparsesync\n"
 """What the script says when the shell has read it, where that is waited for."""
+
+FOUND = b"sparsesync by "
+"""What the script says before the path of a Python that it starts with a prefix, in a line."""
 
 # It has no character that has a meaning in sudoers(5). What Python reads ahead is none of the frames: we send none
 # before the agent has greeted.
@@ -95,7 +99,8 @@ def _script(shell: Shell) -> str:
         check_python(shell.python)
     names = " ".join(f'"{python}"' for python in (_PYTHONS if shell.python is None else [shell.python]))
     # In one line, since csh ends a quoted word with it.
-    run = f'{shell.prefix} "$p" -c "{STAGE_ONE}"; exit $?' if shell.prefix else f'exec "$p" -c "{STAGE_ONE}"'
+    told = f'echo "{FOUND.decode()}$p"; {shell.prefix} "$p" -c "{STAGE_ONE}"; exit $?'
+    run = told if shell.prefix else f'exec "$p" -c "{STAGE_ONE}"'
     find = f'for p in {names}; do p=$(command -v "$p") && "$p" -c "{_OLD_ENOUGH}" </dev/null 2>/dev/null && '
     return f"{find}{{ {run}; }}; done; exit {NO_PYTHON}"
 

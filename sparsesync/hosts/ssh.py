@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,13 @@ from typing import Any
 from ..console.streams import write_error
 from ..embedding import Embedding, NoAgentError, Stopped, Write
 from ..engine.errors import LinkError, LoginError, ProtocolError
+from ..engine.text import printable_already
 from ..engine.wire import protocol
 from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
 from ..engine.wire.fields import get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
-from .loader import NO_PYTHON, READY, STAGE_ONE, Shell, program, start
+from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, program, start
 from .stderr_relay import StderrRelay
 
 
@@ -89,9 +91,15 @@ class Connection:
         self.compressors: dict[str, Any] = {}
         self._posted: deque[Answer] = deque()
         self._busy = True
+        self._given_up = False
+        self.python: str | None = None
+        """The Python that was started with a prefix."""
 
-    def load(self, script: bytes) -> None:
-        """Send the script, if there is one, and the program, and read the greeting. Raises LinkError."""
+    def load(self, script: bytes, prefixed: bool) -> None:
+        """Send the script, if there is one, and the program, and read the greeting. Raises LinkError.
+
+        ``prefixed``: the Python is told before it is started.
+        """
         with self.link.at_once():
             if script:
                 self.link.write(script)
@@ -100,9 +108,15 @@ class Connection:
                 try:
                     self.link.expect(READY)
                 except ProtocolError:
+                    self._given_up = True
                     self.process.terminate()  # a Python that waits for its program would say that there is none
                     raise
-            self.link.write(sources)
+            try:
+                self.link.write(sources)
+            finally:  # sudo may be gone by now
+                if prefixed:
+                    self.link.expect(FOUND)
+                    self.python = self.link.line()
         # A login shell that echoes what it reads, or says something now and then, is no agent.
         with self.link.at_once():
             self._greeting = self.link.read()
@@ -141,11 +155,13 @@ class Connection:
         return choose_compressor(self.compressors["ours"], self.compressors["theirs"], wanted)
 
     def status(self) -> int | None:
-        """Return the exit status of the remote shell, or None if it does not end."""
+        """Return the exit status of the remote shell, or None if it does not end. A negative one is a signal's."""
         try:
-            return self.process.wait(2)
+            status = self.process.wait(2)
         except subprocess.TimeoutExpired:
             return None
+        # ssh, which a signal ends with 255 as a failed login does, may be behind any remote shell.
+        return -signal.SIGTERM if self._given_up else status
 
     def start(self, op: str, **arguments: Any) -> None:
         """Call an operation that turns the connection into a transfer."""
@@ -285,7 +301,7 @@ def connect(
         connection.link.check = embedding.check if embedding else None
         stack.callback(connection.close)
         try:
-            connection.load(script)
+            connection.load(script, bool(shell.prefix))
         except Stopped:
             process.terminate()
             raise
@@ -293,7 +309,7 @@ def connect(
             connection.link.close()  # an agent that is there after all would be waited for
             status = connection.status()
             relay.close()
-            raise _reason(error, host, shell, status, relay.tail) from None
+            raise _reason(error, connection, shell, status, relay.tail) from None
         connection.greet(digest)
         yield connection
 
@@ -303,8 +319,9 @@ def is_refused(said: str) -> bool:
     return any(word in said for word in _REFUSED)
 
 
-def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said: str) -> LinkError:
+def _reason(error: LinkError, connection: Connection, shell: Shell, status: int | None, said: str) -> LinkError:
     """Return why there is no agent, from the remote shell's exit status and its last standard error."""
+    host = connection.host
     if status == NO_PYTHON:
         return NoAgentError("no Python 3.6 or newer was found there", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
@@ -312,10 +329,12 @@ def _reason(error: LinkError, host: str, shell: Shell, status: int | None, said:
         return LoginError("ssh could not log in", host, not is_refused(said))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
         return NoAgentError(protocol.ONLY_RSYNC, host, retryable=False)
-    if shell.prefix and status:
-        python = shell.python or "/usr/bin/python3"
-        allow = f"'{shell.prefix}' has to be allowed to run {python} -c {STAGE_ONE}"
+    if connection.python and status:
+        allow = f"'{shell.prefix}' has to be allowed to run {connection.python} -c {STAGE_ONE}"
         why = f"no agent could be started: {allow} (see docs/commands.md, Other hosts)"
         return NoAgentError(why, host, retryable=False)
     kind = LinkError if status is None else NoAgentError
-    return kind(f"no agent could be started: {error}", host, error.retryable)
+    why = str(error)
+    if status and status > 0 and said.strip():
+        why = f"the remote shell ended with status {status}: {printable_already(said.strip().splitlines()[-1])}"
+    return kind(f"no agent could be started: {why}", host, error.retryable)

@@ -172,19 +172,21 @@ def test_what_goes_wrong_over_there_is_told_by_rsync_alone(
     assert said[0] == said[1] and len(said[0][1]) == 1
 
 
+@pytest.mark.parametrize("by", ["ssh", "a wrapper"])
 @pytest.mark.parametrize("how", ["rrsync", "rsync"])
-def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, how: str) -> None:
+def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, how: str, by: str) -> None:
     server = "rsync --server -logDtpre.iLsfxCIvu . ."
     if how == "rrsync":
         need_tools("rrsync")
         server = f"{shutil.which('rrsync')} /"
     (place / "dst").mkdir()
     with sshd(tmp_path / "server", server=f"ForceCommand cd {place}/dst && {server}") as running:
-        done = ours(place, running.rsh, "sync", "-a", "src/", f"far:{place}/dst/")
-        assert done.returncode == 0 and is_copied(place, seeded=False) and running.logins() == 1, done
-        assert done.stderr.splitlines()[-1].endswith(
-            b"far: a forced command there runs rsync, whatever is asked for, and lets no agent start"
-        )
+        rsh = running.rsh if by == "ssh" else script(tmp_path / "wrapper", f'exec {running.rsh} "$@"')
+        done = ours(place, rsh, "sync", "-a", "src/", f"far:{place}/dst/")
+        assert done.returncode == 0 and is_copied(place, seeded=False), done
+        assert running.logins() == (1 if by == "ssh" else 2)
+        (line,) = done.stderr.splitlines()
+        assert line.endswith(b"far: a forced command there runs rsync, whatever is asked for, and lets no agent start")
 
 
 @pytest.mark.parametrize("by", ["ssh", "a wrapper"])
@@ -209,18 +211,21 @@ def test_what_the_remote_shell_says_is_told_as_often_as_by_rsync(tmp_path: Path,
 
 
 @pytest.fixture
-def deploy(tmp_path: Path) -> Callable[[str], str]:
-    """Gives a remote shell that leads to an account which may do as root what is said in sudoers(5)."""
+def deploy(tmp_path: Path) -> Callable[..., str]:
+    """Gives a remote shell that leads to an account which may do as root what is said in sudoers(5).
+
+    ``first``: searched first for programs.
+    """
     need_tools("sudo", "unshare", "setpriv")
     need_root("mounts another sudoers")
     (tmp_path / "sudoers.d").mkdir()
 
-    def shell(rule: str) -> str:
+    def shell(rule: str, first: str = "/usr/bin") -> str:
         sudoers = tmp_path / "sudoers"
         sudoers.write_text(f"Defaults secure_path=/usr/bin:/bin\nroot ALL=(ALL) ALL\n{rule}")
         sudoers.chmod(0o440)
         bind = f"mount --bind {sudoers} /etc/sudoers; mount --bind {tmp_path}/sudoers.d /etc/sudoers.d; cd /"
-        user = 'PATH=/usr/bin:/bin exec setpriv --reuid 65534 --clear-groups sh -c "$*"'
+        user = f'PATH={first}:/usr/bin:/bin exec setpriv --reuid 65534 --clear-groups sh -c "$*"'
         return script(tmp_path / "deploy", f"shift; exec unshare -m sh -c '{bind}; {user}' sh \"$@\"")
 
     return shell
@@ -233,7 +238,7 @@ def the_rule() -> str:
     return str(rule).replace("deploy", "nobody")
 
 
-def test_as_root_over_there_by_the_documented_rule(place: Path, deploy: Callable[[str], str]) -> None:
+def test_as_root_over_there_by_the_documented_rule(place: Path, deploy: Callable[..., str]) -> None:
     rsh = deploy(the_rule())
     place.chmod(0o700)
     far = f"far:{place}"
@@ -250,9 +255,15 @@ def test_as_root_over_there_by_the_documented_rule(place: Path, deploy: Callable
     assert ours(place, rsh, "scan", f"{far}/src").returncode != 0
 
 
-def test_what_sudo_has_to_allow_is_said(place: Path, deploy: Callable[[str], str]) -> None:
-    rsh = deploy("nobody ALL=(root) NOPASSWD: /usr/bin/rsync\n")
-    allow = b"far: no agent could be started: 'sudo' has to be allowed to run /usr/bin/python3 -c exec(input()) "
+def test_what_sudo_has_to_allow_is_said(
+    place: Path, request: pytest.FixtureRequest, deploy: Callable[..., str]
+) -> None:
+    another = tempfile.mkdtemp(prefix="s")  # pytest's own directories are closed to others
+    request.addfinalizer(lambda: shutil.rmtree(another))
+    os.chmod(another, 0o755)
+    tried = script(Path(another) / "python3", 'exec /usr/bin/python3 "$@"')
+    rsh = deploy("nobody ALL=(root) NOPASSWD: /usr/bin/rsync\n", another)
+    allow = f"far: no agent could be started: 'sudo' has to be allowed to run {tried} -c exec(input()) ".encode()
     done = ours(place, rsh, "sync", "-a", "--rsync-path=sudo rsync", "src/", f"far:{place}/dst/")
     assert done.returncode == 0 and is_copied(place, seeded=False) and allow in done.stderr.splitlines()[-1]
     done = ours(place, rsh, "scan", "--remote-prefix=sudo", f"far:{place}/src")

@@ -42,6 +42,9 @@ _IDLE_CPU_SECONDS = 0.0002
 
 _SHOWN_BYTES = 200
 
+_LINE_BYTES = 4200
+"""A path is shorter, path_resolution(7)."""
+
 _COUNT = struct.Struct(">Q")
 
 
@@ -104,21 +107,38 @@ class Link:
         """Read a line that precedes the greeting. Raises LinkError, and ProtocolError for another line."""
         have = b""
         while have != line:
+            have += self._ahead(len(line) - len(have))
+            if not line.startswith(have):
+                with contextlib.suppress(OSError):
+                    have += os.read(self.source, _SHOWN_BYTES)
+                self._decoder.refuse(have)
+
+    def line(self) -> str:
+        """Read the rest of a line that precedes the greeting. Raises LinkError, and ProtocolError for an odd one."""
+        have = b""
+        while not have.endswith(b"\n"):
+            have += self._ahead(1)
+            if len(have) > _LINE_BYTES:
+                self._decoder.refuse(have)
+        text = have[:-1].decode("utf-8", "replace")
+        if not text.isprintable():
+            self._decoder.refuse(have)
+        return text
+
+    def _ahead(self, count: int) -> bytes:
+        """Read bytes that precede the greeting, at most ``count``."""
+        while True:
             self._left()
             try:
-                more = os.read(self.source, len(line) - len(have))
+                have = os.read(self.source, count)
             except BlockingIOError:
                 self._wait(self.source, select.POLLIN)
                 continue
             except OSError as error:
                 self._lost(error)
-            if not more:
+            if not have:
                 raise LinkError("the connection has ended", self.name)
-            have += more
-            if not line.startswith(have):
-                with contextlib.suppress(OSError):
-                    have += os.read(self.source, _SHOWN_BYTES)
-                self._decoder.refuse(have)
+            return have
 
     def _heard(self, ping: bytes, since: float) -> float:
         """Since when the peer has not got on. Raises LinkError if that is too long ago."""
