@@ -16,6 +16,7 @@ none, each ssh logs in.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -82,11 +83,7 @@ def lasting(
                 [*command, *shared.login, "-f", "-N", *login], stdin=silent, stdout=silent, stderr=silent, env=environ
             )
             try:
-                while True:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        master.wait(WAIT_SECONDS)
-                        break
-                    check()
+                _wait(master, check)
             except BaseException:
                 master.terminate()
                 master.wait()
@@ -142,11 +139,27 @@ def wait_for_session(
     silent = subprocess.DEVNULL
     until = time.monotonic() + _FREE_SECONDS
     while shared.control and shared.strict and time.monotonic() < until:
+        with tempfile.TemporaryFile() as said:
+            trial = subprocess.Popen(asked, stdin=silent, stdout=silent, stderr=said, env=environ)
+            try:
+                _wait(trial, check, until)
+            finally:
+                trial.terminate()
+                trial.wait()
+            said.seek(0)
+            if REFUSED_SESSION not in said.read():
+                return
         check()
-        done = subprocess.run(asked, stdin=silent, stdout=silent, stderr=subprocess.PIPE, env=environ)
-        if REFUSED_SESSION not in done.stderr:
-            return
         time.sleep(WAIT_SECONDS)
+
+
+def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: float = math.inf) -> None:
+    """Wait for a process to end, until a time of time.monotonic(). What ``check`` raises ends the waiting."""
+    while time.monotonic() < until:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(WAIT_SECONDS)
+            return
+        check()
 
 
 def _settings(command: Sequence[str], login: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:

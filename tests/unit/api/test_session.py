@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import sparsesync
 from sparsesync import Session
 from tests.support.filesystems import command, same_content, sparse_file
-from tests.support.shells import local_shell
+from tests.support.shells import local_shell, script
 from tests.support.sshd import Sshd, sshd
 
 MIB = 1 << 20
@@ -95,11 +96,16 @@ def test_a_session_whose_login_is_lost_takes_another(sshd_server: Sshd, tree: Pa
 
 
 @pytest.mark.slow
-def test_sync_where_one_session_at_a_time_is_allowed(tree: Path, tmp_path: Path) -> None:
+def test_sync_where_one_session_at_a_time_is_allowed(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = script(tmp_path / "rsync", f'echo "$*" >> {tmp_path}/runs; exec {shutil.which("rsync")} "$@"')
+    monkeypatch.setenv("SPARSESYNC_RSYNC", counted)
     with sshd(tmp_path / "sshd", server="MaxSessions 1") as server, Session(rsh=server.rsh) as session:
         session.copyfile(f"host:{tree}/f0", tmp_path / "f0")
         for way in ((f"{tree}/", f"host:{tmp_path}/there/"), (f"host:{tree}/", f"{tmp_path}/here/")):
             assert len(session.sync(*way, ["-a"], check=True, output=lambda stream, line: None).seeded) == 3
+        assert (tmp_path / "runs").read_text().count(" --dry-run ") == 2
         session.copyfile(f"host:{tree}/f1", tmp_path / "f1")
     assert sparsesync.equal(tmp_path / "here", tmp_path / "there")
 

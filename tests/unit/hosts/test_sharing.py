@@ -1,0 +1,31 @@
+"""The connection of ssh that others go through: what is waited for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparsesync.embedding import Stopped
+from sparsesync.hosts import sharing
+from tests.support.shells import script
+
+
+def test_a_session_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an ssh that hangs, as over a connection whose other end is gone."""
+    hangs = script(tmp_path / "ssh", f"echo $$ >> {tmp_path}/started; exec sleep 300")
+    shared = sharing.Sharing([], ["-o", f"ControlPath={tmp_path}/s"])
+    calls = []
+
+    def check() -> None:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise Stopped("enough")
+
+    with pytest.raises(Stopped):
+        sharing.wait_for_session([hangs], ["far"], shared, os.environ, check)
+    monkeypatch.setattr(sharing, "_FREE_SECONDS", 0.3)
+    sharing.wait_for_session([hangs], ["far"], shared, os.environ, lambda: None)
+    started = (tmp_path / "started").read_text().split()
+    assert len(started) == 2 and not any(os.path.exists(f"/proc/{process}") for process in started)
