@@ -24,7 +24,9 @@ def copies(path: Path, raw: bytes, fd: int) -> None:
     e: str | Path = sparsesync.copy2("host:a", path, rsh=["ssh", "-p", "22"])
     f: bytes = sparsesync.copy2(path, raw, progress=lambda count: None)
     shutil.copytree("a", "b", copy_function=sparsesync.copy2)
-    print(a, b, c, d, e, f)
+    g: str | os.PathLike[str] = sparsesync.copytree(path, "host:b", ignore=shutil.ignore_patterns("*.tmp"), rsh="ssh")
+    h: str | os.PathLike[str] = sparsesync.move("host:a", path, python="python3")
+    print(a, b, c, d, e, f, g, h)
 
     sparsesync.copyfile("a", "b", reflink="yes")  # type: ignore[arg-type]
     sparsesync.copyfile("a", 3)  # type: ignore[type-var]

@@ -1,9 +1,8 @@
 """The public functions: their signatures, and what each of them promises.
 
-``copying`` has what copies a file, ``directories`` what copies and moves trees on this machine, ``mapping`` what is
-about the holes of one file, ``trees`` what walks, ``transfers`` what runs rsync, ``migrations`` what moves a machine's
-data, and ``session`` some of them over connections that last. ``choices`` has the types of what is chosen from a few
-words.
+``copying`` has what copies a file, ``directories`` what copies and moves trees, ``mapping`` what is about the holes of
+one file, ``trees`` what walks, ``transfers`` what runs rsync, ``migrations`` what moves a machine's data, and
+``session`` some of them over connections that last. ``choices`` has the types of what is chosen from a few words.
 
 Each body imports what does the work, so that whoever uses one of them does not pay for another. Paths are ``str``,
 ``bytes`` or ``os.PathLike``; sizes, offsets and lengths are bytes. Where a function takes ``rsh`` and ``python``, a

@@ -13,7 +13,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from . import copying, mapping, transfers, trees
+from . import copying, directories, mapping, transfers, trees
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
@@ -69,9 +69,11 @@ class Session:
     copyfile = _method(copying.copyfile)
     copy = _method(copying.copy)
     copy2 = _method(copying.copy2)
+    copytree = _method(directories.copytree)
     equal = _method(trees.equal)
     exclude_patterns = _method(trees.exclude_patterns)
     map = _method(mapping.map)
+    move = _method(directories.move)
     scan = _method(trees.scan)
     sync = _method(transfers.sync)
     verify = _method(trees.verify)

@@ -134,6 +134,11 @@ class Helpers:
             return False
         return True
 
+    @property
+    def failed(self) -> bool:
+        """Whether a piece raised something. Those that were offered after it are not done."""
+        return self._error is not None
+
     def wait(self) -> None:
         """Wait until the pieces offered so far are done. Raises what one of them raised."""
         self._queue.join()

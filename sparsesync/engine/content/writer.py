@@ -169,6 +169,8 @@ class RangeWriter:
         finally:
             if helper is not None:
                 helper.stop()
+                if helper.failed:  # of what was offered before, some may not be there
+                    self.position = 0
         self._tell(helper)
         return self.written + (helper.result if helper is not None else 0)
 

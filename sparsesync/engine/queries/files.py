@@ -1,9 +1,10 @@
-"""Short questions about files by their paths: how large, whether sparse, which, and to have them on the disk.
+"""Short questions about files by their paths: how large, whether sparse, which, and what is done to them for a move.
 
 A path may begin with ``~``. What is not there is no error but an answer, except where something is to be done
 (:func:`flush`).
 """
 
+import contextlib
 import os
 from typing import List, NamedTuple, Optional, Sequence
 
@@ -13,6 +14,7 @@ from ..files.claims import allocated
 from ..files.flags import why_refused
 from ..files.status import home
 from ..files.syscalls import flush_filesystem
+from ..tree import remove as remove_tree
 from .mounts import is_below, mounts
 
 
@@ -95,3 +97,73 @@ def flush(path: str) -> Flushed:
             finally:
                 os.close(fd)
     return Flushed(paths)
+
+
+class Entry(NamedTuple):
+    """What is at a path. Zeros and empty lists if it is missing.
+
+    ``kind``: its mode, not following a symlink.
+    ``target``: its mode, or 0 if it is a symlink that leads nowhere.
+    ``size``, ``mtime``: as ``kind``; mtime in seconds.
+    ``within``: [device, inode] of it, and of each directory above, which is there for a missing path too.
+    ``names``: its absolute path, as written and without symlinks.
+    """
+
+    kind: int
+    target: int
+    size: int
+    mtime: int
+    within: List[List[int]]
+    names: List[str]
+
+
+def entry(path: str) -> Entry:
+    """Return what is at ``path``. Raises OSError if that cannot be known."""
+    path = home(path)
+    above = real = os.path.realpath(path)
+    within: List[List[int]] = []
+    while True:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            st = os.stat(above)
+            within.append([st.st_dev, st.st_ino])
+        if above == os.path.dirname(above):
+            break
+        above = os.path.dirname(above)
+    names = [os.path.abspath(path), real]
+    try:
+        st = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Entry(0, 0, 0, 0, within, names)
+    try:
+        target = os.stat(path).st_mode
+    except OSError:
+        target = 0
+    return Entry(st.st_mode, target, st.st_size, int(st.st_mtime), within, names)
+
+
+class Made(NamedTuple):
+    """The directory that is there now."""
+
+    path: str
+
+
+def make_directory(path: str, exist_ok: bool) -> Made:
+    """Make a directory and what is missing above it. ``exist_ok``: it may be there. Raises OSError."""
+    os.makedirs(home(path), exist_ok=exist_ok)
+    return Made(path)
+
+
+def totals(path: str) -> remove_tree.Totals:
+    """Return how much is at and below ``path``, and when something has changed for the last time. Raises OSError."""
+    return remove_tree.totals(home(path))
+
+
+class Removed(NamedTuple):
+    """Some of the paths that are still there, if any."""
+
+    left: List[str]
+
+
+def remove(path: str, latest: int) -> Removed:
+    """Remove a tree, but for what has changed after ``latest``, in nanoseconds. Raises OSError."""
+    return Removed(remove_tree.remove_unchanged(home(path), latest))

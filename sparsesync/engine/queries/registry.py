@@ -23,6 +23,10 @@ QUERIES = {
     "forbidden": ".files",
     "identity": ".files",
     "flush": ".files",
+    "entry": ".files",
+    "make_directory": ".files",
+    "totals": ".files",
+    "remove": ".files",
     "run": ".shell",
 }
 
@@ -46,6 +50,10 @@ _ARGUMENTS = {
     "forbidden": {"paths": listed(PATH)},
     "identity": {"path": PATH},
     "flush": {"path": PATH},
+    "entry": {"path": PATH},
+    "make_directory": {"path": PATH, "exist_ok": flag},
+    "totals": {"path": PATH},
+    "remove": {"path": PATH, "latest": TIME},
     "run": {"command": PATH},
 }  # type: Dict[str, Dict[str, Any]]
 

@@ -202,7 +202,8 @@ def test_a_closed_session(shell: Shell, tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_method_takes_what_its_function_takes() -> None:
-    for name in ("copy", "copy2", "copyfile", "equal", "exclude_patterns", "map", "scan", "sync", "verify"):
+    for name in ("copy", "copy2", "copyfile", "copytree", "equal", "exclude_patterns", "map", "move", "scan", "sync",
+                 "verify"):  # fmt: skip
         function, method = getattr(sparsesync, name), getattr(Session, name)
         taken = [*inspect.signature(function).parameters]
         assert [*inspect.signature(method).parameters] == ["self", *(p for p in taken if p not in ("rsh", "python"))]

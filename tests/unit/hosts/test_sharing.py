@@ -16,7 +16,7 @@ def test_a_session_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: py
     """By an ssh that hangs, as over a connection whose other end is gone."""
     hangs = script(tmp_path / "ssh", f"echo $$ >> {tmp_path}/started; exec sleep 300")
     shared = sharing.Sharing([], ["-o", f"ControlPath={tmp_path}/s"])
-    calls = []
+    calls: list[int] = []
 
     def check() -> None:
         calls.append(len(calls))
