@@ -10,6 +10,7 @@ once, and on one filesystem; where it makes it hours they are listed as skipped.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -96,6 +97,10 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     some = Layout(2 * GIB, 96 * MIB, 96) if quick else Layout(2 * GIB, 256 * MIB, 256)
     for percent in (0, 1, 10, 50, 100):
         cases.append(_update(f"changed/{percent}%", PLACES[0], some, percent / 100, seed))
+    changes = 160 if quick else 1_600
+    for kind in ("xfs", "btrfs"):
+        for label, layout in _repeats(quick).items():
+            cases.append(_repeat(f"repeat/{kind}/{label}", Place(kind), layout, changes, seed))
     # strace takes minutes for the calls of the larger one.
     for count in (2_000, 20_000) if quick else (20_000, 200_000):
         layout = Layout(4 * GIB, count * 4096, count)
@@ -266,6 +271,44 @@ def _update(name: str, place: Place, layout: Layout, share: float, seed: int) ->
     what = f"update a copy of {layout} in place after {share:.0%} of its data changed, on {place.kind}, sharing nothing"
     axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "changed": share}
     return Case(name, what, tuple(peers.UPDATES), opened, axes, _needs(place))
+
+
+def _repeats(quick: bool) -> dict[str, Layout]:
+    """The files to copy again, with as many changes. Each has the name of the full one."""
+    scale = 10 if quick else 1
+    return {
+        "100G-2G": Layout(100 * GIB // scale, 2 * GIB // scale, 1_000),
+        "100G-20G": Layout(100 * GIB // scale, 20 * GIB // scale, 1_000),
+    }
+
+
+def _repeat(name: str, place: Place, layout: Layout, changes: int, seed: int) -> Case:
+    """Each has its own copy, which is brought up to date before the source changes once more."""
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem(place.kind, work, "100G") as top:
+            source, track = top / "source", top / "track"
+            inputs.make_file(source, layout, seed)
+            copies = {peer: top / f"copy{number}" for number, peer in enumerate(peers.REPEATS)}
+            commands = {peer: make(source, copies[peer], track) for peer, make in peers.REPEATS.items()}
+            draws = itertools.count(seed)
+
+            def before(contender: str) -> None:
+                subprocess.run(commands[contender], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                inputs.change(source, changes * inputs.BLOCK / layout.data, next(draws))
+
+            yield Prepared(
+                [Contender(peer, command) for peer, command in commands.items()],
+                before=before,
+                top=top,
+                check=lambda contender, output: inputs.check(source, copies[contender], ahead=place.kind == "xfs"),
+                facts={"blocks changed": changes},
+            )
+
+    what = f"copy {layout} again in place after {changes} of its blocks changed, on {place.kind}"
+    axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "changes": changes}
+    return Case(name, what, tuple(peers.REPEATS), opened, axes, _needs(place))
 
 
 _MAPPED: dict[str, Callable[[str], int | None]] = {

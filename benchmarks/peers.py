@@ -137,6 +137,15 @@ UPDATES: dict[str, Command] = {
 }  # fmt: skip
 """How each brings a file to a source's content that has changed; all but the first two write all of it again."""
 
+REPEATS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
+    f"{OURS} --track": lambda source, copy, track: sparsesync_command(
+        "copy", "--inplace", "--track", track, source, copy
+    ),
+    f"{OURS} --inplace": lambda source, copy, track: sparsesync_command("copy", "--inplace", source, copy),
+    "cp": lambda source, copy, track: ["cp", "--reflink=never", str(source), str(copy)],
+}
+"""How a file is copied again, that changed a little since it was copied the same way."""
+
 SCANS: dict[str, Callable[[Path], list[str]]] = {
     OURS: lambda tree: sparsesync_command("scan", tree),
     "sparsesync -0": lambda tree: sparsesync_command("scan", "-0", tree),

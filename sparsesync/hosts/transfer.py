@@ -100,7 +100,7 @@ def _copy(
                 sent = update(
                     fd, target, file.since, spec.size, zeros=zeros, progress=progress, pace=pace, source_path=file.path
                 )
-                target.trim(spec.data)
+                target.trim(spec.data + spec.data // 64 + 64 * 1024)  # blocks of a map are no data
                 data = spec.data
             else:
                 data = copy_content(
