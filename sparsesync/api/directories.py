@@ -47,9 +47,11 @@ def copytree(
 
     ``src`` or ``dst`` may be ``host:path``, if Python and rsync are there. Then rsync copies, as :func:`sync` runs it,
     and some things are different. ``copy_function`` cannot be given. ``ignore`` is only for a ``src`` on this machine.
-    Directories and symlinks get owners, too. A device is not copied, but is an error as a named pipe is. If ``dst``
+    Directories and symlinks get owners, too. A block device is an error, as a named pipe is. If ``dst``
     exists, a file that has size and time of its source is taken for its copy, and what is of another type is replaced.
     A path that the host's shell may change, as by wildcards or a line break, is a ValueError; below it all names do.
+
+    Warns with a RuntimeWarning of attributes that the destination does not take.
 
     Raises shutil.Error, with a list of (source, destination, reason), when all else is copied; FileExistsError if
     ``dst`` exists, unless ``dirs_exist_ok`` is set; FileNotFoundError, NotADirectoryError. With ``host:path`` also

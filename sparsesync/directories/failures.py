@@ -16,7 +16,7 @@ _FAILURE = re.compile(
 )
 _DANGLING = "symlink has no referent: "
 _SPECIAL = "skipping non-regular file "
-_ATTRIBUTE = re.compile(r".*(?:xattr|acl).*\(95\)")
+_ATTRIBUTE = re.compile(r"rsync: (?:\[\w+\] )?\S*(?:xattr|acl|xal)\S* .*\(95\)")
 """EOPNOTSUPP, which shutil.copystat ignores: a filesystem has no such attributes."""
 
 
