@@ -15,7 +15,7 @@ import pytest
 
 from sparsesync.hosts import sharing
 from tests.support.filesystems import allocated, command, filesystem, need_root, need_tools, same_content
-from tests.support.shells import script
+from tests.support.shells import STAND_INS, script
 from tests.support.sshd import Sshd, sshd
 from tests.support.sync import sparse
 
@@ -78,6 +78,75 @@ def test_every_command_by_a_shell_that_starts_words_as_they_are(place: Path, oth
         done = ours(place, other_shell, *argv)
         assert done.returncode == 0 and done.stderr == b"" and said in (None, done.stdout), done
     assert same_content(place / "src/img", place / "copied") and same_content(place / "src/img", place / "back")
+
+
+def documented(program: str, name: str, place: Path) -> tuple[str, str]:
+    """Return what the documentation gives to ``-e`` for a program, and the host. ``name``: what stands for one."""
+    text = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    line = re.search(rf"-e '({program} .*)' src/ ([A-Za-z]+):/dst/", text)
+    if line is not None:
+        return re.sub("PID|USER", name, line[1]), name if line[2].isupper() else line[2]
+    words = re.search(rf"{program} [^`\n]*\"\$name\"[^`\n]*", text)
+    assert words is not None
+    return script(place / "by", f"name=$1; shift; exec {words[0]}"), name
+
+
+def works(place: Path, rsh: str, host: str, there: Path) -> None:
+    """Push, pull and scan, below a directory that the other side may write to."""
+    theirs = run(place, "rsync", "-a", "src/", f"{host}:{there}/ref/", RSYNC_RSH=rsh)
+    assert theirs.returncode == 0, theirs
+    for ends in (["src/", f"{host}:{there}/dst/"], [f"{host}:{there}/dst/", "dst/"]):
+        done = ours(place, rsh, "sync", "-a", *ends)
+        assert (done.returncode, done.stderr) == (0, theirs.stderr), done
+    assert is_copied(place)
+    done = ours(place, rsh, "scan", "-0", f"{host}:{there}/dst")
+    assert (done.stdout, done.stderr) == (f"{host}:{there}/dst/img\0".encode(), theirs.stderr), done
+
+
+@pytest.mark.parametrize(
+    "program", ["kubectl", *(pytest.param(each, marks=pytest.mark.slow) for each in ("docker", "lxc", "incus"))]
+)
+def test_containers_by_the_documented_lines(place: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    (place / "bin").mkdir()
+    script(place / "bin" / program, STAND_INS["lxc" if program == "incus" else program])
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    (place / "there").mkdir()
+    works(place, *documented(program, "box", place), place / "there")
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory for everybody; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        os.chmod(folder, 0o1777)
+        yield Path(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["sudo", "su", "nsenter", "ip"])
+def test_other_users_and_namespaces_by_the_documented_lines(place: Path, open_place: Path, program: str) -> None:
+    need_tools(program, "unshare")
+    need_root("becomes others")
+    if program in ("sudo", "su"):
+        works(place, *documented(program, "nobody", place), open_place)
+        assert (open_place / "dst/img").stat().st_uid == 65534
+    elif program == "ip":
+        name = f"sparsesync{os.getpid()}"
+        command("ip", "netns", "add", name)
+        try:
+            works(place, *documented(program, name, place), open_place)
+        finally:
+            command("ip", "netns", "del", name)
+    else:
+        mounts = f"mount -t tmpfs none {open_place}; echo; exec sleep 300"
+        inside = subprocess.Popen(["unshare", "-m", "sh", "-c", mounts], stdout=subprocess.PIPE)
+        try:
+            assert inside.stdout is not None and inside.stdout.readline() == b"\n"
+            works(place, *documented(program, str(inside.pid), place), open_place)
+            assert os.listdir(open_place) == []
+        finally:
+            inside.kill()
+            inside.communicate()
 
 
 def test_what_is_wrong_by_another_shell_than_ssh(place: Path, other_shell: str) -> None:
@@ -172,8 +241,14 @@ def test_what_goes_wrong_over_there_is_told_by_rsync_alone(
     assert said[0] == said[1] and len(said[0][1]) == 1
 
 
-@pytest.mark.parametrize("by", ["ssh", "a wrapper"])
-@pytest.mark.parametrize("how", ["rrsync", "rsync"])
+@pytest.mark.parametrize(
+    ("how", "by"),
+    [
+        ("rrsync", "ssh"),
+        ("rsync", "a wrapper"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("rrsync", "a wrapper"), ("rsync", "ssh"))),
+    ],
+)
 def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, how: str, by: str) -> None:
     server = "rsync --server -logDtpre.iLsfxCIvu . ."
     if how == "rrsync":
