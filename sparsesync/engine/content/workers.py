@@ -98,16 +98,18 @@ class Helpers:
         """Start another thread, unless there are enough."""
         if len(self._threads) < self._wanted:
             thread = self._thread(target=self._run, args=(self._make(),))
+            self._threads.append(thread)  # a signal may come as soon as it has started
             try:
                 thread.start()
-                self._threads.append(thread)
             except RuntimeError:  # no more threads are allowed (RLIMIT_NPROC); the caller's own goes on
+                self._threads.remove(thread)
                 self._wanted = 0
 
     def _run(self, do: Callable[[int, int], int]) -> None:
         while True:
             piece = self._queue.get()
             if piece is None:
+                self._queue.task_done()
                 return
             if self._error is None:
                 try:
@@ -152,9 +154,22 @@ class Helpers:
             raise self._error
 
     def stop(self) -> None:
-        """End the threads once the offered pieces are done, whatever they raise."""
+        """End the threads once the offered pieces are done, whatever they raise.
+
+        What a signal raises meanwhile is raised then: until then the threads write to what the caller would close.
+        """
         threads, self._threads = self._threads, []
+        interruption: Optional[BaseException] = None
+        while True:
+            try:
+                self._queue.join()
+                break
+            except BaseException as error:
+                interruption = error
         for _ in threads:
             self._queue.put(None)
         for thread in threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
+        if interruption is not None:
+            raise interruption

@@ -168,9 +168,11 @@ class RangeWriter:
                 helper.finish()
         finally:
             if helper is not None:
-                helper.stop()
-                if helper.failed:  # of what was offered before, some may not be there
-                    self.position = 0
+                try:
+                    helper.stop()
+                finally:
+                    if helper.failed:  # of what was offered before, some may not be there
+                        self.position = 0
         self._tell(helper)
         return self.written + (helper.result if helper is not None else 0)
 

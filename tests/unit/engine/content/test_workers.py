@@ -1,0 +1,83 @@
+"""What is known of the pieces when a copy is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparsesync.engine.content import copy, writer
+from sparsesync.engine.content.workers import PIECE_BYTES, Helpers
+from sparsesync.engine.files.target import Target
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.fixture
+def interrupts() -> Iterator[int]:
+    """The number of a signal that raises Interrupted."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_pieces_are_done_when_an_interruption_is_heard(interrupts: int) -> None:
+    def work(offset: int, length: int) -> int:
+        os.kill(os.getpid(), interrupts)
+        time.sleep(0.1)  # without it the piece may be done before the signal is
+        return length
+
+    helpers = Helpers(lambda: work)
+
+    def use() -> None:
+        try:
+            helpers.offer(0, 4096)
+            helpers.finish()
+        finally:
+            helpers.stop()
+
+    with pytest.raises(Interrupted):
+        use()
+    assert helpers.done == helpers.result == 4096
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_complete_where_a_helper_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    (tmp_path / "src").write_bytes(os.urandom(8 * PIECE_BYTES))
+    caller, tried, real = threading.get_ident(), threading.Event(), writer.RangeWriter.copy_piece
+
+    def copy_piece(ranges: writer.RangeWriter, buffer: memoryview, offset: int, length: int) -> int:
+        if threading.get_ident() == caller:
+            tried.wait(10)
+            raise Interrupted
+        tried.set()
+        if fails:
+            raise OSError("a bad disk")
+        return real(ranges, buffer, offset, length)
+
+    monkeypatch.setattr(writer.RangeWriter, "copy_piece", copy_piece)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with open(tmp_path / "src", "rb") as source, Target(directory, "new", "new") as target:
+            # An error may be heard before the interruption is, if it comes before the next piece is offered.
+            with pytest.raises((Interrupted, OSError)):
+                copy.copy_content(source.fileno(), target, reflink="never")
+            assert (target.reached > 0) is not fails
+            written = os.pread(target.fd, target.reached, 0)
+            assert written == (tmp_path / "src").read_bytes()[: target.reached]
+    finally:
+        os.close(directory)
