@@ -12,12 +12,14 @@ is known whether rsync's shell says it, too.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import select
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Callable
 
 from ..console.streams import write_error
@@ -68,6 +70,20 @@ class Greeting:
                     others[line.rstrip(b"\n")] -= 1
                 else:
                     self._show(line)
+
+    @contextlib.contextmanager
+    def repeated(self) -> Iterator[None]:
+        """Forget what is said in the context, in which the shell is started again, unless that fails."""
+        with self._lock:
+            before, self._kept = self._kept, b""
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._kept = (before or b"") + (self._kept or b"")
+            raise
+        with self._lock:
+            self._kept = before
 
     def drop(self) -> None:
         """Forget what is kept, which the other shell is about to say. From now on all is shown."""

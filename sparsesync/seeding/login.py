@@ -155,7 +155,9 @@ class Login:
         from ..hosts.remote import RemoteDestination
 
         self._before -= self._gone()
-        with self._own.without_agent(self.host):
+        with contextlib.ExitStack() as again, self._own.without_agent(self.host):
             yield
+            if self._greeting is not None:
+                again.enter_context(self._greeting.repeated())
         if isinstance(destination, RemoteDestination):
             destination.open_again()

@@ -264,12 +264,13 @@ def test_a_forced_command_that_allows_only_rsync(tmp_path: Path, place: Path, ho
         assert line.endswith(b"far: a forced command there runs rsync, whatever is asked for, and lets no agent start")
 
 
-@pytest.mark.parametrize("by", ["ssh", "a wrapper"])
+@pytest.mark.parametrize("by", ["ssh", "a wrapper", pytest.param("ssh by turns", marks=pytest.mark.slow)])
 def test_what_the_remote_shell_says_is_told_as_often_as_by_rsync(tmp_path: Path, place: Path, by: str) -> None:
     greets = script(tmp_path / "greets", 'echo "Good \033[1mday" >&2; exec sh -c "$SSH_ORIGINAL_COMMAND"')
     (tmp_path / "banner").write_text("Authorized users only\n")
-    with sshd(tmp_path / "server", server=f"Banner {tmp_path}/banner\nForceCommand {greets}") as running:
-        rsh = running.rsh if by == "ssh" else script(tmp_path / "wrapper", f'exec {running.rsh} "$@"')
+    server = f"Banner {tmp_path}/banner\nForceCommand {greets}\nMaxSessions {1 if by == 'ssh by turns' else 10}"
+    with sshd(tmp_path / "server", server=server) as running:
+        rsh = running.rsh if by != "a wrapper" else script(tmp_path / "wrapper", f'exec {running.rsh} "$@"')
         theirs = run(place, "rsync", "-a", "src/", f"far:{place}/ref/", RSYNC_RSH=rsh)
         assert theirs.stderr.replace(b"\r", b"").startswith(b"Authorized users only\nGood ")
         for python, seeded in (("--seed-verbose", True), ("--seed-python=/no/python", False)):
