@@ -194,6 +194,8 @@ def test_a_shell_completes(prefix: Path, tmp_path: Path, shell: str) -> None:
 def read_until(terminal: int, expected: str) -> str:
     """What a terminal shows until it shows what is expected, or for some seconds."""
     shown, end = "", time.monotonic() + 20
-    while expected not in shown and select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+    poll = select.poll()
+    poll.register(terminal, select.POLLIN)
+    while expected not in shown and poll.poll(1000 * max(0, end - time.monotonic())):
         shown += os.read(terminal, 65536).decode(errors="replace")
     return shown

@@ -77,6 +77,7 @@ COMMANDS = {
     "verify": "images moved",
     "sync": "-av images/ made-by-sync",
     "migrate": "images/ migrated",
+    "track": "list images",
 }
 
 
