@@ -28,7 +28,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         directory = tmp_path / f"{number // 20}" / f"{number}\udcff\n"
         directory.mkdir(parents=True)
         (directory / "dense").write_bytes(b"x")
-        os.truncate(os.open(directory / "sparse", os.O_CREAT | os.O_WRONLY), MIB * (1 + number % 3))
+        with open(directory / "sparse", "wb") as file:
+            file.truncate(MIB * (1 + number % 3))
         if number % 10 == 0:
             os.link(directory / "sparse", tmp_path / f"link{number}")
     return tmp_path
