@@ -26,7 +26,10 @@ def copies(path: Path, raw: bytes, fd: int) -> None:
     shutil.copytree("a", "b", copy_function=sparsesync.copy2)
     g: str | os.PathLike[str] = sparsesync.copytree(path, "host:b", ignore=shutil.ignore_patterns("*.tmp"), rsh="ssh")
     h: str | os.PathLike[str] = sparsesync.move("host:a", path, python="python3")
-    print(a, b, c, d, e, f, g, h)
+    i: str = sparsesync.copy("a", "b", overlay=True)
+    j: bytes = sparsesync.copy2(raw, raw, overlay=True, fsync=True)
+    k: str = sparsesync.Session().copy2("a", "b", overlay=True)
+    print(a, b, c, d, e, f, g, h, i, j, k)
 
     sparsesync.copyfile("a", "b", reflink="yes")  # type: ignore[arg-type]
     sparsesync.copyfile("a", 3)  # type: ignore[type-var]

@@ -90,16 +90,18 @@ def copyfile(
 @overload
 def copy(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
+    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
 @overload
 def copy(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
+    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -134,16 +136,18 @@ def copy(
 @overload
 def copy2(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
+    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
 @overload
 def copy2(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
-    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., track: PathLike | None = ...,
-    progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ..., executor: Executor | None = ...,
+    sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
+    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
+    executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import operator
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import sparsesync
+from sparsesync.api import copying
 from tests.support.filesystems import sparse_file
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,17 @@ def test_mypy_reads_the_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_pyright_reads_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     checked("pyright", "--pythonpath", sys.executable)
+
+
+def test_overloads_take_what_the_function_takes() -> None:
+    module = ast.parse(Path(copying.__file__).read_text())
+    taken: dict[str, list[list[str]]] = {}
+    for each in module.body:
+        if isinstance(each, ast.FunctionDef):
+            taken.setdefault(each.name, []).append([arg.arg for arg in (*each.args.args, *each.args.kwonlyargs)])
+    assert {name for name, variants in taken.items() if len(variants) > 1} == {"copy", "copy2"}
+    for name, (*variants, function) in taken.items():
+        assert all(variant == function for variant in variants), name
 
 
 def test_what_a_scan_finds_compares_by_what_it_says(tmp_path: Path) -> None:
