@@ -5,7 +5,6 @@ file. NOCOW has to be set while the new file is empty. Immutable and append-only
 them cannot be replaced, and :func:`why_refused` says so. A filesystem without flags refuses all of these calls.
 """
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -121,7 +120,7 @@ def carry(old: int, new: int) -> List[str]:
     wanted = current & ~_CARRIED | flags & _CARRIED
     if wanted != current:
         with contextlib.suppress(OSError):
-            fcntl.ioctl(new, _SETFLAGS, array.array("l", [wanted]))
+            fcntl.ioctl(new, _SETFLAGS, wanted.to_bytes(4, sys.byteorder) + bytes(4))
         if _flags(new) != wanted:
             lost.append("the flags that lsattr shows")
     return lost + _carry_project(old, new)
