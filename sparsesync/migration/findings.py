@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.units import iec
 from ..engine.queries.presets import left_out
+from ..engine.queries.survey import SUBVOLUME
 from ..rsync.paths import means_contents
 from ..rsync.process import OLDEST
 from .preflight import Facts
@@ -103,11 +104,18 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, name, f"{count_of(survey.unreadable, 'name')} cannot be looked at, such as {example}")
     skip = left_out(facts.places)
     yield from _few(
-        Finding(WARNING, facts.at_source(path), f"is a filesystem of its own ({kind}): only an "
-                "empty directory goes along; migrate it by itself if it is to")
+        Finding(WARNING, facts.at_source(path), _not_entered(kind))
         for path, kind in survey.mounts
         if facts.asked.command.one_file_system and not skip(os.path.join(path, "what is in it"))
     )  # fmt: skip
+
+
+def _not_entered(kind: str) -> str:
+    if kind == SUBVOLUME:
+        return (f"is a {kind}, and --one-file-system does not enter it: only an empty directory goes along; migrate it "
+                "by itself if it is to, or enter all with -- --no-one-file-system")  # fmt: skip
+    return (f"is a filesystem of its own ({kind}): only an empty directory goes along; migrate it by itself if it is "
+            "to")  # fmt: skip
 
 
 def _destination(facts: Facts) -> Iterator[Finding]:

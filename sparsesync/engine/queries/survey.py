@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..files.claims import allocated, filesystem_type
+from ..files.claims import allocated, filesystem_type, mount_of
 from ..tree.left_out import LeftOut, left_out
 from .examples.collect import Collector, Example, folded
 from .mounts import location_key
@@ -21,6 +21,8 @@ from .presets import left_out as excluded
 _MAX_REPORTED_NAMES = 1000
 """How many names are told at the most."""
 
+SUBVOLUME = "btrfs subvolume"
+"""What is told for a filesystem's type where nothing is mounted, and the device changes all the same."""
 
 _MARKS = 1 << 16
 """By how many marks names of a directory are told apart."""
@@ -36,7 +38,7 @@ class Survey(NamedTuple):
     ``whiteouts``: the number of device nodes 0:0 (overlayfs).
     ``foreign``: the number of files of other owners.
     ``unreadable``: the number of entries that could not be examined, with ``example`` one of them.
-    ``mounts``: [path, filesystem type] each.
+    ``mounts``: where the device changes: [path, filesystem type or SUBVOLUME] each.
     ``examples``: what another filesystem may refuse.
     """
 
@@ -87,6 +89,24 @@ def survey(
             walk.unreadable(source, error)
         walk.run(source, st.st_dev)
     return walk.result(source, st, names)
+
+
+def _kind(directory: str) -> str:
+    """Return the type of the filesystem that begins at a directory, or SUBVOLUME."""
+    try:
+        (device, mount), (_, above) = _device_and_mount(directory), _device_and_mount(os.path.dirname(directory))
+    except OSError:
+        return "another filesystem"  # it is gone by now
+    found = filesystem_type(device, mount)
+    return SUBVOLUME if found == "btrfs" and mount == above else found or "another filesystem"
+
+
+def _device_and_mount(directory: str) -> Tuple[int, bytes]:
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev, mount_of(fd)
+    finally:
+        os.close(fd)
 
 
 class _Walk:
@@ -151,7 +171,7 @@ class _Walk:
             if st.st_dev == device or not self.one_file_system:
                 waiting.append((entry.path, st.st_dev))
             if st.st_dev != device and len(self.mounts) < _MAX_REPORTED_NAMES:
-                self.mounts.append([entry.path, filesystem_type(st.st_dev) or "another filesystem"])
+                self.mounts.append([entry.path, _kind(entry.path)])
         for plain, path in variants.items():
             if marks[hash(plain) % _MARKS]:
                 beside = os.path.join(top, plain)

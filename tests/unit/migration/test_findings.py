@@ -236,6 +236,12 @@ def test_btrfs_subvolumes() -> None:
     assert said.startswith("/data/docker: 3 btrfs subvolumes become directories")
 
 
+def test_a_subvolume_is_not_entered() -> None:
+    (said,) = told(WARNING, facts(survey=SURVEY._replace(mounts=[["/data/sub", "btrfs subvolume"]])))
+    assert said.startswith("/data/sub: is a btrfs subvolume, and --one-file-system does not enter it: only an empty")
+    assert said.endswith("migrate it by itself if it is to, or enter all with -- --no-one-file-system")
+
+
 def test_of_many_alike_a_few_are_told() -> None:
     mounts = [[f"/data/{number}", "xfs"] for number in range(25)]
     said = told(WARNING, facts(survey=SURVEY._replace(mounts=mounts)))

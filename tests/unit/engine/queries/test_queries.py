@@ -20,6 +20,7 @@ from sparsesync.engine.queries import presets
 from sparsesync.engine.queries.in_use import InUse
 from sparsesync.engine.queries.presets import ExcludedPath, left_out
 from sparsesync.engine.queries.registry import answer_query
+from sparsesync.engine.queries.survey import SUBVOLUME
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.loader import Shell
@@ -268,6 +269,29 @@ def test_btrfs_subvolumes(tmp_path: Path) -> None:
             command("btrfs", "subvolume", "create", mounted / "docker/btrfs/subvolumes" / name)
         (found,) = answer_query("stores", source=f"{mounted}/docker").found
         assert (found.driver, found.subvolumes) == ("btrfs", 2)
+
+
+@pytest.mark.root
+def test_a_subvolume_is_told_from_what_is_mounted(tmp_path: Path) -> None:
+    with filesystem("btrfs", tmp_path / "fs", "400M") as mounted:
+        top = mounted / "top"
+        for name in ("bound", "tmp"):
+            (top / name).mkdir(parents=True)
+        command("btrfs", "subvolume", "create", top / "sub")
+        (top / "sub/file").touch()
+        command("mount", "--bind", top / "sub", top / "bound")
+        command("mount", "-t", "tmpfs", "tmpfs", top / "tmp")
+        (tmp_path / "link").symlink_to(top)
+        told = [["bound", "btrfs"], ["sub", SUBVOLUME], ["tmp", "tmpfs"]]
+        try:
+            for source in (top, tmp_path / "link"):
+                survey = answer_query("survey", source=f"{source}/")
+                assert sorted(survey.mounts) == [[f"{source}/{name}", kind] for name, kind in told]
+                assert survey.files == 0
+            command("rsync", "-ax", f"{top}/", tmp_path / "copy")
+            assert os.listdir(tmp_path / "copy/sub") == []
+        finally:
+            command("umount", top / "bound", top / "tmp")
 
 
 NAMES = st.text("a*?[]\\ -.é", min_size=1, max_size=4).filter(lambda name: name.strip(".") != "")
