@@ -87,7 +87,12 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
             if argv and argv[0] not in COMMANDS and not argv[0].startswith("-"):
                 _refuse(argv[0])
             # Nobody who begins with a command will ask for the others.
-            arguments = parser(argv[:1] if argv[:1] == [chosen] else COMMANDS, (chosen,)).parse_args(argv)
+            asked = parser(argv[:1] if argv[:1] == [chosen] else COMMANDS, (chosen,))
+            if argv[:1] == ["sync"]:
+                from .sync import show_help
+
+                show_help(asked, argv)
+            arguments = asked.parse_args(argv)
         except SystemExit:  # after --help there may be something to flush
             sys.stdout.flush()
             raise

@@ -6,6 +6,7 @@ the help, the pages of the manual and the shells' completion; :mod:`seeding.own_
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from ..console.messages import format_error, print_error
@@ -15,7 +16,7 @@ from ..engine.files.claims import HOLES
 from ..rsync.command import transfers
 from ..rsync.listing import run_refused
 from ..rsync.process import RsyncTooOldError, Status, interrupted
-from ..rsync.program import become
+from ..rsync.program import become, environment, program
 from ..seeding.own_options import split_options
 from . import TROUBLE
 
@@ -46,6 +47,17 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
+
+
+def show_help(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Show rsync's help on standard output, and then ours on standard error, and exit."""
+    import contextlib
+    import subprocess
+
+    with contextlib.suppress(FileNotFoundError):  # ours is no worse for it
+        subprocess.run([program(), "--help"], env=environment(), check=False)
+    with contextlib.redirect_stdout(sys.stderr):
+        parser.parse_args(argv)
 
 
 def run(argv: list[str]) -> int:

@@ -33,8 +33,8 @@ def test_every_option_of_sync_is_documented() -> None:
         [sys.executable, "-m", "sparsesync", "sync", "--seed-"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ).stderr
     helped = subprocess.run(
-        [sys.executable, "-m", "sparsesync", "sync", "--help"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ).stdout
+        [sys.executable, "-m", "sparsesync", "sync", "--help"], cwd=ROOT, capture_output=True, text=True
+    ).stderr
     text = (ROOT / "docs/commands.md").read_text().partition("\n## sync\n")[2].partition("\n### ")[0]
     option = r"--seed-[a-z]+[a-z-]*"
     known = set(re.findall(option, told))

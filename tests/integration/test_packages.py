@@ -123,7 +123,8 @@ def test_a_page_tells_what_the_help_tells(prefix: Path, name: str, capsys: pytes
     with pytest.raises(SystemExit):
         main([name, "--help"])
     options = re.compile(r"(?<![\w-])--?[a-z0-9][a-z-]*")
-    told = set(options.findall(capsys.readouterr().out.partition("\n\n")[2]))
+    said = capsys.readouterr()
+    told = set(options.findall((said.err if name == "sync" else said.out).partition("\n\n")[2]))
     assert told and told <= set(options.findall(re.sub(r"\\f[BIR]", "", page).replace(r"\-", "-")))
     assert {status for status, _ in manual.statuses(name)} >= {"0", "1"}
     assert all(f"\\fB{status}\\fR\n" in page for status, _ in manual.statuses(name))
