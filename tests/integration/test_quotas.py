@@ -12,6 +12,7 @@ import pytest
 
 import sparsesync
 from tests.support.filesystems import allocated, command, filesystem, need_tools, sparse_file
+from tests.support.shells import local_shell
 
 MIB = 1 << 20
 SAID = "Disk quota exceeded (of the user, the group, the project or the subvolume)"
@@ -55,3 +56,29 @@ def test_a_quota_that_is_used_up(limited: Path, tmp_path: Path) -> None:
     command("btrfs", "qgroup", "limit", "none", limited)
     assert run("sync", "-a", f"{tmp_path}/src/", limited / "dst").returncode == 0
     assert allocated(limited / "dst/disk") == 8 * MIB
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_a_quota_that_is_used_up_at_the_other_end(limited: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "src").mkdir()
+    source = sparse_file(tmp_path / "src/disk", 64 * MIB, [(offset * 4 * MIB, MIB) for offset in range(8)])
+    far = {"push": ("", "h:"), "pull": ("h:", "")}[way]
+    shell = ("-e", local_shell(tmp_path / "rsh"))
+    old = limited / "disk"
+
+    def begin() -> None:
+        old.unlink(missing_ok=True)
+        command("sync", "-f", limited)  # only then the room is free again
+        old.write_bytes(b"old")
+
+    for inplace in ([], ["--inplace"]):
+        begin()
+        done = run("copy", "-q", *inplace, *shell, f"{far[0]}{source}", f"{far[1]}{old}")
+        assert (done.returncode, done.stderr) == (1, f"sparsesync: {far[1]}{old}: {SAID}\n")
+        assert inplace or old.read_bytes() == b"old"
+        begin()
+        done = run("sync", "-a", *inplace, *shell, f"{far[0]}{tmp_path}/src/", f"{far[1]}{limited}")
+        failed, ended = done.stderr.splitlines()
+        assert failed == f'rsync: [receiver] write failed on "{old}": Disk quota exceeded (122)'
+        assert done.returncode == 11 and ended.startswith("rsync error: error in file IO (code 11)")
+        assert (inplace or old.read_bytes() == b"old") and os.listdir(limited) == ["disk"]
