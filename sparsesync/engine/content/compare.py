@@ -135,11 +135,13 @@ def all_differing(
     b_path: str,
     progress: OnProgress = None,
     jobs: Optional[int] = None,
-) -> Iterator[Extent]:
+) -> Generator[Extent, None, None]:
     """Yield what :func:`differing` yields, for many ranges. Other threads compare pieces of the large ones.
 
-    ``jobs``: how many threads in all; None is two.
+    Whoever takes it closes it: until then the threads are there. The garbage collector may come as late as when the
+    program ends. The threads are gone by then, and would be waited for forever.
 
+    ``jobs``: how many threads in all; None is two.
     ``progress``: called with the bytes compared since the last call, by the caller's thread. What differs among them
     was yielded, and the next step was asked for.
     """

@@ -19,11 +19,12 @@ other hands. In the comparing of two files for an update in place threads help i
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
 
+import contextlib
 import errno
 import os
 import stat
 import warnings
-from typing import Iterable, Iterator, Optional
+from typing import Generator, Iterable, Iterator, Optional
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
@@ -98,21 +99,22 @@ def copy_content(
         elif target.overlay:
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
             held = _Counted(data_ranges(source, size, block, believed))
-            ranges = _update(source, target, held, size, source_path, progress, hands.jobs)
-            data = hands.write(Work(source, source_path, target, believed and reflink != "never", 0, pace), ranges)
+            work = Work(source, source_path, target, believed and reflink != "never", 0, pace)
+            with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as ranges:
+                data = hands.write(work, ranges)
             if not target.inplace:
                 data = held.total  # what it shares is its own, too
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            ranges = extents(source, 0, size, "trust") if believed else iter([(0, size)])
+            all_data = extents(source, 0, size, "trust") if believed else iter([(0, size)])
             if target.continued or _make_room(
                 target, size, _data_at_most(before, size, sparse, believed), source, believed
             ):
                 kernel, tell = not block and reflink != "never", _both(progress, pace)
-                data = hands.write(Work(source, source_path, target, kernel, block, tell, believed), ranges)
+                data = hands.write(Work(source, source_path, target, kernel, block, tell, believed), all_data)
             else:
-                data = write_in_order(target.fd, read_ranges(source, ranges, source_path), size)
+                data = write_in_order(target.fd, read_ranges(source, all_data, source_path), size)
                 _tell(_both(progress, pace), data)
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
@@ -260,7 +262,7 @@ def _update(
     source_path: str,
     progress: OnProgress,
     jobs: Optional[int],
-) -> Iterator[Extent]:
+) -> Generator[Extent, None, None]:
     """Yield the ranges to write for an update in place, and punch the holes on the way. What is compared, is done."""
     if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
         os.ftruncate(target.fd, size)
@@ -273,8 +275,7 @@ def _update(
             end = offset + length
             yield offset, length
 
-    for run in all_differing(source, target.fd, punched(), source_path, target.path, progress, jobs):
-        yield run
+    yield from all_differing(source, target.fd, punched(), source_path, target.path, progress, jobs)
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
 

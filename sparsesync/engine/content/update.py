@@ -11,6 +11,7 @@ What changed by its place alone, by defragmentation or a copy over itself, so is
 """
 
 import os
+from contextlib import closing
 from typing import Iterable, Iterator
 
 from ..errors import OnProgress, TruncatedError, error_path
@@ -47,11 +48,12 @@ def update(
         if os.fstat(target.fd).st_size != size:
             os.ftruncate(target.fd, size)
         ranges = _punched(source, target, changes, zero_block(target) if zeros else 0)
-        for offset, length in all_differing(source, target.fd, ranges, source_path, target.path, progress):
-            copy_bytes(source, target.fd, offset, length, source_path)
-            written += length
-            if pace is not None:
-                pace(length)
+        with closing(all_differing(source, target.fd, ranges, source_path, target.path, progress)) as differing:
+            for offset, length in differing:
+                copy_bytes(source, target.fd, offset, length, source_path)
+                written += length
+                if pace is not None:
+                    pace(length)
     return written
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.content import copy, writer
+from sparsesync.engine.content import copy, update, writer
 from sparsesync.engine.content.workers import PIECE_BYTES, Helpers
 from sparsesync.engine.files.target import Target
 
@@ -79,5 +81,29 @@ def test_nothing_is_complete_where_a_helper_has_failed(
             assert (target.reached > 0) is not fails
             written = os.pread(target.fd, target.reached, 0)
             assert written == (tmp_path / "src").read_bytes()[: target.reached]
+    finally:
+        os.close(directory)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_no_thread_is_left_when_an_update_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: bool) -> None:
+    """What compares is not left to the garbage collector, which may come when the program has ended and it with it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    size = 16 << 20
+    (tmp_path / "src").write_bytes(b"new!" * (size // 4))
+    (tmp_path / "old").write_bytes(b"old!" * (size // 4))
+    threads = set(threading.enumerate())
+
+    def fail(count: int) -> None:
+        raise OSError(errno.EDQUOT, "no more")
+
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with open(tmp_path / "src", "rb") as source, Target(directory, "old", "old", inplace=True) as target:
+            changes = [(0, size, True)]
+            write = partial(update.update, changes=changes, size=size) if tracked else copy.copy_content
+            with pytest.raises(OSError, match="no more") as raised:
+                write(source.fileno(), target, pace=fail)
+            assert set(threading.enumerate()) == threads, raised.traceback
     finally:
         os.close(directory)
