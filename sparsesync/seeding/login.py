@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 from ..console.streams import write_error
 from ..hosts.address import remote_shell, with_words
 from ..rsync.listing import dry_run
+from ..rsync.process import NEVER_SPOKE, NOT_BEGUN
 
 if TYPE_CHECKING:
     from ..embedding import Embedding
@@ -93,6 +94,14 @@ class Login:
         if self._own is None:
             return []
         return self._own.shared.only if self.doubtful else self._own.shared.control
+
+    def doubt(self, status: int, said: bytes) -> bool:
+        """Note, and return, whether the other host's rsync could not begin, which a run may say that does not log in.
+
+        ``status``, ``said``: of the dry run.
+        """
+        self.doubtful = bool(self.words) and status in NOT_BEGUN and NEVER_SPOKE in said
+        return self.doubtful
 
     def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
         """Have rsync list what it would transfer, as :func:`~..rsync.listing.dry_run`. Raises LinkError."""

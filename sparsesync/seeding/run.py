@@ -45,7 +45,7 @@ from ..engine.text import printable_already
 from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
-from ..rsync.process import LOST, NEVER_SPOKE, NO_CONNECTION, NOT_BEGUN, Status, run_rsync, shown_status, spooled
+from ..rsync.process import LOST, NO_CONNECTION, Status, run_rsync, shown_status, spooled
 from ..rsync.program import become
 from . import losses, own_options
 from .login import Login
@@ -132,10 +132,7 @@ def run(
         try:
             with reported as (reader, added, inherited), state.login.without_agent(place):
                 argv = ["rsync", *with_options(state.argv, [*options, *added])]
-                done = run_rsync(argv, environ, state.spool, reader, inherited, embedding)
-                if state.refusal and not done:
-                    state.end_refused(environ)
-                    done = state.refusal
+                done = run_rsync(argv, environ, state.spool, reader, inherited, embedding) or state.end_refused(environ)
         except LinkError:
             if done is None:
                 raise  # else its result stands, and heal() says what is not known
@@ -146,6 +143,9 @@ def run(
 
             lost = f"rsync could not log in, or lost the connection (status {status})"
             raise LinkError(lost, command.remote.host, retryable=not is_refused(embedding.tail()))
+        if state.login.doubtful and not status:
+            state.hopeless = False
+            state.tell_losses()
         state.heal()
         state.touch()
         if state.tracking is not None and state.seeding is not None:
@@ -273,13 +273,14 @@ class SeededRun:
         self.argv[:0] = excluding(list(refused), stack)
         self.note(refused=tuple(refused))
 
-    def end_refused(self, environ: Mapping[str, str]) -> None:
-        """Say how rsync would have ended, which has not met what the destination refuses."""
-        last = ending(Status(self.refusal), self.command, environ)
-        if self.report is not None:
+    def end_refused(self, environ: Mapping[str, str]) -> int:
+        """Say how rsync would have ended, which has not met what the destination refuses. Returns that status, or 0."""
+        last = ending(Status(self.refusal), self.command, environ) if self.refusal else b""
+        if self.report is not None and last:
             self.report.last = last
-        if self.embedding is None:
+        if self.embedding is None and last:
             write_error(last)
+        return self.refusal
 
     def tell_losses(self) -> None:
         """Report the holes that rsync will fill, if any. Raises _EndedError if rsync must not."""
@@ -385,8 +386,8 @@ class SeededRun:
         status, said = self.login.dry_run(listing, unchanged, self.spool)
         # What it says of troubles is said again by the real run, which meets the same.
         outside = self.strict or self.embedding is not None
-        self.login.doubtful = not outside and status in NOT_BEGUN and NEVER_SPOKE in said
-        if self.command.remote is not None and status in NO_CONNECTION and not self.login.doubtful:
+        doubtful = not (outside or self.seed.required) and self.login.doubt(status, said)
+        if self.command.remote is not None and status in NO_CONNECTION and not doubtful:
             lines = said.decode(errors="surrogateescape").splitlines()
             text = "".join(f"{printable_already(line)}\n" for line in lines)
             ((self.embedding and self.embedding.stderr) or write_error)(text.encode(errors="backslashreplace"))

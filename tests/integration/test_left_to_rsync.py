@@ -97,7 +97,8 @@ def test_one_that_fails_otherwise_leaves_it_to_rsync(top: Path, status: int) -> 
 @pytest.mark.parametrize("direction", ["push", "pull"])
 def test_a_login_that_is_refused_ends_the_run(top: Path, sshd_server: Sshd, direction: str) -> None:
     """The second login, of rsync that is asked; the shell is none that could be shared."""
-    count = f"echo >> {top}/logins; test $(wc -l < {top}/logins) != {{}} || {{{{ echo refused >&2; exit 255; }}}}"
+    counted = f"flock {top}/lock sh -c 'echo >> {top}/logins; wc -l < {top}/logins'"  # two may begin at once
+    count = f"test $({counted}) != {{}} || {{{{ echo refused >&2; exit 255; }}}}"
     for login in (1, 2):
         shell = local_shell(top / f"rsh{login}", count.format(login))
         (top / "logins").write_bytes(b"")
