@@ -43,7 +43,7 @@ class Room:
     def take(self, directory: str, data: int, held: int) -> None:
         """Count a file of so many bytes of data in a directory, less the bytes ``held`` already."""
         device = os.stat(directory).st_dev
-        block = os.statvfs(directory).f_frsize
+        block = os.statvfs(directory).f_frsize or 1  # a mount may tell nothing of itself
         self._growth[device] = self._growth.get(device, 0) + -(-data // block) * block - held
         self._example[device] = directory
 
