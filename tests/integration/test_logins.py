@@ -241,6 +241,18 @@ def test_what_goes_wrong_over_there_is_told_by_rsync_alone(
     assert said[0] == said[1] and len(said[0][1]) == 1
 
 
+def test_holes_are_not_lost_silently_where_rsync_over_there_begins_late(sshd_server: Sshd, place: Path) -> None:
+    """It ends before its first word when it is asked, and not when it runs: out of memory, for a moment."""
+    (place / "bin").mkdir()
+    real = shutil.which("rsync")
+    script(place / "bin/rsync", f'test -e {place}/asked || {{ touch {place}/asked; exit 1; }}; exec {real} "$@"')
+    late = f"env PATH={place}/bin:{os.environ['PATH']} rsync"
+    argv = [sys.executable, "-m", "sparsesync", "sync", "-a", f"--rsync-path={late}", "src/", f"far:{place}/dst/"]
+    done = run(place, *argv, RSYNC_RSH=sshd_server.rsh)
+    assert (done.returncode, (place / "dst").exists()) == (0, True)
+    assert b"left to rsync" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("how", "by"),
     [
