@@ -32,7 +32,7 @@ _PUBLIC = {
     "MigrationError": "migration.called.result",
     "MigrationResult": "migration.called.result",
     "NoSpaceError": "engine.errors",
-    "RsyncTooOldError": "rsync.process",
+    "RsyncTooOldError": "rsync.program",
     "Seeded": "seeding.seeder",
     "Segment": "engine.files.extents",
     "Session": "api.session",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from .engine.files.extents import Segment
     from .engine.tree.scan import Sparse
     from .migration.called.result import MigrationError, MigrationResult
-    from .rsync.process import RsyncTooOldError
+    from .rsync.program import RsyncTooOldError
     from .seeding.embedded import Done
     from .seeding.result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
     from .seeding.seeder import Seeded

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
         return status
     except KeyboardInterrupt:
         if argv[:1] == ["sync"]:
-            from ..rsync.process import Status
+            from ..rsync.program import Status
 
             return Status.SIGNAL
         return 128 + signal.SIGINT

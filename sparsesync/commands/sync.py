@@ -1,7 +1,7 @@
 """``sparsesync sync``: what its failures end with. The work is done by :mod:`seeding.run`.
 
 Its arguments do not go through argparse: they are rsync's, and rsync is to be the one who reads them. The parser is for
-the help, the pages of the manual and the shells' completion; :mod:`seeding.own_options` reads the options.
+the help, the pages of the manual and the shells' completion; :mod:`seeding.options.own` reads the options.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from ..console.streams import write_error
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.files.claims import HOLES
 from ..rsync.command import transfers
-from ..rsync.listing import run_refused
-from ..rsync.process import RsyncTooOldError, Status, interrupted
-from ..rsync.program import become, environment, program
-from ..seeding.own_options import split_options
+from ..rsync.program import RsyncTooOldError, Status, become, environment, program
+from ..seeding.options.own import split_options
 from . import TROUBLE
 
 if TYPE_CHECKING:
@@ -79,6 +77,8 @@ def run(argv: list[str]) -> int:
         return Status.FILE_IO
     except LoginError:
         # The remote shell has said why; the rest is rsync's to say.
+        from ..rsync.listing import run_refused
+
         return run_refused(rest)
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
@@ -93,9 +93,13 @@ def run(argv: list[str]) -> int:
         print_error(f"rsync {error.strerror}")
         return _NOT_FOUND
     except KeyboardInterrupt:
-        write_error(interrupted())
-        return Status.SIGNAL
+        return _interrupted()
     except SystemExit as ended:
-        if isinstance(ended.code, int) and ended.code > 128:
-            write_error(interrupted())
-        return Status.SIGNAL if isinstance(ended.code, int) and ended.code > 128 else TROUBLE
+        return _interrupted() if isinstance(ended.code, int) and ended.code > 128 else TROUBLE
+
+
+def _interrupted() -> int:
+    from ..rsync.process import interrupted
+
+    write_error(interrupted())
+    return Status.SIGNAL

@@ -54,6 +54,12 @@ def prepare() -> None:
         stream.reconfigure(errors=errors)  # type: ignore[union-attr]
 
 
+def flush_output() -> None:
+    """Hand on what this program has printed, before another prints. There may be no such stream, or none like it."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        sys.stdout.flush()
+
+
 def is_open(number: int) -> bool:
     """Return whether a standard descriptor is what this process was started with.
 

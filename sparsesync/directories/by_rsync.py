@@ -18,7 +18,8 @@ from ..hosts.pool import Connections
 from ..hosts.ssh import is_refused
 from ..rsync import command as rsync
 from ..rsync.paths import why_not_plain
-from ..rsync.process import LOST, Status, check_version
+from ..rsync.process import check_version
+from ..rsync.program import LOST, Status
 from ..seeding.embedded import LOGGER, sync
 from .ends import End, check_apart, check_directory, connected, opened
 from .failures import Failures

@@ -19,8 +19,9 @@ _OBEYED = (
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # not seen: byte order mark, interlinear annotation, tags
     "\ud800-\udfff"  # no text: bytes (PEP 383), and halves of characters
 )
-_SPECIAL = re.compile("[{}]".format(_OBEYED))
-_SPECIAL_OR_ESCAPE = re.compile(r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED))
+# Most runs print nothing: re compiles them when they are first used, and keeps them.
+_SPECIAL = "[{}]".format(_OBEYED)
+_SPECIAL_OR_ESCAPE = r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED)
 
 NAME_MAX_BYTES = 255
 """Bytes in a name, where the filesystem does not say: limits.h."""
@@ -28,12 +29,12 @@ NAME_MAX_BYTES = 255
 
 def escape_name(text: str) -> str:
     r"""Return ``text`` with its control bytes escaped, and each literal ``\#123``, which looks like an escape."""
-    return _SPECIAL_OR_ESCAPE.sub(_escape, text)
+    return re.sub(_SPECIAL_OR_ESCAPE, _escape, text)
 
 
 def printable_already(text: str) -> str:
     r"""Return ``text`` from a program that escapes names itself, as rsync and the agent do, keeping its ``\#123``."""
-    return _SPECIAL.sub(_escape, text)
+    return re.sub(_SPECIAL, _escape, text)
 
 
 def _escape(found: "re.Match[str]") -> str:

@@ -33,7 +33,7 @@ from ..hosts.base import Host, Location
 from ..hosts.pool import HostPool
 from ..hosts.remote import RemoteHost
 from ..hosts.stderr_relay import StderrRelay
-from ..rsync.process import Status
+from ..rsync.program import Status
 from .called.result import MigrationError
 from .findings import STOP, WARNING, Finding
 from .preflight import Facts

@@ -24,9 +24,8 @@ from ..hosts.base import Host
 from ..hosts.transfer import needs as estimate
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, dry_run, parse_listing, source_path, unescape
-from ..rsync.process import Status
-from ..rsync.program import environment, program
-from ..seeding.own_options import SeedOptions
+from ..rsync.program import Status, environment, program
+from ..seeding.options.own import SeedOptions
 from ..seeding.seeder import Seeding
 from .called.result import MigrationError
 from .request import MigrationCommand

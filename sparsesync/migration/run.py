@@ -37,9 +37,9 @@ from ..engine.tree.scan import ScanOptions
 from ..exclude import PatternOptions, excluding, place_patterns, quoter, sparse_names
 from ..hosts.pool import HostPool
 from ..rsync.paths import transfer_name
-from ..rsync.process import Status
+from ..rsync.program import Status
 from ..seeding import run as seeding
-from ..seeding.own_options import SeedOptions
+from ..seeding.options.own import SeedOptions
 from ..seeding.result import SyncResult
 from . import findings, plan, preflight
 from .called.result import MigrationError

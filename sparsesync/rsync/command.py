@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from . import handoff, process
+from . import handoff
 from .options import LETTERS, LONGS, Option
 from .paths import QUOTES_ARGUMENTS, NotForUs, RemoteEnd, is_remote, list_path, remote_end
 
@@ -191,7 +191,9 @@ def keeping(command: Command, stack: ExitStack) -> Command:
     options: list[Option] = []
     for option in command.options:
         if option.name in handoff.READ and option.value is not None and handoff.read_once(option.value):
-            copy = stack.enter_context(process.kept(option.value))
+            from .process import kept
+
+            copy = stack.enter_context(kept(option.value))
             option = Option(option.name, copy, (f"--{option.name}={copy}",))
         options.append(option)
     if tuple(options) == command.options:
@@ -366,8 +368,11 @@ def secludes(command: Command, environ: Mapping[str, str] = os.environ) -> bool:
     if environ.get("RSYNC_PROTECT_ARGS", "") not in ("", "0"):
         return True
     tilde_or_dots = command.remote is not None and any("~" in path or ".." in path for path in command.remote.paths)
-    # Only then does it matter, and to ask takes a moment.
-    return tilde_or_dots and re.search(rb"default (?:secluded|protect)-args", process.about(environ)) is not None
+    if not tilde_or_dots:
+        return False  # only then does it matter, and to ask takes a moment
+    from .process import about
+
+    return re.search(rb"default (?:secluded|protect)-args", about(environ)) is not None
 
 
 def quotes(command: Command, version: tuple[int, int, int], environ: Mapping[str, str] = os.environ) -> bool:

@@ -38,8 +38,8 @@ from typing import IO, Any, NamedTuple
 from ..embedding import WAIT_SECONDS, Embedding
 from .command import Command, end_of_options
 from .paths import pulled_from
-from .process import Status, attend, end, run_rsync, shown_status
-from .program import environment, program
+from .process import attend, end, run_rsync
+from .program import Status, environment, program, shown_status
 from .verbosity import shown
 
 LISTED = frozenset([Status.OK, Status.PARTIAL, Status.VANISHED, Status.MAX_DELETE])

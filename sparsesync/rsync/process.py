@@ -1,4 +1,4 @@
-"""rsync as a process of ours: its version, what it reads and prints, what its exit statuses mean, how the two end.
+"""rsync as a process of ours: its version, what it reads and prints, how the two end.
 
 Of the command, a signal is handed on, and rsync ends as it does by itself, tidily; the command waits for it. If the
 command is killed, rsync gets SIGTERM from the kernel. In somebody else's program signals are not ours: rsync is ended
@@ -18,63 +18,12 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from enum import IntEnum
 from typing import IO, Callable
 
 from ..console.streams import is_open
 from ..embedding import WAIT_SECONDS, Embedding, Write
-from ..engine.errors import Error
 from ..engine.files.syscalls import write_all
-from .program import environment, program
-
-
-class Status(IntEnum):
-    """The exit statuses of rsync that are used: rsync(1), EXIT VALUES."""
-
-    OK = 0
-    SYNTAX = 1
-    PROTOCOL_VERSION = 2
-    SELECTION = 3
-    UNSUPPORTED = 4
-    START = 5
-    SOCKET = 10
-    FILE_IO = 11
-    PROTOCOL = 12
-    DIAGNOSTICS = 13
-    """Also what a line of the output is too long for."""
-    SIGNAL = 20
-    PARTIAL = 23
-    VANISHED = 24
-    MAX_DELETE = 25
-    TIMEOUT = 30
-    CONNECTION_TIMEOUT = 35
-    REMOTE_FAILED = 124
-    REMOTE_KILLED = 125
-    REMOTE_NOT_RUN = 126
-    REMOTE_NOT_FOUND = 127
-    SSH = 255
-    """ssh(1), EXIT STATUS: it could not log in, or lost the connection."""
-
-
-REFUSED = frozenset([Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START])
-"""rsync does not even begin with such a command, and will not the next time."""
-
-NO_CONNECTION = frozenset(
-    [
-        Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.REMOTE_FAILED,
-        Status.REMOTE_KILLED, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND, Status.SSH,
-    ]
-)  # fmt: skip
-"""The other host is not there, or no longer."""
-
-NOT_BEGUN = frozenset([Status.PROTOCOL, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND])
-"""The other host's rsync may not have begun: it is not there, or refuses its options."""
-
-NEVER_SPOKE = b"(0 bytes received so far)"
-"""rsync says it of an rsync that has ended before its first word."""
-
-LOST = frozenset([Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.SSH])
-"""Of a run: the same. Which it is of a login that fails depends on whether rsync or ssh is the first to notice."""
+from .program import RsyncTooOldError, Status, environment, program
 
 ESCAPES_LOG = (3, 5, 0)
 """The first rsync that escapes control characters in its log file."""
@@ -86,10 +35,6 @@ _TIDY_SECONDS = 10
 """What a process has to end by itself."""
 
 _PIECE_BYTES = 64 * 1024
-
-
-class RsyncTooOldError(Error, RuntimeError):
-    """An rsync on this machine that is too old for seeding."""
 
 
 def about(environ: Mapping[str, str] = os.environ) -> bytes:
@@ -255,11 +200,6 @@ def _run_embedded(
     )
     streams = [(process.stdout, output), (process.stderr, embedding.stderr)]
     return attend(process, streams, embedding.check)
-
-
-def shown_status(returncode: int) -> int:
-    """Return an exit status as a shell has it: 128 and the number of the signal that ended the process."""
-    return returncode if returncode >= 0 else 128 - returncode
 
 
 def attend(

@@ -1,4 +1,6 @@
-"""Which program rsync is: the one that SPARSESYNC_RSYNC names, else the first in PATH that is not sparsesync itself.
+"""The program rsync: which one it is, how to become it, and what its exit statuses mean.
+
+It is the one that SPARSESYNC_RSYNC names, else the first in PATH that is not sparsesync itself.
 
 sparsesync may stand in PATH as ``rsync``: a link to its command, or a script that runs it, which no comparison of files
 tells from a script that runs rsync. So what is no program in machine code is asked for its version, with one word more
@@ -18,7 +20,10 @@ import os
 import signal
 import stat
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import NoReturn
+
+from ..engine.errors import Error
 
 QUESTION = "sparsesync-or-rsync?"
 """Given as a path along with ``--version``."""
@@ -27,6 +32,59 @@ _NAMED = "SPARSESYNC_RSYNC"
 _DEPTH = "SPARSESYNC_DEPTH"
 _MAX_DEPTH = 8
 """sparsesync that runs rsync that runs sparsesync, and so on: a hook of a daemon may, but not that often."""
+
+
+class Status(IntEnum):
+    """The exit statuses of rsync that are used: rsync(1), EXIT VALUES."""
+
+    OK = 0
+    SYNTAX = 1
+    PROTOCOL_VERSION = 2
+    SELECTION = 3
+    UNSUPPORTED = 4
+    START = 5
+    SOCKET = 10
+    FILE_IO = 11
+    PROTOCOL = 12
+    DIAGNOSTICS = 13
+    """Also what a line of the output is too long for."""
+    SIGNAL = 20
+    PARTIAL = 23
+    VANISHED = 24
+    MAX_DELETE = 25
+    TIMEOUT = 30
+    CONNECTION_TIMEOUT = 35
+    REMOTE_FAILED = 124
+    REMOTE_KILLED = 125
+    REMOTE_NOT_RUN = 126
+    REMOTE_NOT_FOUND = 127
+    SSH = 255
+    """ssh(1), EXIT STATUS: it could not log in, or lost the connection."""
+
+
+REFUSED = frozenset([Status.SYNTAX, Status.PROTOCOL_VERSION, Status.SELECTION, Status.UNSUPPORTED, Status.START])
+"""rsync does not even begin with such a command, and will not the next time."""
+
+NO_CONNECTION = frozenset(
+    [
+        Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.REMOTE_FAILED,
+        Status.REMOTE_KILLED, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND, Status.SSH,
+    ]
+)  # fmt: skip
+"""The other host is not there, or no longer."""
+
+NOT_BEGUN = frozenset([Status.PROTOCOL, Status.REMOTE_NOT_RUN, Status.REMOTE_NOT_FOUND])
+"""The other host's rsync may not have begun: it is not there, or refuses its options."""
+
+NEVER_SPOKE = b"(0 bytes received so far)"
+"""rsync says it of an rsync that has ended before its first word."""
+
+LOST = frozenset([Status.SOCKET, Status.PROTOCOL, Status.TIMEOUT, Status.CONNECTION_TIMEOUT, Status.SSH])
+"""Of a run: the same. Which it is of a login that fails depends on whether rsync or ssh is the first to notice."""
+
+
+class RsyncTooOldError(Error, RuntimeError):
+    """An rsync on this machine that is too old for seeding."""
 
 
 def program(environ: Mapping[str, str] = os.environ) -> str:
@@ -48,6 +106,11 @@ def become(argv: Sequence[str]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.execve(path, ["rsync", *argv], environment())
+
+
+def shown_status(returncode: int) -> int:
+    """Return an exit status as a shell has it: 128 and the number of the signal that ended the process."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _depth(environ: Mapping[str, str]) -> int:
@@ -81,14 +144,14 @@ def _can_be_run(path: str) -> bool:
 
 
 def _is_sparsesync(path: str) -> bool:
-    import subprocess
-
     try:
         with open(path, "rb") as file:
             if file.read(4) == b"\x7fELF":
                 return False
     except OSError:
         pass  # it may be run and not read
+    import subprocess
+
     try:
         asked = subprocess.run(
             [path, "--version", "--", QUESTION],

@@ -12,7 +12,6 @@ import os
 import re
 from typing import NamedTuple
 
-from ..engine.files.beneath import open_trusted
 from .command import Command
 
 _ITEMIZED = "%i %n%L"
@@ -107,6 +106,8 @@ def why_untold(command: Command) -> str | None:
 
 def _follows_others(path: str) -> bool:
     """Return whether a path leads through a symlink that newer versions of rsync do not follow."""
+    from ..engine.files.beneath import open_trusted
+
     try:
         os.close(open_trusted(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:

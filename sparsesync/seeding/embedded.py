@@ -40,7 +40,7 @@ from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import Connections
 from ..rsync.paths import is_remote
 from . import run
-from .own_options import arguments
+from .options.call import arguments
 from .result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
 from .seeder import SEEDING
 

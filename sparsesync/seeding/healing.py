@@ -33,16 +33,12 @@ from ..engine.roles import Opening, Planned
 from ..hosts.base import Destination, Source
 from ..rsync import command as rsync
 from ..rsync.listing import parse_unchanged, source_path
-from .own_options import SeedOptions
+from .losses import is_filled
+from .options.own import SeedOptions
 
 _BATCH_FILES = 1000
 _PIECE_BYTES = 16 << 30
 """Of a hole, so much is asked for at once: it takes half a minute to read."""
-_OWN_BYTES = 8 * 1024
-_OWN_SHARE = 256
-"""What a filesystem allocates for a file besides its data: so much, and this part of it for the list of its extents.
-
-An extent takes 12 bytes of that list on ext4, and holds 4 KiB at least. Too little here costs a look at the map."""
 
 _Item = TypeVar("_Item")
 
@@ -183,11 +179,6 @@ class Healing:
             self.say(f"made holes again in {planned.name}: {iec(made)}")
         if why is not None:
             self.say(f"holes of the source are data in {planned.name}: {why}")
-
-
-def is_filled(allocated: int, data: int) -> bool:
-    """Return whether a file is allocated more than its data and the list of its extents can take."""
-    return allocated - data > data // _OWN_SHARE + _OWN_BYTES
 
 
 def _holes(data: Iterable[Extent], size: int) -> Iterator[Extent]:

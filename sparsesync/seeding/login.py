@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 from ..console.streams import write_error
 from ..hosts.address import remote_shell, with_words
 from ..rsync.listing import dry_run
-from ..rsync.process import NEVER_SPOKE, NOT_BEGUN
+from ..rsync.program import NEVER_SPOKE, NOT_BEGUN
 
 if TYPE_CHECKING:
     from ..embedding import Embedding

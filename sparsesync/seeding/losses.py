@@ -15,7 +15,6 @@ Sizes are bytes.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Callable, NamedTuple
 
@@ -24,15 +23,18 @@ from ..engine.files.claims import looks_sparse
 from ..engine.tree.scan import ScanOptions, Sparse, scan
 from ..rsync import command as rsync
 from ..rsync import filters
-from ..rsync.listing import with_options
 from ..rsync.paths import is_remote
-from ..rsync.process import REFUSED, Status
-from ..rsync.program import environment, program
+from ..rsync.program import REFUSED, Status, environment, program
 
 HOPELESS = REFUSED | {Status.FILE_IO}
 """What rsync ends with that does not take its arguments, or cannot read a file that they name."""
 _WRITTEN = frozenset("log-file log-file-format write-batch only-write-batch".split())
 _NO_TRANSFER = frozenset("help version server sender daemon config dparam list-only".split())
+_OWN_BYTES = 8 * 1024
+_OWN_SHARE = 256
+"""What a filesystem allocates for a file besides its data: so much, and this part of it for the list of its extents.
+
+An extent takes 12 bytes of that list on ext4, and holds 4 KiB at least. Too little here costs a look at the map."""
 
 
 class Losses(NamedTuple):
@@ -60,7 +62,7 @@ class Losses(NamedTuple):
 def of_all(command: rsync.Command, holes: str, min_hole: int, check: Callable[[], object] | None = None) -> Losses:
     """Return what may be lost if rsync transfers everything.
 
-    ``holes``, ``min_hole``: as in :class:`~.own_options.SeedOptions`.
+    ``holes``, ``min_hole``: as in :class:`~.options.own.SeedOptions`.
     ``check``: called for each directory.
     """
     asks_only = any(option.name in _NO_TRANSFER for option in command.options)
@@ -78,8 +80,15 @@ def of_all(command: rsync.Command, holes: str, min_hole: int, check: Callable[[]
     return Losses(files, lost)
 
 
+def is_filled(allocated: int, data: int) -> bool:
+    """Return whether a file is allocated more than its data and the list of its extents can take."""
+    return allocated - data > data // _OWN_SHARE + _OWN_BYTES
+
+
 def refuses(command: rsync.Command, environ: Mapping[str, str]) -> bool:
     """Return whether rsync refuses these arguments, and so transfers nothing."""
+    from ..rsync.listing import with_options
+
     refused = _fails(with_options(command.argv, ["--version"]), environ)
     if refused or command.remote is not None:
         return refused
@@ -89,6 +98,8 @@ def refuses(command: rsync.Command, environ: Mapping[str, str]) -> bool:
 
 
 def _fails(argv: list[str], environ: Mapping[str, str]) -> bool:
+    import subprocess
+
     silent = subprocess.DEVNULL
     argv = [program(environ), *argv]
     done = subprocess.run(argv, env=environment(environ), stdin=silent, stdout=silent, stderr=silent, check=False)

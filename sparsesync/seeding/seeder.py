@@ -34,17 +34,17 @@ from ..hosts.transfer import Settings, check_space, needs, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import is_wild, sent_as_top
-from ..rsync.process import Status
+from ..rsync.program import Status
 from .healing import Healing
 from .losses import Losses
-from .own_options import SeedOptions
+from .options.own import SeedOptions
+from .settled import NOTHING_SPARSE
 
 if TYPE_CHECKING:
     from ..tracking.files import Tracking
 
 SEEDING = "seeding"
 """What the bar of the files' data is called."""
-NOTHING_SPARSE = "it would transfer no sparse file"
 
 _OWN_BYTES = 16 * 1024
 """So much a filesystem may allocate for a file's extents, besides its data."""

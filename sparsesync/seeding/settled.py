@@ -13,25 +13,26 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from ..engine.files.claims import allocated, looks_sparse
-from ..engine.host import LocalHost
-from ..engine.roles import Opening
 from ..engine.tree.scan import Sparse
 from ..rsync import command as rsync
 from ..rsync import filters
 from ..rsync.paths import transfer_name, why_not_plain
-from ..rsync.process import check_version
 from ..rsync.verbosity import why_untold
 from . import losses
-from .healing import is_filled
-from .own_options import SeedOptions
-from .seeder import NOTHING_SPARSE
+from .losses import is_filled
+from .options.own import SeedOptions
+
+if TYPE_CHECKING:
+    from ..engine.roles import LocalDestination
 
 NO_SPARSE_FILES = "there are no sparse files"
+NOTHING_SPARSE = "it would transfer no sparse file"
+NOTHING_TO_SEED = frozenset([NO_SPARSE_FILES, NOTHING_SPARSE])
+"""The reasons with which rsync loses no holes."""
 
 _MAX_SETTLED = 1000
 """Sparse files that are looked up one by one. For more a dry run is quicker."""
@@ -58,6 +59,8 @@ def why_not(
     handoff = handoff or no_temporary_directory()
     if handoff:
         return handoff
+    from ..rsync.process import check_version
+
     version = check_version(environ)
     if remote is None:
         return None
@@ -98,29 +101,41 @@ class Settled:
     def __init__(self, command: rsync.Command, seed: SeedOptions) -> None:
         self.command = command
         self.seed = seed
-        self._destination = LocalHost().destination()
+        self._destination: LocalDestination | None = None
         self._is_open = False
 
     def __enter__(self) -> Settled:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._destination is not None:
+            self._destination.close()
+
+    def _open(self) -> LocalDestination:
+        """Return the destination, which is opened for the first sparse file: most runs meet none."""
+        if self._destination is not None:
+            return self._destination
+        from ..engine.host import LocalHost
+        from ..engine.roles import Opening
+
+        self._destination = destination = LocalHost().destination()
         command = self.command
         asks = command.remote is None and not self.seed.source_is_live
         if asks and command.destination is not None and not _EQUAL_ANYWAY & {each.name for each in command.options}:
             there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
-            self._is_open = self._destination.open(command.destination, there) is None
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._destination.close()
+            self._is_open = destination.open(command.destination, there) is None
+        return destination
 
     def __call__(self, found: Sparse) -> bool:
         """Return whether that is so, for certain."""
+        destination = self._open()
         shown = (transfer_name(source, found.path, self.command.relative) for source in self.command.sources)
         names = set(filter(None, shown))
         # What is reserved at the source shows in no stat.
         if not self._is_open or len(names) != 1 or not looks_sparse(found.st):
             return False
         try:
-            for directory, base in self._destination.place.each(names):
+            for directory, base in destination.place.each(names):
                 if directory is not None:
                     return self._is_equal(os.stat(base, dir_fd=directory, follow_symlinks=False), found)
         except (OSError, ValueError):
@@ -135,6 +150,8 @@ class Settled:
 
 def no_temporary_directory() -> str | None:
     """Return why no temporary file can be made, or None."""
+    import tempfile
+
     named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     places = [os.path.abspath(place) for place in (*named, "/tmp", "/var/tmp", "/usr/tmp") if place]
     # Python would go on and take the current directory, which may be the source.

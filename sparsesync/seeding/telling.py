@@ -22,8 +22,8 @@ from ..console.streams import write_output
 from ..engine.text import escape_name
 from ..rsync.command import Command
 from ..rsync.listing import parse_listing, source_path
-from ..rsync.process import ESCAPES_LOG, Status, version
-from ..rsync.program import environment, program
+from ..rsync.process import ESCAPES_LOG, version
+from ..rsync.program import Status, environment, program
 from ..rsync.verbosity import shown
 from .seeder import Refused, Seeding
 

@@ -34,7 +34,7 @@ from sparsesync.hosts.remote import RemoteHost
 from sparsesync.rsync import command as rsync
 from sparsesync.rsync.listing import listing_argv, parse_listing, source_path
 from sparsesync.rsync.options import LETTERS, LONGS
-from sparsesync.seeding.own_options import split_options
+from sparsesync.seeding.options.own import split_options
 from tests.support.answers import ANSWERS, CLOSED, ERROR, FILE, Liar
 from tests.support.filesystems import need
 

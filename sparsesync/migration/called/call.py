@@ -24,7 +24,7 @@ from ...hosts.base import PathLike, Rsh, several
 from ...rsync import command as rsync
 from ...rsync.program import program
 from ...seeding.embedded import Caller, Done, asks
-from ...seeding.own_options import as_word, option_words, read_from
+from ...seeding.options.call import as_word, option_words, read_from
 from ..request import Request
 from ..run import Migration
 from ..text import lines_of
