@@ -5,6 +5,7 @@ What an rsync command line means that names another host is for :mod:`rsync.path
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -79,10 +80,22 @@ def split_shell(text: str) -> list[str]:
     return found
 
 
+def until_ssh(command: Sequence[str]) -> int:
+    """Return the number of words up to ssh in a remote shell's command, as in ``sshpass -e ssh``; 0 without it."""
+    return next((count for count, word in enumerate(command, 1) if os.path.basename(word) == "ssh"), 0)
+
+
 def with_words(shell: str, words: Sequence[str]) -> str:
-    """Return a remote shell's command with more options. The first of equal options counts: ssh(1)."""
-    first, space, rest = shell.lstrip(" ").partition(" ")
-    return " ".join([first, *words]) + space + rest
+    """Return the command of an ssh with more options. The first of equal options counts: ssh(1)."""
+    if not words:
+        return shell
+    before = split_shell(shell)
+    before = before[: until_ssh(before)]
+    for end in [found.start() for found in re.finditer(" |$", shell)]:
+        with contextlib.suppress(ValueError):  # in the middle of a quoted word
+            if split_shell(shell[:end]) == before:
+                return " ".join([shell[:end], *words]) + shell[end:]
+    raise ValueError(f"{shell}: there is no ssh in it")
 
 
 def remote_shell(given: str | None, environ: Mapping[str, str] = os.environ) -> str:

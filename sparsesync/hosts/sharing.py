@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
 from ..embedding import WAIT_SECONDS
+from .address import until_ssh
 
 _ALIVE_SECONDS = 15
 """Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
@@ -164,12 +165,12 @@ def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: 
 
 def _settings(command: Sequence[str], login: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return ssh's configuration for a host, from ssh -G; empty for another remote shell."""
-    if os.path.basename(command[0]) != "ssh" or shutil.which(command[0], path=environ.get("PATH")) is None:
+    count = until_ssh(command)
+    if not count or shutil.which(command[0], path=environ.get("PATH")) is None:
         return {}
     silent = subprocess.DEVNULL
-    asked = subprocess.run(
-        [*command, "-G", *login], stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ
-    )
+    words = [*command[:count], "-G", *command[count:], *login]
+    asked = subprocess.run(words, stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ)
     return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
 
 

@@ -173,13 +173,15 @@ def one_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield running
 
 
-@pytest.mark.parametrize(("way", "options"), [("push", ["-r"]), ("pull", ["-a"])])
+@pytest.mark.parametrize(
+    ("way", "options", "before_ssh"), [("push", ["-r"], ""), ("pull", ["-a"], "env 'WORD=of ssh' ")]
+)
 def test_one_login_where_one_session_at_a_time_is_allowed(
-    one_session: Sshd, place: Path, way: str, options: list[str]
+    one_session: Sshd, place: Path, way: str, options: list[str], before_ssh: str
 ) -> None:
     before = one_session.logins()
     ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
-    done = ours(place, one_session.rsh, "sync", *options, *ends)
+    done = ours(place, before_ssh + one_session.rsh, "sync", *options, *ends)
     assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
     assert one_session.logins() == before + 1
     assert "-r" not in options or (place / "dst/img").stat().st_mtime > (place / "src/img").stat().st_mtime
