@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class _EndedError(Exception):
-    """The run ends before rsync, with this exit status; the message says why."""
+    """The run ends before rsync, with this exit status; the message says why, unless rsync has."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -107,7 +107,8 @@ class SeededRun:
                 self.say(f"everything is left to rsync: {handoff}")
             self._tell_losses()
         except _EndedError as ended:
-            self.warn(str(ended))
+            if str(ended):
+                self.warn(str(ended))
             self.note(status=int(ended.status), returncode=int(ended.status))
             return False
         # What the program has printed comes before what rsync prints.
@@ -330,7 +331,8 @@ class SeededRun:
             ((self.embedding and self.embedding.stderr) or write_error)(text.encode(errors="backslashreplace"))
             if outside:
                 raise LinkError(f"rsync cannot tell what it would transfer (status {status})", self.command.remote.host)
-            raise _EndedError(status, "rsync was asked what it would transfer, and could not; nothing was done")
+            why = "rsync was asked what it would transfer, and could not; nothing was done"
+            raise _EndedError(status, "" if b"rsync error:" in said else why)
         if status >= 0 and status != Status.SIGNAL:
             return status
         status = status if status > 0 else 128 - status

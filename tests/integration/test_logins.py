@@ -61,6 +61,10 @@ def test_sync_by_another_shell_than_ssh(place: Path, other_shell: str) -> None:
         shutil.rmtree(place / "dst", ignore_errors=True)
         done = ours(place, other_shell, "sync", "-a", *paths)
         assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+    argv = ["--qsort", "src/", f"{far}/dst/"]
+    theirs = run(place, "rsync", "-a", *argv, RSYNC_RSH=other_shell)
+    done = ours(place, other_shell, "sync", "-a", *argv)
+    assert theirs.returncode and (done.returncode, done.stderr) == (theirs.returncode, theirs.stderr)
 
 
 @pytest.mark.parametrize("other_shell", ["as they are"], indirect=True)
