@@ -371,9 +371,9 @@ def main() -> int:
     warnings.showwarning = _show_warning
     try:
         Agent(link).serve()
-    except ProtocolError as error:
-        sys.stderr.write("sparsesync agent: {}\n".format(escape_name(str(error))))
-        return 1
-    except LinkError:
-        return 0  # the client has gone, as it does when it is done
+    except LinkError as error:
+        if not error.retryable:
+            sys.stderr.write("sparsesync agent: {}\n".format(escape_name(str(error))))
+            return 1
+        # The client has gone: it is done, or it was ended in the middle of a word.
     return 0
