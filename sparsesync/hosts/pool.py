@@ -169,16 +169,24 @@ class HostPool:
 
         Used for a host that allows one session at a time. It needs a shared connection.
         """
-        from .sharing import wait_for_session
-
-        words, login = self._words(), _login(host.user, host.name)
-        check = self._embedding.check if self._embedding else lambda: None
-        host.leave()
-        wait_for_session(words, login, self._shared[login], self._environ, check)
+        self.end_agent(host)
         yield
-        wait_for_session(words, login, self._shared[login], self._environ, check)
+        self._wait_for_session(host)
         again = self._connect(host.user, host.name)
         host.connection, host.leave = again.connection, again.leave
+
+    def end_agent(self, host: RemoteHost) -> None:
+        """End the agent of a host. Another may have its session then, if the connection is shared."""
+        host.leave()
+        self._wait_for_session(host)
+
+    def _wait_for_session(self, host: RemoteHost) -> None:
+        from .sharing import wait_for_session
+
+        login = _login(host.user, host.name)
+        check = self._embedding.check if self._embedding else lambda: None
+        if login in self._shared:
+            wait_for_session(self._words(), login, self._shared[login], self._environ, check)
 
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         if self._lender is not None:

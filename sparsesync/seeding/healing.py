@@ -29,12 +29,13 @@ from ..console.progress import BarFactory
 from ..console.units import iec
 from ..engine.errors import LinkError, OnProgress
 from ..engine.files.extents import Extent
-from ..engine.roles import Opening, Planned
+from ..engine.roles import Planned
 from ..hosts.base import Destination, Source
 from ..rsync import command as rsync
 from ..rsync.listing import parse_unchanged, source_path
 from .losses import is_filled
 from .options.own import SeedOptions
+from .settled import open_existing
 
 _BATCH_FILES = 1000
 _PIECE_BYTES = 16 << 30
@@ -139,9 +140,7 @@ class Healing:
         is_open = None
         for batch in _batches(files, _BATCH_FILES):
             if is_open is None:
-                # Where it is a file, there is no other one in the transfer.
-                there = Opening(many=False, one_source=True, relative=self.command.relative, existing=True)
-                is_open = self.destination.open(self.path, there) is None
+                is_open = open_existing(self.destination, self.path, self.command)
             states = self.destination.states([each.name for each in batch]) if is_open else [None] * len(batch)
             yield from ((planned, state[0] if state else None) for planned, state in zip(batch, states))
 

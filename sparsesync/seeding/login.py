@@ -152,6 +152,14 @@ class Login:
             return [], environ
         return [f"--rsh={shell}"], environ
 
+    def end_agent(self) -> None:
+        """End the agent, of which nothing more is wanted, before rsync opens a session in its connection.
+
+        A connection that others use too is left as it is.
+        """
+        if self._own is not None and self.host is not None:
+            self._own.end_agent(self.host)
+
     @contextlib.contextmanager
     def without_agent(self, destination: Destination | None) -> Iterator[None]:
         """End the agent while rsync runs, if it takes the only session that the host allows (MaxSessions).

@@ -41,7 +41,7 @@ from ..engine.errors import LinkError
 from ..rsync import command as rsync
 from ..rsync.program import become
 from .options.own import SeedOptions
-from .settled import NOTHING_TO_SEED, why_not
+from .settled import NOTHING_TO_SEED, Looked, look
 
 if TYPE_CHECKING:
     from ..embedding import Embedding
@@ -95,22 +95,22 @@ def run(
         if embedding is not None:
             _check_shell(command, environ)
         try:
-            handoff = why_not(command, seed, environ, embedding.check if embedding else None)
+            looked = look(command, seed, environ, embedding.check if embedding else None)
         except FileNotFoundError:
             raise
         except OSError as error:
             if strict:
                 raise
-            handoff = format_error(error)
-        if replace and seed.track is None and handoff in NOTHING_TO_SEED:
-            say(f"everything is left to rsync: {handoff}")
+            looked = Looked(format_error(error))
+        if replace and seed.track is None and looked.why_not in NOTHING_TO_SEED:
+            say(f"everything is left to rsync: {looked.why_not}")
             _become(command.argv)
         from .login import Login
         from .steps import SeededRun
 
         login = Login(command, hosts, embedding, logins)
         state = SeededRun(command, seed, say, bar, strict, login, embedding, tracking)
-        if not state.until_rsync(handoff, stack):
+        if not state.until_rsync(looked, stack):
             return state.result
         login.hand_over()
         if replace and not (state.lasts or login.lasts or state.command is not command):

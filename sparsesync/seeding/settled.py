@@ -1,10 +1,11 @@
 """Nothing to do for us: found out by one scan of the source, before rsync is asked anything.
 
 rsync's dry run takes as long as rsync itself when there is nothing to do. So it is asked only if the scan finds a
-sparse file that may have to be seeded, or healed. On this machine that is none whose size, time and allocation are the
-same at the destination already (:class:`Settled`): rsync leaves such a file alone, and so do we.
+sparse file that may have to be seeded, or healed. That is none whose size, time and allocation are the same at the
+destination already (:func:`are_settled`): rsync leaves such a file alone, and so do we. Another host is asked for all
+of them at once, when it has an agent.
 
-What is not certain is not settled. Then the dry run decides. :func:`why_not` has this and all other reasons that are
+What is not certain is not settled. Then the dry run decides. :func:`look` has this and all other reasons that are
 known before rsync is asked.
 """
 
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from ..engine.files.claims import allocated, looks_sparse
+from ..engine.errors import LinkError
+from ..engine.files.claims import looks_sparse
 from ..engine.tree.scan import Sparse
 from ..rsync import command as rsync
 from ..rsync import filters
@@ -28,22 +29,36 @@ from .options.own import SeedOptions
 
 if TYPE_CHECKING:
     from ..engine.roles import LocalDestination
+    from ..hosts.base import Destination
 
 NO_SPARSE_FILES = "there are no sparse files"
 NOTHING_SPARSE = "it would transfer no sparse file"
 NOTHING_TO_SEED = frozenset([NO_SPARSE_FILES, NOTHING_SPARSE])
 """The reasons with which rsync loses no holes."""
 
-_MAX_SETTLED = 1000
-"""Sparse files that are looked up one by one. For more a dry run is quicker."""
+_MAX_SETTLED = 10_000
+"""Sparse files that are looked up. They are kept in memory for that, if the destination is on another host."""
+_MIN_ASKED = 100
+"""Directories and sparse files of a tree for which another host is asked: a round trip may be all there is to save."""
 _EQUAL_ANYWAY = frozenset(["ignore-times", "checksum"])
 """Options with which rsync does not go by size and time."""
 
 
-def why_not(
+class Looked(NamedTuple):
+    """What is known before rsync is asked.
+
+    ``why_not``: why there is nothing to seed, or nothing that may be; None if there may be something.
+    ``unsettled``: all sparse files there are, if the other host may say that they are there; else none.
+    """
+
+    why_not: str | None = None
+    unsettled: Sequence[Sparse] = ()
+
+
+def look(
     command: rsync.Command, seed: SeedOptions, environ: Mapping[str, str], check: Callable[[], object] | None = None
-) -> str | None:
-    """Return why there is nothing to seed, or nothing that may be; None if there may be something.
+) -> Looked:
+    """Return what can be known without asking rsync.
 
     ``check``: called for each directory.
 
@@ -51,52 +66,64 @@ def why_not(
     """
     remote = command.remote
     if seed.off or command.handoff:
-        return command.handoff if not seed.off else "--seed-off is given"
+        return Looked("--seed-off is given" if seed.off else command.handoff)
     handoff = why_untold(command)
     if handoff:
-        return handoff
-    handoff = nothing_to_seed(command, seed, check) if remote is None or remote.push else None
-    handoff = handoff or no_temporary_directory()
+        return Looked(handoff)
+    looked = look_for_sparse(command, seed, check) if remote is None or remote.push else Looked()
+    handoff = looked.why_not or no_temporary_directory()
     if handoff:
-        return handoff
+        return Looked(handoff)
     from ..rsync.process import check_version
 
     version = check_version(environ)
     if remote is None:
-        return None
-    return why_not_plain(
+        return looked
+    handoff = why_not_plain(
         remote,
         rsync.quotes(command, version, environ),
         secluded=rsync.secludes(command, environ),
         relative=command.relative,
         wild=not remote.push,
     )
+    return looked._replace(why_not=handoff)
 
 
-def nothing_to_seed(command: rsync.Command, seed: SeedOptions, check: Callable[[], object] | None = None) -> str | None:
-    """Return why there is nothing to be seeded or healed; None if there may be something.
+def look_for_sparse(command: rsync.Command, seed: SeedOptions, check: Callable[[], object] | None = None) -> Looked:
+    """Return why there is nothing to be seeded or healed, or what may have to be.
 
     ``check``: called for each directory.
     """
     walk = filters.walk(command)
     if walk is None or seed.min_hole == 0:
-        return None
+        return Looked()
+    by_time = not seed.source_is_live and not _EQUAL_ANYWAY & {each.name for each in command.options}
+    directories = 0
+
+    def count() -> None:
+        nonlocal directories
+        directories += 1
+        if check is not None:
+            check()
+
     troubles: list[OSError] = []
-    settled = 0
+    sparse: list[Sparse] = []
     with Settled(command, seed) as is_settled:
-        for found in losses.below(command, walk, seed.holes, troubles.append, check):
+        for found in losses.below(command, walk, seed.holes, troubles.append, count):
             # How much of a file is reserved is not known yet.
             if found.size - found.allocated >= seed.min_hole or not looks_sparse(found.st):
-                if settled == _MAX_SETTLED or not is_settled(found):
-                    return None
-                settled += 1
+                if not by_time or len(sparse) == _MAX_SETTLED or (command.remote is None and not is_settled(found)):
+                    return Looked()
+                sparse.append(found)
     if troubles:
-        return None
-    return NOTHING_SPARSE if settled else NO_SPARSE_FILES
+        return Looked()
+    if sparse and command.remote is not None:
+        return Looked(unsettled=sparse if directories + len(sparse) >= _MIN_ASKED else ())
+    return Looked(NOTHING_SPARSE if sparse else NO_SPARSE_FILES)
 
 
 class Settled:
-    """Whether a sparse file of the source is at the destination already, as it is to be. A context manager."""
+    """Whether a sparse file of the source is at a destination on this machine already. A context manager."""
 
     def __init__(self, command: rsync.Command, seed: SeedOptions) -> None:
         self.command = command
@@ -111,41 +138,49 @@ class Settled:
         if self._destination is not None:
             self._destination.close()
 
-    def _open(self) -> LocalDestination:
-        """Return the destination, which is opened for the first sparse file: most runs meet none."""
-        if self._destination is not None:
-            return self._destination
-        from ..engine.host import LocalHost
-        from ..engine.roles import Opening
-
-        self._destination = destination = LocalHost().destination()
-        command = self.command
-        asks = command.remote is None and not self.seed.source_is_live
-        if asks and command.destination is not None and not _EQUAL_ANYWAY & {each.name for each in command.options}:
-            there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
-            self._is_open = destination.open(command.destination, there) is None
-        return destination
-
     def __call__(self, found: Sparse) -> bool:
         """Return whether that is so, for certain."""
-        destination = self._open()
-        shown = (transfer_name(source, found.path, self.command.relative) for source in self.command.sources)
-        names = set(filter(None, shown))
-        # What is reserved at the source shows in no stat.
-        if not self._is_open or len(names) != 1 or not looks_sparse(found.st):
-            return False
-        try:
-            for directory, base in destination.place.each(names):
-                if directory is not None:
-                    return self._is_equal(os.stat(base, dir_fd=directory, follow_symlinks=False), found)
-        except (OSError, ValueError):
-            pass  # it is not there, or has a name that is none: for rsync to see to
-        return False
+        if self._destination is None:
+            # Most runs meet no sparse file, and do without what this imports.
+            from ..engine.host import LocalHost
 
-    def _is_equal(self, st: os.stat_result, found: Sparse) -> bool:
-        if not stat.S_ISREG(st.st_mode) or (st.st_size, st.st_mtime_ns) != (found.size, found.st.st_mtime_ns):
+            self._destination = LocalHost().destination()
+            path = self.command.destination
+            self._is_open = path is not None and open_existing(self._destination, path, self.command)
+        return self._is_open and are_settled(self.command, self.seed, self._destination, [found])
+
+
+def open_existing(destination: Destination, path: str, command: rsync.Command) -> bool:
+    """Open a destination if it exists, to look at its files. Returns whether it does. Raises LinkError."""
+    from ..engine.roles import Opening
+
+    # Where it is a file, there is no other one in the transfer.
+    there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
+    return destination.open(path, there) is None
+
+
+def are_settled(command: rsync.Command, seed: SeedOptions, destination: Destination, files: Sequence[Sparse]) -> bool:
+    """Return whether sparse files are at an opened destination already, as they are to be. Raises LinkError."""
+    names: list[str] = []
+    for found in files:
+        shown = {transfer_name(source, found.path, command.relative) for source in command.sources} - {None, ""}
+        # What is reserved at the source shows in no stat.
+        if len(shown) != 1 or not looks_sparse(found.st):
             return False
-        return not self.seed.heal or not is_filled(allocated(st), found.allocated)
+        names += filter(None, shown)
+    try:
+        states = [*destination.states(names)]
+    except LinkError:
+        raise
+    except (OSError, ValueError):
+        return False  # a name that is none: for rsync to see to
+    return all(state is not None and _is_equal(seed, found, *state) for found, state in zip(files, states))
+
+
+def _is_equal(seed: SeedOptions, found: Sparse, held: int, mtime_ns: int, inode: int, size: int, *times: int) -> bool:
+    if (size, mtime_ns) != (found.size, found.st.st_mtime_ns):
+        return False
+    return not seed.heal or not is_filled(held, found.allocated)
 
 
 def no_temporary_directory() -> str | None:

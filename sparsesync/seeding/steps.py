@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from ..console.messages import format_error, print_error, with_hint
@@ -30,10 +30,11 @@ from .login import Login
 from .options.own import SeedOptions
 from .result import SyncResult
 from .seeder import Refused, Seeding, why_not_list
-from .settled import NOTHING_TO_SEED
+from .settled import NOTHING_SPARSE, NOTHING_TO_SEED, Looked, are_settled, open_existing
 from .telling import as_rsync_says, ending, hiding, report_of, telling, tries_all
 
 if TYPE_CHECKING:
+    from ..engine.tree.scan import Sparse
     from ..hosts.base import Destination, Source
     from ..rsync.report import Report
     from ..tracking.files import Tracking
@@ -94,14 +95,14 @@ class SeededRun:
         """Whether something is left to be done when rsync has ended."""
         return self.spool is not None or self.report is not None or (self.seeding is not None and self.seeding.has_more)
 
-    def until_rsync(self, handoff: str | None, stack: contextlib.ExitStack) -> bool:
+    def until_rsync(self, looked: Looked, stack: contextlib.ExitStack) -> bool:
         """Run steps 3 to 5. Returns whether rsync is to run; the result is noted.
 
-        ``handoff``: why nothing is to be seeded, or None.
+        ``looked``: what is known already.
         ``stack``: keeps open what is needed until rsync ends.
         """
         try:
-            handoff = handoff or self._seed_files(stack)
+            handoff = looked.why_not or self._seed_files(looked.unsettled, stack)
             self.note(handoff=handoff)
             if handoff:
                 self.say(f"everything is left to rsync: {handoff}")
@@ -153,10 +154,13 @@ class SeededRun:
         if self.tracking is not None and self.seeding is not None:
             self.tracking.keep(self.seeding.destination, self.warn)
 
-    def _seed_files(self, stack: contextlib.ExitStack) -> str | None:
+    def _seed_files(self, unsettled: Sequence[Sparse], stack: contextlib.ExitStack) -> str | None:
         """Run steps 3 to 5. Returns why nothing was seeded, or None."""
         try:
             source, destination = self._ends(stack)
+            if unsettled and self._is_settled(destination, unsettled):
+                self.login.end_agent()
+                return NOTHING_SPARSE
         except (LoginError, FileNotFoundError):
             raise
         except OSError as error:
@@ -195,6 +199,14 @@ class SeededRun:
             self.argv[:0] = excluding(later, stack)
             self.note(later=tuple(later))
         return handoff
+
+    def _is_settled(self, destination: Destination, files: Sequence[Sparse]) -> bool:
+        """Return whether sparse files are at the destination of a push already. Raises LinkError."""
+        remote = self.command.remote
+        assert remote is not None
+        if not open_existing(destination, remote.paths[0], self.command):
+            return False
+        return are_settled(self.command, self.seed, destination, files)
 
     def _keep_from_rsync(self, refused: dict[str, Refused], stack: contextlib.ExitStack) -> None:
         if not refused:

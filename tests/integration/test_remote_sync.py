@@ -618,15 +618,30 @@ def test_a_destination_that_is_left_to_rsync(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stderr.count(b"\n") == 1 and done.stderr.endswith(reason + b"\n"), done
 
 
-def test_where_nothing_is_to_be_done_nothing_is_left_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_where_nothing_is_to_be_done_nothing_is_left_open(tmp_path: Path, direction: str) -> None:
     """The agent ends by itself, as the connection does, and is not ended by a signal."""
     (tmp_path / "src").mkdir()
-    sparse_file(tmp_path / "src/f", MIB, [(0, 4 * KIB)])
+    for name in "fg":
+        sparse_file(tmp_path / "src" / name, MIB, [(0, 4 * KIB)])
+    for number in range(250):  # a small tree is not worth a question
+        (tmp_path / "src" / str(number)).mkdir()
     rsh = script(tmp_path / "rsh", f'shift; sh -c "$*"; echo $? >>{tmp_path}/ended')
-    for _ in range(2):
-        assert sync(rsh, "-a", f"far:{tmp_path}/src/", "dst", cwd=tmp_path).returncode == 0
-    # The agent, rsync's dry run and rsync itself, twice.
-    assert (tmp_path / "ended").read_text().split() == ["0"] * 6
+    paths = ["src/", f"far:{tmp_path}/dst"] if direction == "push" else [f"far:{tmp_path}/src/", "dst"]
+
+    def started() -> int:
+        assert sync(rsh, "-a", *paths, cwd=tmp_path).returncode == 0
+        ended = (tmp_path / "ended").read_text().split()
+        os.unlink(tmp_path / "ended")
+        assert set(ended) == {"0"}
+        return len(ended)
+
+    assert started() == 3  # the agent, rsync's dry run and rsync itself
+    assert started() == (2 if direction == "push" else 3)  # of a push the agent says that there is nothing to ask
+    # Equal in all but its holes, it is not as it is to be.
+    (tmp_path / "dst/g").write_bytes((tmp_path / "dst/g").read_bytes())
+    os.utime(tmp_path / "dst/g", ns=(0, os.stat(tmp_path / "src/g").st_mtime_ns))
+    assert started() == 3 and allocated(tmp_path / "dst/g") <= allocated(tmp_path / "src/g")
 
 
 @pytest.mark.slow
