@@ -97,7 +97,7 @@ def preset_names(text: str, none: bool = True) -> str:
 class Troubles:
     """A callback that prints each error, and remembers that there was one."""
 
-    status = 0
+    status: int = 0
 
     def __call__(self, error: Exception) -> None:
         """Print the error."""

@@ -45,14 +45,16 @@ class End:
         self._connections = connections
         self._remote: Remote | None = remote_part(given)
         path = os.fsdecode(given) if self._remote is None else self._remote.path
-        self.given = os.path.join(os.curdir, path) if self._remote is None and is_remote(path) else os.fsdecode(given)
+        self.given: str = (
+            os.path.join(os.curdir, path) if self._remote is None and is_remote(path) else os.fsdecode(given)
+        )
         if self._remote is not None and path in ("", "~"):
             path = os.curdir
         elif self._remote is not None and path.startswith("~/"):
             path = path[2:].lstrip("/") or os.curdir
         odd = path.startswith(("~", "-", "=")) or (self._remote is None and is_remote(path))
-        self.path = os.path.join(os.curdir, path) if odd else path
-        self.host = None if self._remote is None else self._remote.host
+        self.path: str = os.path.join(os.curdir, path) if odd else path
+        self.host: str | None = None if self._remote is None else self._remote.host
 
     def below(self, name: str) -> End:
         """Return the end that is ``name`` in this directory."""

@@ -38,7 +38,7 @@ class Failures:
         self._roots = sorted((root.rstrip("/") + "/" for root in roots), key=len, reverse=True)
         self._dangling = dangling
         self.found: list[Failure] = []
-        self.ignored = False
+        self.ignored: bool = False
         """Something was said that is no failure here, and is one to rsync."""
         self.attributes: list[str] = []
         self.told: list[str] = []

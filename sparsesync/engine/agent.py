@@ -24,7 +24,7 @@ from .files.claims import HOLES
 from .files.status import home
 from .host import LocalHost
 from .queries.registry import QUERIES, checked
-from .roles import Opening, SourceSettings
+from .roles import LocalDestination, Opening, SourceSettings
 from .text import escape_name
 from .transfer.outgoing import OutgoingFile
 from .transfer.receiver import Receiver
@@ -99,9 +99,9 @@ class Agent:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.host = LocalHost()
-        self.destination = self.host.destination(resume=True)
-        self.held = contextlib.ExitStack()
+        self.host: LocalHost = LocalHost()
+        self.destination: LocalDestination = self.host.destination(resume=True)
+        self.held: contextlib.ExitStack = contextlib.ExitStack()
         """What lasts as long as the connection."""
 
     def serve(self) -> None:

@@ -60,7 +60,7 @@ class NoSpaceError(Error, OSError):
         super().__init__(
             errno.ENOSPC, "No space left on device: {} bytes are needed, {} are free".format(needed, free), path
         )
-        self.args = needed, free, path
+        self.args: Tuple[Any, ...] = (needed, free, path)
         self.needed = needed
         self.free = free
 
@@ -70,7 +70,7 @@ class TruncatedError(Error, OSError):
 
     def __init__(self, path: Optional[str] = None) -> None:
         super().__init__(errno.ESTALE, "the file was truncated while it was read", path)
-        self.args = (path,)
+        self.args: Tuple[Any, ...] = (path,)
 
 
 class LinkError(Error, ConnectionError):
@@ -86,7 +86,7 @@ class LinkError(Error, ConnectionError):
         super().__init__(message)
         self.host: Optional[str] = host
         self.retryable: bool = self._retryable if retryable is None else retryable
-        self.args = message, host, self.retryable
+        self.args: Tuple[Any, ...] = (message, host, self.retryable)
 
     def __str__(self) -> str:
         return "{0}".format(self.args[0]) if self.host is None else "{}: {}".format(self.host, self.args[0])

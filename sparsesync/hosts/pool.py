@@ -257,11 +257,11 @@ class Connections:
     def __init__(self, rsh: Rsh = None, python: str | None = None) -> None:
         from .address import remote_shell, split_shell
 
-        self.salt = os.urandom(16)
+        self.salt: bytes = os.urandom(16)
         self._pool = HostPool(rsh, python, logins=self)
         self.python = python
         given = remote_shell(rsh) if rsh is None or isinstance(rsh, str) else rsh
-        self.words = tuple(split_shell(given) if isinstance(given, str) else given)
+        self.words: tuple[str, ...] = tuple(split_shell(given) if isinstance(given, str) else given)
         self._logins: dict[tuple[str, ...], Sharing] = {}
         self._logging_in = threading.Lock()
         self._opened = contextlib.ExitStack()

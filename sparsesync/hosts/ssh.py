@@ -84,7 +84,7 @@ class Connection:
         source, sink = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
         process.stdin.close()
         process.stdout.close()
-        self.link = Link(source, sink, greeting=True, name=host)
+        self.link: Link = Link(source, sink, greeting=True, name=host)
         self.link.timeout = timeout
         self.digest: Digest
         self._greeting: Frame

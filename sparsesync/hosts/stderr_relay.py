@@ -102,11 +102,12 @@ class StderrRelay:
 
     def __init__(self, write: Write = write_error) -> None:
         self._show = write
+        self.sink: int
         self._source, self.sink = os.pipe()
         self._ended, self._end = os.pipe()
         self._left = -1
         self._closed = False
-        self.tail = ""
+        self.tail: str = ""
         """The last that was said."""
         os.set_blocking(self._source, False)
         # Not by sys.stderr, whose lock a thread that waits for a terminal would hold to the end of the program.

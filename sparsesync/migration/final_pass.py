@@ -75,9 +75,11 @@ class FinalPass:
     def __init__(self, migration: Parts, facts: Facts) -> None:
         self.migration = migration
         self.facts = facts
-        self.source, self.destination = migration.source, migration.destination
-        self.asked, self.request = migration.asked, migration.request
-        self.report = migration.report
+        self.source: Location = migration.source
+        self.destination: Location = migration.destination
+        self.asked: MigrationCommand = migration.asked
+        self.request: Request = migration.request
+        self.report: dict[str, Any] = migration.report
         self._begun = ""
         self._under_way = False
 

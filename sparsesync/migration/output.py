@@ -25,7 +25,7 @@ class RsyncOutput:
     def __init__(self, command: Command, shown: bool, write: Callable[[bytes], object]) -> None:
         self._write = write
         own = any([command.verbose, command.stats, command.progress, command.itemize, command.value("info")])
-        self.options = [] if own else ["--stats", "--no-human-readable"]
+        self.options: list[str] = [] if own else ["--stats", "--no-human-readable"]
         if shown and not own:
             self.options.append("--info=progress2")
         self.advance: OnProgress = None

@@ -94,15 +94,17 @@ class MigrationCommand:
         self.request = request
         self.embedding = embedding
         self.environ: Mapping[str, str] = embedding.environ if embedding else os.environ
-        self.directory = embedding.directory if embedding else None
+        self.directory: str | None = embedding.directory if embedding else None
         self.check: Callable[[], object] = embedding.check if embedding else lambda: None
         self.patterns: list[str] = []
         self.fine_times = False
         self._rsh = request.rsh
-        self.command = self._parse()
+        self.command: rsync.Command = self._parse()
         remote = self.command.remote
-        self.sources = [_at_home(path) for path in remote.paths] if remote and not remote.push else [*request.sources]
-        self.path = _at_home(remote.paths[0]) if remote and remote.push else request.destination
+        self.sources: list[str] = (
+            [_at_home(path) for path in remote.paths] if remote and not remote.push else [*request.sources]
+        )
+        self.path: str = _at_home(remote.paths[0]) if remote and remote.push else request.destination
 
     def _parse(self) -> rsync.Command:
         """Raise ValueError for a command line that is no migration. Returns the parsed rsync command otherwise."""

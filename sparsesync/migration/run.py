@@ -35,6 +35,7 @@ from ..engine.queries.presets import left_out
 from ..engine.roles import Planned
 from ..engine.tree.scan import ScanOptions
 from ..exclude import PatternOptions, excluding, place_patterns, quoter, sparse_names
+from ..hosts.base import Location
 from ..hosts.pool import HostPool
 from ..rsync.paths import transfer_name
 from ..rsync.program import Status
@@ -77,7 +78,7 @@ class Migration:
         embedding: Embedding | None = None,
     ) -> None:
         self.request = request
-        self.asked = MigrationCommand(request, embedding)
+        self.asked: MigrationCommand = MigrationCommand(request, embedding)
         self.embedding = embedding
         self.synced: SyncResult | None = None
         self.told = ""
@@ -167,7 +168,7 @@ class Migration:
         """Find the two machines: one of them at least is this one, and the other is logged in to once."""
         command, request = self.asked.command, self.request
         remote = command.remote
-        self.hosts = stack.enter_context(
+        self.hosts: HostPool = stack.enter_context(
             HostPool(
                 remote.shell if remote else None,
                 request.python,
@@ -177,6 +178,8 @@ class Migration:
                 embedding=self.embedding,
             )
         )
+        self.source: Location
+        self.destination: Location
         self.source, self.destination = self.hosts.locate_pair(request.sources[0], request.destination)
         if self.hosts.shared.control:
             self.asked.share(self.hosts.shared.control)

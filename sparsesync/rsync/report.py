@@ -27,7 +27,7 @@ from typing import IO, Callable
 from ..engine.files.beneath import open_trusted
 from .command import Command
 from .listing import MARK, parse_all, unescape
-from .verbosity import has_itemize, shown
+from .verbosity import Shown, has_itemize, shown
 
 Write = Callable[[bytes], object]
 
@@ -79,14 +79,16 @@ class Report:
         refused: Collection[str] = (),
         alias: str = "",
     ) -> None:
-        self.shown = shown(command)
+        self.shown: Shown = shown(command)
         self.command = command
         self._hidden = f" {hidden}".encode() if hidden else b""
         self._names: set[bytes] = {os.fsencode(alias)} if alias else set()
         """The names of seeded files, and of the directories above them, with a slash at the end."""
         self._log_escapes = escapes_log
         self._totals: dict[bytes, bytes] = {}
-        self.files = self.bytes = self._literal = self._matched = 0
+        self.files: int = 0
+        self.bytes: int = 0
+        self._literal = self._matched = 0
         self._created: list[bytes] = []
         self._refused = 0
         """The bytes of files that were kept from rsync. They take part in totals of which it does not see them."""

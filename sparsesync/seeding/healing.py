@@ -72,8 +72,8 @@ class Healing:
         self.path = path
         self.say = say
         self.bar = bar
-        self.wanted = options.heal and not command.preallocate  # what is reserved then, has to stay so
-        self.found = 0
+        self.wanted: bool = options.heal and not command.preallocate  # what is reserved then, has to stay so
+        self.found: int = 0
         self.healed: list[tuple[str, int]] = []
         self._plan: IO[str] | None = None
 

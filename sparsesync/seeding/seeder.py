@@ -116,7 +116,7 @@ class Seeding:
         """The bytes of holes of each file that was left."""
         self.refused: dict[str, Refused] = {}
         """Files that the destination does not take: rsync would read all holes to find out."""
-        self.planned = Losses(0)
+        self.planned: Losses = Losses(0)
         """The sparse files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._filled: set[str] = set()
@@ -133,7 +133,7 @@ class Seeding:
         self._pulls = remote is not None and not remote.push
         self._sources = remote.paths if remote and not remote.push else command.sources
         self._destination = remote.paths[0] if remote and remote.push else command.destination
-        self.healing = Healing(command, options, source, destination, self._destination, say, bar, check)
+        self.healing: Healing = Healing(command, options, source, destination, self._destination, say, bar, check)
 
     def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
         """Seed the files of a listing. Returns why nothing at all was seeded, or None.

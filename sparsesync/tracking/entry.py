@@ -54,10 +54,10 @@ class Entry:
         self._new = ""
         self._runs = 0
         self._old: Record | None = None
-        self.tracked = Tracked("", None, (), 0)
+        self.tracked: Tracked = Tracked("", None, (), 0)
         self.why: str | None = None
-        self.cloned = Identity(0, 0, 0, 0)
-        self.cloned_ns = 0
+        self.cloned: Identity = Identity(0, 0, 0, 0)
+        self.cloned_ns: int = 0
 
     def take(self, given: int, source: str, real: str, destination: str, whole_every: int) -> bool:
         """Clone an open file, and see what the record says. Returns False, with a warning, if it cannot be tracked.

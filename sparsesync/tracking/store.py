@@ -47,12 +47,12 @@ class Store:
 
     def __init__(self, path: str, whole_every: int = 0) -> None:
         self._whole_every = whole_every
-        self.path = os.path.abspath(path)
+        self.path: str = os.path.abspath(path)
         self._said: set[str] = set()
         with error_path(path, instead=True):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            self.fd = open_trusted(path)
+            self.fd: int = open_trusted(path)
         st = os.fstat(self.fd)
         why = None
         if st.st_uid != os.geteuid():

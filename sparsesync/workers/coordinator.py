@@ -208,8 +208,8 @@ class CopyRun(Run):
         self._request = request
         self._progress = progress
         self._flushed = time.monotonic()
-        self.written = 0
-        self.any_done = False
+        self.written: int = 0
+        self.any_done: bool = False
 
     def without_done(self, tasks: Iterator[Task]) -> Iterator[Task]:
         """Yield the tasks that no earlier run has done."""

@@ -52,7 +52,7 @@ class Given:
         self.copied: Answer | None = None
         self.out: set[Any] = set()
         self.checks: set[Any] = set()
-        self.since = 0.0
+        self.since: float = 0.0
         self.failures = self.same = 0
         self.done = False
 

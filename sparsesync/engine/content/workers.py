@@ -89,7 +89,8 @@ class Helpers:
         self._threads: List[threading.Thread] = []
         self._wanted = _MAX_HELPERS if threads is None else threads
         self._lock = threading.Lock()
-        self.done = self.result = 0
+        self.done: int = 0
+        self.result: int = 0
         self._error: Optional[BaseException] = None
         for _ in range(threads or 1):
             self.more()

@@ -121,18 +121,18 @@ class RangeWriter:
         self.zero_block = zero_block
         self.progress = progress
         self.source_path = source_path
-        self.helps = helps(jobs)
+        self.helps: bool = helps(jobs)
         self.jobs = jobs
         self.on_read = on_read
-        self.done = 0
-        self.written = 0
-        self.told = 0
-        self.position = 0
-        self.proven = False
+        self.done: int = 0
+        self.written: int = 0
+        self.told: int = 0
+        self.position: int = 0
+        self.proven: bool = False
         self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source)
-        self.kernel = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
+        self.kernel: bool = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
 
     def write(self, ranges: Iterable[Extent]) -> int:
         """Copy every range; returns the bytes written."""

@@ -92,19 +92,19 @@ class Target:
         self.name = name
         self.path = path
         self.inplace = inplace
-        self.resumed = False
+        self.resumed: bool = False
         self.keep = False
         self.reserving = False
         self.checks_room = True
         self.merging = False
         self.continued = False
-        self.committed = False
-        self.allocated = 0
+        self.committed: bool = False
+        self.allocated: int = 0
         self.reached = 0
-        self.fd = -1
+        self.fd: int = -1
         self._partial = partial
         self._temporary: Optional[str] = None
-        self.temporary_directory = directory
+        self.temporary_directory: int = directory
         self._closed = False
 
     def open(self) -> None:

@@ -45,8 +45,8 @@ class CopyDestination(Destination):
             merging=options.overlay,
         )
         self.file = path
-        self.keep = options.keep
-        self.carries = options.keep != "content"
+        self.keep: str = options.keep
+        self.carries: bool = options.keep != "content"
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         old = super()._existing(directory, base)

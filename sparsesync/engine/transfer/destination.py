@@ -100,7 +100,7 @@ class Destination:
         self.backup = backup
         self.fsync = fsync
         self.partial_dir = partial_dir
-        self.resume = resume and temp_dir is None
+        self.resume: bool = resume and temp_dir is None
         self.partial = partial
         self.preallocate = preallocate
         self._temporaries = Temporaries(None if temp_dir is None else os.path.join(path, temp_dir))

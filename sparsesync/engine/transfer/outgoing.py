@@ -60,7 +60,7 @@ class OutgoingFile:
         self.was_known = False
         self.since: Optional[Iterator[Change]] = None
         self._earlier: Optional[int] = None
-        self.believed = False
+        self.believed: bool = False
         self.number = 0
         self.basis: Optional[bool] = None
         self.over = False

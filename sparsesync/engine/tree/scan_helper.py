@@ -41,7 +41,7 @@ class Helper:
     """The second process. ``look_through`` scans one directory. Raises OSError as fork(2), pipe(2)."""
 
     def __init__(self, look_through: LookThrough) -> None:
-        self.busy = False
+        self.busy: bool = False
         asked, self._requests = os.pipe()
         self._answers, answering = os.pipe()
         self._pid = os.fork()

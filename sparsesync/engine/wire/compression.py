@@ -43,7 +43,7 @@ class Compressor:
             self._begin = lambda: zlib.compressobj(chosen)
             self._flush = zlib.Z_SYNC_FLUSH
         self._stream: Any = None
-        self.code = NONE
+        self.code: int = NONE
         """That of what was compressed last."""
 
     def compress(self, data: memoryview) -> Optional[bytes]:

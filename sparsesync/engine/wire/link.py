@@ -71,8 +71,8 @@ class Link:
         self.pace: Optional[RateLimit] = None
         self.files: Optional[int] = None
         self.check: Optional[Callable[[], object]] = None
-        self.received = 0
-        self.sent = 0
+        self.received: int = 0
+        self.sent: int = 0
         self._decoder = Decoder(greeting)
         self._frames = iter(())  # type: Any
         self._lock = threading.Lock()
