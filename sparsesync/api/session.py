@@ -4,7 +4,8 @@ A method is the function of its name, given a :class:`~.hosts.pool.Connections` 
 written once, and what it takes, its method takes.
 
 To a type checker a method takes ``rsh`` and ``python``, too: no ParamSpec leaves a parameter out, and stubs would be
-all signatures a second time.
+all signatures a second time. A name to which a value is assigned has a type that each checker may guess in another way,
+while a decorated function has that which the decorator says. So that is how the methods are written.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 
 
-def _method(function: Callable[_P, _R]) -> Callable[Concatenate[Session, _P], _R]:
+def _as(function: Callable[_P, _R]) -> Callable[[object], Callable[Concatenate[Session, _P], _R]]:
+    """Return a decorator that makes ``function`` of whatever it decorates."""
+
     @functools.wraps(function)
     def method(self: Session, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if "rsh" in kwargs or "python" in kwargs:
@@ -36,7 +39,7 @@ def _method(function: Callable[_P, _R]) -> Callable[Concatenate[Session, _P], _R
     given = [each for name, each in taken.parameters.items() if name not in ("rsh", "python")]
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     method.__signature__ = taken.replace(parameters=[first, *given])  # type: ignore[attr-defined]
-    return method  # type: ignore[return-value]  # functools.wraps is typed with a class of its own
+    return lambda _: method  # type: ignore[return-value]  # functools.wraps is typed with a class of its own
 
 
 class Session:
@@ -66,14 +69,35 @@ class Session:
         """Close all connections. A call that is under way raises LinkError, and a later one ValueError."""
         self._connections.close()
 
-    copyfile = _method(copying.copyfile)
-    copy = _method(copying.copy)
-    copy2 = _method(copying.copy2)
-    copytree = _method(directories.copytree)
-    equal = _method(trees.equal)
-    exclude_patterns = _method(trees.exclude_patterns)
-    map = _method(mapping.map)
-    move = _method(directories.move)
-    scan = _method(trees.scan)
-    sync = _method(transfers.sync)
-    verify = _method(trees.verify)
+    @_as(copying.copyfile)
+    def copyfile(self) -> None: ...
+
+    @_as(copying.copy)
+    def copy(self) -> None: ...
+
+    @_as(copying.copy2)
+    def copy2(self) -> None: ...
+
+    @_as(directories.copytree)
+    def copytree(self) -> None: ...
+
+    @_as(trees.equal)
+    def equal(self) -> None: ...
+
+    @_as(trees.exclude_patterns)
+    def exclude_patterns(self) -> None: ...
+
+    @_as(mapping.map)
+    def map(self) -> None: ...
+
+    @_as(directories.move)
+    def move(self) -> None: ...
+
+    @_as(trees.scan)
+    def scan(self) -> None: ...
+
+    @_as(transfers.sync)
+    def sync(self) -> None: ...
+
+    @_as(trees.verify)
+    def verify(self) -> None: ...

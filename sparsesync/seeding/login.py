@@ -41,7 +41,7 @@ class Login:
         self._greeting: Greeting | None = None
         self._before = 0
         self._by_turns = False
-        self.doubtful = False
+        self.doubtful: bool = False
         """rsync is only to say once more why it cannot begin, and not to log in for that."""
 
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
