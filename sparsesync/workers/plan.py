@@ -112,7 +112,7 @@ def pack(ranges: Iterable[Extent]) -> bytes:
 
 def unpack(ranges: bytes) -> Iterator[Extent]:
     """Yield extents that were packed."""
-    yield from struct.iter_unpack("<QQ", ranges)  # type: ignore[misc]
+    yield from struct.iter_unpack("<QQ", ranges)
 
 
 def union(a: Iterable[Extent], b: Iterable[Extent]) -> Iterator[Extent]:

@@ -66,7 +66,7 @@ def records(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[I
 def placed(fd: int, start: int, end: int, most: int = BATCH_EXTENTS) -> Tuple[List[Placed], int]:
     """Return the first extents in a range, as :func:`records`, with the place of each. The file is flushed first."""
     found, following = _ask(fd, start, end, most, _FLAG_SYNC)
-    return list(_PLACED.iter_unpack(found)), following  # type: ignore[arg-type]
+    return list(_PLACED.iter_unpack(found)), following
 
 
 def _ask(fd: int, start: int, end: int, most: int, flags: int) -> Tuple[memoryview, int]:
