@@ -47,6 +47,16 @@ _PUBLIC = {
 }
 """Each public name, and the module it is in."""
 
+_KINDS = {
+    "LoginError": "engine.errors",
+    "MigrationCancelledError": "migration.called.result",
+    "MigrationTimeoutError": "migration.called.result",
+    "NoAgentError": "embedding",
+    "ProtocolError": "engine.errors",
+    "Stopped": "embedding",
+}
+"""Kinds of public exceptions, which are not public, but found by their names by what makes them again, as pickle."""
+
 if TYPE_CHECKING:
     from .api.copying import copy, copy2, copyfile
     from .api.directories import copytree, move
@@ -108,10 +118,11 @@ __all__ = [
 if not TYPE_CHECKING:  # with it a type checker would take any name for a public one
 
     def __getattr__(name: str) -> object:
-        if name in _PUBLIC:
+        module = _PUBLIC.get(name) or _KINDS.get(name)
+        if module is not None:
             from importlib import import_module
 
-            value = getattr(import_module("." + _PUBLIC[name], __name__), name)
+            value = getattr(import_module("." + module, __name__), name)
             globals()[name] = value
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

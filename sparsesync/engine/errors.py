@@ -27,12 +27,22 @@ OnError = Optional[Callable[[OSError], None]]
 OnProgress = Optional[Callable[[int], object]]
 """Gets the bytes done since its last call."""
 
+_PACKAGE = __name__.partition(".")[0]
+
 
 class Error(Exception):
     """The base of the exceptions that are sparsesync's own. All can be pickled and copied, with their attributes.
 
-    ``args`` are what each is made of, for who knows only its class and them, as Celery.
+    ``args`` are what each is made of, for who knows only its class and them, as Celery. The class is to be found in the
+    package: the modules are not public, and whoever gets an exception from another process may have imported none.
     """
+
+    __module__ = _PACKAGE
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.__module__.startswith(_PACKAGE + "."):
+            cls.__module__ = _PACKAGE
 
     def __reduce__(self) -> Tuple[Any, ...]:
         # By default it would be made again from its message, which is not what it was made from.

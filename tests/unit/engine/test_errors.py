@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sparsesync
+from sparsesync.embedding import NoAgentError, Stopped
 from sparsesync.engine.errors import LoginError, ProtocolError, error_path
 
 ERRORS = [
@@ -25,6 +26,13 @@ ERRORS = [
     ProtocolError("cut", "far", True),
     sparsesync.RsyncTooOldError("rsync 3.0.9 is too old"),
     sparsesync.Error("x", 3),
+]
+MADE_AGAIN = [
+    *ERRORS,
+    Stopped("no more"),
+    NoAgentError("no Python", "far", False),
+    sparsesync.SyncCancelledError("x"),
+    sparsesync.MigrationError(12, "lost"),
 ]
 ATTRIBUTES = ("errno", "strerror", "filename", "filename2", "needed", "free", "host", "retryable", "note")
 
@@ -51,9 +59,10 @@ def test_an_error_is_pickled_and_copied_as_it_is(error: sparsesync.Error, protoc
         assert "-> None" not in str(again) and "None" not in str(again)
 
 
-@pytest.mark.parametrize("error", [*ERRORS, sparsesync.MigrationError(12, "lost")], ids=repr)
+@pytest.mark.parametrize("error", MADE_AGAIN, ids=repr)
 def test_an_error_is_made_again_of_its_class_and_its_args(error: sparsesync.Error) -> None:
-    """As Celery does with what its backend has as JSON."""
+    """As Celery does with what its backend has as JSON, in a process that has imported no module of ours."""
+    assert type(error).__module__ == "sparsesync" and getattr(sparsesync, type(error).__qualname__) is type(error)
     again = type(error)(*json.loads(json.dumps(error.args)))
     assert said(again) == said(error) and vars(again) == vars(error)
 
