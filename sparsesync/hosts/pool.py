@@ -207,7 +207,9 @@ class HostPool:
         if self._logins is not None and tuple(words) == self._logins.words:
             self._shared[login] = self._logins.login(login, self._embedding)
         if login not in self._shared:
-            shared = self._shared[login] = self._opened.enter_context(sharing(words, login, self._share, self._environ))
+            check = self._embedding.check if self._embedding else lambda: None
+            opening_login = sharing(words, login, self._share, self._environ, check)
+            shared = self._shared[login] = self._opened.enter_context(opening_login)
             options = shared.login
         else:
             options = self._shared[login].control or self._shared[login].login

@@ -76,7 +76,7 @@ def lasting(
 
     ``check``: called while the login is waited for; what it raises ends that.
     """
-    with sharing(command, login, True, environ) as shared:
+    with sharing(command, login, True, environ, check) as shared:
         if shared.control:
             silent = subprocess.DEVNULL
             # It asks for a password on the terminal, and goes to the background once it is logged in.
@@ -96,10 +96,17 @@ def lasting(
 
 @contextlib.contextmanager
 def sharing(
-    command: Sequence[str], login: Sequence[str], share: bool, environ: Mapping[str, str] = os.environ
+    command: Sequence[str],
+    login: Sequence[str],
+    share: bool,
+    environ: Mapping[str, str] = os.environ,
+    check: Callable[[], object] = lambda: None,
 ) -> Iterator[Sharing]:
-    """Give the options to reach the host that ``login`` names. A shared connection ends with the context."""
-    settings = _settings(command, login, environ)
+    """Give the options to reach the host that ``login`` names. A shared connection ends with the context.
+
+    ``check``: called while ssh reads its configuration, which may run programs; what it raises ends that.
+    """
+    settings = _settings(command, login, environ, check)
     # A connection over which nothing comes any more would be waited for without end, or, with what Debian's ssh makes
     # of BatchMode, for a quarter of an hour.
     asked_too_late = settings.get("serveraliveinterval") in ("0", "300")
@@ -163,15 +170,26 @@ def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: 
         check()
 
 
-def _settings(command: Sequence[str], login: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+def _settings(
+    command: Sequence[str], login: Sequence[str], environ: Mapping[str, str], check: Callable[[], object]
+) -> dict[str, str]:
     """Return ssh's configuration for a host, from ssh -G; empty for another remote shell."""
     count = until_ssh(command)
     if not count or shutil.which(command[0], path=environ.get("PATH")) is None:
         return {}
     silent = subprocess.DEVNULL
-    words = [*command[:count], "-G", *command[count:], *login]
-    asked = subprocess.run(words, stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ)
-    return {} if asked.returncode else dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    asked = [*command[:count], "-G", *command[count:], *login]
+    with subprocess.Popen(asked, stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ) as ssh:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    said, _ = ssh.communicate(timeout=WAIT_SECONDS)
+                    break
+                check()
+        except BaseException:
+            ssh.terminate()
+            raise
+    return {} if ssh.returncode else dict(line.partition(" ")[::2] for line in said.splitlines())
 
 
 def _folder(environ: Mapping[str, str] = os.environ) -> str | None:

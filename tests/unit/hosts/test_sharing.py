@@ -12,19 +12,31 @@ from sparsesync.hosts import sharing
 from tests.support.shells import script
 
 
+class Patience:
+    """A check that has enough when it is called for the third time."""
+
+    calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == 3:
+            raise Stopped("enough")
+
+
+def test_a_configuration_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    """By an ssh that hangs, as in what a Match exec runs, or in looking up a canonical name."""
+    hangs = script(tmp_path / "ssh", f"echo $$ >> {tmp_path}/started; exec sleep 300")
+    with pytest.raises(Stopped), sharing.sharing([hangs], ["far"], True, os.environ, Patience()):
+        pass
+    assert not os.path.exists(f"/proc/{(tmp_path / 'started').read_text().strip()}")
+
+
 def test_a_session_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an ssh that hangs, as over a connection whose other end is gone."""
     hangs = script(tmp_path / "ssh", f"echo $$ >> {tmp_path}/started; exec sleep 300")
     shared = sharing.Sharing([], ["-o", f"ControlPath={tmp_path}/s"])
-    calls: list[int] = []
-
-    def check() -> None:
-        calls.append(len(calls))
-        if len(calls) == 3:
-            raise Stopped("enough")
-
     with pytest.raises(Stopped):
-        sharing.wait_for_session([hangs], ["far"], shared, os.environ, check)
+        sharing.wait_for_session([hangs], ["far"], shared, os.environ, Patience())
     monkeypatch.setattr(sharing, "_FREE_SECONDS", 0.3)
     sharing.wait_for_session([hangs], ["far"], shared, os.environ, lambda: None)
     started = (tmp_path / "started").read_text().split()
