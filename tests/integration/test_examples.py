@@ -27,8 +27,8 @@ from tests.support.sshd import sshd
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
 PLACES = ("/var/lib", "/srv", "/mnt")
-MIGRATION, BACKUP = "--on-failure-dest", "BACKUP"
-"""What is in the two examples that have a test of their own."""
+OWN = MIGRATION, BACKUP, CELERY = "--on-failure-dest", "BACKUP", "celery"
+"""What is in the examples that have a test of their own."""
 PYTHON = (sys.executable, "-X", "dev", "-W", "error", "-c")
 
 
@@ -101,7 +101,7 @@ def hosts(tmp_path: Path) -> Hosts:
     return Hosts(tmp_path)
 
 
-OTHERS = [each for each in examples() if MIGRATION not in each[2] and BACKUP not in each[2]]
+OTHERS = [each for each in examples() if not any(text in each[2] for text in OWN)]
 
 
 @pytest.mark.slow
@@ -179,3 +179,59 @@ def test_a_nightly_backup_of_what_cannot_be_reached(hosts: Hosts) -> None:
     done = hosts.run(sys.executable, "-X", "dev", "-W", "error", "-c", code, ssh=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "alpha: alpha: ssh could not log in\n"), done
     assert (hosts.work / "alpha.log").read_text() == f"{tried}\n" * 3
+
+
+CLIENT = f"""
+import sys
+import sparsesync
+from backups import back_up
+from celery.exceptions import SoftTimeLimitExceeded
+
+(seeded,) = back_up.delay("alpha").get(timeout=60)["seeded"]
+assert (seeded["name"], seeded["data"]) == ("vm.img", {2 * MIB}), seeded
+try:
+    sys.exit(back_up.apply_async(["silent"], soft_time_limit=1).get(timeout=60))
+except SoftTimeLimitExceeded:
+    pass
+try:
+    sys.exit(back_up.delay("refused").get(timeout=60))
+except sparsesync.LinkError as error:
+    assert (error.host, error.retryable) == ("refused", False), error
+"""
+
+
+@pytest.mark.slow
+def test_a_task_of_celery(hosts: Hosts) -> None:
+    pytest.importorskip("celery")
+    images, backup = hosts.there / "var/lib/libvirt/images", hosts.here / "srv/images/alpha"
+    images.mkdir(parents=True)
+    sparse_file(images / "vm.img", 10 << 30, [(0, MIB), (5 << 30, MIB)])
+    code = example("python", CELERY)
+    assert "countdown=60 * " in code and code.count('"redis://localhost"') == 2
+    results = hosts.work / "results"
+    results.mkdir()
+    # A queue that needs no server: what goes out of one process comes into the other.
+    code = code.replace('broker="redis://localhost"', 'broker="filesystem://"').replace("countdown=60", "countdown=0.1")
+    code = code.replace("redis://localhost", f"file://{results}")
+    code += 'app.conf.broker_transport_options = {"polling_interval": 0.05}\n'
+    (hosts.work / "backups.py").write_text(code)
+    (hosts.work / "data_in").mkdir()
+    (hosts.work / "data_out").symlink_to("data_in")
+    hosts.program("ssh", f"""
+case " $* " in
+*" -G "*) exec /usr/bin/ssh "$@" ;;
+*refused*) echo 'root@refused: Permission denied (publickey).' >&2; exit 255 ;;
+*silent*) echo $$ > {hosts.work}/asked; exec sleep 300 ;;
+esac
+[ -e {hosts.work}/tried ] || {{ touch {hosts.work}/tried; echo 'Connection refused' >&2; exit 255; }}
+exec /usr/bin/ssh -F {hosts.top}/sshd/client "$@"
+""")  # fmt: skip
+    worker = f"{sys.executable} -m celery -A backups worker -c 1 -l info --without-gossip > worker.log 2>&1 &"
+    client = f"{sys.executable} -c '{CLIENT}'; status=$?"
+    done = hosts.run("bash", "-c", f"{worker} {client}; kill -QUIT $!; wait; exit $status", ssh=False)
+    log = (hosts.work / "worker.log").read_text()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), (done, log)
+    assert "retry: Retry in 0.1s" in log and "alpha: Connection refused" in log
+    assert not Path(f"/proc/{(hosts.work / 'asked').read_text().strip()}").exists()
+    assert command(sys.executable, "-m", "sparsesync", "verify", "-q", images, backup) == ""
+    assert allocated(backup / "vm.img") < 3 * MIB
