@@ -64,25 +64,25 @@ class SeededRun:
     ) -> None:
         self.embedding = embedding
         self.warn: Callable[[str], object] = embedding.warn if embedding else print_error
-        self.environ = embedding.environ if embedding else os.environ
+        self.environ: Mapping[str, str] = embedding.environ if embedding else os.environ
         self.check: Callable[[], object] = embedding.check if embedding else lambda: None
-        self.command = command
+        self.command: rsync.Command = command
         self.seed = seed
         self.say = say
         self.bar = bar
         self.strict = strict
-        self.argv = list(command.argv)
+        self.argv: list[str] = list(command.argv)
         """The words that rsync is run with, without its own name."""
-        self.result = SyncResult(command=("rsync", *self.argv))
+        self.result: SyncResult = SyncResult(command=("rsync", *self.argv))
         self.spool: IO[bytes] | None = None
         self.seeding: Seeding | None = None
         self.login = login
         self.report: Report | None = None
         """What rsync would have said of what was seeded, if anybody listens."""
-        self.hopeless = False
+        self.hopeless: bool = False
         """rsync refuses the command, and will again."""
         self.tracking = tracking
-        self.refusal = 0
+        self.refusal: int = 0
         """The exit status that rsync would have had for what the destination does not take."""
 
     def note(self, **fields: Any) -> SyncResult:
