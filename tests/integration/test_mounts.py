@@ -14,7 +14,7 @@ import pytest
 
 import sparsesync
 from tests.support.filesystems import allocated, command, data_bytes, filesystem, same_content, sparse_file
-from tests.support.mounts import bindfs, overlay, rclone, sshfs
+from tests.support.mounts import bindfs, overlay, rclone, refuser, sshfs
 from tests.support.shells import local_shell
 
 MIB = 1 << 20
@@ -124,3 +124,32 @@ def test_a_mount_that_is_written_in_order_only(tmp_path: Path) -> None:
         with pytest.raises(OSError) as raised:
             sparsesync.copyfile(dense, mount / "f", inplace=True)
         assert raised.value.filename == str(mount / "f")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("code", "besides"), [(errno.EIO, ["statfs", "resize"])])
+def test_a_mount_that_refuses_what_cp_and_rsync_do_without(tmp_path: Path, code: int, besides: list[str]) -> None:
+    for name in ("src", "below"):
+        (tmp_path / name).mkdir()
+    source = sparse_file(tmp_path / "src/disk", 2 * MIB, [(MIB, 4096)])
+    os.chown(source, 77, 77)
+    os.setxattr(source, "user.a", b"a")
+    there = tmp_path / "below/disk"
+    calls = ["fallocate", "chmod", "chown", "setxattr", "listxattr", *besides]
+    with refuser(tmp_path / "below", tmp_path / "refuser", **dict.fromkeys(calls, code)) as mount:
+        for size in (0, MIB):
+            with pytest.warns(RuntimeWarning, match="not kept, since it cannot be set there") as told:
+                sparsesync.copy2(source, mount / "disk")
+            assert any("cannot be listed" in str(each.message) for each in told) == (code == errno.EIO)
+            assert same_content(source, there) and os.listdir(mount) == ["disk"], size
+            sparsesync.copyfile(source, mount / "disk")
+            assert same_content(source, there)
+            there.write_bytes(b"x" * size)
+        for options in (["-rt"], ["-rt", "--inplace"]):
+            ended = []
+            for command in ([sys.executable, "-m", "sparsesync", "sync"], ["rsync"]):
+                there.write_bytes(b"x" * 3 * MIB)
+                done = subprocess.run([*command, *options, f"{tmp_path}/src/", mount], capture_output=True)
+                ended.append((done.returncode, there.read_bytes() == source.read_bytes(), os.listdir(mount)))
+                assert b"Traceback" not in done.stderr
+            assert ended[0] == ended[1], options

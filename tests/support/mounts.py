@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,17 @@ def rclone(below: Path, top: Path, *options: str) -> Iterator[Path]:
     mountpoint = _mountpoint(top)
     argv: list[str | Path] = ["rclone", "mount", *options, "--cache-dir", top / "cache", below, mountpoint]
     with _served(mountpoint, *argv, config=f"{top}/none"):
+        yield mountpoint
+
+
+@contextlib.contextmanager
+def refuser(below: Path, top: Path, **refused: int) -> Iterator[Path]:
+    """What is below, by way of a FUSE filesystem that refuses some calls, each with an errno: refuser.py."""
+    need_tools("sshfs")  # of whose package it takes the library
+    mountpoint = _mountpoint(top)
+    server = Path(__file__).with_name("refuser.py")
+    words = [f"{call.replace('_', '-')}={code}" for call, code in refused.items()]
+    with _served(mountpoint, sys.executable, server, below, mountpoint, *words):
         yield mountpoint
 
 

@@ -30,12 +30,12 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import UNSUPPORTED, clone, write_all
+from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
 
-_NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE])
+_NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
 """What a mount says that cannot set a size in advance (rclone without a cache)."""
 
 _MAX_BLOCK_BYTES = 64 * 1024
@@ -144,7 +144,7 @@ def _copy_view(source: int, target: Target, size: int, progress: OnProgress, sou
 def zero_block(target: Target) -> int:
     """Return the bytes in which zeros are looked for, to be holes of the target."""
     # A server's own block is what it likes to be sent at a time.
-    return min(os.fstatvfs(target.fd).f_bsize, _MAX_BLOCK_BYTES)
+    return min(filesystem_at(target.fd).f_bsize, _MAX_BLOCK_BYTES)
 
 
 def check_choices(sparse: str, reflink: str, inplace: bool, holes: str, overlay: bool = False) -> None:
@@ -226,6 +226,7 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
     except OSError as error:
         if error.errno not in _NO_SIZE:
             raise
+        target.check_room(size)
         what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
         warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
         return False

@@ -24,11 +24,14 @@ Attributes = Dict[str, Any]
 _PRIVATE = 0o600
 """With ``-p`` rsync knows owner, group and ACL, and widens the mode; until then nobody else may do anything."""
 
-_REFUSED = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENOSYS])
-"""The destination cannot hold it, or only root may set it; EINVAL is an owner without a number in a user namespace."""
+_REFUSED = frozenset([errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENOSYS, errno.EIO])
+"""The destination cannot hold it, or only root may set it; EINVAL is an owner without a number in a user namespace.
+
+EIO is what FUSE mounts say for want of a better word. What a disk cannot write is told where content is flushed.
+"""
 _NO_XATTR = _REFUSED | {errno.ENODATA}
-_TOO_LARGE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE])
-"""What an extended attribute is that has no room beside the file: setxattr(2)."""
+_NOT_SET = _NO_XATTR | {errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE}
+"""What setxattr(2) says of an extended attribute that has no room beside the file, too."""
 _ONLY_ROOTS = ("security.", "trusted.")
 
 _OWNER = "the owner"
@@ -157,7 +160,7 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
     for name in set(_names(fd)) - set(wanted):  # an ACL inherited from the directory
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
     for name in sorted(wanted):
-        held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _TOO_LARGE)  # type: ignore[misc]
+        held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _NOT_SET)  # type: ignore[misc]
         if not held and not name.startswith(_ONLY_ROOTS):
             lost.append("the extended attribute " + name)
     return lost + set_mode(fd, mode)
@@ -218,7 +221,7 @@ def umask() -> int:
 def _names(file: Union[int, str]) -> List[str]:
     names: List[str] = []
     try:
-        _if_held(lambda: names.extend(os.listxattr(file)))
+        _if_held(lambda: names.extend(os.listxattr(file)), _NO_XATTR - {errno.EIO})
     except OSError as error:
         # XFS lets a file have more than the system can list (listxattr(2), BUGS), and rclone has no list to give.
         if error.errno not in (errno.E2BIG, errno.EIO):
@@ -228,11 +231,11 @@ def _names(file: Union[int, str]) -> List[str]:
     return names
 
 
-def _if_held(call: Callable[[], None], besides: AbstractSet[int] = frozenset()) -> bool:
+def _if_held(call: Callable[[], None], not_held: AbstractSet[int] = _NO_XATTR) -> bool:
     try:
         call()
     except OSError as error:
-        if error.errno not in _NO_XATTR | besides:
+        if error.errno not in not_held:
             if isinstance(error.filename, int):  # a descriptor says nothing to whoever reads of it
                 error.filename = None
             raise

@@ -33,7 +33,7 @@ from ..errors import OnProgress, error_path
 from .claims import filesystem_of
 from .extents import Extent, nonzero, own_extents
 from .status import special_file
-from .syscalls import drop_lease, has_lease, punch_only, take_lease
+from .syscalls import drop_lease, filesystem_at, has_lease, punch_only, take_lease
 
 _ALONE = frozenset(["ext4", "ext3", "xfs", "btrfs", "tmpfs", "f2fs", "bcachefs", "zfs"])
 """Local filesystems: whoever writes to a file of theirs, by NFS too, has it open in this kernel."""
@@ -117,7 +117,7 @@ def punch(path: str, ranges: Iterable[Extent]) -> None:
     fd = _open(path, None, None, True, os.O_RDWR)
     try:
         with error_path(path):
-            size, block = os.fstat(fd).st_size, os.fstatvfs(fd).f_frsize
+            size, block = os.fstat(fd).st_size, filesystem_at(fd).f_frsize
             for offset, length in ranges:
                 end = offset + length
                 # The block in which the file ends is a hole only if all of it is punched.
@@ -158,7 +158,7 @@ def _data(fd: int, st: os.stat_result, ranges: Optional[Iterable[Extent]]) -> It
 
     The last block of a file counts as whole, though the file ends within it.
     """
-    block = os.fstatvfs(fd).f_frsize
+    block = filesystem_at(fd).f_frsize
     for offset, length in [(0, st.st_size)] if ranges is None else ranges:
         start, end = _whole(offset, offset + length, block, st.st_size)
         for position, count in own_extents(fd, start, end, exactly=True) if start < end else ():
@@ -178,7 +178,7 @@ def _dig(fd: int, st: os.stat_result, start: int, length: int) -> Tuple[int, Opt
 
     ``st``: has the time that the file keeps.
     """
-    block = os.fstatvfs(fd).f_frsize
+    block = filesystem_at(fd).f_frsize
     zeros = list(_between(nonzero(fd, start, length, block), start, start + length))
     holes = 0
     for offset, count in zeros:

@@ -14,7 +14,7 @@ import os
 import signal
 import stat
 import warnings
-from typing import Any, Callable, Optional, Set, Tuple
+from typing import Any, Callable, Optional, Set, Tuple, Union
 
 from ..errors import NoSpaceError
 from .claims import file_size, filesystem_of, may_compress
@@ -34,6 +34,11 @@ _SETSIG = 10
 
 UNSUPPORTED = frozenset([errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS, errno.ENOTTY])
 """What a call says that the filesystem does not offer, or not between these two."""
+
+_CANNOT_SAY = frozenset([errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
+"""What statvfs(3) says of a mount, mostly of FUSE, that does not count its blocks."""
+
+_BLOCK_BYTES = 4096
 
 _refused: Set[Tuple[str, int, str, int, str]] = set()
 
@@ -270,6 +275,25 @@ def was_written(before: os.stat_result, after: os.stat_result) -> bool:
     return before.st_ctime_ns != after.st_ctime_ns and before.st_nlink == after.st_nlink
 
 
+def filesystem_at(place: Union[int, str]) -> os.statvfs_result:
+    """Return what statvfs(3) says of the filesystem of an open file, or of a path.
+
+    A mount that cannot say, by an error or by blocks of no size, is one of 0 bytes in all in blocks of 4 KiB.
+
+    Raises OSError if the path cannot be reached.
+    """
+    flags = 0
+    try:
+        found = os.statvfs(place)
+        if found.f_frsize and found.f_bsize:
+            return found
+        flags = found.f_flag
+    except OSError as error:
+        if error.errno not in _CANNOT_SAY:
+            raise
+    return os.statvfs_result((_BLOCK_BYTES, _BLOCK_BYTES, 0, 0, 0, 0, 0, 0, flags, 255))
+
+
 def free_space(filesystem: os.statvfs_result) -> int:
     """Return the bytes that this user may still allocate on a filesystem."""
     return (filesystem.f_bfree if os.geteuid() == 0 else filesystem.f_bavail) * filesystem.f_frsize
@@ -283,7 +307,7 @@ def check_room(fd: int, needed: int, path: str) -> None:
 
     ``path``: the file's name in messages.
     """
-    filesystem = os.fstatvfs(fd)
+    filesystem = filesystem_at(fd)
     free = free_space(filesystem)
     if needed > free and filesystem.f_blocks and not may_compress(fd):
         raise NoSpaceError(needed, free, path)

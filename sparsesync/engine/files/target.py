@@ -33,6 +33,7 @@ from .syscalls import (
     UNSUPPORTED,
     check_room,
     clone,
+    filesystem_at,
     flush_directory,
     is_only_ours,
     preallocate,
@@ -320,12 +321,12 @@ class Target:
         # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
         # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
         gap = min(size, 1 << 20)
-        before = os.fstatvfs(self.fd)
+        before = filesystem_at(self.fd)
         os.ftruncate(self.fd, gap)
         if allocated(os.fstat(self.fd)) < gap:
             return True
         # Some make st_blocks up from st_size (sshfs). Then it is the free space that tells.
-        taken = (before.f_bfree - os.fstatvfs(self.fd).f_bfree) * before.f_frsize
+        taken = (before.f_bfree - filesystem_at(self.fd).f_bfree) * before.f_frsize
         return before.f_blocks > 0 and taken < gap // 2
 
     def punch(self, offset: int, length: int) -> None:

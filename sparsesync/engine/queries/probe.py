@@ -90,7 +90,7 @@ def probe(path: str, largest: int = 0) -> Probe:
     holder = path
     while not os.path.isdir(holder):
         holder = os.path.dirname(holder)
-    space = os.statvfs(holder)
+    space = syscalls.filesystem_at(holder)
     device, type = _device_and_type(holder)
     refused = None
     full = False

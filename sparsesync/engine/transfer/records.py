@@ -14,7 +14,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..files.claims import may_compress
-from ..files.syscalls import free_space
+from ..files.syscalls import filesystem_at, free_space
 
 
 class SpaceNeed(NamedTuple):
@@ -43,7 +43,7 @@ class Room:
     def take(self, directory: str, data: int, held: int) -> None:
         """Count a file of so many bytes of data in a directory, less the bytes ``held`` already."""
         device = os.stat(directory).st_dev
-        block = os.statvfs(directory).f_frsize or 1  # a mount may tell nothing of itself
+        block = filesystem_at(directory).f_frsize
         self._growth[device] = self._growth.get(device, 0) + -(-data // block) * block - held
         self._example[device] = directory
 
@@ -58,7 +58,7 @@ class Room:
                 except PermissionError:  # one may write into it and not read it; then its flags are not known
                     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
                 stack.callback(os.close, fd)
-                filesystem = os.fstatvfs(fd)
+                filesystem = filesystem_at(fd)
                 if filesystem.f_flag & os.ST_RDONLY:
                     continue  # that is what will be said of each file
                 if filesystem.f_blocks and not may_compress(fd):  # some of the kernel's own have no size
