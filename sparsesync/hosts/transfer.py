@@ -20,6 +20,7 @@ from ..engine.transfer.records import FileResult, SpaceNeed
 from ..engine.wire.rate_limit import RateLimit
 
 if TYPE_CHECKING:
+    from ..engine.transfer.destination_file import DestinationFile
     from .base import Destination, Source
     from .remote import RemoteDestination, RemoteSource
 
@@ -72,49 +73,59 @@ def _local(
 ) -> None:
     pace = RateLimit(settings.bwlimit).spend if settings.bwlimit else None
     for file in source.outgoing(files, on_result):
+        target: DestinationFile | None = None
         try:
-            on_result(_copy(file, destination, settings.sparse, progress, pace))
+            fd = file.open()
+            with destination.place.target(file.spec) as target:
+                result = _copy(fd, file, target, destination, settings.sparse, progress, pace)
+            on_result(result)
         except LinkError:  # not of a file: the caller wants no more
             raise
         except (OSError, ValueError, LeftToRsync) as error:
             result = failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path)
-            on_result(result._replace(refusal=destination.place.refusal(file.spec.name, error)))
+            refusal = destination.place.refusal(file.spec.name, error, opened=target is not None)
+            on_result(result._replace(refusal=refusal))
         finally:
             file.close()
     destination.place.settle()
 
 
 def _copy(
-    file: OutgoingFile, destination: LocalDestination, zeros: bool, progress: OnProgress, pace: OnProgress
+    fd: int,
+    file: OutgoingFile,
+    target: DestinationFile,
+    destination: LocalDestination,
+    zeros: bool,
+    progress: OnProgress,
+    pace: OnProgress,
 ) -> FileResult:
+    """Copy the open file to the open target, and commit that."""
     spec = file.spec
-    fd = file.open()
-    with destination.place.target(spec) as target:
-        sparse = "always" if zeros else "auto"
-        # What an old file shares with the new one is gone with it. A basis stays.
-        basis = target.find_basis() if target.old is None else None
-        known = bool(spec.known) and file.since is not None and target.begin_as_known(spec.known or ())
-        sent = 0
-        try:
-            if known and file.since is not None:
-                sent = update(
-                    fd, target, file.since, spec.size, zeros=zeros, progress=progress, pace=pace, source_path=file.path
-                )
-                target.trim(spec.data + spec.data // 64 + 64 * 1024)  # blocks of a map are no data
-                data = spec.data
-            else:
-                data = copy_content(
-                    fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
-                    basis=basis,
-                )  # fmt: skip
-        except (KeyboardInterrupt, SystemExit):
-            destination.place.interrupted(target)
-            raise
-        finally:
-            if basis is not None:
-                os.close(basis)
-        file.check(os.fstat(fd))
-        destination.place.finish(target, spec)
+    sparse = "always" if zeros else "auto"
+    # What an old file shares with the new one is gone with it. A basis stays.
+    basis = target.find_basis() if target.old is None else None
+    known = bool(spec.known) and file.since is not None and target.begin_as_known(spec.known or ())
+    sent = 0
+    try:
+        if known and file.since is not None:
+            sent = update(
+                fd, target, file.since, spec.size, zeros=zeros, progress=progress, pace=pace, source_path=file.path
+            )
+            target.trim(spec.data + spec.data // 64 + 64 * 1024)  # blocks of a map are no data
+            data = spec.data
+        else:
+            data = copy_content(
+                fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
+                basis=basis,
+            )  # fmt: skip
+    except (KeyboardInterrupt, SystemExit):
+        destination.place.interrupted(target)
+        raise
+    finally:
+        if basis is not None:
+            os.close(basis)
+    file.check(os.fstat(fd))
+    destination.place.finish(target, spec)
     return FileResult(spec.name, spec.size, data, sent, allocated=target.allocated, there=target.there, was_known=known)
 
 

@@ -127,7 +127,7 @@ def test_a_mount_that_is_written_in_order_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(("code", "besides"), [(errno.EIO, ["statfs", "resize"])])
+@pytest.mark.parametrize(("code", "besides"), [(errno.EIO, ["statfs", "resize"]), (errno.EPERM, [])])
 def test_a_mount_that_refuses_what_cp_and_rsync_do_without(tmp_path: Path, code: int, besides: list[str]) -> None:
     for name in ("src", "below"):
         (tmp_path / name).mkdir()

@@ -44,7 +44,8 @@ PARTIAL = ".sparsesync-partial"
 WRITE_FAILED = "write failed on"
 """How it begins what rsync says of what ends its run."""
 
-_REFUSALS = frozenset([errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+_NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+_REFUSALS = _NO_ROOM | {errno.EACCES, errno.EPERM, errno.EROFS}
 
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
@@ -246,25 +247,25 @@ class Destination:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise LeftToRsync("{} at the destination is not a directory".format(error.filename)) from None
             if error.errno == errno.EACCES:
-                text = "{} at the destination is closed, and rsync may open it".format(error.filename)
-                raise LeftToRsync(text) from None
+                raise LeftToRsync("{} at the destination is closed; rsync may open it".format(error.filename)) from None
             if error.errno in _REFUSALS:
                 # It cannot be made. rsync says so, and passes over what would be in it.
                 raise LeftToRsync("its directory cannot be made: {}".format(error.strerror)) from None
             raise
 
-    def refusal(self, name: str, error: Exception) -> Optional[str]:
+    def refusal(self, name: str, error: Exception, opened: bool) -> Optional[str]:
         """Return what rsync would say of a file that the destination refuses; None for an ``error`` of another kind.
 
-        rsync says it after it has read all of the file, holes too. The end of a temporary file's name is made up.
+        rsync says it after it has read all of the file, holes too. The end of a temporary file's name is made up. What
+        is not permitted once the file is ``opened``, to set its size for instance, rsync may do without.
         """
-        if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        if not isinstance(error, OSError) or error.errno not in (_NO_ROOM if opened else _REFUSALS):
             return None
         path = os.path.join(self.path, self.single or name)
         with contextlib.suppress(FileNotFoundError):  # the current directory may have been removed
             path = os.path.abspath(path)
         above, base = os.path.split(path)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and has_inodes(above):
+        if error.errno in _NO_ROOM and has_inodes(above):
             return '{} "{}"'.format(WRITE_FAILED, path)
         if self.inplace:
             return 'open "{}" failed'.format(path)
@@ -390,10 +391,9 @@ class Destination:
                 if parent != last:
                     if directory is not None:
                         os.close(directory)
-                    directory = None
+                    last, directory = parent, None
                     with contextlib.suppress(OSError):
                         directory = open_beneath(self._root, parent)
-                    last = parent
                 yield directory, base
         finally:
             if directory is not None:

@@ -14,7 +14,7 @@ name already, and is given a time by which rsync looks at it again.
 import contextlib
 import errno
 import os
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 from ..errors import LeftToRsync
 from ..files.flags import forbids_replacing
@@ -29,15 +29,6 @@ def is_near(a_ns: int, b_ns: int, window: int) -> bool:
     if window < 0:
         return a_ns == b_ns
     return abs(a_ns // _SECOND - b_ns // _SECOND) <= window
-
-
-@contextlib.contextmanager
-def _left_if_refused() -> Iterator[None]:
-    # Of a file that may be made, or written to: rsync may do without what is refused here, or goes on without.
-    try:
-        yield
-    except PermissionError as error:
-        raise LeftToRsync("the destination refuses what rsync may do without: {}".format(error.strerror)) from None
 
 
 class DestinationFile(Target):
@@ -168,18 +159,12 @@ class DestinationFile(Target):
         seconds = "{}.{:09}".format(off // _SECOND, off % _SECOND).rstrip("0").rstrip(".")
         raise LeftToRsync("its time does not fit the destination's filesystem: it is {} s off there".format(seconds))
 
-    def reserve(self, size: int, needed: int) -> bool:
-        """Set the size, as :meth:`~.files.target.Target.reserve`. Raises LeftToRsync if that is not permitted."""
-        with _left_if_refused():
-            return super().reserve(size, needed)
-
     def finish(self, fsync: bool) -> None:
         """Give the file its mode, time and name.
 
-        Raises LeftToRsync if one of them is not permitted, or if rsync will not take its time for the source's.
+        Raises OSError, and LeftToRsync if rsync will not take its time for the source's.
         """
-        with _left_if_refused():
-            self.commit(mode=self.mode, mtime_ns=self.mtime_ns, fsync=fsync)
+        self.commit(mode=self.mode, mtime_ns=self.mtime_ns, fsync=fsync)
         try:
             self._check_time(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
         except LeftToRsync:

@@ -364,12 +364,13 @@ class Receiver:
     def _leave(self, arriving: IncomingFile, error: Exception, at_source: bool = False) -> None:
         space = (error.needed, error.free) if isinstance(error, NoSpaceError) else None
         why = reason(error, arriving.spec.name)[:MAX_TEXT_CHARACTERS]
+        opened = arriving.target is not None and arriving.target.fd >= 0
         result = arriving.result()._replace(
             reason=why,
             space=space,
             errno=getattr(error, "errno", None),
             at_source=at_source,
-            refusal=self.place.refusal(arriving.spec.name, error),
+            refusal=self.place.refusal(arriving.spec.name, error, opened),
         )
         self._close(result, arriving)
 
