@@ -153,3 +153,22 @@ def test_a_mount_that_refuses_what_cp_and_rsync_do_without(tmp_path: Path, code:
                 ended.append((done.returncode, there.read_bytes() == source.read_bytes(), os.listdir(mount)))
                 assert b"Traceback" not in done.stderr
             assert ended[0] == ended[1], options
+
+
+def test_a_mount_that_only_says_that_it_sets_mode_and_owner(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    source = sparse_file(tmp_path / "disk", MIB, [(0, 4096)])
+    os.chown(source, 77, 77)
+    os.chmod(source, 0o4751)
+    there = tmp_path / "below/disk"
+    with refuser(tmp_path / "below", tmp_path / "refuser", chmod=0, chown=0) as mount:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sparsesync.copyfile(source, mount / "disk")
+        there.chmod(0o640)
+        for copied, lost in ((sparsesync.copyfile, "the mode 0640"), (sparsesync.copy2, "the mode 0751, the owner")):
+            with pytest.warns(RuntimeWarning, match=f"^{mount}/disk: not kept, .*: {lost}$") as told:
+                copied(source, mount / "disk")
+            assert len(told) == 1 and not there.stat().st_mode & 0o4077
+            there.unlink()
+            there.touch(0o640)

@@ -34,7 +34,7 @@ _NOT_SET = _NO_XATTR | {errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE}
 """What setxattr(2) says of an extended attribute that has no room beside the file, too."""
 _ONLY_ROOTS = ("security.", "trusted.")
 
-_OWNER = "the owner"
+_OWNER, _MODE = "the owner", "the mode"
 _TAG_USER, _TAG_GROUP, _TAG_MASK, _TAG_OTHER = 0x01, 0x04, 0x10, 0x20
 """ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_MASK and ACL_OTHER: linux/posix_acl.h."""
 
@@ -121,12 +121,14 @@ def finish(
         lost += apply(fd, old)
     elif not inplace:
         bits = carried["mode"] if carried is not None and keep == "new-mode" else 0o666
-        lost += set_mode(fd, created_mode(directory, bits))
+        set_mode(fd, created_mode(directory, bits))  # where that is not kept, a file that cp makes has another one too
+    # What gives way to the source's is not missed.
     if carried is not None and keep == "mode":
+        lost = [what for what in lost if not what.startswith(_MODE)]
         lost += set_mode(fd, without_privileges(carried["mode"]))
     elif carried is not None and keep == "all":
         # "Ownership where permitted": who is not root is not told that it is not, as by cp -p.
-        lost += [what for what in apply(fd, carried) if what != _OWNER or os.geteuid() == 0]
+        lost = [what for what in apply(fd, carried) if what != _OWNER or os.geteuid() == 0]
         lost += _apply_times(fd, carried)
     return lost
 
@@ -153,6 +155,8 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
+        new = os.fstat(fd)
+        if (uid, gid) != (new.st_uid, new.st_gid):
             # What ran as its owner must not run as somebody else: as cp -p.
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
             lost.append(_OWNER)
@@ -175,8 +179,8 @@ def set_mode(fd: int, mode: int) -> List[str]:
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-        return ["the mode {:04o}".format(mode)]
-    return []
+    # Some mounts say that it is done, whatever they do.
+    return [] if stat.S_IMODE(os.fstat(fd).st_mode) == mode else ["{} {:04o}".format(_MODE, mode)]
 
 
 def _apply_times(fd: int, attributes: Attributes) -> List[str]:
