@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -172,3 +173,31 @@ def test_a_mount_that_only_says_that_it_sets_mode_and_owner(tmp_path: Path) -> N
             assert len(told) == 1 and not there.stat().st_mode & 0o4077
             there.unlink()
             there.touch(0o640)
+
+
+def test_a_mount_that_cannot_rename_is_known_before_anything_is_copied(tmp_path: Path) -> None:
+    for name in ("src", "below"):
+        (tmp_path / name).mkdir()
+    source = sparse_file(tmp_path / "src/disk", 2 * MIB, [(MIB, 4096)])
+    below, done = tmp_path / "below", list[int]()
+    with refuser(below, tmp_path / "refuser", rename=errno.EPERM) as mount:
+        for what in ("rename", "replace"):
+            why = rf"its filesystem cannot {what} a file \(Operation not permitted\); .* \(--inplace\)"
+            with pytest.raises(PermissionError, match=why) as raised:
+                sparsesync.copyfile(source, mount / "disk", progress=done.append)
+            assert raised.value.filename == str(mount / "disk") and not done
+            assert (below / "disk").exists() == (what == "replace")
+            sparsesync.copyfile(source, mount / "disk", inplace=True)
+        sparsesync.copyfile(source, f"host:{mount}/far", inplace=True, rsh=local_shell(tmp_path / "rsh"))
+        for there in (below / "disk", below / "far"):
+            assert same_content(source, there) and allocated(there) < MIB
+        with pytest.raises(KeyboardInterrupt):
+            sparsesync.copyfile(source, mount / "new", inplace=True, progress=lambda count: _thread.interrupt_main())
+        assert sorted(os.listdir(below)) == ["disk", "far"]
+        for options in (["-rt"], ["-rt", "--inplace"]):
+            ended = []
+            for command in ([sys.executable, "-m", "sparsesync", "sync"], ["rsync"]):
+                (below / "disk").unlink(missing_ok=True)
+                status = subprocess.run([*command, *options, f"{tmp_path}/src/", mount], capture_output=True).returncode
+                ended.append((status, sorted(os.listdir(below))))
+            assert ended[0] == ended[1], options

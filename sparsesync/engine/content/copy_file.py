@@ -206,7 +206,10 @@ def replacing(
         if old is not None and not inplace:
             check_replaceable(name, directory, path)
         partial = hands.partial(directory, name)
-        with Target(directory, name, path, inplace=inplace, mode=mode, partial=partial) as target:
+        target = Target(
+            directory, name, path, inplace=inplace, mode=mode, partial=partial, new=old is None, named=options.in_place
+        )
+        with target:
             lost = [] if old is None or inplace else _carry_flags(real, target.fd)
             yield target
             with error_path(path, instead=True):

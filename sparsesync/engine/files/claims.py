@@ -28,7 +28,7 @@ import os
 import select
 import stat
 import warnings
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, Optional, Set, Tuple
 
 from . import fiemap
 from .flags import is_compressed
@@ -152,6 +152,11 @@ def believes(fd: int, holes: str = "auto") -> bool:
 def knows_holes(fd: int) -> bool:
     """Return whether an open file is on a filesystem whose map needs no check."""
     return _word(fd) == _TRUST
+
+
+def is_anybodys(fd: int) -> bool:
+    """Return whether nothing is known of the filesystem of an open file or directory: it may be anybody's program."""
+    return _WORD.get(filesystem_of(fd), _READ) == _READ
 
 
 def cache_hides(fd: int) -> bool:
@@ -342,6 +347,7 @@ class _Mounts:
     def __init__(self) -> None:
         self._fd = self._process = -1
         self._types: Dict[int, str] = {}
+        self.noted: Set[Tuple[int, object]] = set()
 
     def types(self) -> Dict[int, str]:
         """Return the filesystem types remembered of the current table, by device number. Thread-safe.
@@ -349,7 +355,7 @@ class _Mounts:
         After a change of the table the dictionary is a new one, so that a slower thread adds to the old one only.
         """
         if self._changed():
-            self._types = {}
+            self._types, self.noted = {}, set()
         return self._types
 
     def _changed(self) -> bool:
@@ -366,6 +372,12 @@ class _Mounts:
 
 
 _mounts = _Mounts()
+
+
+def noted() -> Set[Tuple[int, object]]:
+    """Return what was noted of filesystems, each by its device number, since the last mount or unmount."""
+    _mounts.types()
+    return _mounts.noted
 
 
 def mount_of(fd: int) -> bytes:

@@ -17,7 +17,7 @@ import time
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
-from .claims import allocated, believes, is_view, knows_holes, may_be_sparse, mount_of
+from .claims import allocated, believes, is_anybodys, is_view, knows_holes, may_be_sparse, mount_of, noted
 from .extents import Extent, extents, is_sparse, layers
 from .flags import refusal
 
@@ -317,6 +317,42 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
             raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
     finally:
         os.close(fd)
+
+
+def check_renaming(directory: int, path: str, new: bool) -> None:
+    """Raise OSError if a file in an open directory cannot take the name of another, or only a ``new`` one.
+
+    Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted.
+
+    ``path``: the file that is to be written, in messages.
+    """
+    if not is_anybodys(directory):
+        return
+    works = os.fstat(directory).st_dev, "renames to a new name" if new else "replaces"
+    if works in noted():
+        return
+    names = [".sparsesync." + os.urandom(4).hex() for _ in range(2)]
+    try:
+        for name in names[new:]:
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            try:
+                os.write(fd, b"\0")  # rclone makes an empty one late
+            finally:
+                os.close(fd)
+    except OSError:
+        return  # whoever makes the file will tell
+    else:
+        try:
+            os.replace(names[1], names[0], src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            text = "its filesystem cannot {} a file ({}); write to it in place (--inplace)"
+            why = text.format("rename" if new else "replace", error.strerror)
+            raise OSError(error.errno, why, path) from None
+        noted().add(works)
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
 
 
 def has_inodes(directory: str) -> bool:

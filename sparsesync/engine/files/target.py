@@ -1,7 +1,8 @@
 """The file a copy writes to, and how it takes the place of the old one.
 
 :class:`Target` mostly is a temporary beside the file, created with O_EXCL and mode 0600, that is renamed over it when
-:meth:`Target.commit` is called, so whoever looks sees the old file or the new one::
+:meth:`Target.commit` is called, so whoever looks sees the old file or the new one. Where nothing is known of the
+filesystem, renaming is tried before, since it would be too late to hear of it when all is written::
 
     with Target(directory, name, path) as target:
         target.reserve(size, needed)     the size, once it is sure that the data fits
@@ -25,23 +26,22 @@ from typing import Optional, Tuple, TypeVar
 
 from ..errors import error_path
 from ..text import hidden_name, name_limit
-from .claims import allocated, knows_holes
+from .claims import allocated
 from .extents import has_data, own_extents
-from .fiemap import is_reserved, records, reserved
 from .flags import copy_on_write_by_block, refusal
+from .status import check_renaming
 from .syscalls import (
-    UNSUPPORTED,
     check_room,
     clone,
-    filesystem_at,
     flush_directory,
     is_only_ours,
+    keeps_holes,
     preallocate,
     punch,
+    release_reserved,
 )
 
 _MAX_ATTEMPTS = 16
-_SAMPLED_EXTENTS = 32
 _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
@@ -64,6 +64,9 @@ class Target:
     replaced by a new one.
     ``mode``: the mode of a new temporary or partial file, less the umask. It must not permit reading to a user who may
     not read the finished file.
+    ``new``: there is no file of that name, as far as the caller knows.
+    ``named``: where nothing can be renamed, a new file is made under its own name, as cp does, and removed if it is
+    not committed.
 
     A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
 
@@ -87,8 +90,13 @@ class Target:
         inplace: bool = False,
         partial: Optional[Tuple[int, str]] = None,
         mode: int = 0o600,
+        new: bool = False,
+        named: bool = False,
     ) -> None:
         self._create_mode = mode
+        self._new = new
+        self._may_be_named = new and named
+        self._named = False
         self.directory = directory
         self.name = name
         self.path = path
@@ -119,13 +127,24 @@ class Target:
                         raise refusal(error, self.path) from None
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                         raise OSError(errno.EINVAL, "not a regular file", self.path)
-                elif self._partial is not None:
-                    self._take_up(*self._partial)
                 else:
-                    self._create()
+                    self.check_renaming()
+                    if self._partial is not None and not self._named:
+                        self._take_up(*self._partial)
+                    else:
+                        self._create()
         except BaseException:
             self.close()
             raise
+
+    def check_renaming(self) -> None:
+        """Raise OSError if it is known, or can be tried, that the temporary file cannot take its name in the end."""
+        try:
+            check_renaming(self.directory, self.path, self._new)
+        except OSError:
+            if not self._may_be_named:
+                raise
+            self._named = True
 
     @property
     def overlay(self) -> bool:
@@ -142,37 +161,22 @@ class Target:
         return True
 
     def release(self) -> None:
-        """Punch the ranges that a clone has reserved, since btrfs clones reservations too.
-
-        A clone that looks sparse, and whose first extents are not reserved, is not searched further: that would take a
-        fifth of the clone's time. A reservation that is left shares the source's.
-        """
-        st = os.fstat(self.fd)
-        if not allocated(st) or not knows_holes(self.fd):
-            return
-        try:
-            if allocated(st) < st.st_size:
-                first = records(self.fd, 0, st.st_size, _SAMPLED_EXTENTS)[0]
-                if not any(is_reserved(flags) for _, _, flags in first):
-                    return
-            for offset, length in reserved(self.fd, 0, st.st_size):
-                if not has_data(self.fd, offset, length):  # a hole is one for both
-                    punch(self.fd, offset, length)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:  # no FIEMAP, and so no reservations that can be seen
-                raise
+        """Punch what a clone has reserved (:func:`.syscalls.release_reserved`)."""
+        release_reserved(self.fd)
 
     def _create(self) -> None:
         limit = name_limit(self.directory)
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
-            self._temporary = hidden_name(self.name, suffix, limit)
+            self._temporary = self.name if self._named else hidden_name(self.name, suffix, limit)
             try:
                 self.fd = os.open(self._temporary, _CREATE, self._create_mode, dir_fd=self.temporary_directory)
                 return
             except FileExistsError:
                 self._temporary = None
+                if self._named:  # it was made meanwhile
+                    raise
             except OSError as error:
                 self._temporary = None
                 # A limit may be told in other units than the name has: characters, or what it is encrypted to.
@@ -267,11 +271,13 @@ class Target:
             return
         self._closed = True
         made, self.fd = self.fd, -1
+        if self._named and made < 0:
+            self._temporary = None  # a file of that name may be somebody else's
         # A signal may come between a system call and the note that it is done.
         expected = FileNotFoundError if made >= 0 else OSError
         try:
             # What is removed while open, FUSE and NFS show a while longer. But a partial file is ours while it is open.
-            if made >= 0 and self._partial is None:
+            if made >= 0 and (self._partial is None or self._named):
                 made, closing = -1, made
                 if self._temporary is not None:
                     self._write_once(closing, self._temporary)
@@ -300,7 +306,7 @@ class Target:
         Returns whether the filesystem keeps holes. Where it does not, all of ``size`` must fit.
         Raises NoSpaceError before anything is written.
         """
-        holes = needed >= size or self._probe_holes(size)
+        holes = needed >= size or keeps_holes(self.fd, size)
         if not holes:
             warnings.warn(
                 "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
@@ -316,18 +322,6 @@ class Target:
         """Raise NoSpaceError if ``needed`` more bytes do not fit, unless :attr:`checks_room` is not set."""
         if self.checks_room:
             check_room(self.fd, needed, self.path)
-
-    def _probe_holes(self, size: int) -> bool:
-        # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
-        # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
-        gap = min(size, 1 << 20)
-        before = filesystem_at(self.fd)
-        os.ftruncate(self.fd, gap)
-        if allocated(os.fstat(self.fd)) < gap:
-            return True
-        # Some make st_blocks up from st_size (sshfs). Then it is the free space that tells.
-        taken = (before.f_bfree - filesystem_at(self.fd).f_bfree) * before.f_frsize
-        return before.f_blocks > 0 and taken < gap // 2
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. A new temporary file is left as it is, since what is not written is a hole already."""
@@ -385,7 +379,9 @@ class Target:
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:
-                os.replace(self._temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)
+                holder = self.temporary_directory
+                if not self._named:
+                    os.replace(self._temporary, self.name, src_dir_fd=holder, dst_dir_fd=self.directory)
                 self._temporary = None
                 if fsync:
                     flush_directory(self.directory, self.path)

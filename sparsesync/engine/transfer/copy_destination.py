@@ -25,6 +25,8 @@ class CopyDestination(Destination):
     IsADirectoryError if a directory has the file's name.
     """
 
+    seeds = False
+
     def __init__(self, path: str, name: str, options: CopyOptions, *, resume: bool) -> None:
         if options.into_directory and os.path.isdir(path):
             path = os.path.join(path, name)

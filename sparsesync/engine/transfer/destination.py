@@ -65,6 +65,8 @@ class Destination:
 
     carries = False
     """Whether attributes are taken over with the content."""
+    seeds = True
+    """Whether rsync comes after, to which a file can be left."""
 
     def __init__(
         self,
@@ -181,9 +183,7 @@ class Destination:
             mode = (
                 None if inplace else seeded_mode(spec.mode, old, perms=self.perms, group=self.group, mask=self._umask)
             )
-            kept = None
-            if self.resume and not inplace:
-                kept = self._partial(directory, base)
+            kept = self._partial(directory, base) if self.resume and not inplace else None
             # rsync(1), --partial-dir: a relative one is gone when it is no longer needed.
             emptied = self.partial_dir if kept and self.partial_dir and self.partial_dir[0] != "/" else None
             target = DestinationFile(
@@ -194,6 +194,7 @@ class Destination:
                 emptied=emptied,
                 old=old,
                 inplace=inplace,
+                named=self.inplace,
                 mode=mode,
                 mtime_ns=spec.mtime_ns,
                 window=self.modify_window,
@@ -201,10 +202,9 @@ class Destination:
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving, target.checks_room = self.preallocate, self.space_check
-            target.merging, target.tells = self.merging, spec.known is not None
+            target.merging, target.tells, target.seeds = self.merging, spec.known is not None, self.seeds
             target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
-            away_ns = _UNFINISHED_NS if spec.mtime_ns < _UNFINISHED_NS else -_UNFINISHED_NS
-            target.unfinished_ns = spec.mtime_ns + away_ns
+            target.unfinished_ns = spec.mtime_ns + (-1 if spec.mtime_ns >= _UNFINISHED_NS else 1) * _UNFINISHED_NS
             return target
         except BaseException:
             os.close(directory)

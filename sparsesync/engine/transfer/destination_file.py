@@ -39,6 +39,7 @@ class DestinationFile(Target):
     ``mtime_ns``: the time that it gets, or None for whatever it has.
     ``tells``: find out the new file's identity, in ``there``. Then its content is on the disk before it gets its name,
     and its times show what is written to it from then on.
+    ``seeds``: rsync comes after, to which it is left what cannot be done as usual.
     ``window``: how near rsync wants that to be, as :func:`is_near`; None: rsync does not look at it.
     """
 
@@ -52,11 +53,12 @@ class DestinationFile(Target):
         emptied: Optional[str] = None,
         old: Optional[os.stat_result] = None,
         inplace: bool = False,
+        named: bool = False,
         mode: Optional[int] = None,
         mtime_ns: Optional[int] = None,
         window: Optional[int] = None,
     ) -> None:
-        super().__init__(directory, name, path, inplace=inplace, partial=partial)
+        super().__init__(directory, name, path, inplace=inplace, partial=partial, new=old is None, named=named)
         self.old = old
         self.mode = mode
         self.mtime_ns = mtime_ns
@@ -64,6 +66,7 @@ class DestinationFile(Target):
         self.unfinished_ns = 0
         self.find_basis: Callable[[], Optional[int]] = lambda: None
         self.tells = False
+        self.seeds = True
         self.there: Optional[Identity] = None
         self._marked = False
         self._emptied = emptied
@@ -129,6 +132,15 @@ class DestinationFile(Target):
                 self._try_time()
         except BaseException:
             self.close()
+            raise
+
+    def check_renaming(self) -> None:
+        """Raise OSError, or LeftToRsync where rsync comes after, if the file cannot take its name in the end."""
+        try:
+            super().check_renaming()
+        except OSError as error:
+            if self.seeds:
+                raise LeftToRsync(error.strerror) from None
             raise
 
     def _check_old(self) -> None:
