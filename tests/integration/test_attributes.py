@@ -220,6 +220,21 @@ def test_what_nobody_may_replace_says_so(mounted: Mounted, source: Path, flag: s
     assert os.listdir(top / "dir") == []
 
 
+def test_a_default_acl_without_writing_takes_no_extended_attributes_away(mounted: Mounted, source: Path) -> None:
+    need_tools("setfacl")
+    top = mounted("ext4")
+    shutil.copy(source, top / "src")
+    os.setxattr(top / "src", "user.x", b"1")
+    (top / "dir").mkdir()
+    os.chmod(top / "dir", 0o777)
+    command("setfacl", "-d", "-m", "u::r,g::-,o::-", top / "dir")
+    with unprivileged(top), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsesync.copy2("src", "dir/new")
+        assert os.getxattr("dir/new", "user.x") == b"1"
+    assert stat.S_IMODE((top / "dir/new").stat().st_mode) == 0o751
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_file_that_is_mounted_is_written_to_only_in_place(tmp_path: Path, source: Path, remote: bool) -> None:
     need_root("bind mounts")

@@ -163,6 +163,8 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
     wanted = attributes["xattrs"]
     for name in set(_names(fd)) - set(wanted):  # an ACL inherited from the directory
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
+    if wanted:  # to set one takes the right to write, which a default ACL may have taken from the owner
+        set_mode(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IWUSR)
     for name in sorted(wanted):
         held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _NOT_SET)  # type: ignore[misc]
         if not held and not name.startswith(_ONLY_ROOTS):
