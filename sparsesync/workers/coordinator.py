@@ -89,6 +89,8 @@ class Coordinator(Hands):
     def begin(self, source: int, source_path: str, target: Target) -> None:
         """Continue the copy of an earlier run, if the target has a partial file that is one."""
         found = None
+        if target.temporary is None:
+            raise OSError(errno.EPERM, "its directory is append-only, and workers need a partial file", target.path)
         if stat.S_ISREG(os.fstat(source).st_mode):
             self._identity = identity(source)
             directory = target.temporary_directory

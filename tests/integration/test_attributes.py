@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,64 @@ def test_a_default_acl_without_writing_takes_no_extended_attributes_away(mounted
         sparsesync.copy2("src", "dir/new")
         assert os.getxattr("dir/new", "user.x") == b"1"
     assert stat.S_IMODE((top / "dir/new").stat().st_mode) == 0o751
+
+
+def test_a_directory_that_keeps_its_names_gets_new_files_and_no_temporaries(
+    mounted: Mounted, source: Path, tmp_path: Path
+) -> None:
+    need_tools("chattr")
+    top = mounted("ext4") / "dir"
+    top.mkdir()
+    (top / "old").write_bytes(b"old")
+    os.chmod(source, 0o640)
+    command("chattr", "+a", top)
+    try:
+        for name, copied in (("new", sparsesync.copyfile), ("new2", sparsesync.copy2)):
+            copied(source, top / name)
+            assert same_content(source, top / name)
+        with pytest.raises(PermissionError, match=r"append-only; chattr -a lifts that, or .* \(--inplace\)"):
+            sparsesync.copyfile(source, top / "old")
+        sparsesync.copyfile(source, top / "old", inplace=True)
+        sparsesync.copyfile(source, top / "new3", inplace=True, fsync=True)
+        # rsync cannot rename its temporary there, nor remove it. That is so after the seeding, too.
+        assert sparsesync.sync(source, f"{top}/synced", ["-a"]).returncode == 23
+        sparsesync.copyfile(source, f"host:{top}/new4", rsh=local_shell(tmp_path / "rsh"))
+        with pytest.raises(PermissionError, match="append-only"), ThreadPoolExecutor(1) as executor:
+            sparsesync.copyfile(source, top / "new5", executor=executor)
+    finally:
+        command("chattr", "-a", top)
+    (theirs,) = top.glob(".*")
+    theirs.unlink()
+    assert theirs.name.startswith(".synced.")
+    assert sorted(os.listdir(top)) == ["new", "new2", "new3", "new4", "old"]
+    assert all(same_content(source, path) for path in top.iterdir())
+    assert stat.S_IMODE((top / "new2").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("how", ["immutable", "another's"])
+def test_a_directory_in_which_nothing_can_be_made_leaves_what_is_there_to_in_place(
+    mounted: Mounted, source: Path, tmp_path: Path, how: str
+) -> None:
+    need_tools("chattr")
+    top = mounted("ext4")
+    (top / "dir").mkdir()
+    shutil.copy(source, top / "src")
+    (top / "dir/old").write_bytes(b"old")
+    os.chmod(top / "dir/old", 0o666)
+    if how == "immutable":
+        command("chattr", "+i", top / "dir")
+    try:
+        with unprivileged(top) if how == "another's" else contextlib.nullcontext():
+            at = "." if how == "another's" else str(top)
+            with pytest.raises(PermissionError, match=r"its directory .* write into it in place \(--inplace\)"):
+                sparsesync.copyfile(f"{at}/src", f"{at}/dir/old")
+            sparsesync.copyfile(f"{at}/src", f"{at}/dir/old", inplace=True)
+        if how == "immutable":
+            with pytest.raises(PermissionError, match=r"immutable; chattr -i lifts that, or .* in place") as raised:
+                sparsesync.copyfile(source, f"host:{top}/dir/old", rsh=local_shell(tmp_path / "rsh"))
+            assert raised.value.filename == f"host:{top}/dir/old"
+    finally:
+        command("chattr", "-i", top / "dir")
 
 
 @pytest.mark.parametrize("remote", [False, True])

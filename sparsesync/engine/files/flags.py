@@ -83,11 +83,14 @@ def is_plainly_placed(fd: int) -> bool:
     return flags is not None and not flags & _NOCOW and not _FSXATTR.unpack(state)[0] & _REALTIME_OR_DAX
 
 
-def why_refused(path: str) -> Optional[str]:
-    """Return the flag of a file or of its directory that forbids writing to the file, in words, or None."""
+def why_refused(path: str, directory: Optional[int] = None) -> Optional[str]:
+    """Return the flag of a file or of its directory that forbids writing to the file, in words, or None.
+
+    ``directory``: an open one that a relative ``path`` begins in.
+    """
     for place, what in ((path, "it"), (os.path.dirname(path) or ".", "its directory")):
         try:
-            fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         except OSError:
             continue
         try:
@@ -166,7 +169,36 @@ def copy_on_write_by_block(fd: int, by_block: bool) -> None:
         pass  # another filesystem, which has no such habit
 
 
-def refusal(error: OSError, path: str) -> OSError:
-    """Return the error to raise for ``path``, with the reason where the system only says EPERM."""
-    why = why_refused(path) if error.errno == errno.EPERM else None
+def refusal(error: OSError, path: str, name: str, directory: int) -> OSError:
+    """Return the error to raise for ``path``, with the reason where the system only says EPERM.
+
+    ``path`` is for messages. The file is ``name`` in the open ``directory``.
+    """
+    why = why_refused(name, directory) if error.errno == errno.EPERM else None
     return error if why is None else PermissionError(errno.EPERM, why, path)
+
+
+def cannot_replace(error: OSError, path: str, name: str, directory: int) -> OSError:
+    """Return :func:`refusal` for a file beside which nothing can be made. It names what can be done instead."""
+    told = refusal(error, path, name, directory)
+    if error.errno not in (errno.EPERM, errno.EACCES):
+        return told
+    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=True):
+        return told
+    why = "its directory may not be written to;" if told is error else "{}, or".format(told.strerror)
+    return PermissionError(error.errno, why + " write into it in place (--inplace)", path)
+
+
+def keeps_names(directory: int) -> bool:
+    """Return whether an open directory is append-only: a name can be made there, but not removed or replaced.
+
+    False if the directory may not be read.
+    """
+    try:
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        return bool((_flags(fd) or 0) & _APPEND)
+    finally:
+        os.close(fd)

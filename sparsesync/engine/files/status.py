@@ -19,7 +19,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple, Union
 from ..errors import error_path
 from .claims import allocated, believes, is_anybodys, is_view, knows_holes, may_be_sparse, mount_of, noted
 from .extents import Extent, extents, is_sparse, layers
-from .flags import refusal
+from .flags import keeps_names, refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
@@ -310,7 +310,7 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
             error.filename = path
-            raise refusal(error, path) from None
+            raise refusal(error, path, name, directory) from None
     fd = os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
     try:
         if mount_of(fd) != mount_of(directory):
@@ -320,12 +320,15 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
 
 
 def check_renaming(directory: int, path: str, new: bool) -> None:
-    """Raise OSError if a file in an open directory cannot take the name of another, or only a ``new`` one.
+    """Raise OSError if a file in an open directory cannot take the name of another, or a ``new`` one.
 
     Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted.
 
     ``path``: the file that is to be written, in messages.
     """
+    if keeps_names(directory):
+        why = "its directory is append-only; chattr -a lifts that, or write into it in place (--inplace)"
+        raise PermissionError(errno.EPERM, why, path)
     if not is_anybodys(directory):
         return
     works = os.fstat(directory).st_dev, "renames to a new name" if new else "replaces"
@@ -345,7 +348,7 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
         try:
             os.replace(names[1], names[0], src_dir_fd=directory, dst_dir_fd=directory)
         except OSError as error:
-            text = "its filesystem cannot {} a file ({}); write to it in place (--inplace)"
+            text = "its filesystem cannot {} a file ({}); write into it in place (--inplace)"
             why = text.format("rename" if new else "replace", error.strerror)
             raise OSError(error.errno, why, path) from None
         noted().add(works)

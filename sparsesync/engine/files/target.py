@@ -2,7 +2,8 @@
 
 :class:`Target` mostly is a temporary beside the file, created with O_EXCL and mode 0600, that is renamed over it when
 :meth:`Target.commit` is called, so whoever looks sees the old file or the new one. Where nothing is known of the
-filesystem, renaming is tried before, since it would be too late to hear of it when all is written::
+filesystem, renaming is tried before, since it would be too late to hear of it when all is written. In an append-only
+directory, where a name stays once it is made, a new file has none until then::
 
     with Target(directory, name, path) as target:
         target.reserve(size, needed)     the size, once it is sure that the data fits
@@ -28,7 +29,7 @@ from ..errors import error_path
 from ..text import hidden_name, name_limit
 from .claims import allocated
 from .extents import has_data, own_extents
-from .flags import copy_on_write_by_block, refusal
+from .flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from .status import check_renaming
 from .syscalls import (
     check_room,
@@ -46,6 +47,7 @@ _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 _Target = TypeVar("_Target", bound="Target")
@@ -96,7 +98,7 @@ class Target:
         self._create_mode = mode
         self._new = new
         self._may_be_named = new and named
-        self._named = False
+        self._named = self._nameless = False
         self.directory = directory
         self.name = name
         self.path = path
@@ -124,12 +126,14 @@ class Target:
                     try:
                         self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
                     except OSError as error:
-                        raise refusal(error, self.path) from None
+                        raise refusal(error, self.path, self.name, self.directory) from None
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                         raise OSError(errno.EINVAL, "not a regular file", self.path)
                 else:
                     self.check_renaming()
-                    if self._partial is not None and not self._named:
+                    if self._nameless:
+                        self.fd = os.open(".", _NAMELESS, self._create_mode, dir_fd=self.directory)
+                    elif self._partial is not None and not self._named:
                         self._take_up(*self._partial)
                     else:
                         self._create()
@@ -142,9 +146,10 @@ class Target:
         try:
             check_renaming(self.directory, self.path, self._new)
         except OSError:
-            if not self._may_be_named:
+            self._named = self._may_be_named
+            self._nameless = self._new and not self._named and keeps_names(self.directory)
+            if not self._named and not self._nameless:
                 raise
-            self._named = True
 
     @property
     def overlay(self) -> bool:
@@ -181,7 +186,7 @@ class Target:
                 self._temporary = None
                 # A limit may be told in other units than the name has: characters, or what it is encrypted to.
                 if error.errno != errno.ENAMETOOLONG or limit <= _MIN_NAME_BYTES:
-                    raise refusal(error, self.path) from None
+                    raise cannot_replace(error, self.path, self.name, self.directory) from None
                 limit //= 2
 
     def _take_up(self, directory: int, name: str) -> None:
@@ -190,6 +195,8 @@ class Target:
                 fd, resumed = os.open(name, _CREATE, self._create_mode, dir_fd=directory), False
             except FileExistsError:
                 fd, resumed = self._open_partial(directory, name), True
+            except OSError as error:
+                raise cannot_replace(error, self.path, self.name, self.directory) from None
             if fd < 0:
                 continue
             try:
@@ -248,7 +255,7 @@ class Target:
 
     @property
     def temporary(self) -> Optional[str]:
-        """The name of the temporary file, in its directory."""
+        """The name of the temporary file, in its directory, if it has one."""
         return self._temporary
 
     def withdraw(self, name: str) -> None:
@@ -277,7 +284,7 @@ class Target:
         expected = FileNotFoundError if made >= 0 else OSError
         try:
             # What is removed while open, FUSE and NFS show a while longer. But a partial file is ours while it is open.
-            if made >= 0 and (self._partial is None or self._named):
+            if made >= 0 and (self._partial is None or self._named or self._nameless):
                 made, closing = -1, made
                 if self._temporary is not None:
                     self._write_once(closing, self._temporary)
@@ -383,6 +390,8 @@ class Target:
                 if not self._named:
                     os.replace(self._temporary, self.name, src_dir_fd=holder, dst_dir_fd=self.directory)
                 self._temporary = None
-                if fsync:
-                    flush_directory(self.directory, self.path)
+            elif self._nameless:
+                os.link("/proc/self/fd/{}".format(self.fd), self.name, dst_dir_fd=self.directory)
+            if fsync and not self.inplace:
+                flush_directory(self.directory, self.path)
             self.committed = True

@@ -142,6 +142,8 @@ class DestinationFile(Target):
             if self.seeds:
                 raise LeftToRsync(error.strerror) from None
             raise
+        if self.seeds and self._nameless:
+            raise LeftToRsync("its directory is append-only")
 
     def _check_old(self) -> None:
         fd = self.open_old()
