@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -22,7 +21,7 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_holes, add_remote_end, add_workers, workers, write_list
+from .options import Troubles, add_holes, add_remote_end, add_workers, workers
 
 _STREAM = "-"
 """Standard input as a source, and standard output as the destination."""
@@ -80,8 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     total = {"size": 0, "written": 0}
     rows = _copy_each(arguments, sources, destination, troubles, total)
     if arguments.json:
-        shown = (json.dumps({"source": source, "destination": made.path, **_sizes(made)}) for source, made in rows)
-        write_list("files", shown, {"total": total})
+        arguments.document.open_list("files")
+        for source, made in rows:
+            arguments.document.item({"source": source, "destination": made.path, **_sizes(made)})
+        arguments.document.add({"total": total})
         return troubles.status
     for source, made in rows:
         if arguments.dry_run:

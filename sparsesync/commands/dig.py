@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ from ..console.units import iec
 from ..engine.files.claims import allocated
 from ..engine.files.dig import dig
 from ..hosts.pool import is_remote
-from .options import Troubles, write_list
+from .options import Troubles
 
 _SIZES = ("size", "allocated", "dug")
 """What there is to be said of a file, in bytes."""
@@ -33,7 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     total = dict.fromkeys(_SIZES, 0)
     rows = _dig_each(arguments, troubles, total)
     if arguments.json:
-        write_list("files", (json.dumps({"path": path, **sizes}) for path, sizes in rows), {"total": total})
+        arguments.document.open_list("files")
+        for path, sizes in rows:
+            arguments.document.item({"path": path, **sizes})
+        arguments.document.add({"total": total})
         return troubles.status
     for path, sizes in rows:
         held = f"{iec(sizes['allocated'])} of {iec(sizes['size'])} allocated"

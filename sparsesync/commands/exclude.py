@@ -6,10 +6,11 @@ What is in it comes from :mod:`exclude`. Here it gets a head of comments, and it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .. import __version__
 from ..console import streams
@@ -51,6 +52,7 @@ def add(command: argparse.ArgumentParser) -> None:
         help="whose exclude file to write (default: %(default)s); "
         "tar has to be run with --anchored --exclude-from=FILE, kopia has it as SRC/.kopiaignore",
     )
+    command.add_argument("--json", action="store_true", help="one JSON object; the file is written for -o only")
     add_one_file_system(command)
     add_remote_end(command)
     command.set_defaults(run=run)
@@ -69,8 +71,9 @@ def _ratio(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
     troubles = Troubles()
-    with streams.output(arguments.output) as out:
-        write(
+    written = arguments.output is not None or not arguments.json
+    with streams.output(arguments.output) if written else contextlib.nullcontext() as out:
+        found = write(
             out,
             arguments.sources,
             PatternOptions(
@@ -88,11 +91,29 @@ def run(arguments: argparse.Namespace) -> int:
             python=arguments.python,
             prefix=arguments.remote_prefix,
         )
+    if arguments.json:
+        arguments.document.open_list("patterns")
+        for pattern in found.each():
+            arguments.document.item(pattern)
+        arguments.document.add({"total": {"files": found.files, "size": found.size, "allocated": found.allocated}})
     return troubles.status
 
 
+class Found(NamedTuple):
+    """What is left out: patterns, and of how many files, their apparent size and their allocated bytes."""
+
+    patterns: Sorted
+    files: int
+    size: int
+    allocated: int
+
+    def each(self) -> Iterator[str]:
+        """Yield each pattern once, in order."""
+        return (pattern for (pattern,), _ in groupby(self.patterns))
+
+
 def write(
-    out: BinaryIO,
+    out: BinaryIO | None,
     sources: Sequence[str],
     options: PatternOptions,
     *,
@@ -101,9 +122,10 @@ def write(
     rsh: str | None = None,
     python: str | None = None,
     prefix: str = "",
-) -> None:
+) -> Found:
     """Write an exclude file: comments that say what was found and how, and the patterns.
 
+    ``out``: None: only return what would be in it.
     ``options.null``: end each line with a NUL, for ``rsync --from0``.
     ``command``: the program's name in the comments.
 
@@ -134,6 +156,9 @@ def write(
             count += 1
             size += found.size
             allocated += found.allocated
+    left_out = Found(patterns, count, size, allocated)
+    if out is None:
+        return left_out
     usage = "rsync --from0 --exclude-from=FILE" if null else FORMATS[format].usage
     if usage:
         given = " ".join(map(escape_name, sources))
@@ -146,5 +171,6 @@ def write(
             f"# use: {usage}",
         ):
             out.write(os.fsencode(line) + end)
-    for (pattern,), _ in groupby(patterns):
+    for pattern in left_out.each():
         out.write(os.fsencode(pattern) + end)
+    return left_out

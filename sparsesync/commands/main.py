@@ -97,9 +97,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
             sys.stdout.flush()
             raise
         arguments.rsync_options = rest
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return status
+        return _run(arguments, argv[0])
     except KeyboardInterrupt:
         if argv[:1] == ["sync"]:
             from ..rsync.program import Status
@@ -114,6 +112,29 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
         if isinstance(error, OSError) and error.filename == streams.STDOUT:
             streams.give_up_output()
         return 2 if argv[:1] == ["verify"] else TROUBLE
+
+
+def _run(arguments: argparse.Namespace, name: str) -> int:
+    """Run a command, and return its exit status. With ``--json`` its object comes to its end, whatever happens."""
+    if not getattr(arguments, "json", False):
+        status: int = arguments.run(arguments)
+    else:
+        from ..console.document import Document, ending
+
+        document = arguments.document = Document(name)
+        try:
+            status = arguments.run(arguments)
+        except BaseException as error:
+            status, failure = ending(error)
+            try:
+                document.end(2 if name == "verify" and status == TROUBLE else status, failure)
+                sys.stdout.flush()
+            except OSError:  # what ends the command is told all the same
+                streams.give_up_output()
+            raise
+        document.end(status)
+    sys.stdout.flush()
+    return status
 
 
 def _refuse(word: str) -> NoReturn:

@@ -23,6 +23,7 @@ from ..hosts.pool import HostPool
 from .options import add_holes, add_remote_end
 
 if TYPE_CHECKING:
+    from ..console.document import Document
     from ..engine.tree.block_map import Run
 
 BMAP_BLOCK_BYTES = 4096
@@ -38,7 +39,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add_holes(command)
     add_remote_end(command)
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="a list of {offset, length, data, reserved}, in bytes")
+    form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
     command.set_defaults(run=run)
 
@@ -46,15 +47,18 @@ def add(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
     with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
-        form = "json" if arguments.json else arguments.format
-        show(sys.stdout, hosts.locate(arguments.file), form, arguments.file, arguments.holes)
+        location = hosts.locate(arguments.file)
+        if arguments.json:
+            show_json(arguments.document, location, arguments.holes)
+        else:
+            show(sys.stdout, location, arguments.format, arguments.file, arguments.holes)
     return 0
 
 
 def show(out: TextIO, location: Location, form: str | None, name: str, holes: str = "auto") -> None:
     """Write the map of a file.
 
-    ``form``: "json", "qemu", "bmap", or None for a table.
+    ``form``: "qemu", "bmap", or None for a table.
     ``holes``: whether the map is believed (:func:`engine.files.claims.believes`).
 
     Raises LinkError, and OSError if the file cannot be read.
@@ -64,21 +68,30 @@ def show(out: TextIO, location: Location, form: str | None, name: str, holes: st
             _write_bmap(out, size, runs, name)
         return
     with location.host.layers(location.path, holes) as (size, layers):
-        if form == "json":
-            _write_list(out, _json(size, layers), ", ")
-        elif form == "qemu":
-            _write_list(out, _qemu(size, layers), ",\n")
+        if form == "qemu":
+            out.write("[")
+            for index, batch in enumerate(_batches(_qemu(size, layers))):
+                out.write(",\n" * bool(index) + batch)
+            out.write("]\n")
         else:
             _write_table(out, size, layers)
 
 
-def _write_list(out: TextIO, items: Iterator[str], separator: str) -> None:
-    out.write("[" + next(items, ""))
+def show_json(document: Document, location: Location, holes: str = "auto") -> None:
+    """Add the map of a file to an object. Raises as :func:`show`."""
+    with location.host.layers(location.path, holes) as (size, layers):
+        document.add({"size": size})
+        document.open_list("ranges")
+        for batch in _batches(_json(size, layers)):
+            document.items(batch)
+
+
+def _batches(items: Iterator[str]) -> Iterator[str]:
+    """Join items to lines, since there may be millions."""
     batch = list(islice(items, _BATCH_ITEMS))
     while batch:
-        out.write(separator + separator.join(batch))
+        yield ",\n".join(batch)
         batch = list(islice(items, _BATCH_ITEMS))
-    out.write("]\n")
 
 
 def _json(size: int, layers: Iterable[Layer]) -> Iterator[str]:

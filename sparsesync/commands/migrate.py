@@ -6,15 +6,12 @@ What stands behind ``--`` is rsync's; :func:`main.main` takes it off and gives i
 from __future__ import annotations
 
 import argparse
-import errno
-import json
-import os
 import sys
 from typing import BinaryIO, Callable
 
 from .. import __version__
 from ..console import streams
-from ..console.messages import format_error, print_error, print_line
+from ..console.messages import print_error, print_line
 from ..console.progress import ProgressBar
 from ..migration import text
 from ..migration.called.result import MigrationError
@@ -76,14 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     say = (lambda kind, value: None) if arguments.json else text.print_event
     out = sys.stderr.buffer if arguments.json else sys.stdout.buffer
     every_file = bool(arguments.report or arguments.json)
-    try:
-        if arguments.report:
-            _check_report(arguments.report)
-        migration = Migration(request, say, _writer(out), lambda total: ProgressBar(total, arguments.quiet), every_file)
-    except (OSError, ValueError) as error:
-        if arguments.json:
-            print(json.dumps({"status": 1, "failure": format_error(error)}))
-        raise
+    if arguments.report:
+        streams.check_report(arguments.report)
+    migration = Migration(request, say, _writer(out), lambda total: ProgressBar(total, arguments.quiet), every_file)
     migration.report["versions"] = {"sparsesync": __version__}
     try:
         migration.run()
@@ -94,24 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         report = migration.report
         if arguments.report:
-            with streams.output(arguments.report) as file:
-                file.write(json.dumps(report, indent=1).encode("ascii") + b"\n")
+            streams.write_report(arguments.report, report)
         if arguments.json:
-            print(json.dumps(report))
+            arguments.document.add(report)
         elif "sync" in report or "downtime" in report:
             for line in text.summary(report):
                 print_line(line)
-
-
-def _check_report(path: str) -> None:
-    """Raise OSError, before anything is done, if a report cannot be written."""
-    directory = os.path.dirname(path) or "."
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(errno.ENOENT, "its directory does not exist", path)
-    if not os.access(path if os.path.exists(path) else directory, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _writer(out: BinaryIO) -> Callable[[bytes], None]:

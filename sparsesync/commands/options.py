@@ -1,11 +1,9 @@
-"""What several commands share: their options, their troubles, and lists in JSON."""
+"""What several commands share: their options, and their troubles."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from ..console.messages import print_error
@@ -103,15 +101,3 @@ class Troubles:
         """Print the error."""
         print_error(error)
         self.status = TROUBLE
-
-
-def write_list(name: str, items: Iterable[str], more: dict[str, object]) -> None:
-    """Print a JSON object: the list ``name`` of ``items``, which are JSON already, and the fields ``more``."""
-    import json
-
-    sys.stdout.write(f'{{"{name}": [')
-    separator = ""
-    for item in items:
-        sys.stdout.write(separator + item)
-        separator = ", "
-    print("], " + json.dumps(more)[1:])

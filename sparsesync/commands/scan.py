@@ -7,7 +7,6 @@ most of all by what is reserved: a copy, holes as holes, does not take that.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from itertools import islice
@@ -17,7 +16,7 @@ from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.tree.scan import ScanOptions
 from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_one_file_system, add_remote_end, byte_size, write_list
+from .options import Troubles, add_holes, add_one_file_system, add_remote_end, byte_size
 
 _SIZES = ("size", "allocated", "data", "extents", "saved", "could")
 """What there is to be said of a file, besides its path. ``could``: the bytes that could be saved besides."""
@@ -104,8 +103,10 @@ def _show(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) ->
             sys.stdout.buffer.write(os.fsencode(path) + b"\0")
         return
     if arguments.json:
-        names = ("path", *_SIZES)
-        write_list("files", (json.dumps(dict(zip(names, row[1:]))) for row in shown), {"total": total})
+        arguments.document.open_list("files")
+        for row in shown:
+            arguments.document.item(dict(zip(("path", *_SIZES), row[1:])))
+        arguments.document.add({"total": total})
         return
     if total["files"]:
         heads = ("apparent", "allocated", "data", "saved", "could be")

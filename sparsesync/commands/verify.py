@@ -12,7 +12,7 @@ from ..console.progress import data_bar
 from ..console.units import iec
 from ..engine.content.compare import Tally
 from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_remote_end, add_workers, preset_names, workers, write_list
+from .options import Troubles, add_holes, add_remote_end, add_workers, preset_names, workers
 
 if TYPE_CHECKING:
     from ..engine.tree.left_out import NameRules
@@ -63,11 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             executor = stack.enter_context(ThreadPoolExecutor(arguments.jobs))
         if arguments.json:
-            import json
-            import tempfile
-
-            # It is printed when it is known that all of it can be.
-            listed = stack.enter_context(tempfile.SpooledTemporaryFile(1 << 20, "w+", encoding="ascii"))
+            arguments.document.open_list("differences")
         advance = stack.enter_context(data_bar(None, "verifying", arguments.quiet))
         for difference in verify(
             arguments.a,
@@ -85,14 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             different = True
             if arguments.json:
-                listed.write(json.dumps(difference.asdict()) + "\n")
+                arguments.document.item(difference.asdict())
                 continue
             what = _DIFFERENCES[difference.kind].format(offset=difference.offset, b=arguments.b)
             print_line(f"{difference.path or arguments.a}: {what}")
         if arguments.json:
-            listed.seek(0)
             a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
-            write_list("differences", (line.rstrip("\n") for line in listed), {"a": a, "b": b})
+            arguments.document.add({"a": a, "b": b})
     if not (different or troubles.status or arguments.json or arguments.quiet):
         read, believed = (sum(getattr(tally, what) for tally in tallies) for what in ("read", "believed"))
         print_line(f"equal: {iec(read)} read and {iec(believed)} believed to be holes, at both ends together")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import io
 import os
 import select
@@ -105,6 +106,25 @@ def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
 def give_up_output() -> None:
     """Discard buffered output, so that it does not raise again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def check_report(path: str) -> None:
+    """Raise OSError, before anything is done, if a report cannot be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, "its directory does not exist", path)
+    if not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def write_report(path: str, report: dict[str, Any]) -> None:
+    """Write what was done, as JSON, as :func:`output` does. Raises OSError."""
+    import json
+
+    with output(path) as file:
+        file.write(json.dumps(report, indent=1).encode("ascii") + b"\n")
 
 
 @contextlib.contextmanager

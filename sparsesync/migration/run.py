@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Callable
 
+from ..console.document import ending, schema
 from ..console.messages import format_error
 from ..console.progress import ProgressBar, Whole
 from ..embedding import Embedding
@@ -41,7 +42,7 @@ from ..rsync.paths import transfer_name
 from ..rsync.program import Status
 from ..seeding import run as seeding
 from ..seeding.options.own import SeedOptions
-from ..seeding.result import SyncResult
+from ..seeding.result import SyncResult, as_report
 from . import findings, plan, preflight
 from .called.result import MigrationError
 from .final_pass import FinalPass
@@ -87,6 +88,7 @@ class Migration:
         self.bar = bar
         self.every_file = every_file
         self.report: dict[str, Any] = {
+            "schema": schema("migrate"),
             "sources": list(request.sources),
             "destination": request.destination,
             "pass": "check" if request.check else "plan" if request.dry_run else "final" if request.final else "first",
@@ -105,9 +107,7 @@ class Migration:
                 self.report["status"], self.report["failure"] = failed.status, str(failed)
                 raise
             except BaseException as error:
-                ended = isinstance(error, (KeyboardInterrupt, SystemExit))
-                self.report["status"] = Status.SIGNAL if ended else 1
-                self.report["failure"] = format_error(error) if isinstance(error, Exception) else "interrupted"
+                self.report["status"], self.report["failure"] = ending(error)
                 raise
             finally:
                 self.report["seconds"] = round(time.time() - self.report["started"], 3)
@@ -263,22 +263,9 @@ class Migration:
         except LinkError as error:
             kept = "what was received is kept, the same command goes on from there"
             raise MigrationError(Status.PROTOCOL, f"{error}; {kept}") from None
-        moved = sum(seeded.sent if self.asked.command.remote else seeded.data for seeded in result.seeded)
-        by_rsync = totals.wire if self.asked.command.remote else totals.literal
-        self.report["sync"] = {
-            "command": self.asked.shown(result.command),
-            "status": result.status,
-            "seconds": round(time.monotonic() - started, 3),
-            "left_to_rsync": result.handoff,
-            "seeded": [seeded._asdict() for seeded in result.seeded],
-            "left": result.left,
-            "healed": result.healed,
-            "later": result.later,
-            "written_by_rsync": totals.literal,
-            "sent": (result.wire if self.asked.command.remote else moved) + (by_rsync or 0),
-            "sent_by_rsync": by_rsync,
-            "saved": sum(seeded.size for seeded in result.seeded) - moved,
-        }
+        result = result._replace(command=self.asked.shown(result.command), seconds=time.monotonic() - started)
+        remote = self.asked.command.remote is not None
+        self.report["sync"] = as_report(result, remote, totals.wire if remote else totals.literal, totals.literal)
         if result.status == Status.VANISHED and (not self.request.final or self.request.allow_live):
             if not self.request.final:
                 text = "some files vanished while they were copied, as they do while services run"

@@ -50,6 +50,31 @@ class SyncResult(NamedTuple):
         return self.status == 0
 
 
+def as_report(result: SyncResult, remote: bool, sent: int | None = None, written: int | None = None) -> dict[str, Any]:
+    """Return what a report says of a run, ready for JSON.
+
+    ``remote``: whether one of the ends is another host.
+    ``sent``, ``written``: the bytes that rsync sent, and those of content that it wrote, if it said so.
+    """
+    moved = sum(seeded.sent if remote else seeded.data for seeded in result.seeded)
+    return {
+        "command": [*result.command],
+        "status": result.status,
+        "seconds": round(result.seconds, 3),
+        "left_to_rsync": result.handoff,
+        "seeded": [seeded._asdict() for seeded in result.seeded],
+        "left": result.left,
+        "healed": result.healed,
+        "later": result.later,
+        "refused": result.refused,
+        "holes": result.holes,
+        "written_by_rsync": written,
+        "sent": (result.wire if remote else moved) + (sent or 0),
+        "sent_by_rsync": sent,
+        "saved": sum(seeded.size for seeded in result.seeded) - moved,
+    }
+
+
 class RsyncError(Error, subprocess.CalledProcessError):
     """An rsync that ended with a status other than 0.
 

@@ -16,6 +16,7 @@ import pytest
 
 import sparsesync
 from tests.support.filesystems import Mounted, allocated, device, need, need_root, need_tools, same_content, sparse_file
+from tests.support.schemas import fields
 from tests.support.shells import local_shell
 
 MIB = 1 << 20
@@ -57,7 +58,7 @@ def test_scan(tree: Path) -> None:
 
 
 def test_scan_json(tree: Path) -> None:
-    found = json.loads(run("scan", "--json", "d/small", "d/large", cwd=tree).stdout)
+    found = fields(run("scan", "--json", "d/small", "d/large", cwd=tree).stdout)
     large, small = allocated(tree / "d/large"), allocated(tree / "d/small")
     files = [
         {"path": "d/large", "size": 100 << 30, "allocated": large, "data": 3 * MIB, "extents": 2,

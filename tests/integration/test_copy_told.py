@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.wire.rate_limit import RateLimit
 from sparsesync.hosts.copies import Copies
 from tests.support.filesystems import same_content, sparse_file
+from tests.support.schemas import fields
 from tests.support.shells import local_shell
 
 KIB = 1024
@@ -61,7 +61,7 @@ def test_what_was_copied_is_told(top: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "sparsesync: no: No such file or directory\n")
     assert copy("src", "new", cwd=top).stdout == ""
     done = copy("--json", "--inplace", "src", "no", "other", "dir", cwd=top)
-    assert done.returncode == 1 and json.loads(done.stdout) == {
+    assert done.returncode == 1 and fields(done.stdout) == {
         "files": [
             {"source": "src", "destination": "dir/src", "size": 32 * MIB, "written": 0},
             {"source": "other", "destination": "dir/other", "size": 100, "written": 0},

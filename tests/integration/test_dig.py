@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 from tests.support.filesystems import allocated, data_bytes
+from tests.support.schemas import fields
 from tests.support.sync import MIB, OLD, run
 
 
@@ -41,7 +41,7 @@ def test_as_json(tmp_path: Path) -> None:
     size = zeros(tmp_path / "a").stat().st_size
     status, out, errors = dig("--json", "none", "a", cwd=tmp_path)
     sizes = {"size": size, "allocated": allocated(tmp_path / "a"), "dug": 4 * MIB}
-    assert json.loads(out) == {"files": [{"path": "a", **sizes}], "total": sizes}
+    assert fields(out) == {"files": [{"path": "a", **sizes}], "total": sizes}
     assert (status, errors) == (1, "sparsesync: none: No such file or directory\n")
 
 

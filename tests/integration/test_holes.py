@@ -50,6 +50,7 @@ from tests.support.filesystems import (
     unwritten,
 )
 from tests.support.liar import ERRORS, liar, lie
+from tests.support.schemas import fields
 from tests.support.sshd import Sshd
 from tests.support.transfers import transfer
 
@@ -191,7 +192,7 @@ def test_the_command_line(lying: Lying, tmp_path: Path, capfd: pytest.CaptureFix
         assert main(["sync", "-a", "--exclude=f", "--exclude=g", f"{lying.shown}/", f"{tmp_path / 'made'}/"]) == 0
         assert same_content(source, tmp_path / "made/disk")
         assert main(["verify", str(lying.shown / "disk"), str(tmp_path / "made/disk"), "--json"]) == 0
-        proof = json.loads(capfd.readouterr().out)
+        proof = fields(capfd.readouterr().out)
         assert proof == {
             "differences": [], "a": {"read": MIB, "believed": 0}, "b": {"read": MIB, "believed": 0},
         }  # fmt: skip
@@ -200,7 +201,8 @@ def test_the_command_line(lying: Lying, tmp_path: Path, capfd: pytest.CaptureFix
         assert main(["verify", "-q", str(lying.shown / "disk"), str(tmp_path / "zeros")]) == 1
         assert "content differs at byte 0" in capfd.readouterr().out
         assert main(["map", "--json", str(lying.shown / "disk")]) == 0
-        assert json.loads(capfd.readouterr().out) == [{"offset": 0, "length": MIB, "data": True, "reserved": False}]
+        found = {"offset": 0, "length": MIB, "data": True, "reserved": False}
+        assert fields(capfd.readouterr().out) == {"size": MIB, "ranges": [found]}
         assert main(["scan", "-0", str(lying.shown / "disk")]) == 0
         assert capfd.readouterr().out == ""
         assert main(["scan", "-0", "--holes=trust", str(lying.shown / "disk")]) == 0
@@ -424,7 +426,7 @@ def test_reserved_ranges_are_holes(reserving: Path, state: str, capfd: pytest.Ca
     assert sparsesync.exclude_patterns([f"{reserving}/"], min_ratio=0.9) == ["/disk"]
     assert sparsesync.exclude_patterns([f"{reserving}/"], min_ratio=0.95) == []
     assert main(["map", "--json", str(path)]) == 0
-    listed = json.loads(capfd.readouterr().out)
+    listed = fields(capfd.readouterr().out)["ranges"]
     assert sum(part["length"] for part in listed) == 64 * MIB
     assert sum(part["length"] for part in listed if part["reserved"]) == 64 * MIB - data
     assert main(["map", str(path)]) == 0
@@ -765,7 +767,7 @@ def test_zeros_of_a_device_are_holes(
     proof = json.loads(capfd.readouterr().out)
     assert proof["a"] == {"read": 64 * MIB, "believed": 0}
     assert main(["map", "--json", "-e", sshd_server.rsh, f"{far}{loop}"]) == 0
-    data = [part["offset"] for part in json.loads(capfd.readouterr().out) if part["data"]]
+    data = [part["offset"] for part in fields(capfd.readouterr().out)["ranges"] if part["data"]]
     assert data == [MIB, 20 * MIB + 4096]
 
 

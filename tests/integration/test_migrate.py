@@ -34,6 +34,7 @@ from tests.support.filesystems import (
     same_content,
     sparse_file,
 )
+from tests.support.schemas import document
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd, sshd
 
@@ -164,7 +165,7 @@ def test_a_docker_host(tmp_path: Path, sshd_server: Sshd) -> None:
                 assert (tmp_path / "again/db").stat().st_size == 40 * MIB
             finally:
                 command("umount", tmp_path / "again")
-            _check_report(json.loads(report.read_text()), image)
+            _check_report(document(report.read_text()), image)
 
 
 def _check_report(report: dict[str, object], image: Path) -> None:
@@ -200,7 +201,7 @@ def test_two_passes(tree: Path, sshd_server: Sshd, direction: str) -> None:
     (tree / "src/new").write_text("new\n")
     done = migrate("--final", "--verify", "--json", source, destination, rsh=sshd_server.rsh)
     assert done.returncode == 0, done
-    report = json.loads(done.stdout)
+    report = document(done.stdout)
     (file,) = report["sparse_files"]
     assert file["sent"] <= (2 * MIB if direction == "here" else 64 * 1024)
     assert differs(tree / "src", tree / "dst") == ""
@@ -409,7 +410,7 @@ def test_a_live_sparse_file_is_not_left_to_rsync(tree: Path) -> None:
         stop.touch()
         writer.wait()
     assert done.returncode == 0, done
-    sync = json.loads(done.stdout)["sync"]
+    sync = document(done.stdout)["sync"]
     assert (sync["later"], [each["name"] for each in sync["seeded"]]) == (["disk"], ["disk"])
     assert any(word == "--exclude=/disk" for word in sync["command"])
     # What was brought has an earlier time than the source ever had since, so the next pass looks at it again.
@@ -663,7 +664,7 @@ def test_rsyncs_status_is_passed_on(tree: Path) -> None:
     done = migrate("--json", f"{tree}/src/", tree / "dst", env=environment)
     said = "sparsesync: rsync ended with status 23; run the same command again\n"
     assert (done.returncode, done.stderr) == (23, said)
-    report = json.loads(done.stdout)
+    report = document(done.stdout)
     assert (report["status"], report["sync"]["status"], report["failure"]) == (23, 23, done.stderr[12:-1])
     again = ["--on-failure", f"touch {tree}/again"]
     assert migrate("--final", *again, f"{tree}/src/", tree / "dst", env=environment).returncode == 23
@@ -690,7 +691,7 @@ def test_a_report_of_what_failed(tree: Path) -> None:
     where: list[str | Path] = [f"{tree}/src/", tree / "dst"]
     for arguments in (["far:", tree / "dst"], ["--final", "--before", "false", *where]):
         done = migrate("--json", "--report", tree / "report", *arguments, rsh="false")
-        report = json.loads(done.stdout)
+        report = document(done.stdout)
         assert report == json.loads((tree / "report").read_text())
         assert done.returncode == report["status"] == 1
         assert done.stderr == f"sparsesync: {report['failure']}\n"
@@ -750,7 +751,7 @@ def test_what_delete_removes_is_told(tree: Path) -> None:
     (tree / "dst/old").mkdir(parents=True)
     (tree / "dst/old/file").write_text("")
     done = migrate("--check", "--json", f"{tree}/src/", tree / "dst", "--", "--delete")
-    report = json.loads(done.stdout)
+    report = document(done.stdout)
     assert report["plan"]["deleted"] == 2 and (tree / "dst/old").exists()
     assert f"{tree}/dst: --delete removes 2 names, such as " in " ".join(
         f"{each['subject']}: {each['text']}" for each in report["findings"] if each["level"] == "warning"
@@ -801,7 +802,7 @@ def test_a_live_sparse_file_with_several_names(tree: Path) -> None:
     with open(tree / "src/disk", "r+b") as disk:
         os.pwrite(disk.fileno(), b"new", 3 * MIB)
         done = migrate("--json", f"{tree}/src/", tree / "dst")
-    assert done.returncode == 0 and json.loads(done.stdout)["sync"]["later"] == ["a third", "below/another", "disk"]
+    assert done.returncode == 0 and document(done.stdout)["sync"]["later"] == ["a third", "below/another", "disk"]
     assert json.loads(done.stdout)["sync"]["written_by_rsync"] < MIB
     assert migrate("--final", "--verify", f"{tree}/src/", tree / "dst").returncode == 0
     assert differs(tree / "src", tree / "dst") == "" and allocated(tree / "dst/disk") < 3 * MIB
@@ -812,7 +813,7 @@ def test_a_sparse_file_with_several_names_that_was_just_written(tree: Path) -> N
     os.link(tree / "src/disk", tree / "src/below/another")
     (tree / "src/disk").touch()
     done = migrate("--json", f"{tree}/src/", tree / "dst")
-    assert done.returncode == 0 and json.loads(done.stdout)["sync"]["later"] == ["below/another", "disk"]
+    assert done.returncode == 0 and document(done.stdout)["sync"]["later"] == ["below/another", "disk"]
     assert json.loads(done.stdout)["sync"]["written_by_rsync"] < MIB
     assert migrate("--final", "--verify", f"{tree}/src/", tree / "dst").returncode == 0
     assert differs(tree / "src", tree / "dst") == "" and allocated(tree / "dst/disk") < 3 * MIB
@@ -1061,7 +1062,7 @@ def test_a_destination_with_whole_seconds(tree: Path) -> None:
         os.utime(tree / "src/disk", ns=(0, 1_700_000_000_123_456_789))
         assert migrate("--final", "--verify", f"{tree}/src/", tree / "coarse/dst").returncode == 0
         done = migrate("--check", "--json", f"{tree}/src/", tree / "coarse/dst")
-        plan = json.loads(done.stdout)["plan"]
+        plan = document(done.stdout)["plan"]
         assert plan["by_extents"]["count"] == plan["by_rsync"]["count"] == 0
         assert "times there are coarse" in done.stdout
     finally:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_the_one_file_moves_files_to_another_host(tmp_path: Path, one_file: Path
 def test_the_one_file_is_a_command_also_under_the_name_of_rsync(tmp_path: Path, one_file: Path) -> None:
     need_tools("rsync")
     assert run(one_file, "--version", cwd=tmp_path) == (0, f"sparsesync {sparsesync.__version__}\n", "")
+    assert "sparsesync/schemas/scan.json" in zipfile.ZipFile(one_file).namelist()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/rsync").symlink_to(one_file)
     sparse_file(tmp_path / "image", 64 * MIB, [(0, MIB)])

@@ -27,6 +27,7 @@ from sparsesync.hosts.loader import Shell
 from sparsesync.hosts.remote import RemoteHost
 from sparsesync.hosts.ssh import Connection, connect
 from tests.support.filesystems import command, loop_device, need, need_root, need_tools, sparse_file
+from tests.support.schemas import fields
 from tests.support.shells import local_shell, old_pythons, script
 from tests.support.sshd import Sshd
 from tests.support.trees import ODD_NAMES, build, entries
@@ -190,7 +191,8 @@ def test_map_of_a_block_device(local_rsh: str, tmp_path: Path) -> None:
     with loop_device(image) as device:
         done = run(local_rsh, "map", "--json", f"far:{device}", cwd=tmp_path)
         assert done.stdout == run(local_rsh, "map", "--json", device, cwd=tmp_path).stdout
-        assert json.loads(done.stdout)[-1]["offset"] + json.loads(done.stdout)[-1]["length"] == MIB
+        last = fields(done.stdout)["ranges"][-1]
+        assert last["offset"] + last["length"] == MIB
         done = run(local_rsh, "verify", f"far:{device}", str(image), cwd=tmp_path)
         assert (done.returncode, done.stdout[:7], done.stderr) == (0, b"equal: ", b"")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from ...console.units import iec
 from ...engine.errors import error_path
 from ...tracking.housekeeping import Kept, drop, kept, open_directory
 from .. import TROUBLE
-from ..options import Troubles, write_list
+from ..options import Troubles
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -56,7 +55,10 @@ def _list(arguments: argparse.Namespace, directory: int) -> int:
                 yield each
 
     if arguments.json:
-        write_list("files", (json.dumps(_as_dict(each)) for each in rows()), {"total": total})
+        arguments.document.open_list("files")
+        for each in rows():
+            arguments.document.item(_as_dict(each))
+        arguments.document.add({"total": total})
         return status
     for each in rows():
         print_line(_line(each))
@@ -98,5 +100,5 @@ def _drop(arguments: argparse.Namespace, directory: int) -> int:
         else:
             dropped.append(key)
     if arguments.json:
-        print_line(json.dumps({"dropped": dropped}))
+        arguments.document.add({"dropped": dropped})
     return troubles.status

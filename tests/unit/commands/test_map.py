@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.commands import map as mapfile
+from sparsesync.console.document import Document
 from sparsesync.engine.host import LocalHost
 from sparsesync.hosts.base import Location
 from tests.support.filesystems import KINDS, Mounted, command, need_tools, qemu_map, same_content, sparse_file
+from tests.support.schemas import fields
 
 layouts = st.lists(st.tuples(st.integers(0, 1 << 21), st.integers(1, 1 << 19)), max_size=6)
 
@@ -22,7 +24,13 @@ layouts = st.lists(st.tuples(st.integers(0, 1 << 21), st.integers(1, 1 << 19)), 
 def shown(path: Path, form: str | None, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding=encoding)
-    mapfile.show(out, Location(LocalHost(), str(path), ""), form, path.name)
+    location = Location(LocalHost(), str(path), "")
+    if form == "json":
+        document = Document("map", out)
+        mapfile.show_json(document, location)
+        document.end(0)
+    else:
+        mapfile.show(out, location, form, path.name)
     out.flush()
     return raw.getvalue().decode(encoding)
 
@@ -32,11 +40,11 @@ def shown(path: Path, form: str | None, encoding: str = "utf-8") -> str:
 @given(size=st.integers(0, 1 << 21), layout=layouts)
 def test_as_qemu_img_prints_it(mounted: Mounted, kind: str, size: int, layout: list[tuple[int, int]]) -> None:
     path = sparse_file(mounted(kind) / "f", size, [(o, n) for o, n in layout if o < size])
-    fields = {"start", "length", "depth", "present", "zero", "data", "offset"}
-    expected = [{name: part[name] for name in fields & part.keys()} for part in qemu_map(path)]
+    known = {"start", "length", "depth", "present", "zero", "data", "offset"}
+    expected = [{name: part[name] for name in known & part.keys()} for part in qemu_map(path)]
     assert json.loads(shown(path, "qemu")) == expected
     end = 0
-    for part in json.loads(shown(path, "json")):
+    for part in fields(shown(path, "json"))["ranges"]:
         assert part["offset"] == end and part["length"] > 0
         end += part["length"]
     assert end == size
