@@ -21,7 +21,7 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_holes, add_remote_end, add_workers, workers
+from .options import Troubles, add_holes, add_progress, add_remote_end, add_workers, workers
 
 _STREAM = "-"
 """Standard input as a source, and standard output as the destination."""
@@ -54,7 +54,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
     command.add_argument("-v", "--verbose", action="store_true", help="say what was copied")
     command.add_argument("--json", action="store_true", help="say it as one JSON object")
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_progress(command)
     command.set_defaults(run=run)
 
 
@@ -129,7 +129,8 @@ def _copy_each(
                     made = copies.plan(source, destination, options)
                 else:
                     work = None if is_remote(source) or source == _STREAM else _work(source, arguments.holes)
-                    with data_bar(work, os.path.basename(source), arguments.quiet) as advance:
+                    name, fd = os.path.basename(source), arguments.progress_fd
+                    with data_bar(work, name, arguments.quiet, fd) as advance:
                         made = _copy(copies, source, destination, options, advance)
             except IsADirectoryError as error:
                 hint = "is a directory; for trees use 'sparsesync sync -a'"

@@ -12,7 +12,7 @@ from ..console.units import iec
 from ..engine.files.claims import allocated
 from ..engine.files.dig import dig
 from ..hosts.pool import is_remote
-from .options import Troubles
+from .options import Troubles, add_progress
 
 _SIZES = ("size", "allocated", "dug")
 """What there is to be said of a file, in bytes."""
@@ -22,7 +22,7 @@ def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("files", nargs="+", metavar="FILE")
     command.add_argument("--json", action="store_true", help="one JSON object")
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_progress(command)
     command.set_defaults(run=run)
 
 
@@ -51,7 +51,8 @@ def _dig_each(
         try:
             if is_remote(path):
                 raise ValueError(f"{path}: only files of this machine can be dug; run the same command there")
-            with data_bar(allocated(os.stat(path)), os.path.basename(path), arguments.quiet) as advance:
+            held, name = allocated(os.stat(path)), os.path.basename(path)
+            with data_bar(held, name, arguments.quiet, arguments.progress_fd) as advance:
                 dug = dig(path, follow=True, progress=advance)
             st = os.stat(path)
         except (OSError, ValueError) as error:

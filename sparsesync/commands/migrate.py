@@ -12,12 +12,12 @@ from typing import BinaryIO, Callable
 from .. import __version__
 from ..console import streams
 from ..console.messages import print_error, print_line
-from ..console.progress import ProgressBar
+from ..console.progress import Whole, progress
 from ..migration import text
 from ..migration.called.result import MigrationError
 from ..migration.request import Commands, Request
 from ..migration.run import Migration
-from .options import add_remote_end, preset_names
+from .options import add_progress, add_remote_end, preset_names
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--skip-docker-loop", action="store_true", help="leave out devicemapper's loop files")
     command.add_argument("--report", metavar="FILE", help="write what was done to FILE, as JSON")
     command.add_argument("--json", action="store_true", help="print that report, and nothing else")
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_progress(command)
     add_remote_end(command)
     command.set_defaults(run=run)
 
@@ -75,7 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     every_file = bool(arguments.report or arguments.json)
     if arguments.report:
         streams.check_report(arguments.report)
-    migration = Migration(request, say, _writer(out), lambda total: ProgressBar(total, arguments.quiet), every_file)
+
+    def bar(total: int) -> Whole:
+        return progress(total, arguments.quiet, arguments.progress_fd)
+
+    migration = Migration(request, say, _writer(out), bar, every_file)
     migration.report["versions"] = {"sparsesync": __version__}
     try:
         migration.run()

@@ -47,6 +47,22 @@ def add_remote_end(command: argparse.ArgumentParser) -> None:
     remote.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
 
 
+def add_progress(command: argparse.ArgumentParser, quiet: str = "no progress") -> None:
+    """Add the options for who sees the progress. ``quiet``: what ``--quiet`` does."""
+    command.add_argument("--progress-fd", type=_descriptor, metavar="N", help="write progress there, as lines of JSON")
+    command.add_argument("-q", "--quiet", action="store_true", help=quiet)
+
+
+def _descriptor(text: str) -> int:
+    """Return a descriptor, for argparse."""
+    from ..console.progress import descriptor
+
+    try:
+        return descriptor(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_workers(command: argparse.ArgumentParser, does: str) -> None:
     """Add the options for threads and workers. ``does``: what they do."""
     command.add_argument("--jobs", type=_jobs, metavar="N", help=f"{does} with N threads (default: as many as help)")

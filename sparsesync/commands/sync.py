@@ -44,6 +44,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
+    command.add_argument("--seed-progress-fd", metavar="N", help="write seeding's progress there, as lines of JSON")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 
@@ -69,9 +70,10 @@ def run(argv: list[str]) -> int:
         if not transfers(rest):
             become(rest)
         # A server starts often, and needs none of it.
+        from ..console.progress import bars
         from ..seeding import run as seeding
 
-        return seeding.run(rest, seed, replace=True).status
+        return seeding.run(rest, seed, replace=True, bar=bars(seed.progress_fd)).status
     except NoSpaceError as error:
         print_error(f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)")
         return Status.FILE_IO

@@ -12,7 +12,7 @@ from ..console.progress import data_bar
 from ..console.units import iec
 from ..engine.content.compare import Tally
 from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_remote_end, add_workers, preset_names, workers
+from .options import Troubles, add_holes, add_progress, add_remote_end, add_workers, preset_names, workers
 
 if TYPE_CHECKING:
     from ..engine.tree.left_out import NameRules
@@ -46,7 +46,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add_holes(command)
     add_remote_end(command)
     add_workers(command, "compare")
-    command.add_argument("-q", "--quiet", action="store_true", help="no progress, and nothing to say if all is equal")
+    add_progress(command, quiet="no progress, and nothing to say if all is equal")
     command.set_defaults(run=run)
 
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             executor = stack.enter_context(ThreadPoolExecutor(arguments.jobs))
         if arguments.json:
             arguments.document.open_list("differences")
-        advance = stack.enter_context(data_bar(None, "verifying", arguments.quiet))
+        advance = stack.enter_context(data_bar(None, "verifying", arguments.quiet, arguments.progress_fd))
         for difference in verify(
             arguments.a,
             arguments.b,

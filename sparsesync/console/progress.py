@@ -1,14 +1,18 @@
-"""What a person sees while it runs: a bar on the terminal, counting data bytes.
+"""What a person or a program sees while it runs: a bar on the terminal, or lines of JSON, counting data bytes.
 
 Holes cost nothing, so they are not counted: the total is what has to be read and
 written, and rate and time left are honest. There is a bar only when standard error is a
 terminal, and only once the work has taken half a second. Where tqdm, which draws it, is not
 installed, there is none.
+
+A program names a descriptor, and gets a line when a phase begins, one every half a second, and one when it has ended.
+It never holds up the work: a line that nobody takes is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +20,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
+from .streams import is_open
 
 BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[OnProgress]"]
 """What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
@@ -36,15 +41,25 @@ class Whole(Protocol):
         """Name a phase of ``total`` bytes. Gives the function to call with bytes done, or None."""
 
 
+def progress(total: int | None, quiet: bool = False, fd: int | None = None) -> Whole:
+    """Return the progress of a run: a bar, or lines on the descriptor ``fd``. ``total``: data bytes; None: unknown."""
+    return ProgressBar(total, quiet) if fd is None else ProgressLines(total, fd)
+
+
 @contextlib.contextmanager
-def data_bar(total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
-    """Show a bar of ``total`` data bytes (None: unknown). Gives the function to call with bytes done, or None."""
-    with ProgressBar(total, quiet) as whole, whole.phase(total, what) as advance:
+def data_bar(total: int | None, what: str, quiet: bool = False, fd: int | None = None) -> Iterator[OnProgress]:
+    """Show the progress of one phase, as :func:`progress`. Gives the function to call with bytes done, or None."""
+    with progress(total, quiet, fd) as whole, whole.phase(total, what) as advance:
         yield advance
 
 
+def bars(fd: int | None) -> BarFactory:
+    """Return what shows the progress of a phase: :func:`data_bar`, or with lines on a descriptor."""
+    return data_bar if fd is None else lambda total, what, quiet: data_bar(total, what, quiet, fd)
+
+
 _DELAY_SECONDS = 0.5
-"""Seconds until there is a bar."""
+"""Seconds until there is a bar, and between two lines."""
 
 
 class ProgressBar:
@@ -111,6 +126,85 @@ class ProgressBar:
             leave=False,
             dynamic_ncols=True,
         )
+
+
+class ProgressLines:
+    """The progress of a run as lines of JSON. Otherwise as :class:`ProgressBar`."""
+
+    shown = True
+
+    def __init__(self, total: int | None, fd: int) -> None:
+        self._total = total
+        self._fd: int | None = fd
+        self._done = 0
+        self._what = ""
+        self._begun = time.monotonic()
+        self._due = 0.0
+
+    def __enter__(self) -> ProgressLines:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Do nothing: the end of a phase has been told."""
+
+    @contextlib.contextmanager
+    def phase(self, total: int | None, what: str, quiet: bool = False) -> Iterator[OnProgress]:
+        """Name a phase of ``total`` bytes. Gives the function to call with bytes done."""
+        before, self._what = self._what, what
+        self._tell()
+        yield self._advance
+        self._tell()
+        self._what = before
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() >= self._due:
+            self._tell()
+
+    def _tell(self) -> None:
+        import json
+
+        from .document import schema
+
+        now = time.monotonic()
+        self._due = now + _DELAY_SECONDS
+        told = {
+            "schema": schema("progress"),
+            "file": self._what,
+            "bytes": self._done,
+            "total": None if self._total is None else max(self._total, self._done),
+            "rate": round(self._done / max(now - self._begun, 0.001)),
+            "seconds": round(now - self._begun, 3),
+        }
+        if self._fd is not None and _takes_a_line(self._fd):
+            try:
+                os.write(self._fd, json.dumps(told).encode("ascii") + b"\n")
+            except OSError:  # nobody reads it any more, and what is being done goes on
+                self._fd = None
+
+
+def _takes_a_line(fd: int) -> bool:
+    """Return whether a line can be written at once: to a pipe that is, if it has room for one."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def descriptor(text: str) -> int:
+    """Return the descriptor that a program has opened for progress. Raises ValueError."""
+    import fcntl
+
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else -1
+    if number < 2:
+        raise ValueError(f"{text!r} is no descriptor for progress: 2, or a higher one that is open")
+    if not is_open(number) or fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise ValueError(f"descriptor {number} is not open for writing")
+    if number > 2:
+        # Whoever reads it waits for its end, which a shared connection of ssh must not put off.
+        os.set_inheritable(number, False)
+    return number
 
 
 def _drawable() -> bool:

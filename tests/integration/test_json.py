@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
+import sparsesync
 from sparsesync.commands.main import main, parser
 from sparsesync.engine.files.dig import Dug, dig
 from tests.support.filesystems import sparse_file
@@ -72,3 +77,56 @@ def test_the_object_of_a_command_that_is_ended(
     found = document(capfd.readouterr().out)
     assert [each["path"] for each in found["files"]] == ["src/zeros"]
     assert (found["status"], found["failure"]) == (143, "interrupted")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
+    """A descriptor as a parent gives it, and what reads all lines that were written to it."""
+    ours, theirs = os.pipe()
+    os.set_inheritable(theirs, True)
+    os.set_blocking(ours, False)
+    with open(ours, "rb") as reader:
+        yield theirs, lambda: [document(line) for line in reader.read().splitlines()]
+    os.close(theirs)
+
+
+def test_progress_is_told_to_a_program(tree: Path, pipe: Any) -> None:
+    fd, lines = pipe
+    for words in (
+        "copy --reflink=never --progress-fd {} src/disk to",
+        "dig -q --progress-fd {} to",
+        "verify --progress-fd {} src src",
+        "sync -a --seed-progress-fd={} src/ synced",
+        "migrate --progress-fd {} src/ moved",
+    ):
+        os.set_inheritable(fd, True)
+        assert main([word.format(fd) for word in words.split()]) == 0
+        assert not os.get_inheritable(fd)  # an ssh that stays would keep it open
+        told = lines()
+        assert (told[0]["bytes"] == 0 and told[-1]["bytes"] == told[-1]["total"]) or "verify" in words, words
+        assert len(told) > 1 and {each["file"] for each in told} <= {"disk", "to", "verifying", "seeding", "rsync"}
+
+
+def test_progress_does_not_hold_up_the_work(tree: Path, pipe: Any) -> None:
+    fd, _ = pipe
+    size = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096) if hasattr(fcntl, "F_SETPIPE_SZ") else 65536
+    os.write(fd, b"\n" * size)
+    assert main(["copy", "--progress-fd", str(fd), "src/disk", "to"]) == 0
+
+
+def test_progress_that_nobody_reads(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    os.set_inheritable(theirs, True)
+    assert main(["copy", "--progress-fd", str(theirs), "src/disk", "to"]) == 0
+    os.close(theirs)
+    reading = os.open("src/disk", os.O_RDONLY)
+    os.set_inheritable(reading, True)
+    for words in ["dig", "--progress-fd"], ["sync", "--seed-progress-fd"]:
+        for given in (1, theirs, reading, "x"):
+            with pytest.raises(SystemExit) if words[0] == "dig" else nullcontext():
+                assert main([*words, str(given), "src/disk", "to"]) == 1
+            assert "descriptor" in capfd.readouterr().err
+    os.close(reading)
+    with pytest.raises(ValueError, match="sync\\(\\) has progress"):
+        sparsesync.sync("src/", "to", ["-a", "--seed-progress-fd=2"])

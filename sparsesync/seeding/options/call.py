@@ -34,6 +34,8 @@ def arguments(
     if not paths:
         raise ValueError("there is no source")
     seed, rest = split_options(words, environ)
+    if seed.progress_fd is not None:
+        raise ValueError("--seed-progress-fd is for the command; sync() has progress")
     if python is not None:
         check_python(python)
         seed = seed._replace(python=python)
