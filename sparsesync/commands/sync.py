@@ -7,19 +7,24 @@ the help, the pages of the manual and the shells' completion; :mod:`seeding.opti
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..console.messages import format_error, print_error
-from ..console.streams import write_error
+from ..console.streams import check_report, write_error, write_report
 from ..engine.errors import LinkError, LoginError, NoSpaceError
 from ..engine.files.claims import HOLES
-from ..rsync.command import transfers
+from ..rsync.command import parse, paths, transfers
+from ..rsync.paths import is_remote
 from ..rsync.program import RsyncTooOldError, Status, become, environment, program
 from ..seeding.options.own import split_options
 from . import TROUBLE
 
 if TYPE_CHECKING:
     import argparse
+
+    from ..seeding.options.own import SeedOptions
 
 _NOT_FOUND = 127
 """A command that is not there, as a shell says it."""
@@ -45,6 +50,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-progress-fd", metavar="N", help="write seeding's progress there, as lines of JSON")
+    command.add_argument("--seed-report", metavar="FILE", help="write what was done to FILE, as JSON")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 
@@ -63,45 +69,89 @@ def run(argv: list[str]) -> int:
     """Run the command with the arguments that follow ``sync``, and return the exit status."""
     try:
         seed, rest = split_options(argv)
-    except ValueError as error:
+        if seed.report is not None:
+            check_report(seed.report)
+    except (OSError, ValueError) as error:
         print_error(error)
         return Status.SYNTAX
+    if seed.report is None:
+        return _run(rest, seed, {})
+    from ..console.document import ending, schema
+
+    command = parse(rest)
+    *sources, destination = paths(rest) or [""]
+    report: dict[str, Any] = {
+        "schema": schema("sync"),
+        "sources": sources,
+        "destination": destination,
+        "pass": "plan" if command.dry_run else "sync",
+        "started": time.time(),
+        "versions": {"sparsesync": __version__},
+        "status": None,
+        "failure": None,
+    }
     try:
-        if not transfers(rest):
-            become(rest)
+        status = _run(rest, seed, report)
+    except BaseException as error:
+        status, report["failure"] = ending(error)
+        raise
+    finally:
+        report.update(status=status, seconds=round(time.time() - report["started"], 3))
+        try:
+            write_report(seed.report, report)
+        except OSError as error:
+            print_error(error)
+            status = status or Status.FILE_IO
+    return status
+
+
+def _run(argv: list[str], seed: SeedOptions, report: dict[str, Any]) -> int:
+    """Seed, run rsync, and return the exit status. The report is told what was done, or why not."""
+
+    def fail(message: str, status: int) -> int:
+        print_error(message)
+        report["failure"] = message
+        return status
+
+    try:
+        if not transfers(argv):
+            become(argv)
         # A server starts often, and needs none of it.
         from ..console.progress import bars
         from ..seeding import run as seeding
 
-        return seeding.run(rest, seed, replace=True, bar=bars(seed.progress_fd)).status
+        result = seeding.run(argv, seed, replace=seed.report is None, bar=bars(seed.progress_fd))
+        if seed.report is not None:
+            from ..seeding.result import as_report
+
+            report["sync"] = as_report(result, any(map(is_remote, paths(argv))))
+        if result.status:
+            report["failure"] = result.failure or f"rsync ended with status {result.status}"
+        return result.status
     except NoSpaceError as error:
-        print_error(f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)")
-        return Status.FILE_IO
-    except LoginError:
+        said = f"{format_error(error)}; nothing was written (--seed-no-space-check to try all the same)"
+        return fail(said, Status.FILE_IO)
+    except LoginError as error:
         # The remote shell has said why; the rest is rsync's to say.
         from ..rsync.listing import run_refused
 
-        return run_refused(rest)
+        report["failure"] = format_error(error)
+        return run_refused(argv)
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
-        print_error(f"{error}; what was received is kept, run the same command again to go on from there")
-        return Status.PROTOCOL
+        said = f"{error}; what was received is kept, run the same command again to go on from there"
+        return fail(said, Status.PROTOCOL)
     except RsyncTooOldError as error:
-        print_error(error)
-        return TROUBLE
+        return fail(format_error(error), TROUBLE)
     except FileNotFoundError as error:
         if error.filename != "rsync":
             raise
-        print_error(f"rsync {error.strerror}")
-        return _NOT_FOUND
-    except KeyboardInterrupt:
-        return _interrupted()
-    except SystemExit as ended:
-        return _interrupted() if isinstance(ended.code, int) and ended.code > 128 else TROUBLE
+        return fail(f"rsync {error.strerror}", _NOT_FOUND)
+    except (KeyboardInterrupt, SystemExit) as error:
+        report["failure"] = "interrupted"
+        if isinstance(error, SystemExit) and not (isinstance(error.code, int) and error.code > 128):
+            return TROUBLE
+        from ..rsync.process import interrupted
 
-
-def _interrupted() -> int:
-    from ..rsync.process import interrupted
-
-    write_error(interrupted())
-    return Status.SIGNAL
+        write_error(interrupted())
+        return Status.SIGNAL

@@ -224,6 +224,11 @@ def transfers(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> b
     return len(paths) > 1 and not any(option.name in _NO_TRANSFER for option in options)
 
 
+def paths(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the paths of a command line, as they are given."""
+    return _split(argv, [], environ)[1]
+
+
 def end_of_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Return where another option can be inserted: before ``--``, or with POSIXLY_CORRECT before the first path."""
     index = 0

@@ -39,6 +39,8 @@ class SyncResult(NamedTuple):
     command: Sequence[str] = ()
     no_agent: bool = False
     """Whether nothing was seeded since no agent can run on the other host, which has no Python for instance."""
+    failure: str | None = None
+    """Why the run has ended before rsync ran, or None."""
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields by name, for JSON."""

@@ -110,7 +110,7 @@ class SeededRun:
         except _EndedError as ended:
             if str(ended):
                 self.warn(str(ended))
-            self.note(status=int(ended.status), returncode=int(ended.status))
+            self.note(status=int(ended.status), returncode=int(ended.status), failure=str(ended) or None)
             return False
         # What the program has printed comes before what rsync prints.
         flush_output()

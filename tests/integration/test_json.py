@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -79,6 +80,35 @@ def test_the_object_of_a_command_that_is_ended(
     assert (found["status"], found["failure"]) == (143, "interrupted")
 
 
+def test_a_report_of_sync(tree: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(*words: str) -> dict[str, Any]:
+        status = main(["sync", *words, "--seed-report=report"])
+        found = document((tree / "report").read_text())
+        assert found["status"] == status and (found["failure"] is None) is (status == 0)
+        return found
+
+    old = os.umask(0o027)
+    try:
+        found = report("-a", "src/", "to")
+    finally:
+        os.umask(old)
+    assert ((tree / "report").stat().st_mode & 0o777, found["sources"], found["destination"]) == (0o640, ["src/"], "to")
+    assert [each["name"] for each in found["sync"]["seeded"]] == ["disk"] and found["sync"]["sent"] == 8192
+    assert report("-an", "src/", "to")["pass"] == "plan"
+    assert report("-a", "src/", "none", "to")["sync"]["status"] == 23
+    assert "-c is given" in report("-ac", "--seed-required", "other/", "to")["failure"]
+    assert report("-a", "--foo", "src/", "to")["status"] == 1
+    assert "could not log in" in report("-a", "-e", "sh -c 'exit 255'", "src/", "h:to")["failure"]
+    monkeypatch.setenv("SPARSESYNC_RSYNC", "/none")
+    assert report("-a", "src/", "to")["status"] == 127
+    monkeypatch.setattr("sparsesync.seeding.run.run", lambda *rest, **more: os.kill(os.getpid(), signal.SIGTERM))
+    found = report("-a", "src/", "to")
+    assert (found["status"], found["failure"]) == (20, "interrupted") and "sync" not in found
+    for path, said in (("no/report", "does not exist"), ("src", "Is a directory"), ("", "needs a file")):
+        assert main(["sync", "-a", "src/", "new", f"--seed-report={path}"]) == 1
+        assert said in capfd.readouterr().err and not (tree / "new").exists()
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
     """A descriptor as a parent gives it, and what reads all lines that were written to it."""
@@ -130,3 +160,5 @@ def test_progress_that_nobody_reads(tree: Path, capfd: pytest.CaptureFixture[str
     os.close(reading)
     with pytest.raises(ValueError, match="sync\\(\\) has progress"):
         sparsesync.sync("src/", "to", ["-a", "--seed-progress-fd=2"])
+    with pytest.raises(ValueError, match="sync\\(\\) has a result"):
+        sparsesync.sync("src/", "to", ["-a", "--seed-report=x"])

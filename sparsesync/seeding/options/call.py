@@ -36,6 +36,8 @@ def arguments(
     seed, rest = split_options(words, environ)
     if seed.progress_fd is not None:
         raise ValueError("--seed-progress-fd is for the command; sync() has progress")
+    if seed.report is not None:
+        raise ValueError("--seed-report is for the command; sync() has a result")
     if python is not None:
         check_python(python)
         seed = seed._replace(python=python)

@@ -28,6 +28,7 @@ class SeedOptions(NamedTuple):
     ``track``: the directory of clones, if files are tracked (:mod:`...tracking.files`).
     ``track_verify``: every so many runs all of a tracked file is compared; 0 for never.
     ``progress_fd``: the descriptor that the command writes its progress to.
+    ``report``: the file that the command writes its report to.
     ``heal``: restore the holes of files that were written without them (:mod:`..healing`).
     """
 
@@ -43,6 +44,7 @@ class SeedOptions(NamedTuple):
     track: str | None = None
     track_verify: int = 0
     progress_fd: int | None = None
+    report: str | None = None
 
     @property
     def source_is_live(self) -> bool:
@@ -54,7 +56,7 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
     """Return the ``--seed-`` options of a command line, and the rest. Raises ValueError for a wrong one."""
     off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
     required, verbose, heal = False, False, True
-    track, track_verify, progress_fd = None, 0, None
+    track, track_verify, progress_fd, report = None, 0, None, None
     rest: list[str] = []
     posix = "POSIXLY_CORRECT" in environ
     words = iter(argv)
@@ -97,6 +99,10 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
             if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 10):
                 raise ValueError(f"--seed-track-verify: {value!r} is no number of runs")
             track_verify = int(value)
+        elif name == "--seed-report":
+            report = value if equals else next(words, "")
+            if not report:
+                raise ValueError("--seed-report needs a file")
         elif name == "--seed-progress-fd":
             from ...console.progress import descriptor
 
@@ -112,7 +118,7 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
             known = "--seed-off, --seed-required, --seed-verbose, --seed-no-heal, --seed-no-space-check"
             more = (
                 "--seed-min-hole=SIZE, --seed-holes=WORD, --seed-python=PATH, --seed-track=DIR, --seed-track-verify=N, "
-                "--seed-progress-fd=N"
+                "--seed-progress-fd=N, --seed-report=FILE"
             )
             raise ValueError(f"{word}: unknown; there are {known}, {more}")
     if off and required:
@@ -120,4 +126,4 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
     if track_verify and track is None:
         raise ValueError("--seed-track-verify is for --seed-track=DIR")
     seed = SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose, heal=heal)
-    return seed._replace(track=track, track_verify=track_verify, progress_fd=progress_fd), rest
+    return seed._replace(track=track, track_verify=track_verify, progress_fd=progress_fd, report=report), rest
