@@ -109,7 +109,9 @@ def _run(argv: list[str], seed: SeedOptions, report: dict[str, Any]) -> int:
     """Seed, run rsync, and return the exit status. The report is told what was done, or why not."""
 
     def fail(message: str, status: int) -> int:
-        print_error(message)
+        from ..rsync.verbosity import logging
+
+        logging(parse(argv), print_error)(message)
         report["failure"] = message
         return status
 

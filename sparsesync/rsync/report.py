@@ -24,10 +24,9 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Callable
 
-from ..engine.files.beneath import open_trusted
 from .command import Command
 from .listing import MARK, parse_all, unescape
-from .verbosity import Shown, has_itemize, shown
+from .verbosity import Shown, has_itemize, open_log, shown
 
 Write = Callable[[bytes], object]
 
@@ -220,8 +219,7 @@ class Report:
         """Give the end of a pipe that rsync is to log to; None if rsync has to say what is wrong with the log file."""
         path = self.command.value("log-file") or ""
         try:
-            # As rsync makes it: log.c, logfile_open(): 0666 less the umask and 022.
-            log = open_trusted(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode=0o644)
+            log = open_log(path)
         except OSError:
             yield None
             return
@@ -338,7 +336,7 @@ class _Lines:
             if not self._report.drops(name):
                 self._put(stamp + line + b"\n")
             return
-        if not text or text.startswith(b"\r"):
+        if not text or text.startswith(b"\r") or _TOTALS.match(text):
             self._add()
         elif self._report.drops(text.removesuffix(b" is uptodate")) and self._report.shown.names > 1:
             return

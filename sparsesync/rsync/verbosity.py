@@ -3,15 +3,21 @@
 rsync turns ``-v`` into levels of information (``--info``, rsync(1)), and a line for each file into a format:
 ``--out-format`` as it was given, ``%i %n%L`` for ``-i``, ``%n%L`` for names alone. :func:`shown` says what comes of all
 options together. The table of levels is rsync's own (``rsync --info=help``).
+
+What we have to say of a run is in the log file, too: :func:`logging`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
+from ..console.messages import as_bytes
 from .command import Command
 
 _ITEMIZED = "%i %n%L"
@@ -102,6 +108,32 @@ def why_untold(command: Command) -> str | None:
         elif option.name in ("msgs2stderr", "no-msgs2stderr"):
             apart = option.name.startswith("no-")
     return None if apart else "what rsync prints of files goes to standard error (--stderr=all)"
+
+
+def open_log(path: str) -> int:
+    """Open a log file as rsync does: log.c, logfile_open(): 0666 less the umask and 022. Raises OSError."""
+    from ..engine.files.beneath import open_trusted
+
+    return open_trusted(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode=0o644)
+
+
+def logging(command: Command, speak: Callable[[str], object]) -> Callable[[str], None]:
+    """Return what says a line of ours by ``speak``, and adds it to rsync's log file, if there is one, in its form."""
+    path = command.value("log-file")
+
+    def say(message: str) -> None:
+        speak(message)
+        if path is None:
+            return
+        line = f"{time.strftime('%Y/%m/%d %H:%M:%S')} [{os.getpid()}] sparsesync: {message}"
+        with contextlib.suppress(OSError):  # rsync says what is wrong with it
+            log = open_log(path)
+            try:
+                os.write(log, as_bytes(line))
+            finally:
+                os.close(log)
+
+    return say
 
 
 def _follows_others(path: str) -> bool:

@@ -89,7 +89,8 @@ def refuses(command: rsync.Command, environ: Mapping[str, str]) -> bool:
     """Return whether rsync refuses these arguments, and so transfers nothing."""
     from ..rsync.listing import with_options
 
-    refused = _fails(with_options(command.argv, ["--version"]), environ)
+    # It would log its version, too.
+    refused = _fails(with_options(command.argv, ["--version", f"--log-file={os.devnull}"]), environ)
     if refused or command.remote is not None:
         return refused
     # What does not go together is told only when there is something to do: a source that is missing.

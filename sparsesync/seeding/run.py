@@ -40,6 +40,7 @@ from ..console.streams import flush_output
 from ..engine.errors import LinkError
 from ..rsync import command as rsync
 from ..rsync.program import become
+from ..rsync.verbosity import logging
 from .options.own import SeedOptions
 from .settled import NOTHING_TO_SEED, Looked, look
 
@@ -75,7 +76,7 @@ def run(
     environ = embedding.environ if embedding else os.environ
     command = rsync.parse(argv, environ)
 
-    def say(message: str) -> None:
+    def speak(message: str) -> None:
         if embedding is not None:
             embedding.inform(message)
         elif seed.verbose and output is not None:
@@ -83,6 +84,7 @@ def run(
         elif seed.verbose:
             print_error(message)
 
+    say = logging(command, speak) if seed.verbose else speak
     # What takes it apart wants rsync's own.
     told_by_report = embedding is not None and output is None
     output = embedding.stdout if embedding and output is None else output

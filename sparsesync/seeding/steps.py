@@ -25,6 +25,7 @@ from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
 from ..rsync.process import run_rsync, spooled
 from ..rsync.program import LOST, NO_CONNECTION, Status, shown_status
+from ..rsync.verbosity import logging
 from . import losses
 from .login import Login
 from .options.own import SeedOptions
@@ -63,7 +64,7 @@ class SeededRun:
         tracking: Tracking | None,
     ) -> None:
         self.embedding = embedding
-        self.warn: Callable[[str], object] = embedding.warn if embedding else print_error
+        self.warn: Callable[[str], object] = logging(command, embedding.warn if embedding else print_error)
         self.environ: Mapping[str, str] = embedding.environ if embedding else os.environ
         self.check: Callable[[], object] = embedding.check if embedding else lambda: None
         self.command: rsync.Command = command

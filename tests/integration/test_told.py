@@ -323,3 +323,24 @@ def test_a_signal_that_the_caller_does_not_want_ends_it_as_it_ends_rsync(
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait() == 20, (program, source)
+
+
+def test_the_log_has_what_is_said_of_a_run(tmp_path: Path) -> None:
+    need_tools("rsync")
+    (tmp_path / "src").mkdir()
+    sparse_file(tmp_path / "src/img", MIB, [(0, 4096)])
+    stamped = re.compile(r"[0-9]{4}(?:/[0-9]{2}){2} (?:[0-9]{2}:){2}[0-9]{2} \[[0-9]+\] (.*)")
+
+    def lines(*options: str) -> list[str]:
+        (tmp_path / "log").unlink(missing_ok=True)
+        subprocess.run([*SYNC, "-a", "--log-file=log", *options, "src/", "dst/"], cwd=tmp_path, stderr=subprocess.PIPE)
+        found = map(stamped.fullmatch, (tmp_path / "log").read_text().splitlines())
+        return [match[1].partition(":")[0] if match else "" for match in found]
+
+    left = "1 sparse file is left to rsync, which may write 1020 KiB of holes as data"
+    assert lines("-c", "--seed-required") == ["sparsesync"]
+    assert lines("-c")[:2] == ["sparsesync", "building file list"] and len(lines("-c")) == 3
+    assert left in (tmp_path / "log").read_text()
+    shutil.rmtree(tmp_path / "dst")
+    said = lines("--seed-verbose")
+    assert said[:2] == ["sparsesync", "building file list"] and ">f+++++++++ img" in said[2:-1]
