@@ -52,6 +52,19 @@ def tracked(src: Path, dst: Path, track: Path, inplace: bool = False) -> Copied:
         return copies.copy(src, dst, CopyOptions(inplace=inplace))
 
 
+def bytes_read() -> int:
+    """What this process has read so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def rewrite(path: Path, length: int, text: bytes | None = None) -> None:
+    """Write the first bytes of a file anew: the same ones, unless others are given."""
+    with open(path, "r+b") as file:
+        text = text or file.read(length)
+        file.seek(0)
+        file.write(text)
+
+
 def names(track: Path) -> list[str]:
     return sorted(path.name[-9:] for path in track.rglob("*") if path.is_file())
 
@@ -84,6 +97,14 @@ def test_a_repeat_writes_what_changed(here: Path, there: str, mounted: Mounted, 
             assert made.why_whole is not None
         else:
             assert made.why_whole is None and made.written <= (3 + number) * BLOCK
+    if inplace or there != "ext4":
+        rewrite(src, SIZE // 4, os.urandom(SIZE // 4))
+        before_read = bytes_read()
+        assert tracked(src, dst, track, inplace=inplace).written == SIZE // 4
+        assert bytes_read() - before_read < SIZE // 4 * 1.2 and same_content(src, dst)
+        rewrite(src, SIZE // 4)  # only moved
+        made = tracked(src, dst, track, inplace=inplace)
+        assert (made.written, made.why_whole) == (0, None) and same_content(src, dst)
     assert oct(track.stat().st_mode & 0o777) == "0o700"
     (snapshot,) = track.rglob("*.snapshot")
     assert oct(snapshot.stat().st_mode & 0o777) == "0o600" and same_content(snapshot, src)
@@ -117,6 +138,10 @@ def _copied_and_copied(src: Path, dst: Path, copy: Callable[[bool], Copied]) -> 
         assert same_content(src, dst) and made.why_whole is None
         assert made.written == 2 * BLOCK
         assert sum(int(str(part["length"])) for part in qemu_map(dst) if part["data"]) < SIZE // 2
+    for text, sent in ((None, 0), (os.urandom(SIZE // 4), SIZE // 4)):
+        rewrite(src, SIZE // 4, text)
+        made = copy(True)
+        assert (made.written, made.why_whole) == (sent, None) and same_content(src, dst)
     poke(dst, 7)
     made = copy(False)
     assert made.why_whole == "what is there is not what the last copy left" and same_content(src, dst)

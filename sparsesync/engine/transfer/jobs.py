@@ -3,7 +3,7 @@
 :func:`cut` makes a file into jobs, each up to :data:`JOB_BYTES` bytes of extents and the holes between them. A
 :class:`JobWriter` does with each what is to be done::
 
-    the file was known:     write     SAME for what has not changed, and what has as below
+    the file was known:     write     SAME for what has not changed, DATA for what has, or as below if it may have moved
     the file has a basis:   compare   the digests that came with those of the same blocks here
                             write     HOLE for the gaps, KEEP for what is the same, DATA for the rest
     it has none:            write     DATA for all of it
@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ..content.copy import data_ranges, reserved_ranges
+from ..content.update import SHORT_BYTES
 from ..errors import OnProgress, TruncatedError
 from ..files.extents import Extent, nonzero
 from ..files.syscalls import read_full
@@ -41,6 +42,7 @@ class Job:
 
     ``gaps``: the holes before and between its ranges.
     ``unchanged``: what lies there and is in the basis, without being compared.
+    ``samples``: by their offsets, ranges of a known file that may only have moved, until that has been looked at.
     ``last``: it ends the file.
     """
 
@@ -52,6 +54,7 @@ class Job:
         self.unchanged: List[Extent] = []
         self.size = 0
         self.waits = 0
+        self.samples: Dict[int, Extent] = {}
         self.same: List[Extent] = []
         self.digests: Dict[Extent, bytes] = {}
 
@@ -75,6 +78,8 @@ def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
                 job = Job(file)
             job.ranges.append((start, count))
             job.size += count
+            if file.was_known and length > SHORT_BYTES:
+                job.samples[start] = start, count
     job.last = True
     yield job
 

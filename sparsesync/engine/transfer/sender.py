@@ -4,6 +4,9 @@ The sender decides everything; the receiver answers questions (:mod:`receiver`).
 
     announce it                                        FILE   -> STATE: is there a basis? (on a pull WANT says it)
     it is the known one:  what has not changed         SAME
+                          what has, in short ranges    DATA
+                          in long ones, that may only have moved: ask for a digest of the first block. If it is
+                          equal, go on as with a basis, else  DATA
     no basis:  send every extent
     a basis:   for each job, that is up to 1 MiB of extents:
                    ask for digests of its blocks       ASK    -> DIGESTS
@@ -296,7 +299,10 @@ class Sender:
                 self._current = None
                 continue
             self._jobs.append(job)
-            if file.basis and job.ranges:
+            if file.was_known:
+                if job.samples:
+                    self._ask(job, FINE_BYTES, [next(blocks([each], FINE_BYTES)) for each in job.samples.values()])
+            elif file.basis and job.ranges:
                 self._ask(job, BLOCK_BYTES, job.ranges)
 
     def _ask(self, job: Job, block: int, ranges: List[Extent]) -> None:
@@ -319,6 +325,12 @@ class Sender:
             different = self._writer.compare(job, asked, answer, size)
         except (OSError, LeftToRsync) as error:
             self._give_up(job.file, error)
+            return
+        if job.samples:
+            moved = [job.samples[offset] for offset, _ in job.same]
+            job.samples, job.same, job.digests = {}, [], {}
+            if moved:
+                self._ask(job, BLOCK_BYTES, moved)
             return
         # Where every block is another one the file was made anew, and to look closer would find nothing.
         if block == BLOCK_BYTES and different and len(different) < max(len(asked), 2):
