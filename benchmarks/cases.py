@@ -97,10 +97,9 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     some = Layout(2 * GIB, 96 * MIB, 96) if quick else Layout(2 * GIB, 256 * MIB, 256)
     for percent in (0, 1, 10, 50, 100):
         cases.append(_update(f"changed/{percent}%", PLACES[0], some, percent / 100, seed))
-    changes = 160 if quick else 1_600
     for kind in ("xfs", "btrfs"):
-        for label, layout in _repeats(quick).items():
-            cases.append(_repeat(f"repeat/{kind}/{label}", Place(kind), layout, changes, seed))
+        for label, layout in _tracked(quick).items():
+            cases.append(_track(f"track/{kind}/{label}", kind, layout, 160 if quick else 1_600, seed))
     # strace takes minutes for the calls of the larger one.
     for count in (2_000, 20_000) if quick else (20_000, 200_000):
         layout = Layout(4 * GIB, count * 4096, count)
@@ -273,42 +272,51 @@ def _update(name: str, place: Place, layout: Layout, share: float, seed: int) ->
     return Case(name, what, tuple(peers.UPDATES), opened, axes, _needs(place))
 
 
-def _repeats(quick: bool) -> dict[str, Layout]:
+def _tracked(quick: bool) -> dict[str, Layout]:
     """The files to copy again, with as many changes. Each has the name of the full one."""
-    scale = 10 if quick else 1
+    scale = 8 if quick else 1
     return {
-        "100G-2G": Layout(100 * GIB // scale, 2 * GIB // scale, 1_000),
-        "100G-20G": Layout(100 * GIB // scale, 20 * GIB // scale, 1_000),
+        label: Layout(100 * GIB // scale, data // scale, 128)
+        for label, data in (("100G-128M", 128 * MIB), ("100G-512M", 512 * MIB), ("100G-2G", 2 * GIB))
     }
 
 
-def _repeat(name: str, place: Place, layout: Layout, changes: int, seed: int) -> Case:
-    """Each has its own copy, which is brought up to date before the source changes once more."""
+def _track(name: str, kind: str, layout: Layout, changes: int, seed: int) -> Case:
+    """Each has its own copy, on another filesystem, which is brought up to date before the source changes once more."""
 
     @contextlib.contextmanager
     def opened(work: Path) -> Iterator[Prepared]:
-        with filesystem(place.kind, work, "100G") as top:
-            source, track = top / "source", top / "track"
+        with contextlib.ExitStack() as stack:
+            tops = []
+            for end in ("from", "to"):
+                (work / end).mkdir()
+                tops.append(stack.enter_context(filesystem(kind, work / end, "10G", clones=True)))
+            source, track = tops[0] / "source", tops[0] / "track"
             inputs.make_file(source, layout, seed)
-            copies = {peer: top / f"copy{number}" for number, peer in enumerate(peers.REPEATS)}
+            copies = {peer: tops[1] / f"copy{number}" for number, peer in enumerate(peers.REPEATS)}
             commands = {peer: make(source, copies[peer], track) for peer, make in peers.REPEATS.items()}
             draws = itertools.count(seed)
 
             def before(contender: str) -> None:
                 subprocess.run(commands[contender], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 inputs.change(source, changes * inputs.BLOCK / layout.data, next(draws))
+                for path in (source, copies[contender], *track.rglob("*.snapshot")):
+                    with open(path, "rb") as file:
+                        os.fsync(file.fileno())
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
             yield Prepared(
                 [Contender(peer, command) for peer, command in commands.items()],
                 before=before,
-                top=top,
-                check=lambda contender, output: inputs.check(source, copies[contender], ahead=place.kind == "xfs"),
+                top=tops[1],
+                cache="cold: nothing of the source and of the copy is in the page cache",
+                check=lambda contender, output: inputs.check(source, copies[contender], ahead=kind == "xfs"),
                 facts={"blocks changed": changes},
             )
 
-    what = f"copy {layout} again in place after {changes} of its blocks changed, on {place.kind}"
-    axes = {"place": place.name, "apparent": layout.size, "data": layout.data, "changes": changes}
-    return Case(name, what, tuple(peers.REPEATS), opened, axes, _needs(place))
+    what = f"copy {layout} again in place after {changes} of its blocks changed, from {kind} to {kind}; cold"
+    axes = {"place": kind, "apparent": layout.size, "data": layout.data, "changes": changes}
+    return Case(name, what, tuple(peers.REPEATS), opened, axes, _needs(Place(kind)))
 
 
 _MAPPED: dict[str, Callable[[str], int | None]] = {

@@ -13,8 +13,7 @@ from pathlib import Path
 
 MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
-    # btrfs is the one with shared extents.
-    "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=0"],
+    "xfs": ["mkfs.xfs", "-q", "-f"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
 
@@ -29,8 +28,11 @@ def command(*argv: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def filesystem(kind: str, work: Path, size: str, *more: str) -> Iterator[Path]:
-    """A new filesystem of a kind and a size (``4G``), mounted below ``work``; ``more`` goes to its mkfs."""
+def filesystem(kind: str, work: Path, size: str, *more: str, clones: bool = False) -> Iterator[Path]:
+    """A new filesystem of a kind and a size (``4G``), mounted below ``work``; ``more`` goes to its mkfs.
+
+    ``clones``: XFS can share extents too. Else btrfs is the one that can.
+    """
     mountpoint, image = work / "mnt", work / "image"
     mountpoint.mkdir()
     with contextlib.ExitStack() as stack:
@@ -40,7 +42,8 @@ def filesystem(kind: str, work: Path, size: str, *more: str) -> Iterator[Path]:
         else:
             stack.callback(image.unlink, missing_ok=True)
             command("truncate", "-s", size, image)
-            command(*MAKE[kind], *more, image)
+            shared = ["-m", f"reflink={int(clones)}"] if kind == "xfs" else []
+            command(*MAKE[kind], *shared, *more, image)
             loop = command("losetup", "-f", "--show", image)
             stack.callback(command, "losetup", "-d", loop)
             command("mount", "-t", kind, "-o", "noatime", loop, mountpoint)

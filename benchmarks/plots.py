@@ -33,7 +33,7 @@ PLOTS = [
          "extents", str),
     Plot("changed.svg", "update in place, ext4", ("changed/*",), "changed", "share of the data changed",
          "{:.0%}".format),
-    Plot("repeat.svg", "copy again after the same changes, xfs", ("repeat/xfs/*",), "data", "data", iec),
+    Plot("track.svg", "copy again after the same changes, xfs", ("track/xfs/*",), "data", "data", iec),
     Plot("links.svg", "first copy over ssh, 20 ms", ("ssh/1*/first",), "rate", "speed of the link",
          lambda rate: f"{rate * 8 / 1e6:g} Mbit/s"),
 ]  # fmt: skip
