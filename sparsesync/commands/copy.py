@@ -49,6 +49,9 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--track", metavar="DIR", help="keep a clone of SOURCE there, and copy only what changed the next time"
     )
+    command.add_argument(
+        "--extents-from", metavar="FILE", help="copy only what changed by this list: a dirty bitmap, thin_delta's XML"
+    )
     command.add_argument("-z", "--compress", action="store_true", help="compress what goes over the network")
     command.add_argument("--bwlimit", type=_rate, metavar="RATE", help="KiB per second over the network, or as 2m")
     command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
@@ -71,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         destination += "./" if destination.endswith(":") else "/"
     if arguments.bwlimit and not all(is_remote(destination) or is_remote(source) for source in sources):
         raise ValueError("--bwlimit is for copies to and from another host")
+    if arguments.extents_from and (len(sources) > 1 or arguments.dry_run):
+        raise ValueError("--extents-from is for one SOURCE, and not for --dry-run")
     if arguments.check and not arguments.workers:
         raise ValueError("--check=other is for --workers")
     if arguments.workers and arguments.dry_run:
@@ -118,6 +123,7 @@ def _copy_each(
                 compress=arguments.compress,
                 bwlimit=arguments.bwlimit,
                 track=arguments.track,
+                extents_from=arguments.extents_from,
                 jobs=arguments.jobs,
                 executor=executor,
                 check_other=arguments.check == "other",
@@ -162,7 +168,7 @@ def _check_streams(arguments: argparse.Namespace, sources: list[str], destinatio
         return
     if len(sources) > 1 or sources == [destination]:
         raise ValueError("- is standard input or output, and the other path a file: copy - FILE, or copy FILE -")
-    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--track", "--jobs", "--workers"]
+    wrong = ["--preserve", "--overlay", "--reserve", "--dry-run", "--track", "--extents-from", "--jobs", "--workers"]
     if not is_remote(sources[0]) and not is_remote(destination):
         wrong.append("--compress")
     if destination == _STREAM:

@@ -21,7 +21,7 @@ from .files.status import SparseStat, open_quietly, stat_mode
 from .transfer.copy_destination import CopyDestination
 from .transfer.destination import Destination
 from .transfer.outgoing import OutgoingFile, outgoing
-from .transfer.records import FileResult, Space, SpaceNeed, Tracked, reason
+from .transfer.records import FileResult, Listed, Space, SpaceNeed, Tracked, reason
 
 OnResult = Callable[[FileResult], None]
 
@@ -109,6 +109,8 @@ class LocalSource:
         self.settings = settings
         self.tracked: Dict[str, Tracked] = {}
         """Where the content of some files is, by their names in the transfer."""
+        self.listed: Dict[str, Listed] = {}
+        """What changed in some files, by their names in the transfer."""
         self._sources = Sources(settings.follow, settings.listed)
 
     def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
@@ -139,6 +141,7 @@ class LocalSource:
             overlay=settings.overlay,
             modify_window=settings.modify_window or 0,
             tracked=self.tracked.get(name),
+            listed=self.listed.get(name),
         )
 
     def extents(self, path: str, name: str) -> Iterator[Extent]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
 from ..engine.content.writer import Hands, Threads
 from ..engine.errors import NoSpaceError, OnProgress, error_path
+from ..engine.files.status import Identity
 from .base import PathLike, Rsh
 from .pool import HostPool, remote_part
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from ..engine.roles import Planned
-    from ..engine.transfer.records import FileResult
+    from ..engine.transfer.records import FileResult, Listed
     from ..tracking.entry import Entry
     from ..tracking.store import Store
     from .address import Remote
@@ -40,6 +41,8 @@ class Copies:
 
     ``compress``, ``bwlimit``: for copies to and from another host, as in :class:`~.transfer.Settings`.
     ``track``: the directory of :class:`~..tracking.store.Store`, if files are tracked.
+    ``extents_from``: a list of what changed in the source, if all else is what the destination has
+    (:mod:`~..tracking.listed`).
     ``jobs``: how many threads copy, on one machine; None is as many as help.
     ``executor``: whose workers copy, on one machine, or None for threads of this process.
     ``check_other``: have another of the workers read back what one wrote.
@@ -54,6 +57,7 @@ class Copies:
         compress: bool = False,
         bwlimit: int | None = None,
         track: PathLike | None = None,
+        extents_from: PathLike | None = None,
         jobs: int | None = None,
         executor: Executor | None = None,
         check_other: bool = False,
@@ -63,6 +67,7 @@ class Copies:
         self._bwlimit = bwlimit
         self._track = None if track is None else os.fsdecode(track)
         self._store: Store | None = None
+        self._extents_from = None if extents_from is None else os.fsdecode(extents_from)
         self._jobs = jobs
         self._executor = executor
         self._check_other = check_other
@@ -80,15 +85,7 @@ class Copies:
         """Return the store of tracked files. Raises ValueError for a copy that cannot be tracked, OSError."""
         if ends.source is not None:
             raise ValueError(f"{ends.src}: only a file of this machine can be tracked")
-        wrong = {
-            "overlay": options.overlay,
-            "reserve": options.reserve,
-            "follow_symlinks=False": not options.follow_symlinks,
-            "holes=read": options.holes == "read",
-        }
-        for what, given in wrong.items():
-            if given:
-                raise ValueError(f"track and {what} do not go together")
+        _refuse("track", options, {"holes=read": options.holes == "read"})
         if self._store is None:
             from ..tracking.store import Store
 
@@ -103,6 +100,10 @@ class Copies:
         hands: Hands = Threads(self._jobs)
         if self._executor is not None:
             hands = self._workers(self._executor, ends, options, isinstance(src, int))
+        if self._extents_from is not None:
+            if ends.source is not None:
+                raise ValueError(f"{ends.src}: extents_from is for a source of this machine")
+            _refuse("extents_from", options, {"track": self._track is not None})
         with _naming({ends.src: src, ends.dst: dst}):
             if self._track is not None:
                 store = self._tracking(self._track, ends, options)
@@ -111,7 +112,9 @@ class Copies:
                 with store.entry(ends.src, destination) as entry:
                     if entry is not None:
                         return self._transferred(ends, options, progress, entry)
-            if ends.remote:
+            if self._extents_from is not None:
+                self._check_same(ends)
+            if ends.remote or self._extents_from is not None:
                 return self._transferred(ends, options, progress)
             if isinstance(src, int):
                 os.fstat(src)
@@ -124,8 +127,8 @@ class Copies:
             raise ValueError("workers see both ends through a shared filesystem; neither can be host:path")
         if options.in_place:
             raise ValueError("workers write a new file, and none in place (inplace, overlay)")
-        if self._track is not None:
-            raise ValueError("track and workers do not go together")
+        if self._track is not None or self._extents_from is not None:
+            raise ValueError("track and extents_from do not go together with workers")
         if descriptor:
             raise ValueError("workers open the source by its path, and a file descriptor has none")
         from ..workers.coordinator import Coordinator
@@ -180,7 +183,6 @@ class Copies:
         self, ends: _Ends, options: CopyOptions, progress: OnProgress, entry: Entry | None = None
     ) -> Copied:
         """Copy by a transfer. ``entry``: of a file that is tracked."""
-        from ..engine.files.status import Identity
         from ..engine.roles import LocalSource
         from .transfer import Settings, transfer
 
@@ -194,12 +196,18 @@ class Copies:
         with self._opened(ends, options) as (read, written, plan, made):
             if entry is not None and isinstance(read, LocalSource):
                 read.tracked[plan.name] = entry.tracked
+            if self._extents_from is not None and isinstance(read, LocalSource):
+                read.listed[plan.name] = _listed(self._extents_from, plan, written)
             transfer(read, written, iter([plan]), settings, results.append, progress)
         (result,) = results
         if result.space is not None:
             raise NoSpaceError(*result.space, ends.dst)
         if result.reason is not None:
             raise OSError(result.errno or errno.EIO, result.reason, ends.src if result.at_source else ends.dst)
+        if self._extents_from is not None:
+            why = None if result.was_known else "what is there cannot be taken for what it was when the list was begun"
+            sent = ends.remote or result.was_known
+            return Copied(made, result.size, result.sent if sent else result.data, why)
         if entry is None:
             return Copied(made, result.size, result.sent)
         if result.there is not None:
@@ -241,6 +249,32 @@ class Copies:
         finally:
             read.close()
             written.close()
+
+
+def _refuse(what: str, options: CopyOptions, more: Mapping[str, bool]) -> None:
+    """Raise ValueError for options that ``what`` does not go together with. ``more``: others, and if they are given."""
+    wrong = {
+        "overlay": options.overlay,
+        "reserve": options.reserve,
+        "follow_symlinks=False": not options.follow_symlinks,
+        **more,
+    }
+    for name, given in wrong.items():
+        if given:
+            raise ValueError(f"{what} and {name} do not go together")
+
+
+def _listed(path: str, plan: Planned, destination: Destination) -> Listed:
+    """Return what changed in a file by a list. Raises ValueError, OSError."""
+    from ..engine.transfer.records import Listed
+    from ..tracking.listed import changed_ranges
+
+    (state,) = destination.states([plan.name])
+    if state is None:
+        return Listed((), ())
+    there = Identity(*state[2:])
+    # What was not there when the list was begun is in no list.
+    return Listed(changed_ranges(path, plan.size, there.size), there)
 
 
 class _Ends:

@@ -558,3 +558,53 @@ def test_what_cannot_be_dropped(mounted: Mounted) -> None:
         done = _track(*words)
         assert done.returncode and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert src.exists()
+
+
+@pytest.mark.parametrize("there", ["xfs", "ext4", "ssh"])
+def test_a_list_of_what_changed(there: str, mounted: Mounted, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    src, told = image(tmp_path / "src"), tmp_path / "told"
+    dst, rsh = mounted("xfs" if there == "ssh" else there) / "dst", None
+    to: Path | str = dst
+    if there == "ssh":
+        rsh, to = request.getfixturevalue("sshd_server").rsh, f"host:{dst}"
+    with Copies(rsh, extents_from=told) as copies:
+        told.write_text(json.dumps([{"offset": 3 * BLOCK + 7, "length": 9}, {"offset": 2 * SIZE, "length": SIZE}]))
+        assert copies.copy(src, to, CopyOptions()).why_whole is not None and same_content(src, dst)  # it is not there
+        poke(dst, SIZE // 4 // BLOCK - 1)  # nobody looks there
+        poke(src, 3)
+        for inplace in (True, False):
+            made = copies.copy(src, to, CopyOptions(inplace=inplace))
+            assert (made.why_whole is None) == (there != "ext4" or inplace)
+            assert made.written == BLOCK or made.why_whole or not inplace
+            assert same_content(src, dst) == (there == "ext4" and not inplace)
+        poke(dst, SIZE // 4 // BLOCK - 1, text=src.read_bytes()[SIZE // 4 - BLOCK :][:BLOCK])
+        os.truncate(src, 2 * SIZE)
+        poke(src, 2 * SIZE // BLOCK - 1)
+        command("fallocate", "-p", "-o", str(SIZE // 2), "-l", str(SIZE // 4), src)
+        told.write_text(json.dumps([{"offset": SIZE // 2, "length": SIZE // 2}]))
+        assert copies.copy(src, to, CopyOptions(inplace=True)).why_whole is None
+        assert same_content(src, dst) and os.stat(dst).st_blocks * 512 < SIZE // 2
+        told.write_text("[{}]")
+        with pytest.raises(ValueError, match=str(told)):
+            copies.copy(src, to, CopyOptions())
+        for wrong in (CopyOptions(overlay=True), CopyOptions(reserve=True)):
+            with pytest.raises(ValueError, match="do not go together"):
+                copies.copy(src, to, wrong)
+
+
+def test_a_list_of_what_changed_on_a_device(mounted: Mounted, tmp_path: Path, sshd_server: Sshd) -> None:
+    disk, dst, told = image(tmp_path / "disk"), mounted("xfs") / "dst", tmp_path / "told"
+    loop = subprocess.run(["losetup", "-f", "--show", disk], check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        for to, rsh, most in ((dst, None, 200_000), (f"host:{dst}", sshd_server.rsh, 3 << 20)):
+            sparsesync.copyfile(loop, dst)
+            told.write_text(json.dumps([{"offset": 7 * BLOCK, "length": 5}, {"offset": 0, "length": 4 * BLOCK}]))
+            poke(Path(loop), 2, 7)
+            poke(Path(loop), 3, text=bytes(BLOCK))
+            before = bytes_read()
+            with Copies(rsh, extents_from=told) as copies:
+                made = copies.copy(loop, to, CopyOptions(inplace=True))
+            assert (made.why_whole, made.written) == (None, 4 * BLOCK) and bytes_read() - before < most
+            assert same_content(disk, dst)
+    finally:
+        command("losetup", "-d", loop)

@@ -31,6 +31,8 @@ Dedupe gives an extent another place, and so makes a needless "changed", or an "
 On ext4 and others there are no clones, and on old kernels FIEMAP of a shared file takes minutes: then nothing is
 known (:func:`changes` returns None), and digests decide, as for a file without a clone.
 
+Who knows the changes from elsewhere, a dirty bitmap, asks for no clones (:func:`within`).
+
 Offsets and lengths are bytes. Everything streams, with one answer of the kernel's for each file at a time.
 """
 
@@ -38,6 +40,7 @@ import os
 from typing import Iterable, Iterator, List, Optional, Tuple
 
 from ..files.claims import SECTOR_BYTES, asks_fiemap, filesystem_of
+from ..files.extents import Extent, extents, nonzero
 from ..files.fiemap import UNDERSTOOD, UNWRITTEN, Placed, placed
 from ..files.flags import is_plainly_placed
 
@@ -49,6 +52,9 @@ _KNOWN = frozenset(["xfs", "btrfs"])
 
 _BLOCK_BYTES = 64 * 1024
 """The largest block of a filesystem."""
+
+_LONGEST_BYTES = 16 << 20
+"""Where data that was found by reading is cut, so that it still is in the page cache when it is read again."""
 
 _HOLE, _UNKNOWN = None, "unknown"
 
@@ -72,6 +78,26 @@ def changes(new: int, old: int) -> Optional[Iterator[Change]]:
     if not (is_plainly_placed(new) and is_plainly_placed(old)):
         return None
     return _joined(_walk(new, old, first.st_size, second.st_size))
+
+
+def within(fd: int, ranges: Iterable[Extent], believed: bool) -> Iterator[Change]:
+    """Yield ranges of an open file, of which somebody else says that they changed, as what they are now.
+
+    ``ranges``: ascending, apart, and not beyond the end.
+    ``believed``: whether the file's map is. If not, the ranges are read, and blocks of zeros are no data.
+
+    Raises OSError as lseek(2) and pread(2).
+    """
+    for offset, length in ranges:
+        position, end = offset, offset + length
+        held = extents(fd, offset, end, "trust") if believed else nonzero(fd, offset, length, longest=_LONGEST_BYTES)
+        for start, count in held:
+            if start > position:
+                yield position, start - position, False
+            yield start, count, True
+            position = start + count
+        if position < end:
+            yield position, end - position, False
 
 
 def _walk(new: int, old: int, size: int, old_size: int) -> Iterator[Change]:

@@ -79,8 +79,11 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy_range(source: int, target: int, offset: int, length: int) -> Optional[int]:
-    """Call copy_file_range(2) with the same offset in both files. Returns the bytes copied, or None if unsupported."""
-    if not hasattr(os, "copy_file_range"):
+    """Call copy_file_range(2) with the same offset in both files. Returns the bytes copied, or None if unsupported.
+
+    It is for regular files only.
+    """
+    if not hasattr(os, "copy_file_range") or not stat.S_ISREG(os.fstat(source).st_mode):
         return None
     count: Optional[int] = _once(
         "copy_file_range", source, target, lambda: os.copy_file_range(source, target, length, offset, offset)

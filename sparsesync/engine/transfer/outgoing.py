@@ -14,7 +14,7 @@ import os
 import stat
 from typing import Any, Dict, Iterator, Optional, Sequence
 
-from ..content.changes import Change, changes
+from ..content.changes import Change, changes, within
 from ..content.copy import not_to_be_merged
 from ..errors import LeftToRsync, error_path
 from ..files import attributes
@@ -22,7 +22,7 @@ from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
 from ..files.status import is_recent, open_quietly, stat_sparse
 from ..files.syscalls import was_written
-from .records import FileSpec, Tracked
+from .records import FileSpec, Listed, Tracked
 
 _SECOND_NS = 10**9
 
@@ -34,7 +34,8 @@ class OutgoingFile:
     ``overlay``: do not send a file whose map is not believed.
     ``believed``: the decision, made when the file is opened.
     ``tracked``: where its content is taken from, if not from the file itself.
-    ``was_known``: the destination says that it has the content of ``tracked.since``.
+    ``listed``: what changed in it, if somebody else knows.
+    ``was_known``: the destination says that it has the content of ``tracked.since``, or is ``listed.known``.
     ``since``: what changed since that, once the file is open; None if unknown.
     """
 
@@ -48,6 +49,7 @@ class OutgoingFile:
         holes: str = "auto",
         overlay: bool = False,
         tracked: Optional[Tracked] = None,
+        listed: Optional[Listed] = None,
     ) -> None:
         self.path = path
         self.spec = spec
@@ -57,6 +59,7 @@ class OutgoingFile:
         self.holes = holes
         self.overlay = overlay
         self.tracked = tracked
+        self.listed = listed
         self.was_known = False
         self.since: Optional[Iterator[Change]] = None
         self._earlier: Optional[int] = None
@@ -91,6 +94,8 @@ class OutgoingFile:
         if self.tracked is not None and self.tracked.since is not None and self.believed:
             self._earlier = open_quietly(self.tracked.since, os.O_NOFOLLOW)
             self.since = changes(fd, self._earlier)
+        elif self.listed is not None:
+            self.since = within(fd, self.listed.changed, self.believed)
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
@@ -129,6 +134,7 @@ def outgoing(
     overlay: bool = False,
     modify_window: int = 0,
     tracked: Optional[Tracked] = None,
+    listed: Optional[Listed] = None,
 ) -> OutgoingFile:
     """Return a file or block device to be sent as ``name``. Raises OSError.
 
@@ -141,6 +147,7 @@ def outgoing(
     ``overlay``: do not send it if its map is not believed.
     ``modify_window``: seconds by which rsync lets times differ.
     ``tracked``: where its content is.
+    ``listed``: what changed in it.
     """
     with error_path(path, instead=True):
         found = sources.find(path, name)
@@ -154,7 +161,7 @@ def outgoing(
             carried = attributes.read(fd)
         finally:
             os.close(fd)
-    known: Optional[Sequence[int]] = None
+    known: Optional[Sequence[int]] = None if listed is None else listed.known
     mode = stat.S_IMODE(st.st_mode)
     if tracked is not None:
         st, known = os.stat(tracked.snapshot), tracked.known
@@ -176,7 +183,7 @@ def outgoing(
     if live and tracked is None and is_recent(mtime_ns):
         mtime_ns -= (max(modify_window, 0) + 1) * _SECOND_NS
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried, known)
-    return OutgoingFile(path, spec, st, sources, live and tracked is None, holes, overlay, tracked)
+    return OutgoingFile(path, spec, st, sources, live and tracked is None, holes, overlay, tracked, listed)
 
 
 def _device_size(fd: int) -> int:

@@ -128,6 +128,17 @@ class Tracked(NamedTuple):
     mtime_ns: int
 
 
+class Listed(NamedTuple):
+    """A file of which somebody knows what changed in it since the destination was made.
+
+    ``changed``: the ranges, ascending and apart.
+    ``known``: the identity of that destination.
+    """
+
+    changed: Sequence[Tuple[int, int]]
+    known: Sequence[int]
+
+
 def reason(error: Exception, name: str) -> str:
     """Return why a file is left alone, for a message that names the file already."""
     if not isinstance(error, OSError) or error.strerror is None:
