@@ -51,6 +51,9 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-progress-fd", metavar="N", help="write seeding's progress there, as lines of JSON")
     command.add_argument("--seed-report", metavar="FILE", help="write what was done to FILE, as JSON")
+    command.add_argument("--seed-freeze", metavar="COMMAND", help="run before what is tracked is cloned")
+    command.add_argument("--seed-thaw", metavar="COMMAND", help="run after that, come what may")
+    command.add_argument("--seed-freeze-max", metavar="SECONDS", help="do not clone what would take longer")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 

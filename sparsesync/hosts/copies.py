@@ -110,7 +110,8 @@ class Copies:
                 self._check_same(ends)
                 destination = ends.dst if ends.destination is not None else os.path.abspath(ends.dst)
                 with store.entry(ends.src, destination) as entry:
-                    if entry is not None:
+                    if entry is not None and entry.clone():
+                        entry.take(0)
                         return self._transferred(ends, options, progress, entry)
             if self._extents_from is not None:
                 self._check_same(ends)

@@ -26,6 +26,7 @@ from ..rsync.listing import LISTED, with_options
 from ..rsync.process import run_rsync, spooled
 from ..rsync.program import LOST, NO_CONNECTION, Status, shown_status
 from ..rsync.verbosity import logging
+from ..tracking.freezing import FreezeError
 from . import losses
 from .login import Login
 from .options.own import SeedOptions
@@ -112,6 +113,10 @@ class SeededRun:
             if str(ended):
                 self.warn(str(ended))
             self.note(status=int(ended.status), returncode=int(ended.status), failure=str(ended) or None)
+            return False
+        except FreezeError as error:
+            self.warn(f"{error}; nothing was sent, and rsync was not run")
+            self.note(status=int(Status.UNSUPPORTED), returncode=int(Status.UNSUPPORTED), failure=str(error))
             return False
         # What the program has printed comes before what rsync prints.
         flush_output()

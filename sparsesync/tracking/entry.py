@@ -2,7 +2,9 @@
 
 :class:`Entry` is what a run does with it, while it holds the lock (:mod:`store`)::
 
-    take    read the record; remove the snapshots that it does not name; clone the file
+    begin   read the record; remove the snapshots that it does not name
+    clone   clone the file
+    take    the clone is on the disk; see what the record says
     ...     copy, with what :attr:`Entry.tracked` says
     keep    it ended well: a record that names the new snapshot takes the old one's place, by a rename
     clear   remove the snapshots that the record, the old or the new one, does not name
@@ -42,6 +44,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 class Entry:
     """What is known of one copy, in the open directory ``fd``, whose path is ``path``.
 
+    ``given``: a descriptor of the file, which the caller closes.
     ``tracked``: what the engine has to know of the file.
     ``why``: why all of it has to be compared, or None.
     ``cloned``: the identity of the file when it was cloned; ``cloned_ns``: when that was.
@@ -51,7 +54,8 @@ class Entry:
         self.fd = fd
         self.path = path
         self._say = say
-        self._new = ""
+        self._new = self._source = ""
+        self.given = -1
         self._runs = 0
         self._old: Record | None = None
         self.tracked: Tracked = Tracked("", None, (), 0)
@@ -59,17 +63,14 @@ class Entry:
         self.cloned: Identity = Identity(0, 0, 0, 0)
         self.cloned_ns: int = 0
 
-    def take(self, given: int, source: str, real: str, destination: str, whole_every: int) -> bool:
-        """Clone an open file, and see what the record says. Returns False, with a warning, if it cannot be tracked.
+    def begin(self, given: int, source: str, real: str, destination: str) -> bool:
+        """Take an open file. Returns False, with a warning, if it cannot be tracked. Raises OSError.
 
         ``source``, ``real``: its path, in messages and without symlinks.
         ``destination``: any text that names the destination.
-        ``whole_every``: as of :class:`~.store.Store`.
-
-        Raises OSError.
         """
+        self.given, self._source = given, source
         self._real, self._destination = real, destination
-        above = os.path.dirname(self.path)
         try:
             self._old = self.read()
             self.why = None if self._old else "nothing is known of an earlier copy"
@@ -80,8 +81,13 @@ class Entry:
             self.why = f"its record is broken: {error}"
             self._say(f"{self.path}/{RECORD}: it is broken ({error}); digests are compared, and a new one is written")
         self._sweep()
+        return True
+
+    def clone(self) -> bool:
+        """Clone the file. Returns False, with a warning, if it cannot be cloned. Raises OSError."""
+        source, above = self._source, os.path.dirname(self.path)
         try:
-            self._clone(given, source)
+            self._clone(self.given, source)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 what = f"is not on the filesystem of {source}; give a directory on that one"
@@ -95,9 +101,21 @@ class Entry:
             else:
                 raise
             return False
+        return True
+
+    def take(self, whole_every: int) -> None:
+        """See what the record says, once the clone is on the disk. Raises OSError.
+
+        ``whole_every``: how many copies there are from one that compares everything to the next; 0 for no such copies.
+        """
+        with error_path(self.path, instead=True):
+            fd = os.open(self._new, _READ, dir_fd=self.fd)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         since, known = self._known(whole_every)
         self.tracked = Tracked(os.path.join(self.path, self._new), since, known, self.cloned.mtime_ns)
-        return True
 
     def read(self) -> Record | None:
         """Return the record, or None. Raises ValueError if it is broken, NewerRecordError."""
@@ -137,7 +155,6 @@ class Entry:
         self._new = name
         try:
             share(given, fd)
-            os.fsync(fd)
         finally:
             os.close(fd)
 

@@ -2,7 +2,8 @@
 
 ::
 
-    before anything is sent    clone each file that is to be seeded, one right after the other (:mod:`store`)
+    before anything is sent    clone each file that is to be seeded, one right after the other (:mod:`store`), while
+                               writers are held up, if somebody can (:mod:`freezing`)
     seeding                    content comes from the clones; what has not changed since the last clone is left
     before rsync               a file that was written to since it was cloned is kept from rsync
     after rsync                look at each file at the destination: a record of what it is, as rsync leaves it
@@ -29,6 +30,7 @@ from ..engine.files.status import Identity
 from ..engine.roles import LocalSource, Planned
 from ..engine.transfer.records import FileResult
 from .entry import Entry
+from .freezing import Freeze, frozen
 from .store import Store
 
 _SECOND = 10**9
@@ -54,12 +56,20 @@ class Tracking:
     ``whole_every``: how many runs there are from one that compares everything to the next; 0 for no such runs.
     ``window``: seconds by which rsync lets times differ.
     ``say``: called with what becomes of each file.
+    ``freeze``: holds writers up.
     """
 
     def __init__(
-        self, directory: str, whole_every: int, destination: str, window: int, say: Callable[[str], object]
+        self,
+        directory: str,
+        whole_every: int,
+        destination: str,
+        window: int,
+        say: Callable[[str], object],
+        freeze: Freeze = Freeze(),  # noqa: B008
     ) -> None:
-        self._store = Store(directory, whole_every)
+        self._store = Store(directory)
+        self._whole_every, self._freeze = whole_every, freeze
         self._say = say
         self._held = contextlib.ExitStack()
         self._held.callback(self._store.close)
@@ -75,14 +85,38 @@ class Tracking:
         self._held.close()
 
     def clone(self, source: Any, planned: Iterable[Planned]) -> None:
-        """Clone the files that are to be seeded."""
+        """Clone the files that are to be seeded. Raises FreezeError, OSError."""
         assert isinstance(source, LocalSource)
         files = list(islice(planned, _MAX_TRACKED_FILES + 1))
         recent = max((file.mtime_ns for file in files if file.recent), default=0)
         # Once: what is written to all the time is not waited for.
         time.sleep(min(max(0, recent // _SECOND + 1 + _CLOCK_SECONDS - time.time()), 1 + _CLOCK_SECONDS))
-        for file in files:
-            if len(self._entries) == _MAX_TRACKED_FILES:
+        begun = list(self._begun(source, files))
+        if not begun:
+            return
+        cloned = []
+        with frozen(self._freeze) as pause:
+            for file, entry in begun:
+                try:
+                    if entry.clone():
+                        cloned.append((file, entry))
+                except OSError as error:
+                    self._tell(error)
+        if pause.seconds is not None:
+            self._say(f"cloned {len(cloned)} files; writers were held up for at most {pause.seconds:.3f} s")
+        for file, entry in cloned:
+            entry.take(self._whole_every)
+            self._entries[file.name], self._files[file.name] = entry, file
+            tracked = entry.tracked
+            if self._is_hot(entry):
+                tracked = tracked._replace(mtime_ns=tracked.mtime_ns - (self._window + 1) * _SECOND)
+            source.tracked[file.name] = tracked
+
+    def _begun(self, source: LocalSource, files: Iterable[Planned]) -> Iterator[tuple[Planned, Entry]]:
+        """Yield the files that are to be cloned, ready for it, so that it takes no longer than it has to."""
+        takes = 0.0
+        for count, file in enumerate(files):
+            if count == _MAX_TRACKED_FILES:
                 self._store.say(f"more than {_MAX_TRACKED_FILES} files: of the others digests are compared")
                 return
 
@@ -93,15 +127,23 @@ class Tracking:
             try:
                 entry = self._held.enter_context(self._store.entry(file.source, destination, opened))
             except OSError as error:
-                if error.filename == self._store.path:
-                    self._store.say(f"{format_error(error)}; digests are compared")
-                continue  # what cannot be read is told when it is sent
-            if entry is not None:
-                self._entries[file.name], self._files[file.name] = entry, file
-                tracked = entry.tracked
-                if self._is_hot(entry):
-                    tracked = tracked._replace(mtime_ns=tracked.mtime_ns - (self._window + 1) * _SECOND)
-                source.tracked[file.name] = tracked
+                self._tell(error)
+                continue
+            if entry is None:
+                continue
+            more, most = self._freeze.takes(entry.given), self._freeze.most
+            if most is not None and takes + more > most:
+                why = f"a clone of its extents, and of those before it, takes more than {most:g} s"
+                self._store.say(f"{file.source}: {why} (--seed-freeze-max); digests are compared")
+                continue
+            takes += more if self._freeze.freeze else 0
+            with contextlib.suppress(OSError):  # then the clone meets the same
+                os.fdatasync(entry.given)
+            yield file, entry
+
+    def _tell(self, error: OSError) -> None:
+        if error.filename == self._store.path:  # what cannot be read is told when it is sent
+            self._store.say(f"{format_error(error)}; digests are compared")
 
     def _is_hot(self, entry: Entry) -> bool:
         """Return whether a file that is written to later may get a time that rsync takes for this one."""

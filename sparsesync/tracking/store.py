@@ -40,13 +40,10 @@ def is_key(name: str) -> bool:
 class Store:
     """The directory ``path``, made if it is missing.
 
-    ``whole_every``: how many copies there are from one that compares everything to the next; 0 for no such copies.
-
     Raises OSError if it cannot be made, or somebody else may write to it.
     """
 
-    def __init__(self, path: str, whole_every: int = 0) -> None:
-        self._whole_every = whole_every
+    def __init__(self, path: str) -> None:
         self.path: str = os.path.abspath(path)
         self._said: set[str] = set()
         with error_path(path, instead=True):
@@ -77,12 +74,12 @@ class Store:
     def entry(
         self, source: str, destination: str, opened: Callable[[str], int] = open_source
     ) -> Iterator[Entry | None]:
-        """Give what is known of the copy of a file to ``destination``, with a new clone of the file.
+        """Give what is known of the copy of a file to ``destination``. The file is open, and still to be cloned.
 
         None, with a warning, if the file cannot be tracked now. ``destination`` is any text that names it.
         ``opened`` opens the file for reading.
 
-        Raises OSError if the source cannot be read, or the directory is on another filesystem.
+        Raises OSError if the source cannot be read.
         """
         real = os.path.realpath(source)
         key = hashlib.sha256(os.fsencode(f"{real}\0{destination}")).hexdigest()[:_KEY_CHARACTERS]
@@ -93,7 +90,7 @@ class Store:
                 entry = self._lock(stack, key, source)
                 if entry is not None:
                     stack.callback(entry.clear)
-                    entry = entry if entry.take(given, source, real, destination, self._whole_every) else None
+                    entry = entry if entry.begin(given, source, real, destination) else None
                 yield entry
         finally:
             with contextlib.suppress(OSError):  # something is in it

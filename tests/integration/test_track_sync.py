@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 import sparsesync
 from sparsesync.tracking import files as module
+from sparsesync.tracking import freezing
 from tests.integration.test_track import BLOCK, SIZE, image, names, poke
 from tests.support.filesystems import Mounted, command, same_content
 from tests.support.sshd import Sshd
@@ -242,9 +245,79 @@ def test_a_symlink_in_its_place_is_not_followed(mounted: Mounted, monkeypatch: p
     assert os.path.islink(runs.there / "a") or not same_content(here / "secret", runs.there / "a")
 
 
+def _frozen(runs: Runs, log: Path, thaw: str = "true", *, freeze: str = "true") -> list[str]:
+    """The options of a run of which each command notes that it ran, and when it did."""
+    note = f"echo {{}} $(ls -A {runs.track}/*/*.snapshot 2>/dev/null | wc -l) >> {log}"
+    return [f"--seed-freeze={note.format('freeze')}; {freeze}", f"--seed-thaw={note.format('thaw')}; {thaw}"]
+
+
+def test_writers_are_held_up_while_all_is_cloned(mounted: Mounted, tmp_path: Path) -> None:
+    runs, log = Runs(mounted("xfs"), mounted("ext4")), tmp_path / "log"
+    # What the thaw writes is after the moment of the clones.
+    runs(*_frozen(runs, log, f"printf poked | dd conv=notrunc of={runs.source}/a status=none", freeze="echo out"))
+    assert log.read_text() == "freeze 0\nthaw 2\n" and runs.says("cloned 2 files; writers were held up for") == 1
+    assert (runs.there / "a").read_bytes()[:5] != b"poked" == (runs.source / "a").read_bytes()[:5]
+    log.unlink()
+    with pytest.warns(RuntimeWarning, match="--seed-freeze-max"):
+        runs(*_frozen(runs, log), "--seed-freeze-max=0.000001")
+    runs.check()
+    assert not log.exists()  # nothing is cloned
+    runs.poke("b", 3)
+    runs(*_frozen(runs, log), "--seed-freeze-max=1")
+    runs.check()
+    assert log.read_text() == "freeze 2\nthaw 3\n"  # the old ones are there still
+
+
+@pytest.mark.parametrize("what", ["freeze", "thaw"])
+def test_a_freeze_that_fails_ends_the_run(what: str, mounted: Mounted, tmp_path: Path) -> None:
+    runs, log = Runs(mounted("xfs"), mounted("ext4")), tmp_path / "log"
+    options = _frozen(runs, log, freeze="exit 3") if what == "freeze" else _frozen(runs, log, "exit 3")
+    words = ["sync", "-a", f"--seed-track={runs.track}", *options, f"{runs.source}/", str(runs.there)]
+    done = subprocess.run([sys.executable, "-m", "sparsesync", *words], capture_output=True, text=True)
+    assert (done.returncode, os.listdir(runs.there)) == (4, []) and "ended with status 3" in done.stderr
+    assert log.read_text().split()[::2] == ["freeze", "thaw"] and names(runs.track) == []
+    without = subprocess.run([sys.executable, "-m", "sparsesync", *words, "--no-times"], capture_output=True, text=True)
+    assert without.returncode and "--seed-freeze is for what is tracked" in without.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_thaw_runs_come_what_may(number: signal.Signals, mounted: Mounted, tmp_path: Path) -> None:
+    runs, log = Runs(mounted("xfs"), mounted("ext4")), tmp_path / "log"
+    options = _frozen(runs, log, freeze=f"kill -{number.value} $PPID; sleep 0.1; echo slept >> {log}")
+    words = ["sync", "-a", f"--seed-track={runs.track}", *options, f"{runs.source}/", str(runs.there)]
+    assert subprocess.run([sys.executable, "-m", "sparsesync", *words], capture_output=True).returncode
+    for _ in range(200):
+        if "thaw" in log.read_text():
+            break
+        time.sleep(0.01)
+    assert "thaw 0" in log.read_text() and os.listdir(runs.there) == []
+
+
+def test_a_clone_that_does_not_return_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freezing, "MOST_SECONDS", 0.05)
+    log = tmp_path / "log"
+
+    def wait() -> None:
+        with freezing.frozen(freezing.Freeze("true", f"echo thaw > {log}")):
+            while not log.exists():
+                time.sleep(0.01)
+
+    with pytest.raises(freezing.FreezeError, match="it ran after"):
+        wait()
+
+
 @pytest.mark.parametrize(
-    "words", [["--seed-track="], ["--seed-track-verify=3"], ["--seed-track=x", "--seed-track-verify=0"]]
+    "words",
+    [
+        ["--seed-track="],
+        ["--seed-track-verify=3"],
+        ["--seed-track=x", "--seed-track-verify=0"],
+        ["--seed-track=x", "--seed-freeze=x"],
+        ["--seed-track=x", "--seed-freeze=x", "--seed-thaw="],
+        ["--seed-freeze=x", "--seed-thaw=x"],
+        ["--seed-track=x", "--seed-freeze-max=nan"],
+    ],
 )
 def test_wrong_words(words: list[str]) -> None:
-    with pytest.raises(ValueError, match="--seed-track"):
+    with pytest.raises(ValueError, match="--seed-"):
         sparsesync.sync("a", "b", words)

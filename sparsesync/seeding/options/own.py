@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ...console.units import parse_size
 from ...engine.files.claims import HOLES
@@ -26,6 +27,7 @@ class SeedOptions(NamedTuple):
     ``hold_back``: for a source that may be written to meanwhile, if another run will follow. It is called with the
     files found to change, and returns the names to keep from rsync, which would copy those files whole.
     ``track``: the directory of clones, if files are tracked (:mod:`...tracking.files`).
+    ``freeze``, ``thaw``, ``freeze_max``: as :class:`~...tracking.freezing.Freeze`.
     ``track_verify``: every so many runs all of a tracked file is compared; 0 for never.
     ``progress_fd``: the descriptor that the command writes its progress to.
     ``report``: the file that the command writes its report to.
@@ -45,6 +47,9 @@ class SeedOptions(NamedTuple):
     track_verify: int = 0
     progress_fd: int | None = None
     report: str | None = None
+    freeze: str | None = None
+    thaw: str | None = None
+    freeze_max: float | None = None
 
     @property
     def source_is_live(self) -> bool:
@@ -52,11 +57,73 @@ class SeedOptions(NamedTuple):
         return self.hold_back is not None
 
 
+def _text(what: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if not value.strip():
+            raise ValueError(f"needs a {what}")
+        return value
+
+    return parse
+
+
+def _holes(value: str) -> str:
+    if value not in HOLES:
+        raise ValueError(f"{value!r} is not one of {', '.join(HOLES)}")
+    return value
+
+
+def _python(value: str) -> str:
+    from ...hosts.address import check_python
+
+    check_python(value)
+    return value
+
+
+def _runs(value: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", value) or not int(value):
+        raise ValueError(f"{value!r} is no number of runs")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{0,6})?", value) or not float(value):
+        raise ValueError(f"{value!r} is no number of seconds")
+    return float(value)
+
+
+def _descriptor(value: str) -> int:
+    from ...console.progress import descriptor
+
+    return descriptor(value)
+
+
+_FLAGS = {
+    "--seed-off": ("off", True),
+    "--seed-required": ("required", True),
+    "--seed-verbose": ("verbose", True),
+    "--seed-no-heal": ("heal", False),
+    "--seed-no-space-check": ("space_check", False),
+}
+"""Options without a value: the field, and what it becomes."""
+
+_VALUES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "--seed-min-hole": ("min_hole", "SIZE", parse_size),
+    "--seed-holes": ("holes", "WORD", _holes),
+    "--seed-track": ("track", "DIR", _text("directory")),
+    "--seed-track-verify": ("track_verify", "N", _runs),
+    "--seed-freeze": ("freeze", "COMMAND", _text("command")),
+    "--seed-thaw": ("thaw", "COMMAND", _text("command")),
+    "--seed-freeze-max": ("freeze_max", "SECONDS", _seconds),
+    "--seed-progress-fd": ("progress_fd", "N", _descriptor),
+    "--seed-report": ("report", "FILE", _text("file")),
+    "--seed-python": ("python", "PATH", _python),
+}
+"""Options with a value: the field, what the value is called, and what reads it."""
+
+
 def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> tuple[SeedOptions, list[str]]:
     """Return the ``--seed-`` options of a command line, and the rest. Raises ValueError for a wrong one."""
-    off, min_hole, space_check, python, holes = False, 1, True, None, "auto"
-    required, verbose, heal = False, False, True
-    track, track_verify, progress_fd, report = None, 0, None, None
+    found: dict[str, Any] = {}
     rest: list[str] = []
     posix = "POSIXLY_CORRECT" in environ
     words = iter(argv)
@@ -68,62 +135,25 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
             rest.append(word)
             if takes_next(word):
                 rest += islice(words, 1)
-        elif word == "--seed-off":
-            off = True
-        elif word == "--seed-no-space-check":
-            space_check = False
-        elif word == "--seed-required":
-            required = True
-        elif word == "--seed-verbose":
-            verbose = True
-        elif word == "--seed-no-heal":
-            heal = False
-        elif name == "--seed-min-hole":
-            if not equals:
-                value = next(words, "")
+        elif word in _FLAGS:
+            field, becomes = _FLAGS[word]
+            found[field] = becomes
+        elif name in _VALUES:
+            field, _, parse = _VALUES[name]
             try:
-                min_hole = parse_size(value)
+                found[field] = parse(value if equals else next(words, ""))
             except ValueError as error:
-                raise ValueError(f"--seed-min-hole: {error}") from None
-        elif name == "--seed-python":
-            python = value if equals else next(words, "")
-            from ...hosts.address import check_python
-
-            check_python(python)
-        elif name == "--seed-track":
-            track = value if equals else next(words, "")
-            if not track:
-                raise ValueError("--seed-track needs a directory")
-        elif name == "--seed-track-verify":
-            value = value if equals else next(words, "")
-            if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 10):
-                raise ValueError(f"--seed-track-verify: {value!r} is no number of runs")
-            track_verify = int(value)
-        elif name == "--seed-report":
-            report = value if equals else next(words, "")
-            if not report:
-                raise ValueError("--seed-report needs a file")
-        elif name == "--seed-progress-fd":
-            from ...console.progress import descriptor
-
-            try:
-                progress_fd = descriptor(value if equals else next(words, ""))
-            except ValueError as error:
-                raise ValueError(f"--seed-progress-fd: {error}") from None
-        elif name == "--seed-holes":
-            holes = value if equals else next(words, "")
-            if holes not in HOLES:
-                raise ValueError(f"--seed-holes: {holes!r} is not one of {', '.join(HOLES)}")
+                raise ValueError(f"{name}: {error}") from None
         else:
-            known = "--seed-off, --seed-required, --seed-verbose, --seed-no-heal, --seed-no-space-check"
-            more = (
-                "--seed-min-hole=SIZE, --seed-holes=WORD, --seed-python=PATH, --seed-track=DIR, --seed-track-verify=N, "
-                "--seed-progress-fd=N, --seed-report=FILE"
-            )
-            raise ValueError(f"{word}: unknown; there are {known}, {more}")
-    if off and required:
+            known = [*_FLAGS, *(f"{name}={value}" for name, (_, value, _) in _VALUES.items())]
+            raise ValueError(f"{word}: unknown; there are {', '.join(known)}")
+    seed = SeedOptions(**found)
+    if seed.off and seed.required:
         raise ValueError("--seed-off and --seed-required exclude each other")
-    if track_verify and track is None:
+    if seed.track_verify and seed.track is None:
         raise ValueError("--seed-track-verify is for --seed-track=DIR")
-    seed = SeedOptions(off, min_hole, space_check, python, holes=holes, required=required, verbose=verbose, heal=heal)
-    return seed._replace(track=track, track_verify=track_verify, progress_fd=progress_fd, report=report), rest
+    if (seed.freeze is None) != (seed.thaw is None):
+        raise ValueError("--seed-freeze and --seed-thaw are given both, or none of them")
+    if (seed.freeze, seed.freeze_max) != (None, None) and seed.track is None:
+        raise ValueError("--seed-freeze, --seed-thaw and --seed-freeze-max are for --seed-track=DIR")
+    return seed, rest

@@ -16,6 +16,7 @@ from ...engine.files.claims import filesystem_of
 from ...rsync.command import Command, parse
 from ...rsync.paths import transfer_name
 from ...tracking.files import Tracking
+from ...tracking.freezing import Freeze
 from .own import SeedOptions
 
 
@@ -71,10 +72,13 @@ def _is_below(real: str, path: str) -> bool:
     return real == top or real.startswith(top + "/")
 
 
+_DRY_RUN = "--dry-run"
+
+
 def _why_not(command: Command, seed: SeedOptions) -> str | None:
     """Return why a run's files cannot be tracked, or None."""
     if command.dry_run:
-        return "--dry-run"
+        return _DRY_RUN
     if not command.times:
         return "without --times nobody can tell what was left"
     if command.preallocate:
@@ -84,6 +88,12 @@ def _why_not(command: Command, seed: SeedOptions) -> str | None:
     if any(option.name == "delete-excluded" for option in command.options):
         return "--delete-excluded"
     return None
+
+
+def _check_freezes(seed: SeedOptions, reason: str | None) -> None:
+    """Raise ValueError if writers were to be held up for nothing. ``reason``: why nothing is tracked, or None."""
+    if seed.freeze is not None and reason not in (None, _DRY_RUN):
+        raise ValueError(f"--seed-freeze is for what is tracked, and nothing is: {reason}")
 
 
 def tracking(
@@ -99,16 +109,17 @@ def tracking(
     Raises ValueError, and OSError as :class:`~...tracking.store.Store`.
     """
     if seed.off or command.handoff:
+        _check_freezes(seed, command.handoff)
         return None, command
     excluded = _without(directory, command, stack)
     if excluded:
         command = parse([*excluded, *command.argv], environ)
     reason = _why_not(command, seed)
     if reason is not None:
+        _check_freezes(seed, reason)
         say(f"nothing is tracked: {reason}")
         return None, command
     where = command.destination or ""
     where = where if command.remote is not None else os.path.abspath(where)
-    return stack.enter_context(
-        Tracking(directory, seed.track_verify, where, max(command.modify_window or 0, 0), say)
-    ), command
+    window, freeze = max(command.modify_window or 0, 0), Freeze(seed.freeze, seed.thaw, seed.freeze_max)
+    return stack.enter_context(Tracking(directory, seed.track_verify, where, window, say, freeze)), command
