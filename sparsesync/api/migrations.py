@@ -30,6 +30,7 @@ def migrate(
     on_failure: str | None = None,
     on_failure_dest: str | None = None,
     allow_live: bool = False,
+    track: PathLike | None = None,
     verify: bool | Literal["full"] = False,
     preset: str | None = None,
     exclude_from: PathLike | Iterable[PathLike] = (),
@@ -53,6 +54,8 @@ def migrate(
 
     The parameters have the names of the command's options, but ``check_only`` is its ``--check``. ``options`` are
     rsync's, and what stands behind ``--`` there. The six commands are for the final pass, each a line for ``sh -c``.
+    ``track``: a directory for clones, on the filesystem of the sources and beside them. A pass reads and sends of a
+    sparse file what changed since the last one.
     ``verify``: True compares content by digest, "full" reads the holes too.
     ``preset``: names with commas between them; None takes what suits each source.
     ``exclude_from``: a file with rsync's patterns, or several.
@@ -71,6 +74,8 @@ def migrate(
     LinkError if the other host cannot be logged in to. A connection that is lost during the pass is a failure. A
     SyncTimeoutError and a SyncCancelledError have the ``result`` so far, and say what became of on_failure.
     """
+    import os
+
     from ..migration.called import call
     from ..migration.request import Commands, Request
 
@@ -78,7 +83,7 @@ def migrate(
         (), "", preset=preset, exclude_sparse=exclude_sparse, skip_docker_loop=skip_docker_loop, check=check_only,
         dry_run=dry_run, final=final, verify=bool(verify), verify_full=verify == "full", allow_live=allow_live,
         commands=Commands(before, after, on_failure, before_dest, after_dest, on_failure_dest), python=python,
-        remote_prefix=remote_prefix,
+        remote_prefix=remote_prefix, track=None if track is None else os.fsdecode(track),
     )  # fmt: skip
     return call.migrate(
         sources, destination, options, exclude_from, request, output=output, progress=progress, timeout=timeout,

@@ -36,6 +36,9 @@ def add(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{when}", metavar="CMD", help=f"a shell command at the source, to {what}")
         command.add_argument(f"--{when}-dest", metavar="CMD", help="the same at the destination")
     command.add_argument("--allow-live", action="store_true", help="in the final pass, go on though files are in use")
+    command.add_argument(
+        "--track", metavar="DIR", help="keep clones there: a pass costs what changed since the last one"
+    )
     command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
     command.add_argument("--verify=full", dest="verify_full", action="store_true", help="the same, and read the holes")
     command.add_argument(
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
         **{name: given[name] for name in (
             "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify_full", "allow_live",
-            "rsh", "python", "remote_prefix",
+            "track", "rsh", "python", "remote_prefix",
         )},
         verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip

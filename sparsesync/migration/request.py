@@ -56,7 +56,12 @@ class Commands:
 
 @dataclass(frozen=True)
 class Request:
-    """The user's request. ``options``: more of rsync's. ``preset``: None for the one that suits each source."""
+    """The user's request.
+
+    ``options``: more of rsync's.
+    ``preset``: None for the one that suits each source.
+    ``track``: the directory of clones from which the passes tell what has changed, or None.
+    """
 
     sources: tuple[str, ...]
     destination: str
@@ -71,6 +76,7 @@ class Request:
     verify: bool = False
     verify_full: bool = False
     allow_live: bool = False
+    track: str | None = None
     commands: Commands = field(default_factory=Commands)
     rsh: str | None = None
     python: str | None = None
@@ -133,6 +139,8 @@ class MigrationCommand:
         contents = [path for path in request.sources if means_contents(path)]
         if request.verify and remote and not remote.push and len(request.sources) > 1 and contents:
             raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
+        if request.track is not None:
+            _check_track(request.track, request.sources, remote is not None and not remote.push)
         if request.verify and not request.final:
             raise ValueError("--verify needs a source that no longer changes; give it with --final")
         if any(asdict(request.commands).values()) and not request.final:
@@ -188,6 +196,16 @@ class MigrationCommand:
         """Return a command as the user can run it, with the requested remote shell instead of the shared connection."""
         given = [] if self.request.rsh is None else [f"--rsh={self.request.rsh}"]
         return [word for each in command for word in (given if each == f"--rsh={self._rsh}" else [each])]
+
+
+def _check_track(directory: str, sources: Sequence[str], pulls: bool) -> None:
+    """Raise ValueError if sources cannot be tracked there."""
+    if pulls:
+        raise ValueError("--track is for sources on this host")
+    real = os.path.join(os.path.realpath(directory), "")
+    for source in sources:
+        if real.startswith(os.path.join(os.path.realpath(source), "")):
+            raise ValueError(f"{directory}: is below {source}; --track needs a directory beside the sources")
 
 
 def _at_home(path: str) -> str:

@@ -42,7 +42,9 @@ from ..rsync.paths import transfer_name
 from ..rsync.program import Status
 from ..seeding import run as seeding
 from ..seeding.options.own import SeedOptions
+from ..seeding.options.tracked import without
 from ..seeding.result import SyncResult, as_report
+from ..tracking.store import Store
 from . import findings, plan, preflight
 from .called.result import MigrationError
 from .final_pass import FinalPass
@@ -140,6 +142,9 @@ class Migration:
         if self.request.check or self.request.dry_run:
             return
         assert planned is not None  # without a stop there is a plan
+        if self.request.track is not None:
+            without(self.request.track, self.asked.command, stack)  # it raises, before services are stopped
+            Store(self.request.track).close()
         try:
             stack.enter_context(self.destination.host.locked(self.asked.path, self.asked.command.mkpath))
         except LinkError:
@@ -254,7 +259,9 @@ class Migration:
             with whole.phase(None, "rsync") as totals.advance:
                 hold_back = None if self.request.final else self._hold_back
                 loud = self.asked.command.verbose > 0 and not self.asked.command.quiet
-                seed = SeedOptions(python=self.request.python, hold_back=hold_back, verbose=loud)
+                seed = SeedOptions(
+                    python=self.request.python, hold_back=hold_back, verbose=loud, track=self.request.track
+                )
                 run = functools.partial(seeding.run, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
                 self.synced = result = run(argv, seed, embedding=self.embedding)
             totals.end()
@@ -273,6 +280,9 @@ class Migration:
                     Status.VANISHED, f"{text}; the final pass, or the same command again, copies the rest"
                 )
             return
+        if result.later and self.request.final and not self.request.allow_live:
+            text = f"{result.later[0]}: it was written to while the final pass copied it; run the same command again"
+            raise MigrationError(1, text)
         if result.status:
             raise MigrationError(result.status, f"rsync ended with status {result.status}; run the same command again")
 

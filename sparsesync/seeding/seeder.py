@@ -227,9 +227,10 @@ class Seeding:
 
     def held_back(self) -> Iterable[str]:
         """Return the files to keep from rsync, which would find them changed, and copy them whole."""
+        written = [] if self.tracking is None else self.tracking.changed(self.source)
         if self.options.hold_back is not None:
-            return self.options.hold_back(self.changing)
-        return [] if self.tracking is None else self.tracking.changed(self.source)
+            return self.options.hold_back([*self.changing, *written])
+        return [each.name for each in written]
 
     def heal(self, kept: Collection[str]) -> list[tuple[str, int]]:
         """Restore holes, once rsync is done, and return the names with the bytes of each.

@@ -160,7 +160,7 @@ class Tracking:
             return ", what changed since the last run"
         return f", all compared: {entry.why or 'what is there is not what the last run left'}"
 
-    def changed(self, source: Any) -> list[str]:
+    def changed(self, source: Any) -> list[Planned]:
         """Return the seeded files that were written to since they were cloned, or may have been."""
         assert isinstance(source, LocalSource)
         found = []
@@ -173,7 +173,7 @@ class Tracking:
                 finally:
                     os.close(fd)
                 if self._is_hot(entry) or (st.st_ino, st.st_size, st.st_mtime_ns) != entry.cloned[:3]:
-                    found.append(name)
+                    found.append(file)
                     self._say(f"kept from rsync: {name}: it was written to since it was cloned")
         return found
 

@@ -24,6 +24,7 @@ import pytest
 from tests.support.docker_host import APPARENT, docker_host, stopping
 from tests.support.fake import CONTAINERD, DOCKER_29
 from tests.support.filesystems import (
+    Mounted,
     allocated,
     command,
     dead_mount,
@@ -1067,3 +1068,24 @@ def test_a_destination_with_whole_seconds(tree: Path) -> None:
         assert "times there are coarse" in done.stdout
     finally:
         command("umount", tree / "coarse")
+
+
+def test_a_final_pass_costs_what_changed(mounted: Mounted) -> None:
+    tree, there = mounted("xfs") / "images", mounted("btrfs")
+    tree.mkdir()
+    image, track = sparse_file(tree / "disk.img", 8 * MIB, [(0, 4 * MIB)]), tree.parent / "track"
+    os.utime(image, ns=(10**18, 10**18))
+
+    def one(*more: str) -> int:
+        done = migrate("--json", f"--track={track}", *more, f"{tree}/", f"{there}/")
+        assert done.returncode == 0, done.stderr + done.stdout
+        (seeded,) = json.loads(done.stdout)["sync"]["seeded"]
+        return int(seeded["sent"])
+
+    with open(image, "r+b") as writer:  # it is in use
+        one()
+        os.pwrite(writer.fileno(), b"changed", MIB)
+    assert one("--final", "--verify") == 4096 and not differs(tree, there)
+    for wrong in (f"--track={tree}/track", f"--track={image}"):
+        done = migrate(wrong, "--final", "--before", f"touch {tree.parent}/x", f"{tree}/", f"{there}/")
+        assert done.returncode and not (tree.parent / "x").exists() and done.stderr.count("\n") == 1, done.stderr

@@ -118,6 +118,7 @@ def _completed(
         options=tuple(words if directory is None else read_from(words, directory)),
         exclude_from=tuple(os.path.join(directory or "", os.fsdecode(path)) for path in several(exclude_from)),
         rsh=shell,
+        track=None if request.track is None else os.path.join(directory or "", request.track),
     )
 
 

@@ -43,6 +43,7 @@ def arguments(
         seed = seed._replace(python=python)
     if directory is not None:
         rest = read_from(rest, directory)
+        seed = seed._replace(track=seed.track and os.path.join(directory, seed.track))
     if rsh is not None:
         command = rsh if isinstance(rsh, str) else shlex.join(rsh)
         split_shell(command)

@@ -20,7 +20,7 @@ from ...tracking.freezing import Freeze
 from .own import SeedOptions
 
 
-def _without(directory: str, command: Command, stack: contextlib.ExitStack) -> list[str]:
+def without(directory: str, command: Command, stack: contextlib.ExitStack) -> list[str]:
     """Return the options that keep the directory of the clones from rsync, if it is below a source.
 
     Raises ValueError for a command with which nothing can be tracked, OSError if it is on another filesystem.
@@ -111,7 +111,7 @@ def tracking(
     if seed.off or command.handoff:
         _check_freezes(seed, command.handoff)
         return None, command
-    excluded = _without(directory, command, stack)
+    excluded = without(directory, command, stack)
     if excluded:
         command = parse([*excluded, *command.argv], environ)
     reason = _why_not(command, seed)
