@@ -36,8 +36,10 @@ Who knows the changes from elsewhere, a dirty bitmap, asks for no clones (:func:
 Offsets and lengths are bytes. Everything streams, with one answer of the kernel's for each file at a time.
 """
 
+import contextlib
 import os
-from typing import Iterable, Iterator, List, Optional, Tuple
+from collections import deque
+from typing import Deque, Iterable, Iterator, List, Optional, Tuple
 
 from ..files.claims import SECTOR_BYTES, asks_fiemap, filesystem_of
 from ..files.extents import Extent, extents, nonzero
@@ -55,6 +57,10 @@ _BLOCK_BYTES = 64 * 1024
 
 _LONGEST_BYTES = 16 << 20
 """Where data that was found by reading is cut, so that it still is in the page cache when it is read again."""
+
+_AHEAD_CHANGES = 64
+_AHEAD_BYTES = 256 * 1024
+"""How much of how many changes is read ahead: 16 MiB at most. The kernel reads on in long ones by itself."""
 
 _HOLE, _UNKNOWN = None, "unknown"
 
@@ -98,6 +104,24 @@ def within(fd: int, ranges: Iterable[Extent], believed: bool) -> Iterator[Change
             position = start + count
         if position < end:
             yield position, end - position, False
+
+
+def read_ahead(fd: int, changes: Iterable[Change]) -> Iterator[Change]:
+    """Yield changes, and have the data of the next ones read from the disk meanwhile.
+
+    They are small, and far from each other: a disk that is asked for one at a time mostly waits.
+    """
+    coming: Deque[Change] = deque()
+    for change in changes:
+        coming.append(change)
+        offset, length, is_data = change
+        if is_data and hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # whoever reads it tells
+                os.posix_fadvise(fd, offset, min(length, _AHEAD_BYTES), os.POSIX_FADV_WILLNEED)
+        if len(coming) > _AHEAD_CHANGES:
+            yield coming.popleft()
+    while coming:
+        yield coming.popleft()
 
 
 def _walk(new: int, old: int, size: int, old_size: int) -> Iterator[Change]:

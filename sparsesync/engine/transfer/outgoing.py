@@ -14,7 +14,7 @@ import os
 import stat
 from typing import Any, Dict, Iterator, Optional, Sequence
 
-from ..content.changes import Change, changes, within
+from ..content.changes import Change, changes, read_ahead, within
 from ..content.copy import not_to_be_merged
 from ..errors import LeftToRsync, error_path
 from ..files import attributes
@@ -93,9 +93,10 @@ class OutgoingFile:
             raise not_to_be_merged(self.path)
         if self.tracked is not None and self.tracked.since is not None and self.believed:
             self._earlier = open_quietly(self.tracked.since, os.O_NOFOLLOW)
-            self.since = changes(fd, self._earlier)
+            found = changes(fd, self._earlier)
+            self.since = None if found is None else read_ahead(fd, found)
         elif self.listed is not None:
-            self.since = within(fd, self.listed.changed, self.believed)
+            self.since = read_ahead(fd, within(fd, self.listed.changed, self.believed))
         return fd
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
