@@ -6,14 +6,19 @@ program nothing of that is ours. So whatever starts a process, waits for one or 
 
 What waits asks :attr:`Embedding.check` again and again. That is how a deadline, or an exception in the caller's thread,
 ends what another thread is doing: as a connection ends that is lost, so that what was received is kept.
+
+What a function of the caller's raises is none of our errors, whatever its class, and comes back to the caller as it
+was: :class:`Passing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Callable, NamedTuple
+from collections.abc import Generator, Mapping
+from typing import Callable, NamedTuple, TypeVar
 
 from .engine.errors import LinkError
+
+_T = TypeVar("_T")
 
 Write = Callable[[bytes], object]
 
@@ -48,3 +53,45 @@ class Embedding(NamedTuple):
     stdout: Write | None = None
     stderr: Write | None = None
     directory: str | None = None
+
+
+class Passing:
+    """A context that raises what functions of the caller's have raised inside it.
+
+    Inside, that is :class:`Stopped`, which is taken for the error of no file.
+    """
+
+    def __init__(self) -> None:
+        self._raised: Exception | None = None
+
+    def through(self, function: Callable[[_T], object] | None) -> Callable[[_T], None] | None:
+        """Return what is to be called instead of a function of the caller's. Any thread may call it."""
+        if function is None:
+            return None
+        own = function
+
+        def call(argument: _T) -> None:
+            try:
+                own(argument)
+            except Exception as error:
+                self._raised = self._raised or error
+                raise Stopped("the caller wants no more of it") from None
+
+        return call
+
+    def generator(self, found: Generator[_T, None, None]) -> Generator[_T, None, None]:
+        """Yield what a generator yields that calls such functions."""
+        with self:
+            yield from found
+
+    def __enter__(self) -> Passing:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            context = raised.__context__
+            try:
+                raise raised
+            finally:
+                raised.__context__ = context

@@ -191,7 +191,8 @@ def _copy(
     python: str | None,
     executor: Executor | None,
 ) -> PathLike:
+    from ..embedding import Passing
     from ..hosts.copies import Copies, as_given
 
-    with Copies(rsh, python, track=track, executor=executor) as copies:
-        return as_given(copies.copy(src, dst, options, progress).path, dst)
+    with Passing() as passing, Copies(rsh, python, track=track, executor=executor) as copies:
+        return as_given(copies.copy(src, dst, options, passing.through(progress)).path, dst)

@@ -119,10 +119,12 @@ def dig(path: PathLike, *, progress: OnProgress = None) -> int:
     import errno
     import os
 
+    from ..embedding import Passing
     from ..engine.files.dig import dig
 
     name = os.fsdecode(path)
-    dug = dig(name, follow=True, progress=progress)
+    with Passing() as passing:
+        dug = dig(name, follow=True, progress=passing.through(progress))
     if dug.why is not None:
         raise OSError(errno.EBUSY, f"{dug.why}; {dug.holes} bytes of it became holes", name)
     return dug.holes

@@ -55,6 +55,7 @@ def scan(
     """
     import os
 
+    from ..embedding import Passing
     from ..engine.files.claims import check_holes
     from ..engine.tree.scan import ScanOptions, scan
     from ..hosts.base import several
@@ -63,9 +64,11 @@ def scan(
     check_holes(holes)
     pruned = {name.rstrip("/") or "/" for name in map(os.fsdecode, several(prune))}
     options = ScanOptions(one_file_system, every_link, every_file, min_size, pruned, follow, holes)
+    passing = Passing()
+    on_error = passing.through(on_error)
     if is_remote(path):
-        return _scan_remote(str(path), options, on_error, rsh, python)
-    return scan(os.fsdecode(path), options, on_error=on_error)
+        return passing.generator(_scan_remote(str(path), options, on_error, rsh, python))
+    return passing.generator(scan(os.fsdecode(path), options, on_error=on_error))
 
 
 def _scan_remote(
@@ -115,10 +118,15 @@ def verify(
     examined, LinkError if there is no connection.
     """
     from ..comparison import compare
+    from ..embedding import Passing
 
-    return compare.verify(
-        a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
-        executor=executor,
+    passing = Passing()
+    on_error, progress = passing.through(on_error), passing.through(progress)
+    return passing.generator(
+        compare.verify(
+            a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh,
+            python=python, executor=executor,
+        )
     )  # fmt: skip
 
 
@@ -181,6 +189,9 @@ def exclude_patterns(
     be read, LinkError if there is no connection.
     """
     from .. import exclude
+    from ..embedding import Passing
 
     options = exclude.PatternOptions(relative, min_size, min_ratio, one_file_system, preset, format, null)
-    return exclude.exclude_patterns(sources, options, on_error=on_error, rsh=rsh, python=python)
+    with Passing() as passing:
+        on_error = passing.through(on_error)
+        return exclude.exclude_patterns(sources, options, on_error=on_error, rsh=rsh, python=python)
