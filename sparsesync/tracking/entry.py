@@ -55,7 +55,7 @@ class Entry:
         self.path = path
         self._say = say
         self._new = self._source = ""
-        self.given = -1
+        self.given: int = -1
         self._runs = 0
         self._old: Record | None = None
         self.tracked: Tracked = Tracked("", None, (), 0)
