@@ -11,6 +11,7 @@ from typing import BinaryIO, Callable
 
 from .. import __version__
 from ..console import streams
+from ..console.document import ending, schema
 from ..console.messages import print_error, print_line
 from ..console.progress import Whole, progress
 from ..migration import text
@@ -82,7 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     def bar(total: int) -> Whole:
         return progress(total, arguments.quiet, arguments.progress_fd)
 
-    migration = Migration(request, say, _writer(out), bar, every_file)
+    try:
+        migration = Migration(request, say, _writer(out), bar, every_file)
+    except (OSError, ValueError) as error:
+        if arguments.report:
+            status, failure = ending(error)
+            early = {"schema": schema("migrate"), "status": status, "failure": failure}
+            streams.write_report(arguments.report, early)
+        raise
     migration.report["versions"] = {"sparsesync": __version__}
     try:
         migration.run()

@@ -690,7 +690,7 @@ def test_an_old_python_there(tree: Path, python: str) -> None:
 def test_a_report_of_what_failed(tree: Path) -> None:
     """Whatever the reason, there is one, and it is all that goes to standard output."""
     where: list[str | Path] = [f"{tree}/src/", tree / "dst"]
-    for arguments in (["far:", tree / "dst"], ["--final", "--before", "false", *where]):
+    for arguments in (["far:", tree / "dst"], ["--final", "--before", "false", *where], [*where, "--", "-n"]):
         done = migrate("--json", "--report", tree / "report", *arguments, rsh="false")
         report = document(done.stdout)
         assert report == json.loads((tree / "report").read_text())
