@@ -135,8 +135,8 @@ def _copy_each(
                     made = copies.plan(source, destination, options)
                 else:
                     work = None if is_remote(source) or source == _STREAM else _work(source, arguments.holes)
-                    name, fd = os.path.basename(source), arguments.progress_fd
-                    with data_bar(work, name, arguments.quiet, fd) as advance:
+                    fd, name = arguments.progress_fd, os.path.basename(source)
+                    with data_bar(work, "copying", arguments.quiet, fd, name) as advance:
                         made = _copy(copies, source, destination, options, advance)
             except IsADirectoryError as error:
                 hint = "is a directory; for trees use 'sparsesync sync -a'"

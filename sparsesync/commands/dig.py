@@ -51,8 +51,8 @@ def _dig_each(
         try:
             if is_remote(path):
                 raise ValueError(f"{path}: only files of this machine can be dug; run the same command there")
-            held, name = allocated(os.stat(path)), os.path.basename(path)
-            with data_bar(held, name, arguments.quiet, arguments.progress_fd) as advance:
+            held, fd, name = allocated(os.stat(path)), arguments.progress_fd, os.path.basename(path)
+            with data_bar(held, "digging", arguments.quiet, fd, name) as advance:
                 dug = dig(path, follow=True, progress=advance)
             st = os.stat(path)
         except (OSError, ValueError) as error:

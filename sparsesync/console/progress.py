@@ -47,10 +47,25 @@ def progress(total: int | None, quiet: bool = False, fd: int | None = None) -> W
 
 
 @contextlib.contextmanager
-def data_bar(total: int | None, what: str, quiet: bool = False, fd: int | None = None) -> Iterator[OnProgress]:
-    """Show the progress of one phase, as :func:`progress`. Gives the function to call with bytes done, or None."""
-    with progress(total, quiet, fd) as whole, whole.phase(total, what) as advance:
-        yield advance
+def data_bar(
+    total: int | None, what: str, quiet: bool = False, fd: int | None = None, file: str | None = None
+) -> Iterator[OnProgress]:
+    """Show the progress of one phase, as :func:`progress`. Gives the function to call with bytes done, or None.
+
+    ``what``: what is done.
+    ``file``: the only file that it is done to. A bar has its name instead.
+    """
+    with progress(total, quiet, fd) as whole:
+        if file is not None and isinstance(whole, ProgressLines):
+            whole.file = file
+        with whole.phase(total, what if file is None or fd is not None else file) as advance:
+            yield advance
+
+
+def begin_file(advance: OnProgress, name: str) -> None:
+    """Tell a program, which is given ``advance``, the file that is worked at from now on."""
+    if isinstance(advance, ProgressLines):
+        advance.file = name
 
 
 def bars(fd: int | None) -> BarFactory:
@@ -128,10 +143,18 @@ class ProgressBar:
         )
 
 
+_LINE_BYTES = 4096
+"""What a pipe that has room takes at once: pipe(7), PIPE_BUF."""
+
+
 class ProgressLines:
-    """The progress of a run as lines of JSON. Otherwise as :class:`ProgressBar`."""
+    """The progress of a run as lines of JSON. Otherwise as :class:`ProgressBar`.
+
+    ``file``: the name of the file that is worked at, if that is known.
+    """
 
     shown = True
+    file: str | None = None
 
     def __init__(self, total: int | None, fd: int) -> None:
         self._total = total
@@ -152,11 +175,12 @@ class ProgressLines:
         """Name a phase of ``total`` bytes. Gives the function to call with bytes done."""
         before, self._what = self._what, what
         self._tell()
-        yield self._advance
+        yield self
         self._tell()
-        self._what = before
+        self._what, self.file = before, None
 
-    def _advance(self, count: int) -> None:
+    def __call__(self, count: int) -> None:
+        """Count bytes that are done."""
         self._done += count
         if time.monotonic() >= self._due:
             self._tell()
@@ -170,15 +194,19 @@ class ProgressLines:
         self._due = now + _DELAY_SECONDS
         told = {
             "schema": schema("progress"),
-            "file": self._what,
+            "phase": self._what,
+            "file": self.file,
             "bytes": self._done,
             "total": None if self._total is None else max(self._total, self._done),
             "rate": round(self._done / max(now - self._begun, 0.001)),
             "seconds": round(now - self._begun, 3),
         }
         if self._fd is not None and _takes_a_line(self._fd):
+            line = json.dumps(told)
+            if len(line) >= _LINE_BYTES:
+                line = json.dumps({**told, "file": None})
             try:
-                os.write(self._fd, json.dumps(told).encode("ascii") + b"\n")
+                os.write(self._fd, line.encode("ascii") + b"\n")
             except OSError:  # nobody reads it any more, and what is being done goes on
                 self._fd = None
 

@@ -23,9 +23,9 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..console.messages import format_error
-from ..console.progress import BarFactory, data_bar
+from ..console.progress import BarFactory, begin_file, data_bar
 from ..console.units import iec
-from ..engine.errors import LinkError, NoSpaceError
+from ..engine.errors import LinkError, NoSpaceError, OnProgress
 from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.destination import WRITE_FAILED
 from ..engine.transfer.records import FileResult
@@ -197,7 +197,7 @@ class Seeding:
         if self.tracking is not None:
             self.tracking.clone(self.source, _planned(plan))
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
-            files = self._started(_planned(plan))
+            files = self._started(_planned(plan), advance)
             transfer(self.source, self.destination, files, self.settings, self._done, advance)
         if self.options.source_is_live:
             self.changing += self._changing(_planned(plan))
@@ -209,8 +209,9 @@ class Seeding:
         if self._plan is not None:
             self._plan.close()
 
-    def _started(self, plan: Iterator[Planned]) -> Iterator[Planned]:
+    def _started(self, plan: Iterator[Planned], advance: OnProgress) -> Iterator[Planned]:
         for planned in plan:
+            begin_file(advance, planned.name)
             self._under_way[planned.name] = planned.size - planned.data
             yield planned
 

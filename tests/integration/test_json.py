@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shlex
 import signal
@@ -16,6 +15,7 @@ import pytest
 
 import sparsesync
 from sparsesync.commands.main import main, parser
+from sparsesync.console.progress import data_bar
 from sparsesync.engine.files.dig import Dug, dig
 from tests.support.filesystems import sparse_file
 from tests.support.schemas import FOLDER, document
@@ -134,13 +134,16 @@ def test_progress_is_told_to_a_program(tree: Path, pipe: Any) -> None:
         assert not os.get_inheritable(fd)  # an ssh that stays would keep it open
         told = lines()
         assert (told[0]["bytes"] == 0 and told[-1]["bytes"] == told[-1]["total"]) or "verify" in words, words
-        assert len(told) > 1 and {each["file"] for each in told} <= {"disk", "to", "verifying", "seeding", "rsync"}
+        assert len(told) > 1 and {each["file"] for each in told} <= {None, "disk", "to"}
+        assert any(each["file"] for each in told) or "verify" in words, words
 
 
 def test_progress_does_not_hold_up_the_work(tree: Path, pipe: Any) -> None:
     fd, _ = pipe
-    size = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096) if hasattr(fcntl, "F_SETPIPE_SZ") else 65536
-    os.write(fd, b"\n" * size)
+    os.write(fd, b"\n" * 15 * 4096)  # pipe(7): one page is left
+    for _ in range(3):
+        with data_bar(0, "seeding", fd=fd, file="x" * 5000):
+            pass
     assert main(["copy", "--progress-fd", str(fd), "src/disk", "to"]) == 0
 
 
