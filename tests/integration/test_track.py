@@ -21,6 +21,7 @@ from sparsesync.engine.content.copy_file import Copied, CopyOptions
 from sparsesync.hosts.copies import Copies
 from sparsesync.tracking.store import Store
 from tests.support.filesystems import Mounted, command, filesystem, need_tools, qemu_map, same_content
+from tests.support.schemas import document
 from tests.support.sshd import Sshd
 
 BLOCK = 4096
@@ -522,7 +523,7 @@ def test_what_is_kept_is_listed_checked_and_dropped(here: Path, mounted: Mounted
         tracked(image(here / name), ext4 / name, track)
     image(here / "b", seed=9)
     (here / "c").unlink()
-    listed = json.loads(_track("list", "--json", track).stdout)["files"]
+    listed = document(_track("list", "--json", track).stdout)["files"]
     by = {Path(each["source"]).name: each for each in listed}
     assert by["a"]["held"] == 0 and by["b"]["held"] == by["c"]["held"] == SIZE // 2
     assert [by[name]["orphan"] for name in "abc"] == [False, False, True]
