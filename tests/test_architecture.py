@@ -20,10 +20,10 @@ MAX_LINES = 400
 MAX_MODULES = 10
 
 ORDER = (
-    "__main__", "commands", "", "api", "directories", "migration", "seeding", "exclude", "comparison", "rsync",
-    "hosts", "tracking", "embedding", "workers", "console", "engine.agent", "engine.host", "engine.roles",
-    "engine.queries", "engine.transfer", "engine.tree", "engine.content", "engine.files", "engine.wire", "engine.text",
-    "engine.errors", "engine",
+    "__main__", "commands", "", "serving", "api", "directories", "migration", "seeding", "exclude", "comparison",
+    "rsync", "hosts", "tracking", "embedding", "workers", "console", "engine.agent", "engine.access", "engine.host",
+    "engine.roles", "engine.queries", "engine.transfer", "engine.tree", "engine.content", "engine.files", "engine.wire",
+    "engine.text", "engine.errors", "engine",
 )  # fmt: skip
 """Each imports only what stands behind it. "" is the package itself, which knows the public functions."""
 BESIDE = {("engine.content", "engine.wire"), ("engine.files", "engine.wire")}

@@ -7,7 +7,8 @@ DONE or FAIL. ``receive`` and ``send`` turn the connection into a transfer (:mod
 :mod:`transfer.sender`) for as long as that takes. What an operation does is the host's; there is none here.
 
 Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
-paths below a destination for leading out of it, but it is no guard against its own user.
+paths below a destination for leading out of it, but it is no guard against its own user. What may be used of a host is
+for an :class:`~.access.Access` to say, which sees all arguments first.
 """
 
 import contextlib
@@ -17,11 +18,11 @@ import warnings
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from .access import Access
 from .content.compare import Tally
 from .content.copy_file import CopyOptions
 from .errors import LinkError, ProtocolError
 from .files.claims import HOLES
-from .files.status import home
 from .host import LocalHost
 from .queries.registry import QUERIES, checked
 from .roles import LocalDestination, Opening, SourceSettings
@@ -97,10 +98,12 @@ class Operation(NamedTuple):
 class Agent:
     """The server of one connection, with what a transfer keeps between calls."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, access: Optional[Access] = None) -> None:
         self.link = link
+        self.access = access or Access()
         self.host: LocalHost = LocalHost()
-        self.destination: LocalDestination = self.host.destination(resume=True)
+        only_new = self.access.only_new
+        self.destination: LocalDestination = self.host.destination(resume=not only_new, only_new=only_new)
         self.held: contextlib.ExitStack = contextlib.ExitStack()
         """What lasts as long as the connection."""
 
@@ -111,7 +114,9 @@ class Agent:
         """
         self.link.write(protocol.MAGIC)
         ours = capabilities()
-        self.link.send_json(protocol.HELLO, protocol=protocol.VERSION, python="%d.%d.%d" % sys.version_info[:3], **ours)
+        told = {} if self.access.told is None else {"served": self.access.told}
+        python = "%d.%d.%d" % sys.version_info[:3]
+        self.link.send_json(protocol.HELLO, protocol=protocol.VERSION, python=python, **ours, **told)
         hello = self.link.read()
         if hello.kind != protocol.HELLO:
             raise ProtocolError("the client sent no greeting")
@@ -119,6 +124,7 @@ class Agent:
         version = get(value, "protocol", integer(0, 1 << 31))
         if version != protocol.VERSION:
             raise ProtocolError("the client speaks version {} of the protocol".format(version))
+        self.access.greeted(value)
         try:
             self.host = LocalHost(Digest(get(value, "digest", _WORD), bytes.fromhex(get(value, "salt", _WORD))))
         except (ImportError, KeyError, ValueError):
@@ -137,7 +143,7 @@ class Agent:
                 raise ProtocolError("unknown operation {!r}".format(name))
             operation = OPERATIONS[name]
             try:
-                result = operation.serve(self, **_at_home(arguments(given, operation.takes)))
+                result = operation.serve(self, **self.access.call(name, arguments(given, operation.takes)))
                 if result is not None:
                     self.link.send_json(protocol.DONE, **result)
             except LinkError:
@@ -150,16 +156,6 @@ class Agent:
         self.link.fail(protocol.TROUBLE, error)
 
 
-def _at_home(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Arguments, with a leading ``~`` of their paths replaced."""
-    if "path" in given:
-        given["path"] = home(given["path"])
-    for rows in ("files", "parts"):
-        if rows in given:
-            given[rows] = [[home(path), *rest] for path, *rest in given[rows]]
-    return given
-
-
 def _record(method: Callable[..., Any]) -> Callable[..., Dict[str, Any]]:
     """Serve a method that has one answer."""
 
@@ -170,10 +166,7 @@ def _record(method: Callable[..., Any]) -> Callable[..., Dict[str, Any]]:
 
 
 def _query(agent: Agent, query: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-    given = checked(query, arguments)
-    for name in ("source", "path"):
-        if name in given:
-            given[name] = home(given[name])
+    given = agent.access.query(query, checked(query, arguments))
     if query == "run":
         given["given_up"] = agent.link.is_cut
     return {"answer": agent.host.query(query, **given)}
@@ -296,7 +289,7 @@ def _send(
     source = agent.host.source(SourceSettings(*settings))
 
     def make(path: str, name: str) -> OutgoingFile:
-        return source.open(home(path), name)
+        return source.open(agent.access.wanted(path), name)
 
     try:
         reserve = source.settings.reserve
@@ -362,15 +355,20 @@ def _show_warning(message: Any, *rest: Any, **more: Any) -> None:
 
 def main() -> int:
     """Serve on standard input and output, and return the exit status. Errors go to standard error."""
+    return serve(Access())
+
+
+def serve(access: Access, line: bool = False) -> int:
+    """Serve what ``access`` is to, as :func:`main`. ``line``: the client sends a line first, which is thrown away."""
     source, sink = os.dup(0), os.dup(1)
     # Whatever prints from here on must not end up between frames.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    link = Link(source, sink, name="the client")
+    link = Link(source, sink, name="the client", line=line)
     warnings.showwarning = _show_warning
     try:
-        Agent(link).serve()
+        Agent(link, access).serve()
     except LinkError as error:
         if not error.retryable:
             sys.stderr.write("sparsesync agent: {}\n".format(escape_name(str(error))))

@@ -159,11 +159,11 @@ class LocalHost:
 
         return LocalSource(settings)
 
-    def destination(self, resume: bool = False, partial: bool = False) -> "LocalDestination":
+    def destination(self, resume: bool = False, partial: bool = False, only_new: bool = False) -> "LocalDestination":
         """Return the local machine as the destination of a transfer. Options as :class:`~.roles.LocalDestination`."""
         from .roles import LocalDestination
 
-        return LocalDestination(resume, partial)
+        return LocalDestination(resume, partial, only_new)
 
 
 @contextlib.contextmanager

@@ -176,11 +176,13 @@ class LocalDestination:
 
     ``partial``: keep what is complete of an interrupted file, as rsync does with ``--partial``.
     ``resume``: keep partial files of a run that breaks off, and continue those of an earlier run.
+    ``only_new``: replace no file, and write to none that is there.
     """
 
-    def __init__(self, resume: bool = False, partial: bool = False) -> None:
+    def __init__(self, resume: bool = False, partial: bool = False, only_new: bool = False) -> None:
         self._resume = resume
         self._partial = partial
+        self._only_new = only_new
         self._place: Optional[Destination] = None
 
     @property
@@ -193,7 +195,12 @@ class LocalDestination:
     def find(self, path: str, opening: Opening) -> Optional[str]:
         """Return why opening the root is left to rsync, or None. Nothing is opened."""
         reason, root, _ = self._find(path, opening)
-        return reason or _check_bases(root, opening)
+        return self._closed or reason or _check_bases(root, opening)
+
+    @property
+    def _closed(self) -> Optional[str]:
+        """Why no run of rsync may be seeded here, or None: rsync has to pass over whatever is there."""
+        return "only new files are taken there, and rsync would pass over what was seeded" if self._only_new else None
 
     def _find(self, path: str, opening: Opening) -> Tuple[Optional[str], str, Optional[str]]:
         """Return (a reason, the root, the name of a single file), by rsync's rule for a destination.
@@ -218,7 +225,7 @@ class LocalDestination:
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> Optional[str]:
         """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
         reason, root, single = self._find(path, opening)
-        reason = reason or _check_bases(root, opening)
+        reason = self._closed or reason or _check_bases(root, opening)
         if reason:
             return reason
         if opening.existing and not os.path.exists(path):
@@ -267,6 +274,7 @@ class LocalDestination:
 
     def _open(self, place: Destination) -> None:
         self.close()
+        place.only_new = self._only_new
         self._place = place
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:

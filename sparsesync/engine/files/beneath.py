@@ -70,6 +70,16 @@ def open_beneath(root: int, path: str, create: Optional[Callable[[str], int]] = 
     return fd
 
 
+def deepest(root: int, path: str) -> str:
+    """Return the part of ``path``, relative to the directory ``root``, that is there. No symlink is followed."""
+    while path:
+        with contextlib.suppress(OSError):
+            os.close(open_beneath(root, path))
+            break
+        path = os.path.dirname(path)
+    return path
+
+
 def open_trusted(path: str, flags: int = _DIRECTORY, start: Optional[int] = None, mode: int = 0o666) -> int:
     """Open a directory, by default for reading, or a file, following only symlinks of root or of our own user.
 

@@ -386,12 +386,14 @@ class Target:
             if fsync:
                 os.fsync(self.fd)
             if self._temporary is not None:
-                holder = self.temporary_directory
                 if not self._named:
-                    os.replace(self._temporary, self.name, src_dir_fd=holder, dst_dir_fd=self.directory)
+                    self._take_name(self._temporary)
                 self._temporary = None
             elif self._nameless:
                 os.link("/proc/self/fd/{}".format(self.fd), self.name, dst_dir_fd=self.directory)
             if fsync and not self.inplace:
                 flush_directory(self.directory, self.path)
             self.committed = True
+
+    def _take_name(self, temporary: str) -> None:
+        os.replace(temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)

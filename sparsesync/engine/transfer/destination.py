@@ -29,7 +29,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 from ..content.basis import Bases
 from ..errors import LeftToRsync
 from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
-from ..files.beneath import Temporaries, make_directory, open_beneath, open_trusted
+from ..files.beneath import Temporaries, deepest, make_directory, open_beneath, open_trusted
 from ..files.claims import allocated
 from ..files.flags import forbids_replacing
 from ..files.status import has_inodes, identity_at, identity_of, open_quietly
@@ -55,16 +55,16 @@ class Destination:
     """The destination directory ``path``. A single file in it is named ``single``, whatever its name was.
 
     ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
-    rsync gives it. ``resume``: use partial files, without a ``temp_dir``.
-    ``partial``: :meth:`interrupted` keeps what it can. ``bases``, ``fuzzy``: as
-    :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare times. ``space_check``: a file
-    must seem to fit. ``merging``: as :class:`~.files.target.Target`. Others are as rsync's options.
+    rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``partial``: :meth:`interrupted` keeps what
+    it can. ``bases``, ``fuzzy``: as :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare
+    times. ``space_check``: a file must seem to fit. ``merging``: as :class:`~.files.target.Target`. Others are as
+    rsync's options.
 
     Raises OSError if it cannot be opened or made.
     """
 
-    carries = False
-    """Whether attributes are taken over with the content."""
+    carries, only_new = False, False
+    """Whether attributes are taken over with the content; whether a file that is there is left as it is."""
     seeds = True
     """Whether rsync comes after, to which a file can be left."""
 
@@ -132,17 +132,16 @@ class Destination:
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Add ``needs`` to what :meth:`space` counts."""
         for need in needs:
-            target = os.path.join(self.path, self.single or need.name)
-            holder = os.path.dirname(target)
-            while holder not in (self.path, "") and not os.path.isdir(holder):
-                holder = os.path.dirname(holder)
+            check_name(need.name)
+            parent, base = os.path.split(self.single or need.name)
+            there = deepest(self._root, parent)
+            holder = os.path.join(self.path, there) if there else self.path
             if os.stat(holder or ".").st_dev == need.device:
                 continue  # extents may be shared; the target itself checks once it knows
             held = 0
-            above, base = os.path.split(target)
-            for path in (target, os.path.join(above, self._partial_name(self._root, base))):
+            for name in (base, self._partial_name(self._root, base)) if there == parent else ():
                 with contextlib.suppress(OSError):
-                    held += allocated(os.lstat(path))
+                    held += allocated(os.lstat(os.path.join(holder, name)))
             self._room.take(holder or ".", need.data, held or self._bases.shares(self.single or need.name))
 
     def space(self) -> List["Space"]:
@@ -203,6 +202,7 @@ class Destination:
                 target.temporary_directory = self._temporaries.directory(directory)
             target.reserving, target.checks_room = self.preallocate, self.space_check
             target.merging, target.tells, target.seeds = self.merging, spec.known is not None, self.seeds
+            target.only_new = self.only_new
             target.find_basis = partial(self._bases.open, self.single or name, spec.size, spec.mtime_ns)
             target.unfinished_ns = spec.mtime_ns + (-1 if spec.mtime_ns >= _UNFINISHED_NS else 1) * _UNFINISHED_NS
             return target

@@ -23,6 +23,8 @@ from ..files.target import Target
 
 _SECOND = 10**9
 
+_KEPT = "a file of that name is there, and only new ones are taken"
+
 
 def is_near(a_ns: int, b_ns: int, window: int) -> bool:
     """Return whether rsync takes two modification times, in ns, for the same with ``--modify-window`` (seconds)."""
@@ -37,6 +39,7 @@ class DestinationFile(Target):
     ``old``: the stat of the file that is there, or None.
     ``mode``: the mode that it gets with its name.
     ``mtime_ns``: the time that it gets, or None for whatever it has.
+    ``only_new``: take the name only if nothing has it.
     ``tells``: find out the new file's identity, in ``there``. Then its content is on the disk before it gets its name,
     and its times show what is written to it from then on.
     ``seeds``: rsync comes after, to which it is left what cannot be done as usual.
@@ -67,6 +70,7 @@ class DestinationFile(Target):
         self.find_basis: Callable[[], Optional[int]] = lambda: None
         self.tells = False
         self.seeds = True
+        self.only_new = False
         self.there: Optional[Identity] = None
         self._marked = False
         self._emptied = emptied
@@ -113,12 +117,32 @@ class DestinationFile(Target):
         if past:
             self.there = identity(self.fd)
 
+    def _take_name(self, temporary: str) -> None:
+        if not self.only_new:
+            super()._take_name(temporary)
+            return
+        # Unlike a rename, a link fails where something has got the name meanwhile.
+        try:
+            os.link(
+                temporary,
+                self.name,
+                src_dir_fd=self.temporary_directory,
+                dst_dir_fd=self.directory,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            raise LeftToRsync(_KEPT) from None
+        os.unlink(temporary, dir_fd=self.temporary_directory)
+
     def open(self) -> None:
         """Open the file, or make the temporary file.
 
-        Raises LeftToRsync if rsync would have to open the directory, or if the filesystem does not hold the time,
-        PermissionError if what is there can never be replaced.
+        Raises LeftToRsync if rsync would have to open the directory, if the filesystem does not hold the time, or if
+        only a new file may be made and one is there; PermissionError if what is there can never be replaced.
         """
+        if self.only_new and self.old is not None:
+            self.close()
+            raise LeftToRsync(_KEPT)
         owner = os.fstat(self.directory).st_uid  # what cannot be opened is closed, with its directory
         try:
             super().open()

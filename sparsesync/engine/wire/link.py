@@ -57,10 +57,13 @@ class Link:
     ``check``: called again and again while a frame is read or written; it may raise a LinkError. None for nothing.
     ``name``: the peer's name in messages.
     ``greeting``: the peer speaks first, and sends no ping before its greeting.
+    ``line``: the peer sends a line before its first frame, which is thrown away unread.
     ``broken``: an error that another thread met while reading; it is raised when writing would wait.
     """
 
-    def __init__(self, source: int, sink: int, *, greeting: bool = False, name: str = "the peer") -> None:
+    def __init__(
+        self, source: int, sink: int, *, greeting: bool = False, line: bool = False, name: str = "the peer"
+    ) -> None:
         self.source = source
         self.sink = sink
         self.name = name
@@ -73,7 +76,7 @@ class Link:
         self.check: Optional[Callable[[], object]] = None
         self.received: int = 0
         self.sent: int = 0
-        self._decoder = Decoder(greeting)
+        self._decoder = Decoder(greeting, line)
         self._frames = iter(())  # type: Any
         self._lock = threading.Lock()
         self._pinger: Optional[threading.Event] = None

@@ -103,6 +103,9 @@ _LIMITS.update({
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256, SAME: _RANGES_SIZE,
 })  # fmt: skip
 
+LINE_BYTES = 4 << 20
+"""The most bytes of a line before the first frame: an engine's source, where none is wanted."""
+
 LARGEST = (1 << 63) - 1
 """The largest size or offset of a file."""
 
@@ -135,14 +138,16 @@ class Decoder:
     :meth:`frames` yields the complete frames.
 
     ``greeting``: the stream must begin with ``MAGIC``.
+    ``line``: the stream begins with a line of at most :data:`LINE_BYTES`, which is thrown away.
     """
 
-    def __init__(self, greeting: bool = False) -> None:
+    def __init__(self, greeting: bool = False, line: bool = False) -> None:
         self._buffer = bytearray(HEAD.size + max(_LIMITS.values()) + PAYLOAD_BYTES)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
         self._greeting = MAGIC if greeting else b""
+        self._line = LINE_BYTES if line else 0
 
     def space(self) -> memoryview:
         """Return the buffer for the next bytes, which is never empty. Frames yielded before become invalid."""
@@ -172,7 +177,7 @@ class Decoder:
 
     def frames(self) -> Iterator[Frame]:
         """Yield the complete frames. Raises ProtocolError for an invalid one."""
-        if self._greeting and not self._greeted():
+        if (self._greeting and not self._greeted()) or (self._line and not self._skipped()):
             return
         while self._end - self._start >= HEAD.size:
             kind, length, checksum, head = HEAD.unpack_from(self._buffer, self._start)
@@ -201,6 +206,15 @@ class Decoder:
         if self._greeting.startswith(have):
             return False
         return self.refuse(have)
+
+    def _skipped(self) -> bool:
+        end = self._buffer.find(b"\n", self._start, self._end) + 1
+        self._line -= (end or self._end) - self._start
+        self._start = end or self._end
+        if self._line <= 0:
+            raise ProtocolError("the line before the first frame is too long")
+        self._line = 0 if end else self._line
+        return bool(end)
 
     def refuse(self, have: bytes) -> NoReturn:
         """Raise ProtocolError for bytes that are not the greeting."""
