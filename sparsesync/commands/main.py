@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "compare two files or trees, reading only data",
     "migrate": "move a host's data: look, plan, sync while services run, stop them, sync, verify",
     "sync": "run rsync, with sparse files put in place first; its arguments are rsync's",
+    "serve": "answer a key that is for one directory only: the forced command of an authorized_keys file",
 }
 """Each command, which is the module of that name, and what it does."""
 

@@ -13,6 +13,11 @@ for Python follows only when the script has said :data:`READY`, which costs a ro
 :data:`STAGE_ONE`: a rule of sudoers(5) can allow that one command line, and no shell. What belongs to a shell
 in the prefix, such as ``cd there &&``, is understood by the script's. Which Python that is, the script says first
 (:data:`FOUND`): it is what a rule has to name.
+
+**A forced command** of sshd, ``sparsesync serve``, runs in place of the script, which it only recognises
+(:func:`is_script`), and answers with the engine that is installed there. So both have to be the same
+(:func:`fingerprint`). The source is sent all the same, and thrown away unread: to wait for the greeting first would
+cost every other host a round trip.
 """
 
 from __future__ import annotations
@@ -105,14 +110,36 @@ def _script(shell: Shell) -> str:
     return f"{find}{{ {run}; }}; done; exit {NO_PYTHON}"
 
 
+def is_script(command: str) -> bool:
+    """Return whether a command is a script of ours: :func:`start` has made it, here or in another version."""
+    return f'"$p" -c "{STAGE_ONE}"' in command
+
+
+def is_prefixed(command: str) -> bool:
+    """Return whether a script of ours puts something before Python."""
+    return FOUND.decode() in command
+
+
 def program() -> bytes:
     """Return what is sent to the remote Python. Raises ValueError where sparsesync was installed without sources."""
     import base64
+
+    packed = base64.b64encode(zlib.compress(_sources()))
+    return (_LINE % packed.decode("ascii")).encode("ascii")
+
+
+def fingerprint() -> str:
+    """Return what tells an engine from all others. Raises ValueError as :func:`program`."""
+    from hashlib import sha256
+
+    return sha256(_sources()).hexdigest()[:32]
+
+
+def _sources() -> bytes:
     import json
 
     sources = {"": _STAGE_TWO, "sparsesync": (True, ""), **dict(_modules("sparsesync.engine"))}
-    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode("ascii")))
-    return (_LINE % packed.decode("ascii")).encode("ascii")
+    return json.dumps(sources).encode("ascii")
 
 
 def _modules(package: str) -> Iterator[tuple[str, tuple[bool, str]]]:

@@ -328,4 +328,10 @@ def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:
     # "host:" is the directory one gets to by logging in.
     path = remote.path[2:] if remote.path.startswith("~/") else "" if remote.path == "~" else remote.path
     skipped = 2 if remote.path.startswith("~/") else 0
+    from .remote import RemoteHost
+
+    if isinstance(host, RemoteHost) and host.connection.served:
+        # All paths are relative to the one directory that is served, and so are those that it answers with.
+        skipped += len(path) - len(path.lstrip("/"))
+        path = path.lstrip("/")
     return Location(host, path or ".", given[: len(given) - len(remote.path) + skipped])

@@ -30,10 +30,10 @@ from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.text import printable_already
 from ..engine.wire import protocol
 from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, choose_digest, choose_files
-from ..engine.wire.fields import get, integer, maybe, text
+from ..engine.wire.fields import anything, get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
-from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, program, start
+from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, fingerprint, program, start
 from .stderr_relay import StderrRelay
 
 
@@ -94,6 +94,8 @@ class Connection:
         self._given_up = False
         self.python: str | None = None
         """The Python that was started with a prefix."""
+        self.served = False
+        """Whether a forced command answers, with an engine of its own and for one directory only."""
 
     def load(self, script: bytes, prefixed: bool) -> None:
         """Send the script, if there is one, and the program, and read the greeting. Raises LinkError.
@@ -134,6 +136,7 @@ class Connection:
         if version != protocol.VERSION:
             raise ProtocolError(f"speaks version {version} of the protocol, not {protocol.VERSION}")
         get(theirs, "python", maybe(text(100)))
+        mine = self._serves(get(theirs, "served", maybe(anything)))
         choose_compressor(ours, theirs, None)  # what it has of them is checked before it is needed
         self.digest = digest or Digest(choose_digest(ours, theirs), secrets.token_bytes(16))
         self.compressors = {"ours": ours, "theirs": theirs}
@@ -145,10 +148,24 @@ class Connection:
             salt=self.digest.salt.hex(),
             files=ours["files"],
             timeout=self.link.timeout,
+            **mine,
         )
         self._busy = False
         if self.link.timeout:
             self.link.keep_alive(self.link.timeout / 3)
+
+    def _serves(self, served: dict[str, Any] | None) -> dict[str, str]:
+        """Take notice of a forced command, and return what it asks for. Raises ProtocolError for another engine."""
+        if served is None:
+            return {}
+        mine, version = fingerprint(), get(served, "version", text(100))
+        if get(served, "engine", text(100)) != mine:
+            raise ProtocolError(
+                f"a forced command answers with sparsesync {version}, which is not what runs here: "
+                "install the same version at both ends"
+            )
+        self.served = True
+        return {"engine": mine}
 
     def compressor(self, wanted: str | None) -> str:
         """Return the compressor to use with this host."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("name", ["scan", "map", "copy", "dig", "exclude", "verify", "migrate"])
+@pytest.mark.parametrize("name", ["scan", "map", "copy", "dig", "exclude", "verify", "serve", "migrate"])
 def test_every_option_is_documented(name: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "sparsesync", name, "--help"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True

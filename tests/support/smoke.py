@@ -78,6 +78,7 @@ COMMANDS = {
     "sync": "-av images/ made-by-sync",
     "migrate": "images/ migrated",
     "track": "list images",
+    "serve": "--restrict-to-path images",
 }
 
 
@@ -119,6 +120,7 @@ def make_top() -> None:
 
 if __name__ == "__main__":
     os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["SSH_ORIGINAL_COMMAND"] = "true"  # serve is asked whether one can log in
     with tempfile.TemporaryDirectory() as top:
         os.chdir(top)
         main()

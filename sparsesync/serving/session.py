@@ -1,0 +1,91 @@
+"""One login with a key that may do one thing: what the client asked for, and what is done.
+
+sshd starts ``sparsesync serve``, whatever the client asks for, and puts that into SSH_ORIGINAL_COMMAND. None of it is
+executed::
+
+    an agent's loader    the engine that is installed here answers, and the source that comes is thrown away
+    rsync --server ...   rsync runs, with arguments that have been looked at (:mod:`server_options`)
+    true                 nothing is done, and well
+
+Anything else is refused. Before either begins, the kernel confines this process (:mod:`walls`), and the current
+directory is the root: all that a client names is relative to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import NoReturn
+
+from ..console.messages import print_error
+from ..engine import agent
+from ..hosts import loader
+from ..rsync.process import check_version
+from . import calls, server_options, walls
+from .beneath import Root
+from .rules import Served
+
+COMMAND = "SSH_ORIGINAL_COMMAND"
+
+_UNWALLED = "this kernel has no Landlock: a symlink put in place at the right moment can lead out of the directory"
+_MAX_SCRIPT_BYTES = 1 << 16
+
+
+def run(directory: str, mode: str, version: str) -> int:
+    """Serve the client that has logged in, and return the exit status.
+
+    ``mode``: one of :data:`.rules.MODES`.
+    ``version``: of sparsesync, for people.
+
+    Raises ValueError for what is refused, OSError.
+    """
+    asked = os.environ.get(COMMAND, "").strip()
+    if asked == "true":  # whether one can log in
+        return 0
+    root = Root(directory)
+    os.fchdir(root.fd)
+    if asked == "sh":  # by a remote shell that is not known to join its words, the script comes first
+        asked = _line()
+        os.write(1, loader.READY)
+    if loader.is_script(asked):
+        if loader.is_prefixed(asked):
+            raise ValueError("this key runs no command: --rsync-path and --remote-prefix are not for it")
+        served = Served(root, mode, loader.fingerprint(), version)
+        _confine(root, mode)
+        calls.build(root)
+        return agent.serve(served, line=True)
+    program, _, rest = asked.partition(" ")
+    if os.path.basename(program) == "rsync" and rest.split(" ", 1)[0] == "--server":
+        _become_rsync(rest.partition(" ")[2], root, mode)
+    if not asked:
+        raise ValueError("this key is for rsync and sparsesync only, and no command was given")
+    raise ValueError("this key is for rsync and sparsesync only")
+
+
+def _confine(root: Root, mode: str) -> None:
+    if not walls.build(root.fd, mode != "read-only"):
+        print_error(_UNWALLED)
+
+
+def _become_rsync(line: str, root: Root, mode: str) -> NoReturn:
+    program = shutil.which("rsync")
+    if program is None:
+        raise OSError(errno.ENOENT, "rsync is not installed")
+    words = server_options.arguments(line, root, mode, check_version())
+    _confine(root, mode)
+    # What a variable would have rsync do is not looked at, and there may be rules in a home.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("RSYNC_", "CVS"))}
+    environ["HOME"] = root.path
+    os.execve(program, ["rsync", *words], environ)
+
+
+def _line() -> str:
+    """Return the first line of the standard input, and read nothing behind it."""
+    read = b""
+    while not read.endswith(b"\n"):
+        more = os.read(0, 1)
+        if not more or len(read) > _MAX_SCRIPT_BYTES:
+            raise ValueError("this key is for rsync and sparsesync only")
+        read += more
+    return os.fsdecode(read).strip()
