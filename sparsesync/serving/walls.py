@@ -75,10 +75,15 @@ def build(root: int, writable: bool) -> bool:
 def _needed() -> Iterator[tuple[str, int]]:
     """Yield what Python and rsync need besides the root, and what for."""
     yield os.devnull, _READ_FILE | _WRITE_FILE
+    # Not all of sys.path: the current directory, which is a home, may be in it.
+    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    while not os.path.exists(ours):  # it is in a zip file
+        ours = os.path.dirname(ours)
+    places = {*_SYSTEM, *packages, ours, os.path.dirname(os.__file__), sys.prefix, sys.base_prefix, sys.exec_prefix}
     rsync = shutil.which("rsync")
-    places = {*_SYSTEM, sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
     if rsync:
-        places.add(os.path.dirname(os.path.realpath(rsync)))
+        places.add(os.path.realpath(rsync))
     for place in places:
         if os.path.isabs(place) and os.path.normpath(place) != "/":
             yield place, _READ | _EXECUTE
