@@ -21,7 +21,6 @@ from typing import Any, Callable, NamedTuple
 from ..engine.access import Access
 from ..engine.errors import ProtocolError
 from ..engine.roles import Opening
-from ..engine.wire.fields import get, text
 from .beneath import OutsideError, Root
 
 READ, ADD, CHANGE = range(3)
@@ -61,7 +60,7 @@ class Served(Access):
     def greeted(self, hello: dict[str, Any]) -> None:
         """Raise ProtocolError for a client with another engine."""
         assert self.told is not None
-        if get(hello, "engine", text(100)) != self.told["engine"]:
+        if hello.get("engine") != self.told["engine"]:
             raise ProtocolError(f"the client is not of the version that is installed here, {self.told['version']}")
 
     def call(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:

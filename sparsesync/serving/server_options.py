@@ -12,6 +12,8 @@ What is not in the table, and why:
 * nothing else is written (``--log-file``, ``--write-batch``), run (``--rsh``), or listened to (``--daemon``);
 * ``-s`` sends the arguments where they are not seen here.
 
+Where only new files are to be made, the temporary files are in a directory of ours, and :mod:`walls` says why.
+
 Rules that a client sends may name files to be read, over the connection: ``--confine-root`` has rsync see to those.
 """
 
@@ -24,9 +26,9 @@ from .beneath import Root
 from .rules import of_option
 
 _LETTERS = "ACDEHIJNORSUWXbcdglmnopqrtuvxyz"
-_LETTERS_CHANGING = "bH"
-"""With -b what is there is renamed, and may replace an older backup; with -H another name of a file may be given to it,
-and with that its mode and owner changed."""
+_LETTERS_CHANGING = "bHX"
+"""With -b what is there is renamed, and may replace an older backup. With -X a client can have the attributes of a file
+set that rsync has not asked for, and with -H who knows which."""
 _CLUSTER = re.compile(r"-([A-Za-z]*?)(?:e[0-9]*\.\w*)?")
 _NUMBERED = re.compile(r"-[B@]-?[0-9]+")
 
@@ -39,11 +41,11 @@ flag     : fake-super munge-links
 value    : block-size bwlimit checksum-choice checksum-seed compress-choice compress-level compress-threads groupmap
 value    : iconv info log-format max-alloc max-delete max-size min-size modify-window skip-compress stderr suffix
 value    : timeout usermap
-path     : compare-dest copy-dest link-dest temp-dir
+path     : compare-dest link-dest
 list     : files-from
 changing : append delay-updates delete delete-after delete-before delete-delay delete-during delete-excluded
 changing : delete-missing-args force inplace remove-sent-files remove-source-files
-changing path : backup-dir partial-dir
+changing path : backup-dir copy-dest partial-dir temp-dir
 """
 
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import signal
 from typing import NoReturn
 
 from ..console.messages import print_error
@@ -57,7 +59,7 @@ def run(directory: str, mode: str, version: str) -> int:
         return agent.serve(served, line=True)
     program, _, rest = asked.partition(" ")
     if os.path.basename(program) == "rsync" and rest.split(" ", 1)[0] == "--server":
-        _become_rsync(rest.partition(" ")[2], root, mode)
+        return _run_rsync(rest.partition(" ")[2], root, mode)
     if not asked:
         raise ValueError("this key is for rsync and sparsesync only, and no command was given")
     raise ValueError("this key is for rsync and sparsesync only")
@@ -68,12 +70,44 @@ def _confine(root: Root, mode: str) -> None:
         print_error(_UNWALLED)
 
 
-def _become_rsync(line: str, root: Root, mode: str) -> NoReturn:
+def _run_rsync(line: str, root: Root, mode: str) -> int:
+    words = server_options.arguments(line, root, mode, check_version())
+    if mode != "append-only" or "--sender" in words[:2]:
+        _confine(root, mode)
+        _become_rsync(words, root)
+    place = f".sparsesync-append.{secrets.token_hex(4)}"
+    os.mkdir(place, 0o700, dir_fd=root.fd)
+    try:
+        child = os.fork()
+        if not child:
+            _become_rsync_that_adds(words, root, place)
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except BaseException:
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+            raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return status if status >= 0 else 128 - status
+
+
+def _become_rsync_that_adds(words: list[str], root: Root, place: str) -> NoReturn:
+    try:
+        temporaries = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+        if not walls.build(root.fd, True, temporaries):
+            raise ValueError("this kernel has no Landlock, and cannot keep rsync from replacing files: use copy")
+        _become_rsync([words[0], f"--temp-dir={root.path}/{place}", *words[1:]], root)
+    except (OSError, ValueError) as error:
+        print_error(error)
+    finally:
+        os._exit(1)
+
+
+def _become_rsync(words: list[str], root: Root) -> NoReturn:
     program = shutil.which("rsync")
     if program is None:
         raise OSError(errno.ENOENT, "rsync is not installed")
-    words = server_options.arguments(line, root, mode, check_version())
-    _confine(root, mode)
     # What a variable would have rsync do is not looked at, and there may be rules in a home.
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("RSYNC_", "CVS"))}
     environ["HOME"] = root.path

@@ -6,6 +6,10 @@ leads nowhere, in the engine and in rsync. Before Linux 5.19 a file could not be
 there; such a kernel counts as one that has no Landlock.
 
 No device can be made: it would be a way to all that is on a disk.
+
+rsync replaces whatever its peer sends, whether it has asked for that or not: its --ignore-existing is for an honest
+peer. So where only new files are to be made, it can write, and remove, in one directory only, that for its temporary
+files. From there a file can be moved to a name that nothing has, and to no other.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ _NO_NEW_PRIVS, _CAPBSET_DROP = 38, 24
 _MKNOD = 27
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_REMOVE_DIR, _REMOVE_FILE = 16, 32
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
 _ALL = (1 << 14) - 1
 """All that the second version of Landlock knows."""
 _TRUNCATE = 1 << 14
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 _READ = _READ_FILE | _READ_DIR
+_CHANGES = _WRITE_FILE | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE
 
 _SYSTEM = (
     "/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache",
@@ -38,10 +44,11 @@ _SYSTEM = (
 )  # fmt: skip
 
 
-def build(root: int, writable: bool) -> bool:
+def build(root: int, writable: bool, temporaries: int | None = None) -> bool:
     """Have the kernel confine this process to the open directory ``root``. Returns whether it has Landlock.
 
     ``writable``: what is below the root may be written to.
+    ``temporaries``: an open directory below the root; what is elsewhere below it stays as it is.
 
     Raises OSError.
     """
@@ -52,10 +59,15 @@ def build(root: int, writable: bool) -> bool:
     if version < 2:
         return False
     handled = _ALL | (_TRUNCATE if version > 2 else 0)
-    inside = handled & ~(_EXECUTE | _MAKE_CHAR | _MAKE_BLOCK) if writable else _READ
+    everything = handled & ~(_EXECUTE | _MAKE_CHAR | _MAKE_BLOCK)
+    inside = everything if writable else _READ
+    if temporaries is not None:
+        inside = everything & ~_CHANGES
     rules = _checked(libc.syscall(_CREATE_RULESET, struct.pack("=Q", handled), ctypes.c_size_t(8), 0))
     try:
-        _allow(libc, rules, root, inside & handled)
+        _allow(libc, rules, root, inside)
+        if temporaries is not None:
+            _allow(libc, rules, temporaries, everything)
         for path, rights in _needed():
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

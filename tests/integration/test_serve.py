@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,31 +146,67 @@ def test_what_is_asked_for_is_not_executed(place: Path) -> None:
     assert not (place / "made").exists()
 
 
+def confined(served: Path, temporaries: Path | None, *calls: Callable[[], object]) -> list[bool]:
+    """Return which calls are refused in a process that the kernel confines."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            place = None if temporaries is None else os.open(temporaries, os.O_RDONLY)
+            if not walls.build(os.open(served, os.O_RDONLY), True, place):
+                os._exit(77)
+            for call in calls:
+                try:
+                    call()
+                    os.write(sink, b"-")
+                except OSError:
+                    os.write(sink, b"x")
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with open(source, "rb") as told:
+        refused = [bool(answer == ord("x")) for answer in told.read()]
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77:
+        pytest.skip("this kernel has no Landlock")
+    return refused
+
+
 def test_the_kernel_keeps_a_process_inside(tmp_path: Path) -> None:
     """Whatever the checks have missed."""
     served = intruder.make(tmp_path)
-    child = os.fork()
-    if not child:
-        done = 0
-        try:
-            if not walls.build(os.open(served, os.O_RDONLY), True):
-                os._exit(77)
-            tried = (
-                lambda: os.open(served / "out/secret", os.O_RDONLY), lambda: os.listdir(tmp_path),
-                lambda: os.mkdir(tmp_path / "new"), lambda: os.unlink(tmp_path / "outside/secret"),
-                lambda: os.rename(served / "f", tmp_path / "f"), lambda: os.mknod(served / "d", 0o20600, 259),
-                lambda: os.open("/etc/shadow", os.O_RDONLY),
-            )  # fmt: skip
-            for call in tried:
-                try:
-                    call()
-                except OSError:
-                    done += 1
-            os.rename(served / "f", served / "sub/g")
-            done += 1
-        finally:
-            os._exit(done)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == 77:
-        pytest.skip("this kernel has no Landlock")
-    assert status == 8
+    refused = confined(
+        served,
+        None,
+        lambda: os.open(served / "out/secret", os.O_RDONLY),
+        lambda: os.listdir(tmp_path),
+        lambda: os.mkdir(tmp_path / "new"),
+        lambda: os.unlink(tmp_path / "outside/secret"),
+        lambda: os.rename(served / "f", tmp_path / "f"),
+        lambda: os.mknod(served / "device", 0o20600, os.makedev(1, 3)),
+        lambda: os.open("/etc/shadow", os.O_RDONLY),
+        lambda: os.rename(served / "f", served / "sub/g"),
+    )
+    assert refused == [True] * 7 + [False]
+
+
+def test_the_kernel_has_rsync_only_add(tmp_path: Path) -> None:
+    """Whatever a client sends that rsync has not asked for."""
+    need_tools("rsync")
+    served = intruder.make(tmp_path)
+    for name in ("place", "src", "dst/more"):
+        (served / name).mkdir(parents=True)
+    for name in ("src/f", "src/new", "dst/f", "dst/more/g"):
+        (served / name).write_text(name)
+    argv = ["rsync", "-aI", "--delete", f"--temp-dir={served}/place", f"{served}/src/", f"{served}/dst/"]
+    refused = confined(
+        served,
+        served / "place",
+        lambda: subprocess.run(argv, stderr=subprocess.DEVNULL),
+        lambda: os.open(served / "f", os.O_WRONLY),
+        lambda: os.truncate(served / "f", 0),
+        lambda: os.unlink(served / "f"),
+        lambda: os.rename(served / "f", served / "place/f"),
+    )
+    assert refused == [False] + [True] * 4
+    held = {str(path.relative_to(served)): path.read_text() for path in (served / "dst").rglob("*") if path.is_file()}
+    assert held == {"dst/f": "dst/f", "dst/more/g": "dst/more/g", "dst/new": "src/new"}

@@ -111,7 +111,8 @@ def test_each_of_rsyncs_options_is_listed_or_refused(root: Root) -> None:
 CHANGING = [
     "--delete", "--delete-during", "--delete-excluded", "--delete-missing-args", "--force", "--inplace", "--append",
     "-b", "-rbe.i", "--backup-dir=x", "--partial-dir=x", "--delay-updates", "--remove-source-files",
-    "--remove-sent-files", "-H",
+    "--remove-sent-files", "-H", "-rX", "--temp-dir=x",
+    "--copy-dest=x",
 ]  # fmt: skip
 
 
