@@ -77,9 +77,15 @@ class Copies:
 
     def __exit__(self, *exc_info: object) -> None:
         self._hosts.__exit__(*exc_info)
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                if exc_info == (None, None, None):
+                    from ..tracking.housekeeping import check_room
+
+                    check_room(store)
+            finally:
+                store.close()
 
     def _tracking(self, directory: str, ends: _Ends, options: CopyOptions) -> Store:
         """Return the store of tracked files. Raises ValueError for a copy that cannot be tracked, OSError."""

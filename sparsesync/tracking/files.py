@@ -31,6 +31,7 @@ from ..engine.roles import LocalSource, Planned
 from ..engine.transfer.records import FileResult
 from .entry import Entry
 from .freezing import Freeze, frozen
+from .housekeeping import check_room
 from .store import Store
 
 _SECOND = 10**9
@@ -187,6 +188,7 @@ class Tracking:
                     self._say(f"not recorded: {name}: it was changed since it was seeded")
                     continue
                 self._entries[name].keep(now, whole=not self._left[name].was_known)
+            check_room(self._store)
         except OSError as error:
             warn(f"what was seeded is not recorded, and is compared the next time: {format_error(error)}")
 

@@ -14,12 +14,13 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..engine.files.claims import file_size
+from ..console.units import iec
+from ..engine.files.claims import allocated, file_size
 from ..engine.files.fiemap import SHARED, UNWRITTEN, placed
 from ..engine.files.status import identity_at
 from .entry import SNAPSHOT, Entry
 from .record import Record
-from .store import OPEN_ENTRY, is_key
+from .store import OPEN_ENTRY, Store, is_key
 
 
 class Kept(NamedTuple):
@@ -42,8 +43,11 @@ def open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def kept(directory: int) -> Iterator[Kept]:
-    """Yield what an open directory keeps, in the order of the keys. Raises OSError."""
+def kept(directory: int, idle: bool = False) -> Iterator[Kept]:
+    """Yield what an open directory keeps, in the order of the keys. Raises OSError.
+
+    ``idle``: without what a run is working with, this one or another.
+    """
     for key in sorted(filter(is_key, os.listdir(directory))):
         try:
             fd = os.open(key, OPEN_ENTRY, dir_fd=directory)
@@ -53,9 +57,40 @@ def kept(directory: int) -> Iterator[Kept]:
             yield Kept(key, None, None, error.strerror, False)
             continue
         try:
+            if idle:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             yield _look(fd, key)
+        except BlockingIOError:
+            continue
         finally:
             os.close(fd)
+
+
+def excess(directory: int, path: str) -> str | None:
+    """Return what to say if the snapshots of an open directory hold more than their files have, or None.
+
+    What a run is working with is not counted: it holds what changed since. Raises OSError.
+    """
+    held = files = 0
+    sources = set()
+    for each in kept(directory, idle=True):
+        held += each.held or 0
+        if each.record is not None:
+            sources.add(each.record.source.path)
+    for source in sources:
+        with contextlib.suppress(OSError):  # it is gone
+            files += allocated(os.stat(source))
+    if held <= files:
+        return None
+    advice = "'sparsesync track list' tells of which, and 'track drop' removes them"
+    return f"{path}: its snapshots hold {iec(held)}, which is more than the {iec(files)} of their files; {advice}"
+
+
+def check_room(store: Store) -> None:
+    """Warn if the snapshots of a store hold more than their files have. Raises OSError."""
+    warning = excess(store.fd, store.path)
+    if warning is not None:
+        store.say(warning)
 
 
 def _look(fd: int, key: str) -> Kept:

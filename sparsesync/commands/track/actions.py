@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Iterator
 
-from ...console.messages import print_line
+from ...console.messages import print_error, print_line
 from ...console.units import iec
 from ...engine.errors import error_path
-from ...tracking.housekeeping import Kept, drop, kept, open_directory
+from ...tracking.housekeeping import Kept, drop, excess, kept, open_directory
 from .. import TROUBLE
 from ..options import Troubles
 
@@ -64,6 +64,9 @@ def _list(arguments: argparse.Namespace, directory: int) -> int:
         print_line(_line(each))
     if not checks:
         print_line(f"{iec(total['held'])} are held by snapshots alone")
+        warning = excess(directory, arguments.directory)
+        if warning is not None:
+            print_error(warning)
     return status
 
 
