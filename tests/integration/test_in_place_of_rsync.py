@@ -241,7 +241,7 @@ def test_a_directory_that_may_not_be_written_to(tmp_path: Path) -> None:
     finally:
         run("chattr", "-i", "dst/sub", cwd=tmp_path)
     assert done.returncode == theirs.returncode
-    assert b"left to rsync: sub/img: Operation not permitted" in done.told
+    assert b"left to rsync: sub/img: its directory is immutable" in done.told
 
 
 def test_a_small_filesystem_that_is_read_only(tmp_path: Path) -> None:
