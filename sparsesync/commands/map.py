@@ -3,23 +3,32 @@
 All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order;
 :func:`~.engine.files.extents.segments` makes it data and hole in turn, covering the file without a gap. A bmap file is
 made from runs of blocks with their checksums instead, and waits in a temporary file, because its head counts what its
-body lists.
+body lists. What is drawn is a row of cells (:mod:`console.strip`), whatever the number of extents, as text or as a
+picture (:mod:`console.picture`); two files are read side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
+from ..console import streams
+from ..console.messages import print_line
+from ..console.picture import Grid, draw, grid
+from ..console.streams import takes
+from ..console.strip import Cells, Strip, differing, shade
 from ..console.units import iec
 from ..engine.files.claims import SECTOR_BYTES
 from ..engine.files.extents import Layer, segments
 from ..hosts.base import Location
-from ..hosts.pool import HostPool
+from ..hosts.pool import HostPool, is_remote
 from .options import add_holes, add_remote_end
 
 if TYPE_CHECKING:
@@ -35,24 +44,61 @@ _BATCH_ITEMS = 1000
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    command.add_argument("file", metavar="FILE")
+    command.add_argument("files", nargs="+", metavar="FILE", help="with a second one: where their maps differ")
     add_holes(command)
     add_remote_end(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--format", choices=["qemu", "bmap"], help="as qemu-img map --output=json, or a bmap 2.0 file")
+    form.add_argument("--svg", metavar="FILE", help="draw the map into a file, for a browser")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
+    listed = arguments.json or arguments.format
+    names = arguments.files
+    if len(names) > 2 or (listed and len(names) > 1):
+        raise ValueError(
+            f"{names[-1]}: {'a list is of one file' if listed else 'two maps can be compared, and no more'}"
+        )
     with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
-        location = hosts.locate(arguments.file)
-        if arguments.json:
-            show_json(arguments.document, location, arguments.holes)
+        if arguments.svg is not None or len(names) > 1:
+            _draw(hosts, names, arguments.holes, arguments.svg)
+        elif arguments.json:
+            show_json(arguments.document, hosts.locate(names[0]), arguments.holes)
         else:
-            show(sys.stdout, location, arguments.format, arguments.file, arguments.holes)
+            show(sys.stdout, hosts.locate(names[0]), arguments.format, names[0], arguments.holes)
     return 0
+
+
+def _draw(hosts: HostPool, names: Sequence[str], holes: str, path: str | None) -> None:
+    """Draw one map, or two and where they differ: as a picture to ``path``, or as text."""
+    if len(names) == 2 and all(map(is_remote, names)):
+        locations = [*hosts.locate_pair(*names)]  # two answers at once are two connections
+    else:
+        locations = [hosts.locate(name) for name in names]
+    with contextlib.ExitStack() as opened:
+        maps = [opened.enter_context(where.host.layers(where.path, holes)) for where in locations]
+        size = max(size for size, _ in maps)
+        shape = Grid(1, _bar_width()) if path is None else grid(size)
+        strips = [Strip(name, each, size, shape.cells) for name, (each, _) in zip(names, maps)]
+        passing = [strip.passing(layers) for strip, (_, layers) in zip(strips, maps)]
+        differs = None
+        if len(names) == 2:
+            differs = Cells(size, shape.cells)
+            for offset, length in differing(size, *passing):
+                differs.add(offset, length)
+        else:
+            deque(passing[0], 0)
+    if path is None:
+        assert differs is not None
+        _compare(sys.stdout, size, strips, differs)
+        return
+    with streams.output(path) as raw:
+        out = io.TextIOWrapper(raw, "ascii", "xmlcharrefreplace")
+        draw(out, size, strips, differs, shape)
+        out.detach()
 
 
 def show(out: TextIO, location: Location, form: str | None, name: str, holes: str = "auto") -> None:
@@ -157,66 +203,56 @@ def _write_bmap(out: TextIO, size: int, runs: Iterable[Run], name: str) -> None:
         shutil.copyfileobj(body, out)
 
 
-def _write_table(out: TextIO, size: int, layers: Iterable[Layer]) -> None:
+def _bar_width() -> int:
     import shutil
 
-    width = max(10, shutil.get_terminal_size().columns - 2)
-    count = data = ranges = kept = 0
-    shares, reserved = [0.0] * width, [0.0] * width
-    cell = size / width
-    index = border = inside = 0
-    rest = iter(layers)
+    return max(10, shutil.get_terminal_size().columns - 2)
+
+
+def _write_table(out: TextIO, size: int, layers: Iterable[Layer]) -> None:
+    strip = Strip("", size, size, _bar_width())
+    rest = strip.passing(layers)
     listed = list(islice(rest, _MAX_LISTED_SEGMENTS))
-    for offset, length, is_data in chain(listed, rest):
-        if not is_data:
-            ranges += 1
-            kept += length
-            _shade(reserved, size, offset, length)
-            continue
-        count += 1
-        data += length
-        end = offset + length
-        # Where there are many, most of them end in the cell of the one before.
-        if end <= border:
-            inside += length
-        else:
-            shares[index] += inside / cell
-            _shade(shares, size, offset, length)
-            index, inside = min(int(end / cell), width - 1), 0
-            border = int((index + 1) * cell)
-    if inside:
-        shares[index] += inside / cell
-    full, part, hole, unwritten = _marks(out.encoding)
-    bar = "".join(
-        full if share >= 0.999 else part if share > 0 else unwritten if held > 0 else hole
-        for share, held in zip(shares, reserved)
-    )
-    out.write(f"[{bar}]\n" if size else "[empty]\n")
+    deque(rest, 0)
+    marks = _marks(out)
+    out.write(f"[{_bar(strip, marks)}]\n{_legend(marks)}\n" if size else "[empty]\n")
     if listed:
         out.write(f"{'offset':>16} {'length':>16}\n")
     for offset, length, is_data in listed:
         out.write(f"{offset:>16} {length:>16}  {iec(length)}{'' if is_data else ' reserved'}\n")
-    more = count + ranges - len(listed)
+    more = strip.data.ranges + strip.reserved.ranges - len(listed)
     if more:
         out.write(f"{'... and':>16} {more:>16}  more\n")
-    held = f", {iec(kept)} reserved" if kept else ""
-    out.write(f"{count} extent{'' if count == 1 else 's'}: {iec(data)} data of {iec(size)}{held}\n")
+    out.write(strip.summary() + "\n")
 
 
-def _shade(shares: list[float], size: int, offset: int, length: int) -> None:
-    """Add to each cell of the bar the share of it that an extent fills."""
-    cell = size / len(shares)
-    first = min(int(offset / cell), len(shares) - 1)
-    last = min(int((offset + length - 1) / cell), len(shares) - 1)
-    for index in range(first, last + 1):
-        filled = min(offset + length, (index + 1) * cell) - max(offset, index * cell)
-        shares[index] += max(filled, 0) / cell
+def _compare(out: TextIO, size: int, strips: Sequence[Strip], differs: Cells) -> None:
+    """Write two maps, one under the other, with a mark below each place where they differ."""
+    marks = _marks(out)
+    for strip in strips:
+        print_line(f"{strip.name}: {strip.summary()}")
+        out.write(f"[{_bar(strip, marks)}]\n")
+    out.write(" " + "".join(" ^"[share > 0] for share in differs.shares()).rstrip() + "\n")
+    out.write(f"{_legend(marks)}  ^ differs\n")
+    ranges = f"in {differs.ranges} range{'' if differs.ranges == 1 else 's'}, {iec(differs.total)}"
+    told = f"the maps differ {ranges}" if differs.ranges else "the maps are equal"
+    out.write(f"{told}; content is compared by verify\n")
 
 
-def _marks(encoding: str | None) -> tuple[str, ...]:
-    marks = "█▒·□"
-    try:
-        marks.encode(encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return tuple("#+.o")
-    return tuple(marks)
+def _bar(strip: Strip, marks: Sequence[str]) -> str:
+    hole, *shades, reserved = marks
+    shares = zip(strip.data.shares(), strip.reserved.shares())
+    return "".join(
+        shades[shade(share, len(shades)) - 1] if share > 0 else reserved if held > 0 else hole for share, held in shares
+    )
+
+
+def _legend(marks: Sequence[str]) -> str:
+    hole, *shades, reserved = marks
+    return f" {shades[-1]} data  {''.join(reversed(shades[:-1]))} in part  {reserved} reserved  {hole} hole"
+
+
+def _marks(out: TextIO) -> str:
+    """Return what stands for a hole, for data, from little to all of a place, and for what is reserved."""
+    marks = "·░▒▓█□"
+    return marks if takes(out, marks) else ".-+*#o"

@@ -15,7 +15,7 @@ import select
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 STDOUT = "standard output"
 """What standard output is called in an error's filename."""
@@ -101,6 +101,22 @@ def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
         return os.fsencode(error.object[error.start : error.end]), error.end
     except UnicodeEncodeError:
         return codecs.backslashreplace_errors(error)
+
+
+def takes(out: TextIO, marks: str) -> bool:
+    """Return whether a stream is for people who see ``marks``: its encoding has them, and so has the locale.
+
+    In the C locale Python writes UTF-8 all the same, and then says that LC_CTYPE was C.UTF-8 (PEP 538, 540).
+    """
+    try:
+        marks.encode(out.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    if out is not sys.stdout:
+        return True
+    ctype, lang = (os.environ.get(name, "") for name in ("LC_CTYPE", "LANG"))
+    named = os.environ.get("LC_ALL") or (lang if ctype == "C.UTF-8" else ctype or lang)
+    return named not in ("", "C", "POSIX")
 
 
 def give_up_output() -> None:

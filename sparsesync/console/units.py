@@ -8,12 +8,17 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGTPE])(?:i?B)?|B)?", re.IGNORECASE)
 
 
-def iec(size: int) -> str:
-    """Return a size in bytes for people: whole up to MiB, with one decimal from GiB up."""
+def iec(size: int, digits: int = 0) -> str:
+    """Return a size in bytes for people: whole up to MiB, with one decimal from GiB up.
+
+    ``digits``: how many there are instead, with decimals only where they say something.
+    """
     value, unit = float(size), 0
     while abs(value) >= 1024 and unit < len(_UNITS) - 1:
         value /= 1024
         unit += 1
+    if digits:
+        return f"{value:.{digits}g} {_UNITS[unit]}"
     # 1023.96 GiB must not be shown as 1024.0 GiB.
     if round(abs(value), 1 if unit >= 3 else 0) >= 1024 and unit < len(_UNITS) - 1:
         value /= 1024
