@@ -84,7 +84,7 @@ def sparse_names(
         top = host.directory() if program.absolute([location.path for location in locations]) else ""
         # Every link: rsync with -H transfers a hard-linked file under whichever name is left.
         wanted = ScanOptions(options.one_file_system, every_link=True, min_size=options.min_size, prune=prune)
-        for found, data, _ in host.scan(source, wanted, measured=options.min_ratio > 0, on_error=on_error):
+        for found, data, *_ in host.scan(source, wanted, measured=options.min_ratio > 0, on_error=on_error):
             if not options.min_ratio or found.size - min(data, found.allocated) >= options.min_ratio * found.size:
                 yield program.name(top, source, found.path, options.relative), found
 

@@ -3,8 +3,8 @@
 All of them come from one stream that an end gives (:mod:`hosts.pool`), the file's extents in order;
 :func:`~.engine.files.extents.segments` makes it data and hole in turn, covering the file without a gap. A bmap file is
 made from runs of blocks with their checksums instead, and waits in a temporary file, because its head counts what its
-body lists. What is drawn is a row of cells (:mod:`console.strip`), whatever the number of extents, as text or as a
-picture (:mod:`console.picture`); two files are read side by side.
+body lists. What is drawn is a row of cells (:mod:`console.drawing.strip`), whatever the number of extents, as text or
+as a picture (:mod:`console.drawing.picture`); two files are read side by side.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
 from ..console import streams
+from ..console.drawing.picture import Grid, draw, grid
+from ..console.drawing.strip import Cells, Strip, differing, shade
 from ..console.messages import print_line
-from ..console.picture import Grid, draw, grid
 from ..console.streams import takes
-from ..console.strip import Cells, Strip, differing, shade
 from ..console.units import iec
 from ..engine.files.claims import SECTOR_BYTES
 from ..engine.files.extents import Layer, segments

@@ -1,7 +1,8 @@
 """``sparsesync scan``: the sparse files below paths, the one that saves most first.
 
 What is saved is what of the apparent size is not allocated. More could be saved where a file takes more than its data,
-most of all by what is reserved: a copy, holes as holes, does not take that.
+most of all by what is reserved: a copy, holes as holes, does not take that. Nor are zeros that were written anything
+that has to be stored. They are found by reading, so they count only where that is asked for.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
+from ..console import streams
 from ..console.messages import print_line
+from ..console.progress import data_bar
 from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.tree.scan import ScanOptions
@@ -35,6 +40,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--min-size", type=byte_size, default=0, metavar="SIZE", help="smallest apparent size, e.g. 100M"
     )
+    command.add_argument("--zeros", action="store_true", help="read all files, for zeros that could be holes as well")
     command.add_argument("--all", action="store_true", help="list every regular file, not only the sparse ones")
     add_one_file_system(command)
     add_holes(command)
@@ -47,6 +53,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--top", type=_count, metavar="N", help="list the first N only; the total is that of all")
     form = command.add_mutually_exclusive_group()
+    form.add_argument("--tree", action="store_true", help="show which folders have most of it below them")
     form.add_argument("-0", "--null", action="store_true", help="paths only, each ended by a NUL")
     form.add_argument("--json", action="store_true", help="one JSON object")
     command.set_defaults(run=run)
@@ -56,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
     options = ScanOptions(
         arguments.one_file_system,
-        every_file=arguments.all,
+        every_file=arguments.all or arguments.zeros,
         min_size=arguments.min_size,
         follow=True,
         holes=arguments.holes,
@@ -64,31 +71,44 @@ def run(arguments: argparse.Namespace) -> int:
     troubles = Troubles()
     found, count, scanned_any = Sorted(), 0, False
     known: dict[object, int] = {}
-    measured = not arguments.null or arguments.sort in ("data", "extents")
-    with HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts:
+    measured = not arguments.null or arguments.zeros or arguments.sort in ("data", "extents")
+    with (
+        HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts,
+        data_bar(None, "reading", not arguments.zeros) as advance,
+    ):
         for path in arguments.paths:
             try:
                 host, below, prefix = hosts.locate(path)
-                for scanned in host.scan(below, options, measured=measured, on_error=troubles):
+                for scanned in host.scan(below, options, measured=measured, zeros=arguments.zeros, on_error=troubles):
                     file, count = scanned.file, count + 1
-                    measures = file.size, file.allocated, scanned.data, scanned.extents
+                    if advance is not None:
+                        advance(scanned.data)
+                    if not (arguments.all or scanned.zeros or scanned.data < file.size or not arguments.zeros):
+                        continue
+                    measures = file.size, file.allocated, scanned.data, scanned.extents, scanned.zeros
                     inode = known.setdefault(host, len(known)), file.st.st_dev, file.st.st_ino
-                    found.add(*inode, count, prefix + file.path, *measures)
+                    # A link that was named has led elsewhere.
+                    top = len(prefix + below) if file.path.startswith(below) else len(prefix + file.path)
+                    found.add(*inode, count, top, prefix + file.path, *measures)
                 scanned_any = True
             except OSError as error:
                 troubles(error)
 
     rows, total, last = Sorted(), dict.fromkeys(("files", *_SIZES), 0), None
     for row in found:
-        path, size, allocated, data, count = row[4:]
+        top, path, size, allocated, data, count, zeros = row[4:]
         if row[:3] == last:  # a link, or the same file below two paths
             continue
         last = row[:3]
         saved, could = max(0, size - allocated), min(size, allocated) - data if measured else 0
-        could = could if could > _NOT_WORTH_BYTES else 0
+        could = (could if could > _NOT_WORTH_BYTES else 0) + zeros
         sizes = dict(zip(_SIZES, (size, allocated, data, count, saved, could)))
-        order = {**sizes, "saved": saved + could}
-        rows.add(path if arguments.sort == "path" else -order[arguments.sort], path, *sizes.values())
+        order = {**sizes, "saved": saved + could, "path": saved + could}
+        if arguments.tree:
+            names = [path[:top].rstrip("/"), *filter(None, path[top:].split("/"))]
+            rows.add("\0".join(names), order[arguments.sort], *sizes.values())
+        else:
+            rows.add(path if arguments.sort == "path" else -order[arguments.sort], path, *sizes.values())
         for name, more in (("files", 1), *sizes.items()):
             total[name] += more
     if scanned_any or count or arguments.json:
@@ -97,6 +117,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) -> None:
+    every_file = arguments.all or arguments.zeros
+    if arguments.tree:
+        _show_lines(_branches(rows, arguments.top), total, every_file)
+        return
     shown = islice(rows, arguments.top)
     if arguments.null:
         for _, path, *_ in shown:
@@ -108,13 +132,29 @@ def _show(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) ->
             arguments.document.item(dict(zip(("path", *_SIZES), row[1:])))
         arguments.document.add({"total": total})
         return
+    _show_lines((row[1:] for row in shown), total, every_file)
+
+
+def _branches(rows: Sorted, count: int | None) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of the folders and files that have most, as a tree."""
+    import shutil
+
+    from ..console.drawing.tree import drawn, largest
+
+    count = count or max(10, shutil.get_terminal_size().lines - 4)
+    branches = largest(((names.split("\0"), numbers) for names, *numbers in rows), count)
+    marks = "├└│" if streams.takes(sys.stdout, "├└│") else "|`|"
+    return ((line or "/", *sums[1:]) for line, sums in drawn(branches, marks))
+
+
+def _show_lines(rows: Iterable[tuple[Any, ...]], total: dict[str, int], every_file: bool) -> None:
     if total["files"]:
         heads = ("apparent", "allocated", "data", "saved", "could be")
         print_line(f"{''.join(f'{head:>10} ' for head in heads)}{'extents':>8}  path")
-    for _, path, size, allocated, data, count, saved, could in shown:
+    for path, size, allocated, data, count, saved, could in rows:
         columns = "".join(f"{iec(each):>10} " for each in (size, allocated, data, saved, could))
         print_line(f"{columns}{count:>8}  {path}")
-    kind = f"{'file' if arguments.all else 'sparse file'}{'' if total['files'] == 1 else 's'}"
+    kind = f"{'file' if every_file else 'sparse file'}{'' if total['files'] == 1 else 's'}"
     told = ", ".join(f"{iec(total[name])} {word}" for name, word in _TOLD.items() if name != "could" or total[name])
     print_line(f"{total['files']} {kind}: {told}")
 

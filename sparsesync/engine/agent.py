@@ -211,12 +211,12 @@ def _extents(agent: Agent, path: str, name: str, settings: List[Any]) -> Dict[st
     return {}
 
 
-def _scan(agent: Agent, path: str, options: List[Any], measured: bool) -> Dict[str, Any]:
-    found = agent.host.scan(path, ScanOptions(*options), measured=measured, on_error=agent.trouble)
-    for file, data, count in found:
+def _scan(agent: Agent, path: str, options: List[Any], measured: bool, zeros: bool) -> Dict[str, Any]:
+    found = agent.host.scan(path, ScanOptions(*options), measured=measured, zeros=zeros, on_error=agent.trouble)
+    for file, data, count, empty in found:
         agent.link.send_json(
             protocol.ITEM, path=file.path, stat=list(file.st[:10]), size=file.size, allocated=file.allocated,
-            data=data, extents=count,
+            data=data, extents=count, zeros=empty,
         )  # fmt: skip
     return {}
 
@@ -307,7 +307,7 @@ OPERATIONS = {
         {"preset": _WORD, "source": PATH}, _record(lambda agent, **given: agent.host.preset(**given))
     ),
     "scan": Operation(
-        {"path": PATH, "options": _SCAN_OPTIONS, "measured": flag}, _scan
+        {"path": PATH, "options": _SCAN_OPTIONS, "measured": flag, "zeros": flag}, _scan
     ),
     "layers": Operation({"path": PATH, "holes": _HOLES}, _mapped("layers")),
     "checksums": Operation({"path": PATH, "block": integer(512, 1 << 30), "holes": _HOLES}, _mapped("checksums")),

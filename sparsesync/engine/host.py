@@ -29,11 +29,15 @@ Range = Tuple[str, int, int]
 
 
 class Scanned(NamedTuple):
-    """A file that a scan found. If it was measured: the bytes and the number of its data extents."""
+    """A file that a scan found. If it was measured: the bytes and the number of its data extents.
+
+    ``zeros``: the bytes of data that are blocks of zeros, if these were asked for.
+    """
 
     file: "Sparse"
     data: int
     extents: int
+    zeros: int = 0
 
 
 class LocalHost:
@@ -52,24 +56,31 @@ class LocalHost:
         return self._digest
 
     def scan(
-        self, path: str, options: "ScanOptions", *, measured: bool = False, on_error: OnError = None
+        self,
+        path: str,
+        options: "ScanOptions",
+        *,
+        measured: bool = False,
+        zeros: bool = False,
+        on_error: OnError = None,
     ) -> Iterator[Scanned]:
         """Yield what :func:`.tree.scan.scan` finds below ``path``, in any order.
 
         ``measured``: with the bytes and the number of the data extents.
+        ``zeros``: if it is measured, read the data, and count the zeros.
         """
         from .files.status import data_size
         from .tree.scan import scan
 
         for file in scan(path, options, parallel=True, on_error=on_error):
             try:
-                data, count = data_size(file.path, options.holes) if measured else (0, 0)
+                sizes = data_size(file.path, options.holes, zeros) if measured else (0, 0, 0)
             except OSError as error:
                 if on_error is None:
                     raise
                 on_error(error)
                 continue
-            yield Scanned(file, data, count)
+            yield Scanned(file, *sizes)
 
     @contextlib.contextmanager
     def layers(self, path: str, holes: str) -> Iterator[Tuple[int, Iterator["Layer"]]]:

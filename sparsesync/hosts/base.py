@@ -114,9 +114,9 @@ class Host(Protocol):
         """The name of the host in messages."""
 
     def scan(
-        self, path: str, options: ScanOptions, *, measured: bool = False, on_error: OnError = None
+        self, path: str, options: ScanOptions, *, measured: bool = False, zeros: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]:
-        """Yield the sparse files at or below ``path``. ``measured``: with their data."""
+        """Yield the sparse files at or below ``path``. ``measured``: with their data. ``zeros``: with zeros in that."""
 
     def layers(self, path: str, holes: str) -> AbstractContextManager[tuple[int, Iterator[Layer]]]:
         """Give the size of a file, and its data and reserved ranges."""

@@ -92,23 +92,23 @@ class RemoteHost:
             return get(self.connection.call(op, **arguments), "answer", check)
 
     def scan(
-        self, path: str, options: ScanOptions, *, measured: bool = False, on_error: OnError = None
+        self, path: str, options: ScanOptions, *, measured: bool = False, zeros: bool = False, on_error: OnError = None
     ) -> Iterator[Scanned]:
         told = 0
-        options = options._replace(prune=list(options.prune))
+        asked = {"options": options._replace(prune=list(options.prune)), "measured": measured, "zeros": zeros}
         with self._naming():
-            for item in self.connection.items("scan", on_error, path=path, options=options, measured=measured):
+            for item in self.connection.items("scan", on_error, path=path, **asked):
                 if not item:
                     return
                 found, stat = get(item, "path", NAME), get(item, "stat", STAT)
-                size, allocated, data, count = [get(item, key, SIZE) for key in _SIZES]
+                size, allocated, data, count, empty = [get(item, key, SIZE) for key in _SIZES]
                 told += len(found)
                 if told > _MAX_NAME_CHARACTERS:
                     raise ProtocolError("too many files in a scan")
                 if found != path and not found.startswith(path if path.endswith("/") else path + "/"):
                     raise ProtocolError("a scanned file is not below the scanned path")
                 st = os.stat_result(stat, {"st_blocks": allocated // 512})
-                yield Scanned(Sparse(found, size, allocated, st), data, count)
+                yield Scanned(Sparse(found, size, allocated, st), data, count, empty)
 
     @contextlib.contextmanager
     def layers(self, path: str, holes: str) -> Iterator[tuple[int, Iterator[Layer]]]:
@@ -352,7 +352,7 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 _MAX_NAME_CHARACTERS = 1 << 31
 """Characters in the names of files that a scan finds: they wait on a disk until there are no more."""
 
-_SIZES = ("size", "allocated", "data", "extents")
+_SIZES = ("size", "allocated", "data", "extents", "zeros")
 
 _ANSWERED: dict[Any, Check] = {int: integer(-(1 << 63), (1 << 64) - 1), str: name(MAX_TEXT_CHARACTERS), bool: flag}
 """What the parts of an answer may be, whatever they are for."""

@@ -298,7 +298,7 @@ class Migration:
             for source in self.asked.sources:
                 rules = self.asked.rules(source)
                 options = ScanOptions(self.asked.command.one_file_system, every_link=True, rules=rules)
-                for file, _, _ in host.scan(source, options, on_error=lambda error: None):
+                for file, *_ in host.scan(source, options, on_error=lambda error: None):
                     if file.st.st_nlink > 1:
                         links.setdefault((file.st.st_dev, file.st.st_ino), set()).add(self.name(file.path))
             for group in links.values():

@@ -161,7 +161,7 @@ OPERATIONS: dict[str, Rule] = {
     "query": Rule(READ, {"query": _as_it_is, "arguments": _as_it_is}),
     "contents": Rule(READ, {"parts": _rows, "full": _as_it_is}),
     "directory": Rule(READ, {}),
-    "scan": Rule(READ, {"path": _path, "options": _as_it_is, "measured": _as_it_is}),
+    "scan": Rule(READ, {"path": _path, "options": _as_it_is, "measured": _as_it_is, "zeros": _as_it_is}),
     "layers": Rule(READ, {"path": _path, "holes": _as_it_is}),
     "checksums": Rule(READ, {"path": _path, "block": _as_it_is, "holes": _as_it_is}),
     "manifest": Rule(READ, {"path": _path, "full": _as_it_is, "holes": _as_it_is, "rules": _as_it_is}),

@@ -80,6 +80,41 @@ def test_scan_says_what_could_be_saved(mounted: Mounted) -> None:
     assert lines[3] == "2 sparse files: 30 MiB apparent, 20 MiB allocated, 10 MiB saved, 20 MiB more could be"
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_scan_counts_zeros_that_could_be_holes(tmp_path: Path, far: bool) -> None:
+    (tmp_path / "d").mkdir()
+    content = bytes(MIB) + b"x" * 5000 + bytes(2 * MIB)
+    (tmp_path / "d/zeros").write_bytes(content)
+    (tmp_path / "d/dense").write_bytes(b"x" * MIB)
+    before = (tmp_path / "d/zeros").stat()
+    remote = ["-e", local_shell(tmp_path / "rsh"), f"far:{tmp_path}/d"] if far else ["d"]
+    found = json.loads(run("scan", "--zeros", "--json", *remote, cwd=tmp_path).stdout)
+    assert [Path(file["path"]).name for file in found["files"]] == ["zeros"]
+    sparsesync.dig(tmp_path / "d/zeros")
+    assert found["files"][0]["could"] == (before.st_blocks - (tmp_path / "d/zeros").stat().st_blocks) * 512 - (
+        -(before.st_size % -4096)  # of the last block only what there is of the file
+    )
+
+
+def test_scan_draws_a_tree(tmp_path: Path) -> None:
+    for name, size in (("a/b/c/one", 9), ("a/b/c/two", 7), ("a/b/d/only/three", 5), ("a/small", 1), ("e", 3)):
+        (tmp_path / "t" / name).parent.mkdir(parents=True, exist_ok=True)
+        sparse_file(tmp_path / "t" / name, size * MIB, [])
+    plain = {**os.environ, "LC_ALL": "C"}
+
+    def tree(*options: str) -> list[list[str]]:
+        lines = run("scan", "--tree", *options, cwd=tmp_path, env=plain).stdout.splitlines()[1:-1]
+        return [[" ".join(line.split()[6:8]), line[65:]] for line in lines]
+
+    whole = [["25 MiB", "t"], ["22 MiB", "| a"], ["21 MiB", "| | b"], ["16 MiB", "| | | c"], ["9 MiB", "| | | | one"]]
+    assert tree("t")[:5] == whole
+    assert tree("t")[5:] == [
+        ["7 MiB", "| | | ` two"], ["5 MiB", "| | ` d/only/three"], ["1 MiB", "| ` small"], ["3 MiB", "` e"]
+    ]  # fmt: skip
+    # What is left out is what saves least, and what is shown hangs together.
+    assert tree("--top", "4", "t/") == [["25 MiB", "t"], ["22 MiB", "` a"], ["21 MiB", "  ` b"], ["16 MiB", "    ` c"]]
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [("--sort path", "large small"), ("--sort data", "large small"), ("--sort allocated", "large small"),

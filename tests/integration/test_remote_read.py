@@ -586,7 +586,7 @@ try:
 except OSError:
     pass
 """
-FILE = 'say("ITEM", path={}, stat={}, size={}, allocated=0, data=0, extents=0)'
+FILE = 'say("ITEM", path={}, stat={}, size={}, allocated=0, data=0, extents=0, zeros=0)'
 STAT = "[0] * 10"
 
 
@@ -700,7 +700,7 @@ def test_a_host_that_is_none(
 @pytest.mark.parametrize("name", ["a\nb", "-x", "~x", "$(id)", "`id`", "a'b\"c\\", " ", "*", "\x9b\udcff"])
 def test_far_paths_arrive_as_they_are(agent: Connection, tmp_path: Path, name: str) -> None:
     sparse_file(tmp_path / name, MIB, [(0, 4096)])
-    *found, _ = agent.items("scan", path=str(tmp_path / name), options=ScanOptions(), measured=False)
+    *found, _ = agent.items("scan", path=str(tmp_path / name), options=ScanOptions(), measured=False, zeros=False)
     assert [item["path"] for item in found] == [str(tmp_path / name)]
 
 

@@ -61,6 +61,7 @@ class Liar:
 LOOKED = [[9, 1, 1, 0, False, 0, 1]]
 SCANNED: dict[str, Any] = {
     "path": "/x", "stat": [0o100644, 1, 1, 1, 0, 0, 9, 0, 0, 0], "size": 9, "allocated": 0, "data": 0, "extents": 0,
+    "zeros": 0,
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
     ),
     "directory": (lambda liar: RemoteHost(liar).directory(), {"answer": "/x"}, {"answer": NAME}),
     "scan": (lambda liar: list(RemoteHost(liar).scan("/x", ScanOptions())), SCANNED, {
-        "path": [*NAME, "/etc/passwd"], "size": SIZE, "allocated": SIZE, "data": SIZE, "extents": SIZE,
+        "path": [*NAME, "/etc/passwd"], "size": SIZE, "allocated": SIZE, "data": SIZE, "extents": SIZE, "zeros": SIZE,
         "stat": rows(SCANNED["stat"], [*NUMBER, 1 << 16], *[NUMBER] * 5, SIZE, *[SIGNED] * 3)}),
     "contents": (lambda liar: RemoteHost(liar).contents([("x", 0, 1)], False), {"answer": [[9, 9, "0" * 32, 9]]},
                  {"answer": [*NONE, 1, {}, [], *([row] for row in rows(

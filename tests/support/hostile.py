@@ -50,7 +50,7 @@ def _many_files(enemy: Enemy, path: str, **options: Any) -> None:
     long = "y" * 3900
     for number in range(8000):
         stat = [0o100644, number, 1, 1, 0, 0, 9, 0, 0, 0]
-        enemy.item(path=f"{path}/{number}{long}", stat=stat, size=1 << 30, allocated=0, data=0, extents=0)
+        enemy.item(path=f"{path}/{number}{long}", stat=stat, size=1 << 30, allocated=0, data=0, extents=0, zeros=0)
     enemy.link.send_json(protocol.DONE)
 
 

@@ -18,7 +18,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
 from .claims import allocated, believes, is_anybodys, is_view, knows_holes, may_be_sparse, mount_of, noted
-from .extents import Extent, extents, is_sparse, layers
+from .extents import Extent, extents, is_sparse, layers, nonzero
 from .flags import keeps_names, refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
@@ -31,20 +31,25 @@ _RECENT_NS = 2 * 10**9
 """For so many nanoseconds after it, a modification may be followed by one that gives a file the same time again."""
 
 
-def data_size(path: str, holes: str = "auto") -> Tuple[int, int]:
-    """Return (bytes inside data extents, number of extents) of a file.
+def data_size(path: str, holes: str = "auto", zeros: bool = False) -> Tuple[int, int, int]:
+    """Return the bytes inside data extents of a file, the number of extents, and the bytes of zeros in them.
 
     ``holes``: whether the map is believed (:func:`files.claims.believes`).
+    ``zeros``: read the data, and count what blocks of the filesystem's size are zeros; else that is 0.
 
-    Raises OSError as open(2).
+    Raises OSError as open(2), read(2).
     """
     fd = open_quietly(path)
     try:
-        data = count = 0
-        for _, length in extents(fd, holes=holes):
+        block = os.fstatvfs(fd).f_frsize if zeros else 0
+        data = count = empty = 0
+        for offset, length in extents(fd, holes=holes):
             data += length
             count += 1
-        return data, count
+            if block:
+                with error_path(path):
+                    empty += length - sum(part for _, part in nonzero(fd, offset, length, block))
+        return data, count, empty
     finally:
         os.close(fd)
 

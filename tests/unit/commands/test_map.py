@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsesync.commands import map as mapfile
-from sparsesync.console import picture, streams, strip
+from sparsesync.console import streams
 from sparsesync.console.document import Document
+from sparsesync.console.drawing import picture, strip
 from sparsesync.engine.host import LocalHost
 from sparsesync.hosts.base import Location
 from sparsesync.hosts.pool import HostPool

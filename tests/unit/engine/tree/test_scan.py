@@ -38,7 +38,7 @@ def test_finds_the_sparse_files(each_filesystem: Path) -> None:
     assert "dense" in names(each_filesystem, every_file=True) and "fifo" not in names(each_filesystem, every_file=True)
     (found,) = scan(f"{each_filesystem}/a/b/img")
     assert (found.size, found.allocated) == (10 * MIB, os.stat(each_filesystem / "a/b/img").st_blocks * 512)
-    assert data_size(found.path) == (MIB, 1)
+    assert data_size(found.path) == (MIB, 1, 0)
 
 
 def test_hard_links_once_unless_all_are_wanted(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..engine.files.extents import segments
-from .units import iec
+from ...engine.files.extents import segments
+from ..units import iec
 
 if TYPE_CHECKING:
-    from ..engine.files.extents import Layer
+    from ...engine.files.extents import Layer
 
 
 class Cells:

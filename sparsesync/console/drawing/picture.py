@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from ..engine.text import escape_name
+from ...engine.text import escape_name
+from ..units import iec
 from .strip import shade
-from .units import iec
 
 if TYPE_CHECKING:
     from .strip import Cells, Strip
