@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from ..comparison.compare import verify
 from ..console.messages import print_line
-from ..console.progress import data_bar
+from ..console.progress import data_bar, progress
 from ..console.units import iec
 from ..engine.content.compare import Tally
-from ..hosts.pool import HostPool
+from ..engine.host import LocalHost
+from ..engine.tree.scan import ScanOptions
+from ..hosts.pool import HostPool, is_remote
 from .options import Troubles, add_holes, add_progress, add_remote_end, add_workers, preset_names, workers
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add_holes(command)
     add_remote_end(command)
     add_workers(command, "compare")
+    command.add_argument("-v", "--verbose", action="store_true", help="name what is equal, too")
     add_progress(command, quiet="no progress, and nothing to say if all is equal")
     command.set_defaults(run=run)
 
@@ -54,7 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
     troubles = Troubles()
     tallies = Tally(), Tally()
-    different = False
+    different, count = False, 0
+
+    def on_equal(path: str) -> None:
+        nonlocal count
+        count += 1
+        if arguments.verbose and not arguments.json:
+            print_line(f"{path or arguments.a}: equal")
+
     rules = _rules(arguments) if arguments.exclude_from or arguments.preset else None
     with contextlib.ExitStack() as stack:
         executor = workers(arguments, stack)
@@ -64,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
             executor = stack.enter_context(ThreadPoolExecutor(arguments.jobs))
         if arguments.json:
             arguments.document.open_list("differences")
-        advance = stack.enter_context(data_bar(None, "verifying", arguments.quiet, arguments.progress_fd))
+        shown = arguments.quiet, arguments.progress_fd
+        total = _work(arguments, rules) if progress(None, *shown).shown else None
+        advance = stack.enter_context(data_bar(total, "verifying", *shown))
         for difference in verify(
             arguments.a,
             arguments.b,
@@ -78,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             prefix=arguments.remote_prefix,
             executor=executor,
             rules=rules,
+            on_equal=on_equal,
         ):
             different = True
             if arguments.json:
@@ -89,9 +102,24 @@ def run(arguments: argparse.Namespace) -> int:
             a, b = ({"read": tally.read, "believed": tally.believed} for tally in tallies)
             arguments.document.add({"a": a, "b": b})
     if not (different or troubles.status or arguments.json or arguments.quiet):
-        read, believed = (sum(getattr(tally, what) for tally in tallies) for what in ("read", "believed"))
-        print_line(f"equal: {iec(read)} read and {iec(believed)} believed to be holes, at both ends together")
+        told, other = (f"{iec(tally.read)} read, {iec(tally.believed)} believed to be holes" for tally in tallies)
+        told += "" if told == other else f" in {arguments.a}; {other} in {arguments.b}"
+        names = f"{count} name{'' if count == 1 else 's'}"
+        print_line(f"equal: {names}; {told}")
     return 2 if troubles.status else int(different)
+
+
+def _work(arguments: argparse.Namespace, rules: NameRules | None) -> int | None:
+    """Return about how many bytes will be compared, None if both trees are on other hosts: nobody logs in twice."""
+    local = next((path for path in (arguments.a, arguments.b) if not is_remote(path)), None)
+    if local is None:
+        return None
+    options = ScanOptions(every_link=True, every_file=True, follow=True, rules=rules)
+    try:
+        found = LocalHost().scan(local, options, on_error=lambda error: None)
+        return sum(file.size if arguments.full else min(file.size, file.allocated) for file, *_ in found)
+    except OSError:
+        return None  # what is wrong is told when it is compared
 
 
 def _rules(arguments: argparse.Namespace) -> NameRules | None:

@@ -58,11 +58,13 @@ def verify(
     python: Optional[str] = None,
     prefix: str = "",
     rules: Optional[NameRules] = None,
+    on_equal: Callable[[str], object] = lambda path: None,
     executor: "Optional[Executor]" = None,
 ) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`.
 
     ``rules``: what is left out of both trees.
+    ``on_equal``: called with the path of each entry that is equal, but for directories.
     """
     check_holes(holes)
     if is_remote(a) or is_remote(b):
@@ -72,7 +74,7 @@ def verify(
             raise ValueError("workers see both sides through a shared filesystem; neither can be host:path")
         return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
-            prefix=prefix, rules=rules,
+            prefix=prefix, rules=rules, on_equal=on_equal,
         )  # fmt: skip
     here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
     compare: Callable[..., Optional[int]] = first_difference
@@ -81,7 +83,7 @@ def verify(
         from ..workers.engines import count_workers
 
         compare = Comparing(executor, count_workers(executor))
-    return _Comparison(full, holes, tallies, on_error, progress, rules, compare).roots(here, there)
+    return _Comparison(full, holes, tallies, on_error, progress, rules, on_equal, compare).roots(here, there)
 
 
 class _Comparison:
@@ -95,8 +97,10 @@ class _Comparison:
         on_error: OnError,
         progress: OnProgress,
         rules: Optional[NameRules],
+        on_equal: Callable[[str], object],
         compare: Callable[..., Optional[int]],
     ) -> None:
+        self.on_equal = on_equal
         self.compare = compare
         self.full = full
         self.holes = holes
@@ -108,6 +112,7 @@ class _Comparison:
     def roots(self, a: Node, b: Node) -> Generator[Difference, None, None]:
         a_st, b_st = a.stat(), b.stat()
         if _same_file(a_st, b_st):
+            self.on_equal("")
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
             yield from self._trees(a.path, b.path)
@@ -118,6 +123,8 @@ class _Comparison:
                 found = self._content("", a, b, a_st, b_st)
             else:
                 found = self._entry("", a, b, a_st, b_st)
+            if found is None:
+                self.on_equal("")
         if found:
             yield found
 
@@ -165,6 +172,8 @@ class _Comparison:
                         a_st, b_st = a.stat(), b.stat()
                         if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
                             found = self._entry(entry, a, b, a_st, b_st)
+                            if found is None:
+                                self.on_equal(entry)
                         elif not _same_file(a_st, b_st):
                             below.append(entry)
                     if found:

@@ -28,7 +28,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from itertools import zip_longest
-from typing import IO, NamedTuple
+from typing import IO, Callable, NamedTuple
 
 from ..engine.content.compare import Tally
 from ..engine.errors import OnError, OnProgress
@@ -60,12 +60,13 @@ def verify(
     python: str | None,
     prefix: str,
     rules: NameRules | None,
+    on_equal: Callable[[str], object],
 ) -> Generator[Difference, None, None]:
     """Yield what :func:`compare.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress,
-            rules=rules,
+            rules=rules, on_equal=on_equal,
         )  # fmt: skip
 
 
@@ -79,13 +80,14 @@ def differences(
     on_error: OnError = None,
     progress: OnProgress = None,
     rules: NameRules | None = None,
+    on_equal: Callable[[str], object] = lambda path: None,
 ) -> Iterator[Difference]:
     """Yield each difference between two locations, on two hosts that compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
             a_tally, b_tally = tallies or (Tally(), Tally())
             ours, theirs = [_Side(*side, full, holes, rules, opened) for side in ((a, a_tally), (b, b_tally))]
-            merge = _Merge(ours, theirs, on_error, progress, noted)
+            merge = _Merge(ours, theirs, on_error, progress, noted, on_equal)
             yield from merge.differences()
         yield from merge.closer()
 
@@ -145,7 +147,16 @@ class _Side:
 
 
 class _Merge:
-    def __init__(self, a: _Side, b: _Side, on_error: OnError, progress: OnProgress, noted: IO[str]) -> None:
+    def __init__(
+        self,
+        a: _Side,
+        b: _Side,
+        on_error: OnError,
+        progress: OnProgress,
+        noted: IO[str],
+        on_equal: Callable[[str], object],
+    ) -> None:
+        self._on_equal = on_equal
         self._a = a
         self._b = b
         self._sides = (a, b)
@@ -216,7 +227,11 @@ class _Merge:
                 found = Difference(path, "link")
             elif a.device != b.device:
                 found = Difference(path, "device")
-        if self._report() or found is None:
+        if self._report():
+            return
+        if found is None:
+            if UNKNOWN not in (a.kind, b.kind) and a.kind != "d":
+                self._on_equal(path)
             return
         if isinstance(found, Difference):
             yield found

@@ -3,7 +3,7 @@
 Holes cost nothing, so they are not counted: the total is what has to be read and
 written, and rate and time left are honest. There is a bar only when standard error is a
 terminal, and only once the work has taken half a second. Where tqdm, which draws it, is not
-installed, there is none.
+installed, there is none. A bar that stands still says for how long: a disk or a host may not answer.
 
 A program names a descriptor, and gets a line when a phase begins, one every half a second, and one when it has ended.
 It never holds up the work: a line that nobody takes is left out.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional, Protocol
@@ -21,6 +22,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 from .streams import is_open
+from .units import iec
 
 BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[OnProgress]"]
 """What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
@@ -76,6 +78,12 @@ def bars(fd: int | None) -> BarFactory:
 _DELAY_SECONDS = 0.5
 """Seconds until there is a bar, and between two lines."""
 
+_STALLED_SECONDS = 10
+"""Seconds without progress that are told."""
+
+_FORM = "{desc}: {percentage:3.0f}%|{bar}| {done} of {whole} [{elapsed}<{remaining}, {speed}{postfix}]"
+_FORM_WITHOUT_TOTAL = "{desc}: {done} [{elapsed}, {speed}{postfix}]"
+
 
 class ProgressBar:
     """One bar for a run of several phases, of ``total`` data bytes in all. A context manager."""
@@ -85,13 +93,16 @@ class ProgressBar:
         self._done = 0
         self._name = ""
         self._bar: Any = None
-        self._due = time.monotonic() + _DELAY_SECONDS
+        self._moved = time.monotonic()
+        self._due = self._moved + _DELAY_SECONDS
+        self._ended = threading.Event()
         self._wanted = not quiet and sys.stderr.isatty() and _drawable()
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._ended.set()
         if self._bar is not None:
             self._bar.close()
 
@@ -120,6 +131,7 @@ class ProgressBar:
             # What was estimated may turn out to be more, and a bar that is past its end is none.
             count = min(count, self._total - self._done)
         self._done += count
+        self._moved = time.monotonic()
         if self._bar is not None:
             self._bar.update(count)
         elif self._wanted:
@@ -131,16 +143,34 @@ class ProgressBar:
             return
         from tqdm import tqdm
 
-        self._bar = tqdm(
+        class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
+            """A bar with sizes as everywhere else."""
+
+            @property
+            def format_dict(self) -> dict[str, Any]:
+                known = super().format_dict
+                rate = known["rate"] or (known["n"] - known["initial"]) / max(known["elapsed"], 0.001)
+                sizes = {"done": iec(known["n"]), "whole": iec(known["total"] or 0), "speed": f"{iec(int(rate))}/s"}
+                return {**known, **sizes}
+
+        self._bar = Bar(
             desc=self._name,
             total=self._total,
             initial=self._done,
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
+            bar_format=_FORM if self._total else _FORM_WITHOUT_TOTAL,
             leave=False,
             dynamic_ncols=True,
         )
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Say when nothing has moved for long."""
+        told = False
+        while not self._ended.wait(1):
+            still = time.monotonic() - self._moved
+            if told or still >= _STALLED_SECONDS:
+                told = still >= _STALLED_SECONDS
+                self._bar.set_postfix_str(f"nothing for {still:.0f} s" if told else "")
 
 
 _LINE_BYTES = 4096

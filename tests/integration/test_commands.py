@@ -398,8 +398,9 @@ def test_exclude_to_what_is_not_a_file_writes_to_it(tree: Path) -> None:
 def test_verify(tree: Path) -> None:
     run("copy", "d/large", "copied", cwd=tree)
     done = run("verify", "d/large", "copied", cwd=tree)
-    told = "6 MiB read and 200.0 GiB believed to be holes, at both ends together"
+    told = "1 name; 3 MiB read, 100.0 GiB believed to be holes"
     assert (done.returncode, done.stdout) == (0, f"equal: {told}\n")
+    assert run("verify", "-v", "d/large", "copied", cwd=tree).stdout == f"d/large: equal\nequal: {told}\n"
     assert run("verify", "-q", "d/large", "copied", cwd=tree).stdout == ""
     with open(tree / "copied", "r+b") as file:
         file.seek(70 << 30)
@@ -525,12 +526,17 @@ def test_progress_only_on_a_terminal_and_never_apparent_size(tree: Path, quiet: 
         "    import time; time.sleep(0.6)\n"
         "    advance and [advance(32 << 20), time.sleep(0.2), advance(32 << 20)]\n"
     )
+    code += (
+        f"p._STALLED_SECONDS = 0.5\nwith p.data_bar(9 << 30, 'waiting', quiet={quiet}) as advance:\n"
+        "    time.sleep(0.6); advance and [advance(32 << 20), time.sleep(1.2)]\n"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tree, stderr=theirs, check=True)
     os.write(theirs, b"end")
     text = os.read(ours, 65536).decode()
     os.close(theirs)
     os.close(ours)
-    assert ("64.0M" in text) is (not quiet)
+    assert ("32 MiB of 64 MiB" in text) is (not quiet)
+    assert ("nothing for 1 s" in text) is (not quiet)
     assert ("seeding" in text) is (not quiet)
     done = run("copy", "big", "x", cwd=tree)
     assert done.stderr == ""

@@ -420,7 +420,7 @@ def test_verify_in_the_shell(sshd_server: Sshd, local_rsh: str, tmp_path: Path) 
     a, b = f"far:{tmp_path}/a", f"other:{tmp_path}/b"
     pairs = ((sshd_server.rsh, a, "b"), (local_rsh, "a", b), (local_rsh, a, b))
     done = run(*pairs[0][:1], "verify", *pairs[0][1:], cwd=tmp_path)
-    told = b"equal: 2 MiB read and 2.0 TiB believed to be holes, at both ends together\n"
+    told = b"equal: 1 name; 1 MiB read, 1.0 TiB believed to be holes\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, told, b"")
     with open(tmp_path / "b/d/img", "r+b") as file:
         file.seek((1 << 39) + 70000)
