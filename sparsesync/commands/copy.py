@@ -21,14 +21,15 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Troubles, add_holes, add_progress, add_remote_end, add_workers, workers
+from .options import Parser, Troubles, add_holes, add_progress, add_remote_end, add_workers, workers
 
 _STREAM = "-"
 """Standard input as a source, and standard output as the destination."""
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add(command: Parser) -> None:
     """Add the command's arguments to its parser."""
+    command.hint = _hint
     command.add_argument("paths", nargs="+", metavar="PATH", help="SOURCE... DESTINATION; - for a stream")
     add_holes(command)
     add_remote_end(command)
@@ -182,6 +183,11 @@ def _check_streams(arguments: argparse.Namespace, sources: list[str], destinatio
 
 def _sizes(made: Copied) -> dict[str, int]:
     return {"size": made.size, "written": made.written}
+
+
+def _hint(option: str) -> str | None:
+    trees = option in ("--archive", "--recursive") if option.startswith("--") else set(option) & set("arR")
+    return "for trees use 'sparsesync sync -a'" if trees else None
 
 
 def _rate(text: str) -> int | None:

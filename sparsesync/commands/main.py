@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
                 from .sync import show_help
 
                 show_help(asked, argv)
-            arguments = asked.parse_args(argv)
+            arguments, unknown = asked.parse_known_args(argv)
+            if unknown:
+                arguments.parser.refuse(unknown)
         except SystemExit:  # after --help there may be something to flush
             sys.stdout.flush()
             raise
@@ -183,7 +185,12 @@ def parser(names: Iterable[str] = COMMANDS, whole: Container[str | None] = COMMA
     for name in names:
         does = COMMANDS[name]
         described = f"{does[0].upper()}{does[1:]}."
-        command = commands.add_parser(name, help=does, description=described, add_help=name != "sync")
+        # rsync's --exclude is none of migrate's --exclude-from and --exclude-sparse.
+        plain = name not in ("sync", "migrate")
+        command = commands.add_parser(
+            name, help=does, description=described, add_help=name != "sync", allow_abbrev=plain
+        )
+        command.set_defaults(parser=command)
         if name in whole:
             import_module("." + name, __package__).add(command)
     return parser

@@ -15,14 +15,16 @@ from ..console.document import ending, schema
 from ..console.messages import print_error, print_line
 from ..console.progress import Whole, progress
 from ..migration import text
-from ..migration.called.result import MigrationError
+from ..migration.called.result import MigrationError, clauses
 from ..migration.request import Commands, Request
-from ..migration.run import Migration
-from .options import add_progress, add_remote_end, preset_names
+from ..migration.run import INTERRUPTED, Migration
+from ..rsync.program import Status
+from .options import Parser, add_progress, add_remote_end, preset_names
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add(command: Parser) -> None:
     """Add the command's arguments to its parser."""
+    command.hint = _hint
     command.usage = "sparsesync migrate [options] [HOST:]SRC... [HOST:]DEST [-- RSYNC OPTIONS]"
     command.description = "rsync -aHAX --numeric-ids --one-file-system, wrapped as by sync. DEST is a directory."
     command.add_argument("paths", nargs="+", metavar="PATH", help=argparse.SUPPRESS)
@@ -56,6 +58,13 @@ def add(command: argparse.ArgumentParser) -> None:
     add_progress(command)
     add_remote_end(command)
     command.set_defaults(run=run)
+
+
+def _hint(option: str) -> str | None:
+    from ..rsync.options import LETTERS, LONGS
+
+    known = option[2:] in LONGS if option.startswith("--") else option[1:2] in LETTERS
+    return f"options of rsync stand behind the paths and --: migrate SRC DEST -- {option}" if known else None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,8 +105,16 @@ def run(arguments: argparse.Namespace) -> int:
         migration.run()
         return 0
     except MigrationError as failed:
-        print_error(str(failed))
+        # What went wrong, and what was done about it, is a line each.
+        for line in [str(failed).removesuffix(clauses(migration.told)), *migration.told]:
+            print_error(line)
         return failed.status
+    except (KeyboardInterrupt, SystemExit):
+        if not migration.begun:
+            print_error("interrupted; nothing was done")
+            raise
+        print_error(INTERRUPTED)
+        return Status.SIGNAL
     finally:
         report = migration.report
         if arguments.report:

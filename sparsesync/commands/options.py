@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable, NoReturn
 
 from ..console.messages import print_error
 from ..engine.text import escape_name
@@ -20,6 +21,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and an error, and exit."""
         super().error(escape_name(message))
+
+    hint: Callable[[str], str | None] = staticmethod(lambda option: None)
+    """Says what an option that the command does not have is called, or where it belongs."""
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Print the usage and that arguments are unknown, and exit."""
+        from difflib import get_close_matches
+
+        said = f"unrecognized arguments: {' '.join(unknown)}"
+        for option in unknown:
+            name = option.partition("=")[0]
+            near = get_close_matches(name, self._option_string_actions, 1, 0.75) if name.startswith("--") else []
+            hint = self.hint(name) or (f"did you mean {near[0]}?" if near else None)
+            if hint:
+                self.error(f"{said}; {hint}")
+        self.error(said)
 
 
 def add_one_file_system(command: argparse.ArgumentParser) -> None:

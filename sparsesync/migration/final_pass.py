@@ -34,8 +34,8 @@ from ..hosts.pool import HostPool
 from ..hosts.remote import RemoteHost
 from ..hosts.stderr_relay import StderrRelay
 from ..rsync.program import Status
-from .called.result import MigrationError
-from .findings import STOP, WARNING, Finding
+from .called.result import MigrationError, clauses
+from .findings import STOP, WARNING, Finding, stops
 from .preflight import Facts
 from .proof import Verified, prove
 from .request import MigrationCommand, Request
@@ -54,7 +54,7 @@ class Parts(Protocol):
     request: Request
     report: dict[str, Any]
     say: Callable[[str, Any], object]
-    told: str
+    told: list[str]
 
     def one_pass(self, whole: Whole) -> None:
         """Run one sync. Raises MigrationError unless it copies everything."""
@@ -107,7 +107,7 @@ class FinalPass:
             if status is None:
                 raise
             message = "interrupted" if status == Status.SIGNAL and not isinstance(error, Exception) else str(error)
-            raise MigrationError(status, f"{message}{told}") from None
+            raise MigrationError(status, message + clauses(told)) from None
         finally:
             self.report["downtime"] = round(time.monotonic() - down, 3)
 
@@ -132,7 +132,7 @@ class FinalPass:
                 return
             time.sleep(pause)
         self.migration.say("findings", found)
-        raise MigrationError(1, f"{len(found)} of the checks above say stop; nothing was copied")
+        raise MigrationError(1, f"{stops(len(found))}; nothing was copied")
 
     def _flush(self) -> None:
         """Raise MigrationError unless all of the destination is on its disk.
@@ -213,7 +213,7 @@ class FinalPass:
             relay.started()
             relay.close()
 
-    def _start_again(self) -> str:
+    def _start_again(self) -> list[str]:
         """Run --on-failure at both ends, come what may; returns what there is to be said of it."""
         commands = self.request.commands
         told = []
@@ -240,7 +240,7 @@ class FinalPass:
             told.append(f"what --after-dest has started on {self.destination.host.name} may be running there")
         if not told and "before" in ran:
             told.append("no --on-failure was given: what --before stopped is still stopped")
-        return "".join("; " + each for each in told)
+        return told
 
 
 def _status(error: BaseException) -> int | None:

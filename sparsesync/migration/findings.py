@@ -46,6 +46,11 @@ class Finding(NamedTuple):
     text: str
 
 
+def stops(count: int) -> str:
+    """Return what is said of a number of findings that say stop."""
+    return f"{count} of the checks above say{'s' * (count == 1)} stop"
+
+
 def findings(facts: Facts) -> Iterator[Finding]:
     """Yield the findings about both machines, except for files in use and space: :func:`of_use`, :func:`of_space`.
 

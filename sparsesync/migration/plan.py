@@ -8,6 +8,7 @@ Where there is no destination yet, the answer is that for an empty directory her
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -80,12 +81,15 @@ class Plan:
     handoff: str | None = None
 
 
-def make(asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool, free: int) -> Plan:
+def make(
+    asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool, free: int, names: IO[str] | None = None
+) -> Plan:
     """Return the plan for what is asked, from the host ``of`` to the host ``to``.
 
     ``shares``: files within one filesystem there share extents.
     ``exists``: whether the destination does.
     ``free``: bytes.
+    ``names``: gets a line of JSON for each name: what is done with it, the name, its data and its size.
 
     Raises MigrationError if rsync cannot list what it would do, OSError, LinkError.
     """
@@ -95,6 +99,11 @@ def make(asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool
     count = 0
     partial: list[str] = []
     taken: set[str] = set()
+
+    def tell(*row: str | int) -> None:
+        if names is not None:
+            names.write(json.dumps(row) + "\n")
+
     with answer(argv, exists, asked.embedding, delete=not command.delete) as listing:
         for line in listing:
             deleted = _DELETED.match(line)
@@ -105,6 +114,8 @@ def make(asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool
                 elif command.delete or name != "lost+found/":
                     count += 1
                     plan.examples += [name] * (len(plan.examples) < _MAX_EXAMPLES)
+                    if command.delete:
+                        tell("deleted", name)
             plan.created += _CREATED.match(line) is not None
         read, written = of.source(SourceSettings(follow=command.links_followed)), to.destination()
         seeding = Seeding(command, SeedOptions(), read, written, lambda line: None, check=asked.check)
@@ -117,12 +128,14 @@ def make(asked: MigrationCommand, of: Host, to: Host, shares: bool, exists: bool
             room = 0
             for planned in seeding.sparse(listing) if command.handoff is None else ():
                 plan.seeds.add(planned.size, planned.data)
+                tell("by extents", planned.name, planned.data, planned.size)
                 room += planned.room
                 sparse.append(planned)
                 directory, base = os.path.split(planned.name)
                 taken.add(os.path.join(directory, f".{base}{_PARTIAL}"))
             for planned in seeding.others(listing, iter(sparse)):
                 plan.others.add(planned.size, planned.data)
+                tell("by rsync", planned.name, planned.size, planned.size)
             if exists:
                 written.expect(estimate(read, sparse, shares))
                 written.expect(estimate(read, seeding.others(listing, iter(sparse)), shares))

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -54,6 +56,8 @@ from .preflight import Facts
 from .request import MigrationCommand, Request
 from .stores import of_stores
 
+INTERRUPTED = "interrupted; what has arrived is kept, and the same command goes on from there"
+
 _FINE_TIMES = [3, 1, 3]
 """The first rsync with --modify-window=-1: rsync(1)."""
 
@@ -68,7 +72,8 @@ class Migration:
     ``embedding``: of the program whose migration this is; None: the command's own.
     ``report``: what was done, ready for JSON. Sizes are bytes, times seconds.
     ``synced``: the result of the pass.
-    ``told``: what became of the commands for a failure, after a semicolon.
+    ``told``: what became of the commands for a failure.
+    ``begun``: whether there is more to it than looking.
     """
 
     def __init__(
@@ -84,7 +89,8 @@ class Migration:
         self.asked: MigrationCommand = MigrationCommand(request, embedding)
         self.embedding = embedding
         self.synced: SyncResult | None = None
-        self.told = ""
+        self.told: list[str] = []
+        self.begun = False
         self.say = say
         self.write = write
         self.bar = bar
@@ -127,7 +133,10 @@ class Migration:
         if not _stops(found):
             plan.check_options(self.asked)
             ends = self.source.host, self.destination.host
-            planned = plan.make(self.asked, *ends, facts.probe.clone, exists, facts.probe.free)
+            names = (
+                stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii")) if self.request.dry_run else None
+            )
+            planned = plan.make(self.asked, *ends, facts.probe.clone, exists, facts.probe.free, names)
             found += findings.of_space(facts, planned)
         commands = self.request.commands
         # What --before stops is still running now.
@@ -136,9 +145,11 @@ class Migration:
         self._tell_findings(facts, found)
         if planned is not None:
             self._tell_plan(facts, planned)
-        stops = _stops(found)
-        if stops:
-            raise MigrationError(1, f"{stops} of the checks above say stop; nothing was done")
+            if names is not None:
+                names.seek(0)
+                self.say("names", map(json.loads, names))
+        if _stops(found):
+            raise MigrationError(1, f"{findings.stops(_stops(found))}; nothing was done")
         if self.request.check or self.request.dry_run:
             return
         assert planned is not None  # without a stop there is a plan
@@ -151,6 +162,7 @@ class Migration:
             raise
         except OSError as error:
             raise MigrationError(1, f"{error.filename}: {error.strerror}; nothing was done") from None
+        self.begun = True
         total = planned.seeds.data + planned.others.size
         if self.request.verify:
             total += sum(survey.allocated for survey in facts.surveys.values())
@@ -280,6 +292,8 @@ class Migration:
                     Status.VANISHED, f"{text}; the final pass, or the same command again, copies the rest"
                 )
             return
+        if result.status == Status.SIGNAL:
+            raise MigrationError(result.status, INTERRUPTED)
         if result.later and self.request.final and not self.request.allow_live:
             text = f"{result.later[0]}: it was written to while the final pass copied it; run the same command again"
             raise MigrationError(1, text)

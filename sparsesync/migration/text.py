@@ -7,8 +7,8 @@ goes there, and this is not used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable
 
 from ..console.messages import print_line
 from ..console.units import iec
@@ -19,8 +19,8 @@ _MAX_REPORTED_NAMES = 20
 
 
 def lines_of(kind: str, value: Any) -> Iterator[str]:
-    """Yield the lines of a part of the report: "findings", "plan", "command" or "differences"."""
-    return {"findings": _findings, "plan": _plan, "command": _command, "differences": _differences}[kind](value)
+    """Yield the lines of a part of the report: "findings", "plan", "names", "command" or "differences"."""
+    return _LINES[kind](value)
 
 
 def print_event(kind: str, value: Any) -> None:
@@ -57,6 +57,12 @@ def _plan(value: tuple[Plan, Sequence[dict[str, Any]], Sequence[str]]) -> Iterat
     yield ""
 
 
+def _names(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    for what, name, *sizes in rows:
+        data, size = map(iec, sizes or (0, 0))
+        yield f"{what:<12} {name}" + (f": {data}{f' of {size}' * (data != size)}" if sizes else "")
+
+
 def _sizes(apparent: int, allocated: int) -> str:
     return f": {iec(allocated)} of {iec(apparent)}" if apparent else ""
 
@@ -77,6 +83,15 @@ def _differences(differences: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f"and {len(differences) - _MAX_REPORTED_NAMES} more"
 
 
+_LINES: dict[str, Callable[[Any], Iterator[str]]] = {
+    "findings": _findings,
+    "plan": _plan,
+    "names": _names,
+    "command": _command,
+    "differences": _differences,
+}
+
+
 def summary(report: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a summary."""
     sources = " ".join(report["sources"])
@@ -92,8 +107,6 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
         if sync["later"]:
             yield f"in use       or just written: {_files(len(sync['later']))}; the final pass brings the rest of it"
     yield f"time         {duration(report['seconds'])}"
-    if report["failure"]:
-        yield f"failure      {report['failure']}"
     if report.get("commands"):
         ran = ", ".join(f"--{each['what']} {duration(each['seconds'])}" for each in report["commands"])
         yield f"downtime     {duration(report['downtime'])}, of it {ran}"
@@ -105,7 +118,8 @@ def summary(report: dict[str, Any]) -> Iterator[str]:
             believed = max(verified["believed"].values())
             digests += f", {iec(believed)} of holes believed" if believed else ""
         found = len(verified["differences"])
-        yield f"verified     {f'{found} differences' if found else 'rsync finds nothing to do'}{digests}"
+        what = f"{found} difference{'s' * (found > 1)}" if found else "rsync finds nothing to do"
+        yield f"verified     {what}{digests}"
 
 
 def duration(seconds: float) -> str:

@@ -489,6 +489,14 @@ def test_help_and_version(tree: Path) -> None:
     ):  # fmt: skip
         done = run(word, "scan", cwd=tree)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done
+    for argv, said in (
+        ("copy -r d x", "for trees use 'sparsesync sync -a'"), ("scan --mni-size 1 d", "did you mean --min-size?"),
+        ("migrate d x --delete", "migrate SRC DEST -- --delete"), ("migrate --exclude=a d x", "-- --exclude"),
+        ("map --frob d", "unrecognized arguments: --frob"),
+    ):  # fmt: skip
+        done = run(*argv.split(), cwd=tree)
+        assert done.returncode == 2 and done.stderr.endswith(f"{said}\n"), done
+        assert done.stderr.startswith(f"usage: sparsesync {argv.split()[0]} ")
     # tar knows no comments, so its exclude file cannot say it.
     assert "--anchored" in run("exclude", "--help", cwd=tree).stdout
 

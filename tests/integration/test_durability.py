@@ -222,7 +222,8 @@ def test_a_final_pass_that_cannot_be_flushed_fails(tmp_path: Path, source: Path)
     assert done.returncode == 11
     assert done.stderr == (
         f"sparsesync: {tmp_path}/dst: could not be flushed to the disk (Input/output error); look for the disk's "
-        "errors in the kernel's log, then run the same command with --verify=full; --on-failure was run on this host\n"
+        "errors in the kernel's log, then run the same command with --verify=full\n"
+        "sparsesync: --on-failure was run on this host\n"
     )
     assert (tmp_path / "again").exists() and not (tmp_path / "started").exists()
 

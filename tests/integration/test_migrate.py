@@ -56,12 +56,13 @@ def migrate(*argv: str | os.PathLike[str], rsh: str = "", **more: object) -> sub
     return done  # type: ignore[no-any-return]
 
 
-def begin(*argv: str | os.PathLike[str], until: Path, rsh: str = "") -> subprocess.Popen[str]:
+def begin(*argv: str | os.PathLike[str], until: Path, rsh: str = "", **more: str) -> subprocess.Popen[str]:
     """Start a migration, and wait until a file is there."""
-    environment = {**os.environ, "RSYNC_RSH": rsh} if rsh else None
+    environment = {**os.environ, **({"RSYNC_RSH": rsh} if rsh else {}), **more}
     process = subprocess.Popen(
         [sys.executable, "-m", "sparsesync", "migrate", *map(str, argv)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
     )  # fmt: skip
     for _ in range(600):
         if until.exists():
@@ -192,6 +193,7 @@ def test_two_passes(tree: Path, sshd_server: Sshd, direction: str) -> None:
     done = migrate("-n", source, destination, rsh=sshd_server.rsh)
     assert done.returncode == 0 and not (tree / "dst").exists(), done
     assert re.search(r"by extents +1 file: 1 MiB of 64 MiB", done.stdout), done.stdout
+    assert re.search(r"^by extents +disk: 1 MiB of 64 MiB$", done.stdout, re.MULTILINE), done.stdout
     logins = sshd_server.logins()
     done = migrate(source, destination, rsh=sshd_server.rsh)
     assert (done.returncode, done.stderr) == (0, ""), done
@@ -226,9 +228,12 @@ def test_a_command_that_fails(tree: Path, which: str) -> None:
     commands = [f"--{which}", "echo said; exit 7", "--on-failure", f"touch {ran}"]
     done = migrate("--final", *commands, f"{tree}/src/", tree / "dst")
     assert done.returncode == 1 and ran.exists(), done
-    assert f"--{which} failed on this host with status 7: echo said; exit 7; --on-failure was run" in done.stderr
+    assert (
+        f"--{which} failed on this host with status 7: echo said; exit 7\nsparsesync: --on-failure was run"
+        in done.stderr
+    )
     assert (tree / "dst/disk").exists() == which.startswith("after")
-    assert done.stderr.count("\n") == 2  # and what the command said
+    assert done.stderr.count("\n") == 3 + (which == "after-dest")  # and what the command said
 
 
 def test_services_that_cannot_be_started_again(tree: Path) -> None:
@@ -262,7 +267,22 @@ def test_a_signal_in_the_final_pass(tree: Path, number: int) -> None:
     finally:
         process.kill()
     assert process.returncode == 20 and (tree / "again").exists()
-    assert "interrupted; --on-failure was run on this host" in said
+    assert "interrupted\nsparsesync: --on-failure was run on this host" in said
+
+
+def test_a_signal_in_the_first_pass(tree: Path) -> None:
+    sparse_file(tree / "src/dense", 4 * MIB, [(0, 4 * MIB)])
+    begun = f"(sleep 0.3; touch {tree}/begun) &"
+    waits = script(tree / "rsync", f'case "$*" in *"--stats "*) {begun} ;; esac; exec rsync --bwlimit=50 "$@"')
+    process = begin(f"{tree}/src/", tree / "dst", until=tree / "begun", SPARSESYNC_RSYNC=waits)
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 20 and same_content(tree / "src/disk", tree / "dst/disk")
+    told = "sparsesync: interrupted; what has arrived is kept, and the same command goes on from there"
+    assert said.splitlines()[-1] == told and said.count("interrupted") == 1
 
 
 def test_the_destination_fills_up_in_the_final_pass(tree: Path) -> None:
@@ -308,7 +328,9 @@ def test_a_connection_that_is_lost_in_the_final_pass(tree: Path, own: Sshd) -> N
     again = f"touch {tree}/again"
     done = migrate("--final", "--before-dest", cut(own), "--on-failure", again, *where, rsh=own.rsh)
     assert done.returncode == 12 and (tree / "again").exists(), done
-    assert re.search("far: the connection (has ended|is lost: .*); --on-failure was run on far", done.stderr)
+    assert re.search(
+        "far: the connection (has ended|is lost: .*)\nsparsesync: --on-failure was run on far", done.stderr
+    )
     assert migrate("--final", "--verify", *where, rsh=own.rsh).returncode == 0
     assert differs(tree / "src", tree / "dst") == ""
 
@@ -322,7 +344,7 @@ def test_a_host_that_is_lost_in_the_final_pass(tree: Path, own: Sshd, direction:
     assert done.returncode == 12, done
     if direction == "push":
         assert "what was received is kept, the same command goes on from there" in done.stderr, done
-        assert "; --on-failure was run on this host" in done.stderr
+        assert "\nsparsesync: --on-failure was run on this host" in done.stderr
     else:
         assert "--on-failure COULD NOT BE RUN on far, run it by hand: true (far: ssh could not log in)" in done.stderr
     done = migrate("--check", f"{tree}/src/", f"far:{tree}/dst", rsh=own.rsh)
@@ -489,7 +511,8 @@ def test_bad_command_lines(tree: Path, arguments: list[str], said: str) -> None:
 def check_stops(done: subprocess.CompletedProcess[str], *sentences: str) -> None:
     assert done.returncode == 1, done
     assert lines(done, "stop") == [*sentences]
-    assert done.stderr == f"sparsesync: {len(sentences)} of the checks above say stop; nothing was done\n"
+    say = "says" if len(sentences) == 1 else "say"
+    assert done.stderr == f"sparsesync: {len(sentences)} of the checks above {say} stop; nothing was done\n"
 
 
 @pytest.mark.slow
@@ -651,7 +674,7 @@ def test_one_bar_for_all_phases(tree: Path, shown: bool) -> None:
     assert done.returncode == 0, done
     assert all((f"{phase}: " in text) == shown for phase in ("rsync", "verifying")), text
     # Data bytes in all: 1 MiB that is seeded, 3 that rsync copies, and all of it once more to verify it.
-    assert ("/8.0" in text) == shown
+    assert (" of 8 MiB" in text) == shown
     assert "Literal data" not in done.stdout and "100%" not in done.stdout
 
 
@@ -695,7 +718,7 @@ def test_a_report_of_what_failed(tree: Path) -> None:
         report = document(done.stdout)
         assert report == json.loads((tree / "report").read_text())
         assert done.returncode == report["status"] == 1
-        assert done.stderr == f"sparsesync: {report['failure']}\n"
+        assert done.stderr == f"sparsesync: {report['failure']}\n".replace("; no --", "\nsparsesync: no --")
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_two_passes(top: Path, sshd_server: Sshd, capfd: pytest.CaptureFixture[s
 def test_what_fails(top: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level("INFO", "sparsesync")
     result = sparsesync.migrate(top / "none", top / "dst")
-    assert (result.ok, result.status) == (False, 1) and "say stop; nothing was done" in str(result.failure)
+    assert (result.ok, result.status) == (False, 1) and "says stop; nothing was done" in str(result.failure)
     assert ("stop", str(top / "none"), "there is no such file or directory; correct the path") in result.findings
     assert "there is no such file" in caplog.text and capfd.readouterr() == ("", "")
     final: dict[str, Any] = {"final": True, "on_failure": f"echo up >> {top}/services"}

@@ -28,7 +28,7 @@ from ...seeding.options.call import as_word, option_words, read_from
 from ..request import Request
 from ..run import Migration
 from ..text import lines_of
-from .result import MigrationCancelledError, MigrationError, MigrationResult, MigrationTimeoutError
+from .result import MigrationCancelledError, MigrationError, MigrationResult, MigrationTimeoutError, clauses
 
 if TYPE_CHECKING:
     import threading
@@ -79,11 +79,11 @@ def migrate(
     except MigrationError as error:
         failure = error
     except (MigrationTimeoutError, MigrationCancelledError) as error:
-        error.result, error.told = _result(migration), migration.told
+        error.result, error.told = _result(migration), clauses(migration.told)
         raise
     except BaseException:
         if migration.told:
-            caller.say_last(f"the final pass was ended early{migration.told}")
+            caller.say_last(f"the final pass was ended early{clauses(migration.told)}")
         raise
     result = _result(migration)
     if failure is not None and check:

@@ -58,6 +58,11 @@ class MigrationError(Error):
         return str(self.args[1])
 
 
+def clauses(told: Sequence[str]) -> str:
+    """Return what is told after something else, each behind a semicolon."""
+    return "".join(f"; {each}" for each in told)
+
+
 class _Ended:
     """What is known of a migration that was ended.
 
