@@ -11,14 +11,14 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from ..console.messages import print_line
+from ..console.messages import print_error, print_line
 from ..console.progress import data_bar
 from ..console.streams import STDOUT
 from ..console.units import iec
 from ..engine.content.copy_file import Copied, CopyOptions
 from ..engine.errors import LinkError, OnProgress
 from ..engine.files.claims import allocated, believes, file_size, looks_sparse
-from ..engine.files.status import open_source
+from ..engine.files.status import check_no_lost_device, open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
 from .options import Parser, Troubles, add_holes, add_progress, add_remote_end, add_workers, workers
@@ -132,6 +132,7 @@ def _copy_each(
         )
         for source in sources:
             try:
+                linked = _look_at_target(source, destination)
                 if arguments.dry_run:
                     made = copies.plan(source, destination, options)
                 else:
@@ -150,6 +151,22 @@ def _copy_each(
                 for name, size in _sizes(made).items():
                     total[name] += size
                 yield source, made
+                if linked and not options.in_place and not arguments.dry_run:
+                    print_error(f"{made.path}: its other names keep the old content; --inplace writes to all of them")
+
+
+def _look_at_target(source: str, destination: str) -> bool:
+    """Return whether the file that a copy replaces has more names. Raises FileNotFoundError for a lost device."""
+    if destination == _STREAM or is_remote(destination):
+        return False
+    if os.path.isdir(destination):
+        destination = os.path.join(destination, os.path.basename(source))
+    check_no_lost_device(destination)
+    try:
+        st = os.stat(destination)
+    except OSError:
+        return False
+    return stat.S_ISREG(st.st_mode) and st.st_nlink > 1
 
 
 def _copy(copies: Copies, source: str, destination: str, options: CopyOptions, progress: OnProgress) -> Copied:

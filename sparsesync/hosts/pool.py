@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..embedding import WAIT_SECONDS
+from ..engine.errors import LoginError
 from ..engine.host import LocalHost
 from .base import Host, Location, PathLike, Rsh
 
@@ -104,7 +105,8 @@ class HostPool:
         remote = remote_part(path)
         if remote is None:
             return self.local(path)
-        return _location(self.host(remote.user, remote.host), path, remote)
+        with _telling_files(path):
+            return _location(self.host(remote.user, remote.host), path, remote)
 
     def local(self, path: PathLike) -> Location:
         """Return the location of ``path`` on this machine, even if it looks like one on another host."""
@@ -117,7 +119,8 @@ class HostPool:
         remotes = remote_part(a), remote_part(b)
         salt = self._lender.salt if self._lender else os.urandom(16)
         digest = Digest(_COMMON, salt) if all(remotes) else None
-        connected = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
+        with _telling_files(a, b):
+            connected = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
         shared = next((host.digest for host in connected if host), None)
         if shared is None:
             mine = capabilities()
@@ -237,6 +240,19 @@ class HostPool:
 
         given = self._rsh
         return split_shell(remote_shell(given, self._environ)) if given is None or isinstance(given, str) else given
+
+
+@contextlib.contextmanager
+def _telling_files(*paths: PathLike) -> Iterator[None]:
+    """Say how a file here is written whose name looks like that of a host, if nobody can log in there."""
+    try:
+        yield
+    except LoginError as error:
+        meant = next((path for path in paths if isinstance(path, str) and ":" in path and os.path.lexists(path)), None)
+        if meant is None:
+            raise
+        why = f"{error.args[0]}; the file of that name here is ./{meant}"
+        raise LoginError(why, error.host, error.retryable) from None
 
 
 def _login(user: str | None, name: str) -> tuple[str, ...]:

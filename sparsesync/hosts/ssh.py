@@ -52,6 +52,19 @@ _AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"]
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
 _REFUSED = ("Permission denied", "verification failed", "Too many authentication failures")
 """What ssh says of a login that fails until somebody has changed something."""
+_REASONS = {
+    "IDENTIFICATION HAS CHANGED": "its key is another than that of earlier logins",
+    "host key is known": "its key is not known yet; log in once by hand",
+    "verification failed": "its key was not accepted",
+    "Permission denied": "it refused the user",
+    "Too many authentication failures": "it refused the user",
+    "Could not resolve": "no host of that name is known",
+    "Connection refused": "nothing takes connections there",
+    "No route to host": "it cannot be reached",
+    "Network is unreachable": "it cannot be reached",
+    "timed out": "it does not answer",
+}
+"""What ssh says, and what it means."""
 _MAX_POSTED = 100
 """Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
 
@@ -343,7 +356,8 @@ def _reason(error: LinkError, connection: Connection, shell: Shell, status: int 
         return NoAgentError("no Python 3.6 or newer was found there", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
-        return LoginError("ssh could not log in", host, not is_refused(said))
+        reason = next((f": {reason}" for word, reason in _REASONS.items() if word in said), "")
+        return LoginError(f"ssh could not log in{reason}", host, not is_refused(said))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
         return NoAgentError(protocol.ONLY_RSYNC, host, retryable=False)
     if connection.python and status:

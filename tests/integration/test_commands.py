@@ -17,7 +17,7 @@ import pytest
 import sparsesync
 from tests.support.filesystems import Mounted, allocated, device, need, need_root, need_tools, same_content, sparse_file
 from tests.support.schemas import fields
-from tests.support.shells import local_shell
+from tests.support.shells import local_shell, script
 
 MIB = 1 << 20
 PROC = "/proc/version"
@@ -286,6 +286,10 @@ def test_copy(tree: Path) -> None:
     assert run("copy", "d/large", "copied", cwd=tree).returncode == 0
     assert allocated(tree / "copied") == allocated(tree / "d/large")
     (tree / "into").mkdir()
+    os.link(tree / "copied", tree / "linked")
+    said = "sparsesync: copied: its other names keep the old content; --inplace writes to all of them\n"
+    assert run("copy", "d/small", "copied", cwd=tree).stderr == said
+    assert (tree / "linked").stat().st_size == 100 << 30 and same_content(tree / "copied", tree / "d/small")
     os.utime(tree / "d/small", (1, 1))
     done = run("copy", "-p", "d/small", "d/dense", "into", cwd=tree)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -298,6 +302,12 @@ def test_copy(tree: Path) -> None:
     [
         (["copy", "none", "x"], "none: No such file or directory"),
         (["copy", "d", "x"], "d: is a directory; for trees use 'sparsesync sync -a'"),
+        (["copy", "-n", "d/small", "/dev/no-such-disk"], "/dev/no-such-disk: there is no such device"),
+        (["copy", "-n", "d/no-such-disk", "/dev"], "/dev/no-such-disk: there is no such device"),
+        (
+            ["copy", "-e", "sh -c 'exit 255'", "na:me", "x"],
+            "na: ssh could not log in; the file of that name here is ./na:me",
+        ),
         (["copy", "d/small", "d/small"], "'d/small' and 'd/small' are the same file"),
         (["copy", "d/small", ""], "'': No such file or directory"),
         (["copy", "", "x"], "'': No such file or directory"),
@@ -312,12 +322,32 @@ def test_copy(tree: Path) -> None:
     ],
 )
 def test_one_line_and_a_status_for_bad_input(tree: Path, argv: list[str], message: str) -> None:
+    (tree / "na:me").touch()
     before = sorted(os.listdir(tree))
     done = run(*argv, cwd=tree)
     assert done.returncode == 1
     assert done.stderr.startswith(f"sparsesync: {message}")
     assert done.stderr.count("\n") == 1
     assert sorted(os.listdir(tree)) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("u@far: Permission denied (publickey).", "it refused the user"),
+        ("ssh: connect to host far port 22: Connection refused", "nothing takes connections there"),
+        ("ssh: Could not resolve hostname far: Name or service not known", "no host of that name is known"),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+         "its key is another than that of earlier logins"),
+        ("No ED25519 host key is known for far and you have requested strict checking.\nHost key verification failed.",
+         "its key is not known yet; log in once by hand"),
+    ],
+)  # fmt: skip
+def test_why_a_login_failed(tree: Path, said: str, why: str) -> None:
+    shell = script(tree / "ssh", f"echo '{said}' >&2; exit 255")
+    assert (
+        run("scan", "-e", shell, "far:", cwd=tree).stderr == f"{said}\nsparsesync: far: ssh could not log in: {why}\n"
+    )
 
 
 def test_a_size_limit_and_a_full_disk_say_what_to_do(tree: Path) -> None:

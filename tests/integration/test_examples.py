@@ -177,7 +177,8 @@ def test_a_nightly_backup_of_what_cannot_be_reached(hosts: Hosts) -> None:
     tried = "ssh: connect to host alpha port 22: Connection refused"
     hosts.program("ssh", f"echo '{tried}' >&2; exit 255")
     done = hosts.run(sys.executable, "-X", "dev", "-W", "error", "-c", code, ssh=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "alpha: alpha: ssh could not log in\n"), done
+    why = "alpha: alpha: ssh could not log in: nothing takes connections there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", why), done
     assert (hosts.work / "alpha.log").read_text() == f"{tried}\n" * 3
 
 

@@ -163,6 +163,16 @@ def stat_mode(path: str) -> Tuple[Optional[int], bool]:
         return None, os.path.lexists(path)
 
 
+def check_no_lost_device(path: str) -> None:
+    """Raise FileNotFoundError if a new file would be made in /dev, in memory, where a device was meant."""
+    real = os.path.realpath(path)
+    directory = os.path.dirname(real)
+    if not real.startswith("/dev/") or real.startswith("/dev/shm/") or os.path.exists(real):
+        return
+    if os.path.isdir(directory) and os.stat(directory).st_dev == os.stat("/dev").st_dev:
+        raise FileNotFoundError(errno.ENOENT, "there is no such device", path)
+
+
 class Identity(NamedTuple):
     """What tells that a file is the one it was, with the content it had: its inode, size and times (ns)."""
 

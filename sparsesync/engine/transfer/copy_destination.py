@@ -12,7 +12,7 @@ from typing import List, Optional
 from ..content.copy_file import CopyOptions
 from ..files import attributes
 from ..files.flags import carry
-from ..files.status import check_replaceable
+from ..files.status import check_no_lost_device, check_replaceable
 from .destination import Destination
 from .destination_file import DestinationFile
 from .records import FileSpec
@@ -22,7 +22,7 @@ class CopyDestination(Destination):
     """The destination ``path`` of a copy. If ``path`` is a directory, it is the file ``name`` in the directory.
 
     A copy of content alone does not look into a directory. Raises OSError if the directory is missing,
-    IsADirectoryError if a directory has the file's name.
+    IsADirectoryError if a directory has the file's name, FileNotFoundError for a device that is not there.
     """
 
     seeds = False
@@ -32,6 +32,7 @@ class CopyDestination(Destination):
             path = os.path.join(path, name)
         elif path.endswith("/"):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        check_no_lost_device(path)
         target = os.path.realpath(path)
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
