@@ -26,6 +26,8 @@ _DIFFERENCES = {
     "type": "of another type in {b}",
     "link": "the symlink leads elsewhere in {b}",
     "device": "another device in {b}",
+    "mode": "another mode in {b}",
+    "owner": "another owner or group in {b}",
 }
 
 
@@ -33,7 +35,8 @@ def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("a", metavar="A")
     command.add_argument("b", metavar="B")
-    command.description = f"{command.description} Modes, owners, times and attributes are not looked at."
+    command.description = f"{command.description} Times, extended attributes and ACLs are not looked at."
+    command.add_argument("--attributes", action="store_true", help="compare modes, owners and groups, too")
     command.add_argument("--full", action="store_true", help="read the holes too")
     command.add_argument(
         "--exclude-from", action="append", default=[], metavar="FILE", help="as rsync's, for both trees"
@@ -90,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             prefix=arguments.remote_prefix,
             executor=executor,
             rules=rules,
+            attributes=arguments.attributes,
             on_equal=on_equal,
         ):
             different = True

@@ -39,7 +39,7 @@ from ..engine.tree.left_out import LeftOut, NameRules, left_out
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
-from .difference import Difference
+from .difference import Difference, of_attributes
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -58,12 +58,14 @@ def verify(
     python: Optional[str] = None,
     prefix: str = "",
     rules: Optional[NameRules] = None,
+    attributes: bool = False,
     on_equal: Callable[[str], object] = lambda path: None,
     executor: "Optional[Executor]" = None,
 ) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`.
 
     ``rules``: what is left out of both trees.
+    ``attributes``: compare mode, owner and group, too.
     ``on_equal``: called with the path of each entry that is equal, but for directories.
     """
     check_holes(holes)
@@ -74,7 +76,7 @@ def verify(
             raise ValueError("workers see both sides through a shared filesystem; neither can be host:path")
         return digests.verify(
             a, b, full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress, rsh=rsh, python=python,
-            prefix=prefix, rules=rules, on_equal=on_equal,
+            prefix=prefix, rules=rules, attributes=attributes, on_equal=on_equal,
         )  # fmt: skip
     here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
     compare: Callable[..., Optional[int]] = first_difference
@@ -83,7 +85,9 @@ def verify(
         from ..workers.engines import count_workers
 
         compare = Comparing(executor, count_workers(executor))
-    return _Comparison(full, holes, tallies, on_error, progress, rules, on_equal, compare).roots(here, there)
+    return _Comparison(full, holes, tallies, on_error, progress, rules, attributes, on_equal, compare).roots(
+        here, there
+    )
 
 
 class _Comparison:
@@ -97,9 +101,11 @@ class _Comparison:
         on_error: OnError,
         progress: OnProgress,
         rules: Optional[NameRules],
+        attributes: bool,
         on_equal: Callable[[str], object],
         compare: Callable[..., Optional[int]],
     ) -> None:
+        self.attributes = attributes
         self.on_equal = on_equal
         self.compare = compare
         self.full = full
@@ -115,18 +121,27 @@ class _Comparison:
             self.on_equal("")
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
+            yield from self._attributes("", a_st, b_st)
             yield from self._trees(a.path, b.path)
             return
-        found = None
+        found, more = None, self._attributes("", a_st, b_st)
         with self._reporting():
             if has_content(a_st) and has_content(b_st):
                 found = self._content("", a, b, a_st, b_st)
             else:
                 found = self._entry("", a, b, a_st, b_st)
-            if found is None:
+            if found is None and not more:
                 self.on_equal("")
         if found:
             yield found
+        yield from more
+
+    def _attributes(self, path: str, a_st: os.stat_result, b_st: os.stat_result) -> list[Difference]:
+        """Return what differs in the attributes of two files of one type."""
+        if not self.attributes or stat.S_IFMT(a_st.st_mode) != stat.S_IFMT(b_st.st_mode):
+            return []
+        a, b = ((stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) for st in (a_st, b_st))
+        return [*of_attributes(path, a, b)]
 
     def _trees(self, a: str, b: str) -> Iterator[Difference]:
         with contextlib.ExitStack() as opened:
@@ -167,17 +182,19 @@ class _Comparison:
                 else:
                     a = Node(a_fd, name, os.path.join(a_path, name))
                     b = Node(b_fd, name, os.path.join(b_path, name))
-                    found = None
+                    found, more = None, []
                     with self._reporting():
                         a_st, b_st = a.stat(), b.stat()
+                        more = self._attributes(entry, a_st, b_st)
                         if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
                             found = self._entry(entry, a, b, a_st, b_st)
-                            if found is None:
+                            if found is None and not more:
                                 self.on_equal(entry)
                         elif not _same_file(a_st, b_st):
                             below.append(entry)
                     if found:
                         yield found
+                    yield from more
 
     def _entry(self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Optional[Difference]:
         """Compare two files of any type but two directories."""

@@ -31,13 +31,13 @@ from itertools import zip_longest
 from typing import IO, Callable, NamedTuple
 
 from ..engine.content.compare import Tally
-from ..engine.errors import OnError, OnProgress
+from ..engine.errors import OnError, OnProgress, ProtocolError
 from ..engine.tree.left_out import NameRules
 from ..engine.tree.manifest import DIGEST_BYTES, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 from ..engine.wire.protocol import BLOCK_BYTES
 from ..hosts.base import Location, PathLike, Rsh
 from ..hosts.pool import HostPool
-from .difference import Difference
+from .difference import Difference, of_attributes
 
 _STEP_BYTES = (4096, 256, 16, 1)
 _BATCH_BYTES = 64 * 1024
@@ -60,13 +60,14 @@ def verify(
     python: str | None,
     prefix: str,
     rules: NameRules | None,
+    attributes: bool,
     on_equal: Callable[[str], object],
 ) -> Generator[Difference, None, None]:
     """Yield what :func:`compare.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
         yield from differences(
             *hosts.locate_pair(a, b), full=full, holes=holes, tallies=tallies, on_error=on_error, progress=progress,
-            rules=rules, on_equal=on_equal,
+            rules=rules, attributes=attributes, on_equal=on_equal,
         )  # fmt: skip
 
 
@@ -80,14 +81,17 @@ def differences(
     on_error: OnError = None,
     progress: OnProgress = None,
     rules: NameRules | None = None,
+    attributes: bool = False,
     on_equal: Callable[[str], object] = lambda path: None,
 ) -> Iterator[Difference]:
     """Yield each difference between two locations, on two hosts that compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as noted:
         with contextlib.ExitStack() as opened:
             a_tally, b_tally = tallies or (Tally(), Tally())
-            ours, theirs = [_Side(*side, full, holes, rules, opened) for side in ((a, a_tally), (b, b_tally))]
-            merge = _Merge(ours, theirs, on_error, progress, noted, on_equal)
+            ours, theirs = [
+                _Side(*side, full, holes, rules, attributes, opened) for side in ((a, a_tally), (b, b_tally))
+            ]
+            merge = _Merge(ours, theirs, on_error, progress, noted, attributes, on_equal)
             yield from merge.differences()
         yield from merge.closer()
 
@@ -111,10 +115,11 @@ class _Side:
         full: bool,
         holes: str,
         rules: NameRules | None,
+        attributes: bool,
         opened: contextlib.ExitStack,
     ) -> None:
         self.location = location
-        self._events = location.host.manifest(location.path, full, holes, tally, rules)
+        self._events = location.host.manifest(location.path, full, holes, tally, rules, attributes)
         opened.callback(self._events.close)  # type: ignore[attr-defined]
         self.event: Event | None = None
 
@@ -154,8 +159,10 @@ class _Merge:
         on_error: OnError,
         progress: OnProgress,
         noted: IO[str],
+        attributes: bool,
         on_equal: Callable[[str], object],
     ) -> None:
+        self._attributes = attributes
         self._on_equal = on_equal
         self._a = a
         self._b = b
@@ -168,8 +175,9 @@ class _Merge:
         """Yield each difference, except for files whose content needs a closer look."""
         for side in self._sides:
             side.advance()
-        if self._a.entry().kind != "d" or self._b.entry().kind != "d":
-            yield from self._pair("", "-b")
+        whole = self._a.entry().kind != "d" or self._b.entry().kind != "d"
+        yield from self._pair("", "-b")
+        if whole:
             return
         for side in self._sides:
             side.next_directory()
@@ -229,14 +237,19 @@ class _Merge:
                 found = Difference(path, "device")
         if self._report():
             return
-        if found is None:
-            if UNKNOWN not in (a.kind, b.kind) and a.kind != "d":
-                self._on_equal(path)
-            return
+        more: list[Difference] = []
+        if self._attributes and UNKNOWN not in (a.kind, b.kind):
+            if a.attributes is None or b.attributes is None:
+                side = self._a if a.attributes is None else self._b
+                raise ProtocolError("attributes are missing in a manifest", side.location.host.name)
+            more += of_attributes(path, a.attributes, b.attributes)
         if isinstance(found, Difference):
             yield found
-        else:
+        elif found is not None:
             self._noted.write(json.dumps(found) + "\n")
+        elif not more and UNKNOWN not in (a.kind, b.kind) and a.kind != "d":
+            self._on_equal(path)
+        yield from more
 
     def _content(self, path: str, a_size: int, b_size: int) -> Difference | _Noted | None:
         common = min(a_size, b_size)

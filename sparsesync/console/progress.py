@@ -166,7 +166,7 @@ class ProgressBar:
     def _watch(self) -> None:
         """Say when nothing has moved for long."""
         told = False
-        while not self._ended.wait(1):
+        while not self._ended.wait(min(1, _STALLED_SECONDS)):
             still = time.monotonic() - self._moved
             if told or still >= _STALLED_SECONDS:
                 told = still >= _STALLED_SECONDS

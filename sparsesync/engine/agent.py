@@ -241,9 +241,11 @@ def _batched(parts: Iterator[Any]) -> Iterator[List[Any]]:
         batch = list(islice(parts, _BATCH_ITEMS))
 
 
-def _manifest(agent: Agent, path: str, full: bool, holes: str, rules: Optional[List[Any]] = None) -> Dict[str, Any]:
+def _manifest(
+    agent: Agent, path: str, full: bool, holes: str, rules: Optional[List[Any]] = None, attributes: bool = False
+) -> Dict[str, Any]:
     tally = Tally()
-    for batch in batches(agent.host.manifest(path, full, holes, tally, rules)):
+    for batch in batches(agent.host.manifest(path, full, holes, tally, rules, attributes)):
         if isinstance(batch, OSError):
             agent.trouble(batch)
         else:
@@ -311,7 +313,9 @@ OPERATIONS = {
     ),
     "layers": Operation({"path": PATH, "holes": _HOLES}, _mapped("layers")),
     "checksums": Operation({"path": PATH, "block": integer(512, 1 << 30), "holes": _HOLES}, _mapped("checksums")),
-    "manifest": Operation({"path": PATH, "full": flag, "holes": _HOLES, "rules": maybe(NAME_RULES)}, _manifest),
+    "manifest": Operation(
+        {"path": PATH, "full": flag, "holes": _HOLES, "rules": maybe(NAME_RULES), "attributes": maybe(flag)}, _manifest
+    ),
     "digests": Operation(
         {"path": PATH, "block": integer(1, 1 << 30), "ranges": listed(row(PATH, SIZE, SIZE))}, _digests
     ),

@@ -140,12 +140,18 @@ class LocalHost:
         return [contents(path, offset, length, self.digest, full) for path, offset, length in parts]
 
     def manifest(
-        self, root: str, full: bool, holes: str, tally: "Tally", rules: Optional[Sequence[Any]] = None
+        self,
+        root: str,
+        full: bool,
+        holes: str,
+        tally: "Tally",
+        rules: Optional[Sequence[Any]] = None,
+        attributes: bool = False,
     ) -> Iterator["Event"]:
         """Yield the events of what is at ``root``, for a comparison: see :mod:`.tree.manifest`."""
         from .tree.manifest import manifest
 
-        return manifest(root, self.digest, full, holes, tally, rules)
+        return manifest(root, self.digest, full, holes, tally, rules, attributes)
 
     def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[Optional[bytes]]:
         """Yield the joined digests of the blocks of each range, or None if the file cannot be read.

@@ -139,7 +139,9 @@ class Host(Protocol):
     def contents(self, parts: Sequence[Range], full: bool) -> list[list[Any]]:
         """Return the digest of each part of a file."""
 
-    def manifest(self, root: str, full: bool, holes: str, tally: Tally, rules: Sequence[Any] | None) -> Iterator[Event]:
+    def manifest(
+        self, root: str, full: bool, holes: str, tally: Tally, rules: Sequence[Any] | None, attributes: bool
+    ) -> Iterator[Event]:
         """Yield the events of what is at ``root``, for a comparison."""
 
     def digests(self, root: str, block: int, ranges: Sequence[Range], on_error: OnError) -> Iterator[bytes | None]:

@@ -156,16 +156,16 @@ class RemoteHost:
                 raise ProtocolError("digests are missing")
         return list(found)
 
-    def manifest(self, root: str, full: bool, holes: str, tally: Tally, rules: Sequence[Any] | None) -> Iterator[Event]:
+    def manifest(
+        self, root: str, full: bool, holes: str, tally: Tally, rules: Sequence[Any] | None, attributes: bool
+    ) -> Iterator[Event]:
+        asked = {"path": root, "full": full, "holes": holes, "rules": rules, "attributes": attributes}
         reader = Reader()
         # A trouble stands between two items; the reader refuses a second one there.
         troubles: list[Event] = []
-
-        def trouble(error: OSError) -> None:
-            troubles.append(reader.trouble(error))
-
+        items = self.connection.items("manifest", lambda error: troubles.append(reader.trouble(error)), **asked)
         with self._naming():
-            for item in self.connection.items("manifest", trouble, path=root, full=full, holes=holes, rules=rules):
+            for item in items:
                 yield from troubles
                 troubles.clear()
                 if "events" in item:

@@ -164,7 +164,9 @@ OPERATIONS: dict[str, Rule] = {
     "scan": Rule(READ, {"path": _path, "options": _as_it_is, "measured": _as_it_is, "zeros": _as_it_is}),
     "layers": Rule(READ, {"path": _path, "holes": _as_it_is}),
     "checksums": Rule(READ, {"path": _path, "block": _as_it_is, "holes": _as_it_is}),
-    "manifest": Rule(READ, {"path": _path, "full": _as_it_is, "holes": _as_it_is, "rules": _as_it_is}),
+    "manifest": Rule(
+        READ, {"path": _path, **dict.fromkeys(("full", "holes", "rules", "attributes"), _as_it_is)}
+    ),
     "digests": Rule(READ, {"path": _path, "block": _as_it_is, "ranges": _named_rows}),
     "look": Rule(READ, {"files": _rows, "settings": _as_it_is}),
     "mode": Rule(READ, {"path": _path}),

@@ -629,6 +629,8 @@ STAT = "[0] * 10"
         (["verify", "."], 'say("ITEM", events=[["e", "", "d", 0, "", 0], ["d", "a"]])'),
         (["verify", "."], 'say("ITEM", events=[["e", "", "d", 0, "", 0], ["d", ""]]); '
                           'say("TROUBLE", errno=1, strerror="x", filename="x", value=False); ' * 2),
+        (["verify", "--attributes", "f"], 'say("ITEM", events=[["e", "", "-", 9, "", 0]]); '
+                                          'say("DONE", read=0, believed=0)'),
         (["verify", "f"], 'say("ITEM", events=[["e", "", "-", 9, "", 0], ["b", "A" * 32]]); say("DONE"); say("DONE")'),
         (["verify", "f"], 'say("ITEM", events=[["e", "", "-", 9, "", 0], ["b", "A" * 32]]); say("DONE"); '
                           'say("ITEM", digests="00")'),

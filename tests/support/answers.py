@@ -103,7 +103,7 @@ ANSWERS: dict[str, tuple[Callable[[Any], object], dict[str, Any], dict[str, Sequ
                      [9, 9, "0" * 32, 9], SIZE, SIZE, [*TEXT, "0" * 31, "0" * 33, "G" * 32, "\uff10" * 32], SIZE))]}),
     "digests": (lambda liar: list(RemoteHost(liar).digests("/", 65536, [("x", 0, 9)], None)), {"digests": "0" * 32},
                 {"digests": [*TEXT, "0" * 31, "0" * 33, "G" * 32]}),
-    "manifest": (lambda liar: list(RemoteHost(liar).manifest("/", False, "auto", Tally(), None)),
+    "manifest": (lambda liar: list(RemoteHost(liar).manifest("/", False, "auto", Tally(), None, False)),
                  {"events": [["e", "", "-", 9, "", 0]]},
                  {"events": [1, {}, "x", [1], [[]], [["x", ""]], [["d", 1]], [["d", "../x"]], [["b", 1]], [["b", "!"]],
                              *([row] for row in rows(["e", "", "-", 9, "", 0], NUMBER, [*NAME, "x"],

@@ -61,6 +61,7 @@ class Entry(NamedTuple):
     ``size``: bytes of content.
     ``target``: where a symlink leads.
     ``device``: the number of a device.
+    ``attributes``: mode, owner and group, if they were asked for.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Entry(NamedTuple):
     size: int = 0
     target: str = ""
     device: int = 0
+    attributes: Optional[Tuple[int, int, int]] = None
 
 
 class Directory(NamedTuple):
@@ -105,12 +107,18 @@ class Reading(NamedTuple):
 
     ``full``: read the holes too.
     ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
+    ``attributes``: told, too.
     """
 
     digest: Digest
     full: bool
     holes: str
     tally: Tally
+    attributes: bool = False
+
+    def attributes_of(self, st: os.stat_result) -> Optional[Tuple[int, int, int]]:
+        """Return what is told of a file's attributes."""
+        return (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) if self.attributes else None
 
 
 def manifest(
@@ -120,6 +128,7 @@ def manifest(
     holes: str = "auto",
     tally: Optional[Tally] = None,
     rules: Optional[Sequence[Any]] = None,
+    attributes: bool = False,
 ) -> Iterator[Event]:
     """Yield the events of a file or a directory at ``root``. Raises OSError if that cannot be examined.
 
@@ -128,12 +137,13 @@ def manifest(
     ``full``: read the holes too.
     ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
     ``tally``: the bytes read and believed are added.
+    ``attributes``: tell mode, owner and group of each entry.
     """
-    reading = Reading(digest, full, holes, tally or Tally())
+    reading = Reading(digest, full, holes, tally or Tally(), attributes)
     top = Node(None, root, root)
     st = top.stat()
     if stat.S_ISDIR(st.st_mode):
-        yield Entry("", "d")
+        yield Entry("", "d", attributes=reading.attributes_of(st))
         walk = _tree(root, reading, left_out(root, rules))
     else:
         walk = _entry(top, "", st, reading, has_content(st))
@@ -190,7 +200,7 @@ def _listed(fd: int, path: str, here: str, below: List[str], reading: Reading, s
             continue
         if stat.S_ISDIR(st.st_mode):
             below.append(os.path.join(path, name))
-            yield Entry(name, "d")
+            yield Entry(name, "d", attributes=reading.attributes_of(st))
             continue
         for event in _entry(node, name, st, reading, stat.S_ISREG(st.st_mode)):
             yield event
@@ -214,7 +224,7 @@ def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content:
             yield Entry(name, kind, size)
             yield Trouble(error)
             return
-        yield Entry(name, kind, size, target, st.st_rdev)
+        yield Entry(name, kind, size, target, st.st_rdev, reading.attributes_of(st))
         if fd is None:
             return
         try:

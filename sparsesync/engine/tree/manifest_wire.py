@@ -12,7 +12,19 @@ from base64 import b64decode, b64encode
 from typing import Any, Dict, Iterator, List, Optional, Union
 
 from ..errors import ProtocolError
-from ..wire.fields import MAX_NAME_CHARACTERS, NAME, SIZE, UNSIGNED, components, get, listed, one_of, row, text
+from ..wire.fields import (
+    MAX_NAME_CHARACTERS,
+    NAME,
+    PERMISSIONS,
+    SIZE,
+    UNSIGNED,
+    components,
+    get,
+    listed,
+    one_of,
+    row,
+    text,
+)
 from ..wire.protocol import BLOCK_BYTES, CONTROL_BYTES
 from .manifest import PAIR, UNKNOWN, Blocks, Directory, Entry, Event, Trouble, key
 
@@ -28,6 +40,9 @@ _KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
 """The letters of stat.filemode()."""
 
 _ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED)
+_ENTRY_WITH_ATTRIBUTES = row(
+    one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED, PERMISSIONS, UNSIGNED, UNSIGNED
+)
 _DIRECTORY = row(one_of("d"), text(CONTROL_BYTES))
 _DIGESTS = row(one_of("b"), text(CONTROL_BYTES))
 
@@ -35,7 +50,7 @@ _DIGESTS = row(one_of("b"), text(CONTROL_BYTES))
 def pack(event: Event) -> List[Any]:
     """Return an event as it is sent. A Trouble has a frame of its own."""
     if isinstance(event, Entry):
-        return ["e", event.name, event.kind, event.size, event.target, event.device]
+        return ["e", event.name, event.kind, event.size, event.target, event.device, *(event.attributes or ())]
     if isinstance(event, Directory):
         return ["d", event.path]
     assert isinstance(event, Blocks)
@@ -100,6 +115,9 @@ class Reader:
     def _event(self, packed: Any) -> Event:
         if _ENTRY(packed):
             return self._entry(Entry(*packed[1:]))
+        if _ENTRY_WITH_ATTRIBUTES(packed):
+            name, kind, size, target, device, *attributes = packed[1:]
+            return self._entry(Entry(name, kind, size, target, device, tuple(attributes)))  # type: ignore[arg-type]
         if _DIRECTORY(packed):
             return self._begin(Directory(packed[1]))
         if _DIGESTS(packed):
