@@ -5,6 +5,10 @@ functions of :mod:`os` that take a path have one. What opens, looks or makes a d
 :meth:`.beneath.Root.open`, in one system call, so that nobody can put a symlink in between; any other with a path of
 its own is refused. What is relative to an open directory passes, since the engine follows no symlink there; so does
 what the engine asks of its own accord, below /proc and /sys.
+
+The engine walks some paths by their components, and follows a symlink of its own user: to "/", or to "..". Where there
+is no Landlock, neither is opened. Then an absolute path that an option of rsync gives is out of reach, which costs a
+basis, or leaves files to rsync.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ from .beneath import OutsideError, Root
 _Path = Union[str, bytes, int, "os.PathLike[str]"]
 
 _OWN = ("/proc/", "/sys/module/")
-_OWN_WHOLE = ("/", "/proc", os.devnull)
-"""What the engine names itself. "/" is where it begins to walk a path by its components."""
+_OWN_WHOLE = ("/proc", os.devnull)
+"""What the engine names itself."""
 
 _LOOK = os.O_PATH | os.O_CLOEXEC
 
@@ -30,12 +34,16 @@ _REFUSED = (
 """What has no need of a path that is not relative to an open directory."""
 
 
-def build(root: Root) -> None:
-    """Replace the functions of :mod:`os`, for good."""
+def build(root: Root, walled: bool) -> None:
+    """Replace the functions of :mod:`os`, for good. ``walled``: the kernel refuses what is opened elsewhere."""
     do_open, do_stat, do_readlink, do_mkdir, do_statvfs = os.open, os.stat, os.readlink, os.mkdir, os.statvfs
+    do_realpath = os.path.realpath
 
     def open(path: _Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        below = _below(root, path, dir_fd)
+        leads_out = path in ("/", "..")
+        if leads_out and not walled:
+            raise OutsideError(str(path))
+        below = None if leads_out else _below(root, path, dir_fd)
         if below is None:
             return do_open(path, flags, mode, dir_fd=dir_fd)  # type: ignore[arg-type]  # a number is no path
         return root.open(below, flags, mode)
@@ -68,6 +76,12 @@ def build(root: Root) -> None:
         above, _, name = below.rstrip("/").rpartition("/")
         _at(root, above or ".", lambda fd: do_mkdir(name, mode, dir_fd=fd), True)
 
+    def realpath(path: Any, **options: Any) -> Any:
+        # So that nobody has to begin at "/".
+        below = _below(root, do_realpath(path, **options), None)
+        return path if below is None else os.path.join(os.curdir, below)
+
+    os.path.realpath = realpath  # type: ignore[assignment]  # the engine gives no bytes
     for function in (open, stat, lstat, readlink, statvfs, mkdir):
         _replace(function.__name__, function)
     for name in _REFUSED:
@@ -111,7 +125,7 @@ def _only_relative(function: Callable[..., Any]) -> Callable[..., Any]:
         both = given.get("src_dir_fd") is not None and given.get("dst_dir_fd") is not None
         if not isinstance(path, int) and given.get("dir_fd") is None and not both:
             text = os.fsdecode(path)
-            if text not in _OWN_WHOLE[1:] and not text.startswith(_OWN):
+            if text not in _OWN_WHOLE and not text.startswith(_OWN):
                 raise OutsideError(text)
         return function(path, *rest, **given)
 

@@ -30,7 +30,7 @@ from .rules import Served
 
 COMMAND = "SSH_ORIGINAL_COMMAND"
 
-_UNWALLED = "this kernel has no Landlock: a symlink put in place at the right moment can lead out of the directory"
+_UNWALLED = "this kernel has no Landlock: a symlink put in place at the right moment can lead rsync out"
 _MAX_SCRIPT_BYTES = 1 << 16
 
 
@@ -54,8 +54,7 @@ def run(directory: str, mode: str, version: str) -> int:
         if loader.is_prefixed(asked):
             raise ValueError("this key runs no command: --rsync-path and --remote-prefix are not for it")
         served = Served(root, mode, loader.fingerprint(), version)
-        _confine(root, mode)
-        calls.build(root)
+        calls.build(root, walls.build(root.fd, mode != "read-only"))
         return agent.serve(served, line=True)
     program, _, rest = asked.partition(" ")
     if os.path.basename(program) == "rsync" and rest.split(" ", 1)[0] == "--server":
@@ -65,15 +64,11 @@ def run(directory: str, mode: str, version: str) -> int:
     raise ValueError("this key is for rsync and sparsesync only")
 
 
-def _confine(root: Root, mode: str) -> None:
-    if not walls.build(root.fd, mode != "read-only"):
-        print_error(_UNWALLED)
-
-
 def _run_rsync(line: str, root: Root, mode: str) -> int:
     words = server_options.arguments(line, root, mode, check_version())
     if mode != "append-only" or "--sender" in words[:2]:
-        _confine(root, mode)
+        if not walls.build(root.fd, mode != "read-only"):
+            print_error(_UNWALLED)
         _become_rsync(words, root)
     place = f".sparsesync-append.{secrets.token_hex(4)}"
     os.mkdir(place, 0o700, dir_fd=root.fd)

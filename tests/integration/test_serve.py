@@ -68,7 +68,7 @@ def test_every_command_by_a_key_for_one_directory(place: Path) -> None:
 
 
 def test_an_intruder_gets_nothing(tmp_path: Path) -> None:
-    ended = intruder.attack(tmp_path, 40, 4)
+    ended = intruder.attack(tmp_path, 40, 3)
     assert ended["is outside of"] > 5 and ended["sent something"] and ended["status 0"] > 5
 
 

@@ -99,7 +99,7 @@ def racing(served: Path) -> Iterator[None]:
 
 
 class Intruder:
-    """Makes up sessions. ``walled``: the kernel is there too, so that a race and a path of the system can be tried."""
+    """Makes up sessions. ``walled``: the kernel is there too, so that paths of the system can be tried."""
 
     def __init__(self, chance: random.Random, top: Path, walled: bool) -> None:
         self.chance = chance
@@ -111,9 +111,10 @@ class Intruder:
             "twice/secret", f"./../{'x/../' * 3}outside", outside, f"{outside}/secret", f"{outside}/new",
             f"//{outside}", "~", "~/../outside", f"~{outside}", "~root/.ssh", "..", "./..", "sub/..", "up", "up/", "",
             "f/..", f"/proc/self/root{outside}/secret", "/proc/self/cwd/../outside/secret",
+            *["flip", "flip/secret", "flip/", "flip/below"] * 2,
         ]  # fmt: skip
         if walled:
-            self.paths += ["flip", "flip/secret", "flip/", "flip/below", "/", "/etc/passwd", "/proc/1/environ"] * 2
+            self.paths += ["/", "/etc/passwd", "/proc/1/environ"] * 2
 
     def session(self) -> bytes:
         """Return all that one client sends."""
@@ -226,7 +227,7 @@ def play(root: Root, mode: str, sent: bytes, walled: bool) -> tuple[int, bytes]:
             os.fchdir(root.fd)
             if walled:
                 assert walls.build(root.fd, mode != "read-only")
-            calls.build(root)
+            calls.build(root, walled)
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             link = Link(theirs.fileno(), os.dup(theirs.fileno()), name="the client", line=True)
             try:
