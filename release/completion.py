@@ -47,6 +47,8 @@ def _script(shell: str) -> str:
             if action.metavar in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
                 action.help = "" if action.help == argparse.SUPPRESS else action.help
+            elif action.metavar == "DIR":
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     made: str = shtab.complete(whole, shell)
     if shell == "zsh":
         # It ends by what calls it, and ours has to be called instead.

@@ -100,12 +100,11 @@ def _below(root: Root, path: Any, dir_fd: int | None) -> str | None:
     if dir_fd is not None or isinstance(path, int):
         return None
     text = os.fsdecode(path)
-    if text == root.path:
-        return "."
-    if text.startswith(root.path + "/"):
-        return text[len(root.path) + 1 :].lstrip("/") or "."
     if text in _OWN_WHOLE or text.startswith(_OWN):
         return None
+    top = os.path.join(root.path, "")
+    if text == root.path or text.startswith(top):
+        return text[len(top) :].lstrip("/") or "."
     if text.startswith("/"):
         raise OutsideError(text)
     return text

@@ -75,6 +75,7 @@ def test_an_intruder_gets_nothing(tmp_path: Path) -> None:
 def test_rsync_is_kept_inside(place: Path) -> None:
     """What the arguments do not show: lists and rules that come over the connection, devices, and a race."""
     served = intruder.make(place)
+    confined(served, None)  # or skip
     outside = place / "outside"
     (outside / "rules").write_text("- f\n")
     before = intruder.snapshot(place)
@@ -104,6 +105,7 @@ def test_rsync_is_kept_inside(place: Path) -> None:
 
 def test_append_only_adds(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     served = intruder.make(place)
+    confined(served, None)  # or skip
     (served / "plain").write_text("older")
     os.utime(served / "plain", (1, 1))
     rsh = forced(place / "rsh", serve(served, "--append-only"))
