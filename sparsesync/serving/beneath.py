@@ -30,11 +30,19 @@ _MAX_ATTEMPTS = 32
 """How often the kernel may say that something was renamed meanwhile."""
 
 
-class OutsideError(PermissionError):
+class OutsideError(OSError):
     """A path that is refused. ``path``: as the client gave it."""
 
     def __init__(self, path: str, why: str = "is outside of the directory that this key is for") -> None:
         super().__init__(errno.EACCES, why, path)
+
+
+class LeadsOutError(OutsideError):
+    """A path that the engine is about to use, and that leads out. What a directory does not permit is another error."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.errno = errno.EXDEV
 
 
 class Root:
@@ -91,14 +99,14 @@ class Root:
 
         ``flags``, ``mode``: as of open(2). A file that is made is given by its name in a directory that is there.
 
-        Raises OSError, OutsideError if it leads out of the root.
+        Raises OSError, LeadsOutError if it leads out of the root.
         """
         try:
             return self._open(path, flags, mode) if self._kernel else self._walk(path, flags, mode)
         except OSError as error:
             # EXDEV: it leads out. ELOOP: by way of too many symlinks, or of one of the kernel's own.
             if error.errno == errno.EXDEV or (error.errno == errno.ELOOP and not flags & os.O_NOFOLLOW):
-                raise OutsideError(path) from None
+                raise LeadsOutError(path) from None
             error.filename = path
             raise
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Union
 
-from .beneath import OutsideError, Root
+from .beneath import LeadsOutError, Root
 
 _Path = Union[str, bytes, int, "os.PathLike[str]"]
 
@@ -42,7 +42,7 @@ def build(root: Root, walled: bool) -> None:
     def open(path: _Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         leads_out = path in ("/", "..")
         if leads_out and not walled:
-            raise OutsideError(str(path))
+            raise LeadsOutError(str(path))
         below = None if leads_out else _below(root, path, dir_fd)
         if below is None:
             return do_open(path, flags, mode, dir_fd=dir_fd)  # type: ignore[arg-type]  # a number is no path
@@ -106,7 +106,7 @@ def _below(root: Root, path: Any, dir_fd: int | None) -> str | None:
     if text == root.path or text.startswith(top):
         return text[len(top) :].lstrip("/") or "."
     if text.startswith("/"):
-        raise OutsideError(text)
+        raise LeadsOutError(text)
     return text
 
 
@@ -125,7 +125,7 @@ def _only_relative(function: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(path, int) and given.get("dir_fd") is None and not both:
             text = os.fsdecode(path)
             if text not in _OWN_WHOLE and not text.startswith(_OWN):
-                raise OutsideError(text)
+                raise LeadsOutError(text)
         return function(path, *rest, **given)
 
     return relative
