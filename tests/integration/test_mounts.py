@@ -201,3 +201,45 @@ def test_a_mount_that_cannot_rename_is_known_before_anything_is_copied(tmp_path:
                 status = subprocess.run([*command, *options, f"{tmp_path}/src/", mount], capture_output=True).returncode
                 ended.append((status, sorted(os.listdir(below))))
             assert ended[0] == ended[1], options
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("refused", "keeps_holes", "inplace"),
+    [
+        ({"fallocate": 0, "rename_open": errno.EBUSY}, True, True),
+        ({"read_write": errno.EINVAL}, True, False),
+        ({"resize": 0}, False, False),
+        ({"write_out_of_order": errno.EINVAL}, False, False),
+    ],
+)
+def test_a_mount_that_does_not_do_what_it_says(
+    tmp_path: Path, refused: dict[str, int], keeps_holes: bool, inplace: bool
+) -> None:
+    (tmp_path / "below").mkdir()
+    source, there = sparse_file(tmp_path / "disk", 2 * MIB, [(0, 4096), (MIB, 4096)]), tmp_path / "below/disk"
+    with refuser(tmp_path / "below", tmp_path / "refuser", **refused) as mount:
+        for _ in range(2):  # the second time it replaces
+            sparsesync.copyfile(source, mount / "disk")
+            assert same_content(source, there) and os.listdir(mount) == ["disk"]
+            assert (allocated(there) < MIB) == keeps_holes
+            there.write_bytes(b"x" * 3 * MIB)
+        if inplace:
+            sparsesync.copyfile(source, mount / "disk", inplace=True)
+            assert same_content(source, there)
+
+
+def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:
+    for name in ("src", "below"):
+        (tmp_path / name).mkdir()
+    source, there = sparse_file(tmp_path / "src/disk", 2 * MIB, [(MIB, 4096)]), tmp_path / "below/disk"
+    with refuser(tmp_path / "below", tmp_path / "refuser", hidden=errno.EINVAL) as mount:
+        sparsesync.copyfile(source, mount / "disk", inplace=True)
+        assert same_content(source, there) and os.listdir(mount) == ["disk"]
+        with pytest.raises(OSError, match=r"nothing can be made beside it .*write into it in place \(--inplace\)"):
+            sparsesync.copyfile(source, mount / "disk")
+    with refuser(tmp_path / "below", tmp_path / "refuser", read_write=errno.EPERM) as mount:
+        there.write_bytes(b"x" * MIB)
+        argv = ["sync", "-rt", "--inplace", f"{tmp_path}/src/", f"{mount}"]
+        subprocess.run([sys.executable, "-m", "sparsesync", *argv], check=True, stderr=subprocess.DEVNULL)
+        assert same_content(source, there)

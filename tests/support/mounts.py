@@ -54,8 +54,7 @@ def _served(mountpoint: Path, *argv: str | Path, password: str = "", config: str
 
 def _mountpoint(top: Path) -> Path:
     need(os.path.exists("/dev/fuse"), "FUSE needs /dev/fuse")
-    top.mkdir(exist_ok=True)
-    (top / "mounted").mkdir()
+    (top / "mounted").mkdir(parents=True, exist_ok=True)
     return top / "mounted"
 
 

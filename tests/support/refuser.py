@@ -27,6 +27,8 @@ _OPERATIONS_BYTES = 42 * 8
 _BELOW = os.fsencode(sys.argv[1])
 _REFUSED = {call: int(code) for call, _, code in (word.partition("=") for word in sys.argv[3:])}
 
+_opened_now: set[int] = set()
+
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW = -100, 0x100
 _FILL = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int64, c_int)
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -78,16 +80,29 @@ def _fd(info: int) -> c_uint64:
 def _kinds(call: str, *arguments: Any) -> Iterator[str]:
     """Name what a call is, by which it may be refused."""
     yield call
-    if call == "rename" and os.path.lexists(_at(arguments[1])):
-        yield "rename-over"
+    if call == "rename" and _opened_now:
+        yield "rename-open"
+    if call == "create" and os.path.basename(arguments[0]).startswith(b"."):
+        yield "hidden"
+    if call in ("open", "create") and _flags(arguments[-1]) & os.O_RDWR:
+        yield "read-write"
     if call == "truncate" and arguments[1]:
         yield "resize"
+    if call == "write" and arguments[3] != os.fstat(_fd(arguments[4]).value).st_size:
+        yield "write-out-of-order"
 
 
 def _opened(path: bytes, mode: int, info: int) -> int:
     fd = _open(_at(path), _flags(info), mode)
-    _fd(info).value = max(fd, 0)
+    if fd >= 0:
+        _fd(info).value = fd
+        _opened_now.add(fd)
     return min(fd, 0)
+
+
+def _closed(path: bytes, info: int) -> int:
+    _opened_now.discard(_fd(info).value)
+    return _close(_fd(info).value)
 
 
 def _listed(path: bytes, into: int, fill: int, offset: int, info: int, flags: int) -> int:
@@ -123,7 +138,7 @@ _CALLS: dict[str, tuple[list[Any], Callable[..., int]]] = {
     ),
     "statfs": ([c_void_p], lambda path, answer: _statvfs(_at(path), answer)),
     "flush": ([c_void_p], lambda path, info: 0),
-    "release": ([c_void_p], lambda path, info: _close(_fd(info).value)),
+    "release": ([c_void_p], _closed),
     "fsync": ([c_int, c_void_p], lambda path, data_only, info: _fsync(_fd(info).value)),
     "setxattr": (
         [c_char_p, c_void_p, c_size_t, c_int],

@@ -27,16 +27,25 @@ import warnings
 from typing import Generator, Iterable, Iterator, Optional
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
-from ..files.claims import ZERO_BLOCK_BYTES, allocated, believes, check_holes, file_size, is_view, looks_sparse
+from ..files.claims import (
+    ZERO_BLOCK_BYTES,
+    allocated,
+    believes,
+    check_holes,
+    file_size,
+    is_anybodys,
+    is_view,
+    looks_sparse,
+)
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, write_all
+from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
 
 _NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
-"""What a mount says that cannot set a size in advance (rclone without a cache)."""
+"""What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
@@ -107,15 +116,18 @@ def copy_content(
             # Only now: until here another thread may have had something to write. Blocks of a map are no data.
             target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            all_data = extents(source, 0, size, "trust") if believed else iter([(0, size)])
-            if target.continued or _make_room(
-                target, size, _data_at_most(before, size, sparse, believed), source, believed
-            ):
+            written: Optional[int] = None
+            at_most = _data_at_most(before, size, sparse, believed)
+            if target.continued or _make_room(target, size, at_most, source, believed):
                 kernel, tell = not block and reflink != "never", _both(progress, pace)
-                data = hands.write(Work(source, source_path, target, kernel, block, tell, believed), all_data)
-            else:
-                data = write_in_order(target.fd, read_ranges(source, all_data, source_path), size)
-                _tell(_both(progress, pace), data)
+                work = Work(source, source_path, target, kernel, block, tell, believed)
+                written = _write(hands, work, _all_data(source, size, believed))
+            if written is None:
+                _begin_in_order(target, size)
+                pieces = read_ranges(source, _all_data(source, size, believed), source_path)
+                written = write_in_order(target.fd, pieces, size)
+                _tell(_both(progress, pace), written)
+            data = written
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
     if file_size(source) < size:
@@ -137,7 +149,7 @@ def _copy_view(source: int, target: Target, size: int, progress: OnProgress, sou
         write_all(target.fd, data, offset)
         end = offset + len(data)
         _tell(progress, len(data))
-    os.ftruncate(target.fd, end)
+    resize(target.fd, end)
     return end
 
 
@@ -226,11 +238,32 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
     except OSError as error:
         if error.errno not in _NO_SIZE:
             raise
-        target.check_room(size)
-        what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
-        warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
         return False
     return True
+
+
+def _all_data(source: int, size: int, believed: bool) -> Iterator[Extent]:
+    return extents(source, 0, size, "trust") if believed else iter([(0, size)])
+
+
+def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Optional[int]:
+    """Have the ranges copied, and return the bytes written; None if the target's mount takes them in order only."""
+    try:
+        return hands.write(work, ranges)
+    except OSError as error:
+        ours = error.filename == work.source_path or work.target.continued or not is_anybodys(work.target.fd)
+        if ours or error.errno not in _NO_SIZE - {errno.EIO}:
+            raise
+        resize(work.target.fd, 0)
+        os.lseek(work.target.fd, 0, os.SEEK_SET)
+    return None
+
+
+def _begin_in_order(target: Target, size: int) -> None:
+    """Warn of what an empty target will take that is written from its begin to its end. Raises NoSpaceError."""
+    target.check_room(size)
+    what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
+    warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
 
 
 def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
@@ -266,7 +299,7 @@ def _update(
 ) -> Generator[Extent, None, None]:
     """Yield the ranges to write for an update in place, and punch the holes on the way. What is compared, is done."""
     if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
-        os.ftruncate(target.fd, size)
+        resize(target.fd, size)
     end = 0
 
     def punched() -> Iterator[Extent]:

@@ -16,7 +16,7 @@ import stat
 
 from ..errors import OnProgress, error_path
 from ..files.status import open_source
-from ..files.syscalls import read_full, write_all
+from ..files.syscalls import read_full, resize, write_all
 from ..files.target import Target
 from .copy import zero_block
 from .copy_file import Copied, CopyOptions, Path, existing, replacing
@@ -49,7 +49,8 @@ def copy_in(stream: int, dst: Path, options: CopyOptions, progress: OnProgress =
             if progress is not None:
                 progress(len(data))
         with error_path(path):
-            os.ftruncate(target.fd, size)
+            if os.fstat(target.fd).st_size != size:
+                resize(target.fd, size)
     return Copied(path, size, written)
 
 

@@ -18,7 +18,7 @@ from typing import Iterable, Iterator
 
 from ..errors import OnProgress, TruncatedError, error_path
 from ..files.extents import Extent, nonzero
-from ..files.syscalls import copy_range, read_into, write_all
+from ..files.syscalls import copy_range, read_into, resize, write_all
 from ..files.target import Target
 from .changes import Change
 from .compare import MAX_RANGE_BYTES, all_differing, differing
@@ -75,7 +75,7 @@ def update(
 
     with error_path(target.path):
         if os.fstat(target.fd).st_size != size:
-            os.ftruncate(target.fd, size)
+            resize(target.fd, size)
         with closing(all_differing(source, target.fd, doubtful(), source_path, target.path, progress)) as found:
             for offset, length in found:
                 write(offset, length)

@@ -30,6 +30,8 @@ _FSXATTR = struct.Struct("=5I8s")
 _COWEXTSIZE = 0x00010000
 """FS_IOC_FSGETXATTR, its counterpart, struct fsxattr and FS_XFLAG_COWEXTSIZE: ioctl_xfs_fsgetxattr(2), linux/fs.h."""
 _NOCOW = 0x00800000
+_SCARCE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR])
+"""What says nothing of the directory."""
 _REALTIME_OR_DAX = 0x00000001 | 0x00008000
 """FS_NOCOW_FL, and FS_XFLAG_REALTIME and FS_XFLAG_DAX."""
 
@@ -181,12 +183,14 @@ def refusal(error: OSError, path: str, name: str, directory: int) -> OSError:
 def cannot_replace(error: OSError, path: str, name: str, directory: int) -> OSError:
     """Return :func:`refusal` for a file beside which nothing can be made. It names what can be done instead."""
     told = refusal(error, path, name, directory)
-    if error.errno not in (errno.EPERM, errno.EACCES):
+    if error.errno in _SCARCE or not os.access(name, os.W_OK, dir_fd=directory, effective_ids=True):
         return told
-    if not os.access(name, os.W_OK, dir_fd=directory, effective_ids=True):
-        return told
-    why = "its directory may not be written to;" if told is error else "{}, or".format(told.strerror)
-    return PermissionError(error.errno, why + " write into it in place (--inplace)", path)
+    why = "nothing can be made beside it ({});".format(error.strerror)
+    if told is not error:
+        why = "{}, or".format(told.strerror)
+    elif error.errno in (errno.EPERM, errno.EACCES):
+        why = "its directory may not be written to;"
+    return OSError(error.errno, why + " write into it in place (--inplace)", path)
 
 
 def keeps_names(directory: int) -> bool:

@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 import time
+import warnings
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
@@ -369,8 +370,14 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
         noted().add(works)
     finally:
         for name in names:
-            with contextlib.suppress(OSError):
+            try:
                 os.unlink(name, dir_fd=directory)
+            except OSError as error:
+                if not os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
+                    continue
+                what = "{}: it was made to try the filesystem, and cannot be removed: {}"
+                place = os.path.join(os.path.dirname(path), name)
+                warnings.warn(what.format(place, error.strerror), RuntimeWarning, stacklevel=2)
 
 
 def has_inodes(directory: str) -> bool:

@@ -18,7 +18,7 @@ import warnings
 from typing import Any, Callable, Optional, Set, Tuple, Union
 
 from ..errors import NoSpaceError
-from .claims import allocated, file_size, filesystem_of, knows_holes, may_compress
+from .claims import allocated, file_size, filesystem_of, is_anybodys, knows_holes, may_compress, noted
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
 
@@ -42,6 +42,7 @@ _CANNOT_SAY = frozenset([errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP
 
 _BLOCK_BYTES = 4096
 _SAMPLED_EXTENTS = 32
+_TRIAL_BYTES = 64 * 1024
 
 _refused: Set[Tuple[str, int, str, int, str]] = set()
 
@@ -145,9 +146,9 @@ def _load_fallocate() -> Callable[..., int]:
 def punch(fd: int, offset: int, length: int) -> None:
     """Make a range of an open file a hole, without changing the file's size.
 
-    Where the filesystem cannot punch, data in the range is overwritten with zeros.
+    Where the filesystem cannot punch, or only says that it has, data in the range is overwritten with zeros.
     """
-    if length <= 0 or punch_only(fd, offset, length):
+    if length <= 0 or (_punches(fd, offset, length) and punch_only(fd, offset, length)):
         return
     zeros = memoryview(_ZEROS)
     data = iter([(offset, length)])
@@ -161,12 +162,32 @@ def punch(fd: int, offset: int, length: int) -> None:
             count -= size
 
 
+def _punches(fd: int, offset: int, length: int) -> bool:
+    """Return whether what an open file's filesystem says that it has punched is zeros then.
+
+    Where nothing is known of the filesystem, that is tried in the range, which has to become zeros whatever comes: once
+    as long as it is mounted.
+    """
+    if not is_anybodys(fd) or not stat.S_ISREG(os.fstat(fd).st_mode):
+        return True
+    tried = os.fstat(fd).st_dev, "punches"
+    size = min(length, file_size(fd) - offset, _TRIAL_BYTES)
+    if tried not in noted() and size > 2:
+        write_all(fd, memoryview(b"\xff" * size), offset)
+        found = bytearray(size)
+        if punch_only(fd, offset + 1, size - 2):
+            read_full(fd, memoryview(found), offset)
+            if found == b"\xff" + bytes(size - 2) + b"\xff":
+                noted().add(tried)
+    return tried in noted()
+
+
 def punch_only(fd: int, offset: int, length: int) -> bool:
     """Make a range of an open file a hole, keeping its size. Returns False if the filesystem does not support that."""
     return _allocates("punch", fd, _PUNCH, offset, length)
 
 
-def release_reserved(fd: int) -> None:
+def release(fd: int) -> None:
     """Punch the ranges that an open file, a clone, has reserved, since btrfs clones reservations too.
 
     A clone that looks sparse, and whose first extents are not reserved, is not searched further: that would take a
@@ -186,6 +207,13 @@ def release_reserved(fd: int) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:  # no FIEMAP, and so no reservations that can be seen
             raise
+
+
+def resize(fd: int, size: int) -> None:
+    """Set the size of an open file. Raises OSError, with EOPNOTSUPP also if the filesystem only says that it did."""
+    os.ftruncate(fd, size)
+    if is_anybodys(fd) and os.fstat(fd).st_size != size:
+        raise OSError(errno.EOPNOTSUPP, "its filesystem does not set the size of a file")
 
 
 def preallocate(fd: int, offset: int, length: int) -> bool:
@@ -306,14 +334,15 @@ def was_written(before: os.stat_result, after: os.stat_result) -> bool:
 def filesystem_at(place: Union[int, str]) -> os.statvfs_result:
     """Return what statvfs(3) says of the filesystem of an open file, or of a path.
 
-    A mount that cannot say, by an error or by blocks of no size, is one of 0 bytes in all in blocks of 4 KiB.
+    A mount that cannot say, by an error, by blocks of no size or by a number that is all ones, is one of 0 bytes in all
+    in blocks of 4 KiB.
 
     Raises OSError if the path cannot be reached.
     """
     flags = 0
     try:
         found = os.statvfs(place)
-        if found.f_frsize and found.f_bsize:
+        if found.f_frsize and found.f_bsize and found.f_bfree >= 0 and found.f_bavail >= 0:
             return found
         flags = found.f_flag
     except OSError as error:
@@ -328,7 +357,7 @@ def keeps_holes(fd: int, size: int) -> bool:
     # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
     gap = min(size, 1 << 20)
     before = filesystem_at(fd)
-    os.ftruncate(fd, gap)
+    resize(fd, gap)
     if allocated(os.fstat(fd)) < gap:
         return True
     # Some make st_blocks up from st_size (sshfs). Then it is the free space that tells.

@@ -27,20 +27,11 @@ from typing import Optional, Tuple, TypeVar
 
 from ..errors import error_path
 from ..text import hidden_name, name_limit
-from .claims import allocated
+from .claims import allocated, is_anybodys
 from .extents import has_data, own_extents
 from .flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from .status import check_renaming
-from .syscalls import (
-    check_room,
-    clone,
-    flush_directory,
-    is_only_ours,
-    keeps_holes,
-    preallocate,
-    punch,
-    release_reserved,
-)
+from .syscalls import check_room, clone, flush_directory, is_only_ours, keeps_holes, preallocate, punch, release, resize
 
 _MAX_ATTEMPTS = 16
 _MIN_NAME_BYTES = 32
@@ -83,6 +74,9 @@ class Target:
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     """
 
+    seeds = False
+    """Whether rsync comes after, so that nothing may be done that it cannot do."""
+
     def __init__(
         self,
         directory: int,
@@ -95,28 +89,23 @@ class Target:
         new: bool = False,
         named: bool = False,
     ) -> None:
-        self._create_mode = mode
-        self._new = new
+        self._create_mode, self._new = mode, new
         self._may_be_named = new and named
-        self._named = self._nameless = False
+        self._named = self._nameless = self._closed = False
         self.directory = directory
         self.name = name
         self.path = path
         self.inplace = inplace
         self.resumed: bool = False
-        self.keep = False
-        self.reserving = False
-        self.checks_room = True
-        self.merging = False
-        self.continued = False
         self.committed: bool = False
+        self.keep = self.reserving = self.merging = self.continued = False
+        self.checks_room = True
         self.allocated: int = 0
         self.reached = 0
         self.fd: int = -1
         self._partial = partial
         self._temporary: Optional[str] = None
         self.temporary_directory: int = directory
-        self._closed = False
 
     def open(self) -> None:
         """Open the file, or make the temporary file. If that is interrupted, even by a signal, nothing is left."""
@@ -126,7 +115,7 @@ class Target:
                     try:
                         self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
                     except OSError as error:
-                        raise refusal(error, self.path, self.name, self.directory) from None
+                        raise self.not_opened(error) from None
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                         raise OSError(errno.EINVAL, "not a regular file", self.path)
                 else:
@@ -140,6 +129,10 @@ class Target:
         except BaseException:
             self.close()
             raise
+
+    def not_opened(self, error: OSError) -> Exception:
+        """Return what to raise for a file that cannot be opened in place."""
+        return refusal(error, self.path, self.name, self.directory)
 
     def check_renaming(self) -> None:
         """Raise OSError if it is known, or can be tried, that the temporary file cannot take its name in the end."""
@@ -166,17 +159,17 @@ class Target:
         return True
 
     def release(self) -> None:
-        """Punch what a clone has reserved (:func:`.syscalls.release_reserved`)."""
-        release_reserved(self.fd)
+        """Punch what a clone has reserved (:func:`.syscalls.release`)."""
+        release(self.fd)
 
     def _create(self) -> None:
-        limit = name_limit(self.directory)
+        limit, how = name_limit(self.directory), _CREATE
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
             self._temporary = self.name if self._named else hidden_name(self.name, suffix, limit)
             try:
-                self.fd = os.open(self._temporary, _CREATE, self._create_mode, dir_fd=self.temporary_directory)
+                self.fd = os.open(self._temporary, how, self._create_mode, dir_fd=self.temporary_directory)
                 return
             except FileExistsError:
                 self._temporary = None
@@ -185,9 +178,14 @@ class Target:
             except OSError as error:
                 self._temporary = None
                 # A limit may be told in other units than the name has: characters, or what it is encrypted to.
-                if error.errno != errno.ENAMETOOLONG or limit <= _MIN_NAME_BYTES:
+                if error.errno == errno.ENAMETOOLONG and limit > _MIN_NAME_BYTES:
+                    limit //= 2
+                elif self._may_be_named and not self._named:
+                    self._named = True
+                elif how & os.O_RDWR and (self._named or not self.seeds):
+                    how ^= os.O_RDWR | os.O_WRONLY  # cp asks for no more
+                else:
                     raise cannot_replace(error, self.path, self.name, self.directory) from None
-                limit //= 2
 
     def _take_up(self, directory: int, name: str) -> None:
         for _ in range(_MAX_ATTEMPTS):
@@ -315,14 +313,11 @@ class Target:
         """
         holes = needed >= size or keeps_holes(self.fd, size)
         if not holes:
-            warnings.warn(
-                "{}: its filesystem has no holes: {} bytes will be written, not {}".format(self.path, size, needed),
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            what = "{}: its filesystem has no holes: {} bytes will be written, not {}"
+            warnings.warn(what.format(self.path, size, needed), RuntimeWarning, stacklevel=4)
             needed = size
         self.check_room(needed)
-        os.ftruncate(self.fd, size)
+        resize(self.fd, size)
         return holes
 
     def check_room(self, needed: int) -> None:
@@ -341,11 +336,8 @@ class Target:
         Raises OSError as fallocate(2): ENOSPC if there is no room.
         """
         if not preallocate(self.fd, offset, length):
-            warnings.warn(
-                "{}: its filesystem cannot reserve space (fallocate): there are holes instead".format(self.path),
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            what = "{}: its filesystem cannot reserve space (fallocate): there are holes instead"
+            warnings.warn(what.format(self.path), RuntimeWarning, stacklevel=4)
 
     def trim(self, at_most: int) -> None:
         """Free preallocated ranges, if more than ``at_most`` bytes, in whole blocks, are allocated.
@@ -365,8 +357,8 @@ class Target:
     def cut(self, end: int, size: int) -> None:
         """Make all from ``end`` to ``size`` a hole by truncating, including a last block that the file only begins."""
         if not self.merging:
-            os.ftruncate(self.fd, end)
-            os.ftruncate(self.fd, size)
+            resize(self.fd, end)
+            resize(self.fd, size)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
         """Set mode and modification time, if given, and rename the temporary file to its name.
@@ -396,4 +388,13 @@ class Target:
             self.committed = True
 
     def _take_name(self, temporary: str) -> None:
-        os.replace(temporary, self.name, src_dir_fd=self.temporary_directory, dst_dir_fd=self.directory)
+        where = {"src_dir_fd": self.temporary_directory, "dst_dir_fd": self.directory}
+        try:
+            os.replace(temporary, self.name, **where)
+        except OSError:
+            if not is_anybodys(self.directory):
+                raise
+            # Some mounts rename only what nobody has open.
+            closing, self.fd = self.fd, -1
+            os.close(closing)
+            os.replace(temporary, self.name, **where)

@@ -42,7 +42,6 @@ class DestinationFile(Target):
     ``only_new``: take the name only if nothing has it.
     ``tells``: find out the new file's identity, in ``there``. Then its content is on the disk before it gets its name,
     and its times show what is written to it from then on.
-    ``seeds``: rsync comes after, to which it is left what cannot be done as usual.
     ``window``: how near rsync wants that to be, as :func:`is_near`; None: rsync does not look at it.
     """
 
@@ -114,7 +113,7 @@ class DestinationFile(Target):
             os.fsync(self.fd)
             past = is_past(os.fstat(self.fd).st_mtime_ns if mtime_ns is None else mtime_ns)
         super().commit(mode=mode, mtime_ns=mtime_ns, fsync=fsync)
-        if past:
+        if past and self.fd >= 0:
             self.there = identity(self.fd)
 
     def _take_name(self, temporary: str) -> None:
@@ -168,6 +167,15 @@ class DestinationFile(Target):
             raise
         if self.seeds and self._nameless:
             raise LeftToRsync("its directory is append-only")
+
+    def not_opened(self, error: OSError) -> Exception:
+        """Return LeftToRsync if only reading what is written is refused, which rsync does by another descriptor."""
+        if self.seeds:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            with contextlib.suppress(OSError):
+                os.close(os.open(self.name, flags, dir_fd=self.directory))
+                return LeftToRsync("it can be written to, and not read by the same descriptor")
+        return super().not_opened(error)
 
     def _check_old(self) -> None:
         fd = self.open_old()

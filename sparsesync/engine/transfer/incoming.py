@@ -12,7 +12,7 @@ from typing import Any, Optional, Tuple
 from ..content.update import copy_bytes
 from ..errors import LeftToRsync
 from ..files.extents import extents, has_data, own_extents
-from ..files.syscalls import read_full
+from ..files.syscalls import read_full, resize
 from ..wire.capabilities import Digest
 from .destination import Destination
 from .destination_file import DestinationFile
@@ -51,7 +51,7 @@ class IncomingFile:
                 raise LeftToRsync("it was made meanwhile")
             elif target.resumed:
                 # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
-                os.ftruncate(target.fd, 0)
+                resize(target.fd, 0)
                 target.resumed = False
             if self.old is not None and not target.resumed:
                 self._cloned = target.clone(self.old)
@@ -60,7 +60,7 @@ class IncomingFile:
             if not target.overlay:
                 target.reserve(size, self.spec.data)
             elif os.fstat(target.fd).st_size < size or not target.merging:
-                os.ftruncate(target.fd, size)
+                resize(target.fd, size)
         return target
 
     def _check_known(self, target: DestinationFile) -> None:
