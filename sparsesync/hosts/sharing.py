@@ -121,12 +121,14 @@ def sharing(
     try:
         yield Sharing(["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGER_SECONDS}", *control], control)
     finally:
-        if os.path.exists(path):
-            silent = subprocess.DEVNULL
-            with contextlib.suppress(OSError):
-                leave = [*command, *control, "-O", "exit", *login]
-                subprocess.run(leave, stdin=silent, stdout=silent, stderr=silent, env=environ)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            if os.path.exists(path):
+                silent = subprocess.DEVNULL
+                with contextlib.suppress(OSError):
+                    leave = [*command, *control, "-O", "exit", *login]
+                    subprocess.run(leave, stdin=silent, stdout=silent, stderr=silent, env=environ)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for_session(
@@ -204,7 +206,9 @@ def _folder(environ: Mapping[str, str] = os.environ) -> str | None:
                 tried.bind(f"{folder}/s{_OWN}")
             os.unlink(f"{folder}/s{_OWN}")
             return folder
-        except OSError:  # read-only, full, or its name is too long: unix(7)
+        except BaseException as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, OSError):  # read-only, full, or its name is too long: unix(7)
+                raise
     return None

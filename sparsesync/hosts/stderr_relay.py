@@ -123,6 +123,10 @@ class StderrRelay:
             for fd in (self._source, self.sink, self._ended, self._end):
                 os.close(fd)
             raise LinkError(f"the other host's standard error cannot be read: {error}") from None
+        except BaseException:  # what a signal raises, of which the thread that has started learns by the pipe
+            os.close(self.sink)
+            os.close(self._end)
+            raise
 
     def started(self) -> None:
         """Close this end's copy of the pipe, once the process has started or failed to start."""

@@ -92,8 +92,12 @@ class Helpers:
         self.done: int = 0
         self.result: int = 0
         self._error: Optional[BaseException] = None
-        for _ in range(threads or 1):
-            self.more()
+        try:
+            for _ in range(threads or 1):
+                self.more()
+        except BaseException:
+            self.stop()
+            raise
 
     def more(self) -> None:
         """Start another thread, unless there are enough."""

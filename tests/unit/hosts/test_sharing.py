@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,15 @@ def test_a_session_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: py
     sharing.wait_for_session([hangs], ["far"], shared, os.environ, lambda: None)
     started = (tmp_path / "started").read_text().split()
     assert len(started) == 2 and not any(os.path.exists(f"/proc/{process}") for process in started)
+
+
+def test_what_interrupts_the_making_of_a_folder_removes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(family: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ssh = script(tmp_path / "ssh", "echo controlmaster false")
+    monkeypatch.setattr(socket, "socket", interrupted)
+    with pytest.raises(KeyboardInterrupt), sharing.sharing([ssh], ["far"], True):
+        pass
+    assert os.listdir(tmp_path) == ["ssh"]

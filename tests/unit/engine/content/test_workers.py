@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from sparsesync.engine.content import copy, update, writer
 from sparsesync.engine.content.workers import PIECE_BYTES, Helpers
 from sparsesync.engine.files.target import Target
+from sparsesync.hosts.stderr_relay import StderrRelay
 
 
 class Interrupted(BaseException):
@@ -52,6 +53,26 @@ def test_the_pieces_are_done_when_an_interruption_is_heard(interrupts: int) -> N
     with pytest.raises(Interrupted):
         use()
     assert helpers.done == helpers.result == 4096
+
+
+@pytest.mark.parametrize("make", [lambda: Helpers(lambda: lambda offset, length: length), StderrRelay])
+def test_what_interrupts_the_start_of_a_thread_ends_it(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
+) -> None:
+    real, started = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        started.append(thread)
+        raise Interrupted
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(Interrupted):
+        make()
+    for thread in started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in started) and sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("fails", [False, True])
