@@ -304,6 +304,11 @@ def test_a_clone_that_does_not_return_is_not_waited_for(tmp_path: Path, monkeypa
 
     with pytest.raises(freezing.FreezeError, match="it ran after"):
         wait()
+    with (
+        pytest.raises(freezing.FreezeError, match="took longer"),
+        freezing.frozen(freezing.Freeze("exec sleep 9", "true")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
