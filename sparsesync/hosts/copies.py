@@ -211,15 +211,16 @@ class Copies:
             raise NoSpaceError(*result.space, ends.dst)
         if result.reason is not None:
             raise OSError(result.errno or errno.EIO, result.reason, ends.src if result.at_source else ends.dst)
+        unless = "" if ends.remote or options.inplace else ", or it cannot be cloned (--inplace needs no clone)"
         if self._extents_from is not None:
-            why = None if result.was_known else "what is there cannot be taken for what it was when the list was begun"
+            why = None if result.was_known else f"what is there cannot be told to be what it was{unless}"
             sent = ends.remote or result.was_known
             return Copied(made, result.size, result.sent if sent else result.data, why)
         if entry is None:
             return Copied(made, result.size, result.sent)
         if result.there is not None:
             entry.keep(Identity(*result.there), whole=not result.was_known)
-        why = None if result.was_known else entry.why or "what is there is not what the last copy left"
+        why = None if result.was_known else entry.why or f"what is there is not what the last copy left{unless}"
         return Copied(made, result.size, result.sent if ends.remote or result.was_known else result.data, why)
 
     @contextlib.contextmanager
