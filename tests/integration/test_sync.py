@@ -48,7 +48,7 @@ OPTIONS = [
 
 @pytest.mark.slow
 @settings(
-    max_examples=int(os.environ.get("SYNC_EXAMPLES", "80")), deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("SYNC_EXAMPLES", "50")), deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(
     options=st.lists(st.sampled_from(OPTIONS), min_size=1, max_size=4),
