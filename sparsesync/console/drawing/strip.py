@@ -39,7 +39,7 @@ class Cells:
             return
         self._settle()
         cell, shares = self._cell, self._shares
-        last = min(int((end - 1) / cell), len(shares) - 1)
+        last = min(int(end / cell), len(shares) - 1)
         for index in range(min(int(offset / cell), last), last + 1):
             filled = min(end, (index + 1) * cell) - max(offset, index * cell)
             shares[index] += max(filled, 0) / cell

@@ -112,6 +112,7 @@ def test_the_bar_and_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert lines[-2].split() == ["...", "and", "60", "more"]
     assert lines[-1].startswith("100 extents: 400 KiB data of")
     assert shown(sparse_file(tmp_path / "empty", 0, []), None) == "[empty]\n0 extents: 0 B data of 0 B\n"
+    assert shown(sparse_file(tmp_path / "tiny", 3, [(0, 3)]), None).startswith("[████████████████████]")
 
 
 def test_plain_ascii_where_the_locale_is(monkeypatch: pytest.MonkeyPatch) -> None:
