@@ -6,9 +6,8 @@ functions of :mod:`os` that take a path have one. What opens, looks or makes a d
 its own is refused. What is relative to an open directory passes, since the engine follows no symlink there; so does
 what the engine asks of its own accord, below /proc and /sys.
 
-The engine walks some paths by their components, and follows a symlink of its own user: to "/", or to "..". Where there
-is no Landlock, neither is opened. Then an absolute path that an option of rsync gives is out of reach, which costs a
-basis, or leaves files to rsync.
+The engine walks some paths by their components, and follows a symlink of its own user. So "/" is the root, as after a
+chroot(2), and ".." of an open directory is refused.
 """
 
 from __future__ import annotations
@@ -34,16 +33,15 @@ _REFUSED = (
 """What has no need of a path that is not relative to an open directory."""
 
 
-def build(root: Root, walled: bool) -> None:
-    """Replace the functions of :mod:`os`, for good. ``walled``: the kernel refuses what is opened elsewhere."""
+def build(root: Root) -> None:
+    """Replace the functions of :mod:`os`, for good."""
     do_open, do_stat, do_readlink, do_mkdir, do_statvfs = os.open, os.stat, os.readlink, os.mkdir, os.statvfs
     do_realpath = os.path.realpath
 
     def open(path: _Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        leads_out = path in ("/", "..")
-        if leads_out and not walled:
-            raise LeadsOutError(str(path))
-        below = None if leads_out else _below(root, path, dir_fd)
+        if path == "..":
+            raise LeadsOutError("..")
+        below = _below(root, path, dir_fd)
         if below is None:
             return do_open(path, flags, mode, dir_fd=dir_fd)  # type: ignore[arg-type]  # a number is no path
         return root.open(below, flags, mode)
@@ -77,7 +75,7 @@ def build(root: Root, walled: bool) -> None:
         _at(root, above or ".", lambda fd: do_mkdir(name, mode, dir_fd=fd), True)
 
     def realpath(path: Any, **options: Any) -> Any:
-        # So that nobody has to begin at "/".
+        # What begins at the machine's "/" is made relative.
         below = _below(root, do_realpath(path, **options), None)
         return path if below is None else os.path.join(os.curdir, below)
 
@@ -104,10 +102,8 @@ def _below(root: Root, path: Any, dir_fd: int | None) -> str | None:
         return None
     top = os.path.join(root.path, "")
     if text == root.path or text.startswith(top):
-        return text[len(top) :].lstrip("/") or "."
-    if text.startswith("/"):
-        raise LeadsOutError(text)
-    return text
+        text = text[len(top) :]
+    return text.lstrip("/") or "."
 
 
 def _at(root: Root, path: str, call: Callable[[int], Any], follow: bool) -> Any:

@@ -31,6 +31,9 @@ MODES = {"read-only": READ, "append-only": ADD, "read-write": CHANGE}
 
 _NOT_FOR_IT = "is not for a key that is for one directory only"
 
+_TOP = "/."
+"""The root, to :mod:`.calls`. The dot keeps what is below it from being taken for something of the kernel's."""
+
 _Admit = Callable[["Served", Any], Any]
 
 
@@ -87,16 +90,18 @@ class Served(Access):
 
     def option(self, path: str) -> str:
         """Return a path that an option of rsync gives, as :func:`of_option` of the destination."""
-        return of_option(self.root, path, self.at)
+        return of_option(self.root, path, self.at, _TOP)
 
 
-def of_option(root: Root, path: str, at: str) -> str:
+def of_option(root: Root, path: str, at: str, top: str) -> str:
     """Return a path that an option of rsync gives: relative to the destination ``at``, unless absolute.
+
+    ``top``: how the root is called.
 
     Raises OutsideError, OSError.
     """
     if path.startswith(("/", "~")):
-        return os.path.join(root.path, root.within(path))
+        return os.path.join(top, root.within(path))
     if ".." in path.split("/"):
         raise OutsideError(path)
     root.within(os.path.join(at, path))

@@ -154,7 +154,7 @@ def _options(words: list[str], root: Root, mode: str, at: str) -> list[str]:
 
 def _value(takes: str, value: str, root: Root, at: str) -> str:
     if takes == "path":
-        return of_option(root, value, at)
+        return of_option(root, value, at, root.path)
     if takes == "list" and value != "-":
         return root.within(value)
     return value

@@ -54,7 +54,8 @@ def run(directory: str, mode: str, version: str) -> int:
         if loader.is_prefixed(asked):
             raise ValueError("this key runs no command: --rsync-path and --remote-prefix are not for it")
         served = Served(root, mode, loader.fingerprint(), version)
-        calls.build(root, walls.build(root.fd, mode != "read-only"))
+        walls.build(root.fd, mode != "read-only")
+        calls.build(root)
         return agent.serve(served, line=True)
     program, _, rest = asked.partition(" ")
     if os.path.basename(program) == "rsync" and rest.split(" ", 1)[0] == "--server":

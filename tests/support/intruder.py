@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import socket
 import sys
 import tempfile
@@ -77,17 +78,29 @@ def snapshot(top: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def racing(served: Path) -> Iterator[None]:
     """Replace a directory by a symlink that leads out, and the other way round, all the time."""
-    over, aside, link = threading.Event(), served / ".aside", served / ".link"
+    over, aside, link, flip = threading.Event(), served / ".aside", served / ".link", served / "flip"
+
+    def turn() -> None:
+        os.symlink(served.parent / "outside", link)
+        os.rename(flip, aside)
+        os.rename(link, flip)
+        time.sleep(0.0002)
+        os.unlink(flip)
+        os.rename(aside, flip)
+        time.sleep(0.0002)
 
     def race() -> None:
         while not over.is_set():
-            os.symlink(served.parent / "outside", link)
-            os.rename(served / "flip", aside)
-            os.rename(link, served / "flip")
-            time.sleep(0.0002)
-            os.unlink(served / "flip")
-            os.rename(aside, served / "flip")
-            time.sleep(0.0002)
+            try:
+                turn()
+            except OSError:  # a client has made something in between
+                for path in (link, aside, flip):
+                    if path.is_symlink():
+                        path.unlink()
+                    else:
+                        shutil.rmtree(path, ignore_errors=True)
+                flip.mkdir(exist_ok=True)
+                (flip / "secret").write_bytes(b"inside")
 
     racer = threading.Thread(target=race)
     racer.start()
@@ -225,8 +238,9 @@ def play(root: Root, mode: str, sent: bytes, walled: bool) -> tuple[int, bytes]:
         try:
             ours.close()
             os.fchdir(root.fd)
-            # Where there is no Landlock, the rest has to do.
-            calls.build(root, walled and walls.build(root.fd, mode != "read-only"))
+            if walled:  # and there is Landlock; else the rest has to do
+                walls.build(root.fd, mode != "read-only")
+            calls.build(root)
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
             link = Link(theirs.fileno(), os.dup(theirs.fileno()), name="the client", line=True)
             try:
