@@ -112,6 +112,7 @@ def test_a_filesystem(row: Row, tmp_path: Path, mounted: Mounted) -> None:
         synced = became(top / "sub/disk", _ours("sync", "-rt", f"{tmp_path}/src/", top / "sub"), before)
         same = same and _ours("verify", tmp_path / "src", top / "sub") == 0
     assert Row(row.name, copied, inplace, synced, "equal" if same else "no", taken) == row
+    assert not list((tmp_path / "below").rglob(".sparsesync.*")), "what a trial made came back"
 
 
 @pytest.mark.parametrize("row", [row for row in _rows() if row.copy == "-"], ids=lambda row: row.name)

@@ -11,18 +11,26 @@ replaced by a symlink while this goes on leads nowhere. There are three rules fo
 
 :class:`Sources` finds the files of a transfer by these rules. It keeps the directory it opened last, since the files
 of one follow each other. :func:`look_at` says what a copy of each will have to hold.
+
+:class:`Temporaries` and :func:`check_renaming` are for a directory in which files take their names.
 """
 
 import contextlib
 import errno
 import os
 import stat
+import warnings
 from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import LeftToRsync
 from .attributes import has_default_acl
+from .claims import filesystem_of, is_anybodys, noted
+from .flags import keeps_names
 from .status import SparseStat, cannot_tell, stat_sparse
 from .syscalls import flush_directory, is_ours_alone
+
+_RENAMING = frozenset(["fuse.rclone", "fuseblk", "vfat", "exfat", "msdos", "ntfs3"])
+"""What is known to rename over a file. rclone may bring back what is removed just after it was closed."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -177,6 +185,51 @@ class Temporaries:
         """Close the directory."""
         if self._fd is not None:
             os.close(self._fd)
+
+
+def check_renaming(directory: int, path: str, new: bool) -> None:
+    """Raise OSError if a file in an open directory cannot take the name of another, or a ``new`` one.
+
+    Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted.
+
+    ``path``: the file that is to be written, in messages.
+    """
+    if keeps_names(directory):
+        why = "its directory is append-only; chattr -a lifts that, or write into it in place (--inplace)"
+        raise PermissionError(errno.EPERM, why, path)
+    if not is_anybodys(directory) or filesystem_of(directory) in _RENAMING:
+        return
+    works = os.fstat(directory).st_dev, "renames to a new name" if new else "replaces"
+    if works in noted():
+        return
+    names = [".sparsesync." + os.urandom(4).hex() for _ in range(2)]
+    try:
+        for name in names[new:]:
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            try:
+                os.write(fd, b"\0")  # rclone makes an empty one late
+            finally:
+                os.close(fd)
+    except OSError:
+        return  # whoever makes the file will tell
+    else:
+        try:
+            os.replace(names[1], names[0], src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            text = "its filesystem cannot {} a file ({}); write into it in place (--inplace)"
+            why = text.format("rename" if new else "replace", error.strerror)
+            raise OSError(error.errno, why, path) from None
+        noted().add(works)
+    finally:
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=directory)
+            except OSError as error:
+                if not os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
+                    continue
+                what = "{}: it was made to try the filesystem, and cannot be removed: {}"
+                place = os.path.join(os.path.dirname(path), name)
+                warnings.warn(what.format(place, error.strerror), RuntimeWarning, stacklevel=2)
 
 
 class Found(NamedTuple):

@@ -14,13 +14,12 @@ import errno
 import os
 import stat
 import time
-import warnings
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
-from .claims import allocated, believes, is_anybodys, is_view, knows_holes, may_be_sparse, mount_of, noted
+from .claims import allocated, believes, is_view, knows_holes, may_be_sparse, mount_of
 from .extents import Extent, extents, is_sparse, layers, nonzero
-from .flags import keeps_names, refusal
+from .flags import refusal
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 
@@ -333,51 +332,6 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
             raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
     finally:
         os.close(fd)
-
-
-def check_renaming(directory: int, path: str, new: bool) -> None:
-    """Raise OSError if a file in an open directory cannot take the name of another, or a ``new`` one.
-
-    Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted.
-
-    ``path``: the file that is to be written, in messages.
-    """
-    if keeps_names(directory):
-        why = "its directory is append-only; chattr -a lifts that, or write into it in place (--inplace)"
-        raise PermissionError(errno.EPERM, why, path)
-    if not is_anybodys(directory):
-        return
-    works = os.fstat(directory).st_dev, "renames to a new name" if new else "replaces"
-    if works in noted():
-        return
-    names = [".sparsesync." + os.urandom(4).hex() for _ in range(2)]
-    try:
-        for name in names[new:]:
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
-            try:
-                os.write(fd, b"\0")  # rclone makes an empty one late
-            finally:
-                os.close(fd)
-    except OSError:
-        return  # whoever makes the file will tell
-    else:
-        try:
-            os.replace(names[1], names[0], src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError as error:
-            text = "its filesystem cannot {} a file ({}); write into it in place (--inplace)"
-            why = text.format("rename" if new else "replace", error.strerror)
-            raise OSError(error.errno, why, path) from None
-        noted().add(works)
-    finally:
-        for name in names:
-            try:
-                os.unlink(name, dir_fd=directory)
-            except OSError as error:
-                if not os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
-                    continue
-                what = "{}: it was made to try the filesystem, and cannot be removed: {}"
-                place = os.path.join(os.path.dirname(path), name)
-                warnings.warn(what.format(place, error.strerror), RuntimeWarning, stacklevel=2)
 
 
 def has_inodes(directory: str) -> bool:

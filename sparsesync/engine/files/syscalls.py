@@ -212,7 +212,7 @@ def release(fd: int) -> None:
 def resize(fd: int, size: int) -> None:
     """Set the size of an open file. Raises OSError, with EOPNOTSUPP also if the filesystem only says that it did."""
     os.ftruncate(fd, size)
-    if is_anybodys(fd) and os.fstat(fd).st_size != size:
+    if os.fstat(fd).st_size != size and is_anybodys(fd):
         raise OSError(errno.EOPNOTSUPP, "its filesystem does not set the size of a file")
 
 

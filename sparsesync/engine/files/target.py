@@ -27,10 +27,10 @@ from typing import Optional, Tuple, TypeVar
 
 from ..errors import error_path
 from ..text import hidden_name, name_limit
+from .beneath import check_renaming
 from .claims import allocated, is_anybodys
 from .extents import has_data, own_extents
 from .flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
-from .status import check_renaming
 from .syscalls import check_room, clone, flush_directory, is_only_ours, keeps_holes, preallocate, punch, release, resize
 
 _MAX_ATTEMPTS = 16
