@@ -294,6 +294,23 @@ def test_a_directory_in_which_nothing_can_be_made_leaves_what_is_there_to_in_pla
         command("chattr", "-i", top / "dir")
 
 
+def test_a_file_that_is_swapped_to_is_known_before_anything_is_copied(mounted: Mounted, source: Path) -> None:
+    swap = mounted("ext4") / "swap"
+    swap.write_bytes(bytes(1 << 20))
+    swap.chmod(0o600)
+    command("mkswap", swap)
+    if subprocess.run(["swapon", swap], capture_output=True).returncode:
+        pytest.skip("the system may not swap to a file here")
+    done: list[int] = []
+    try:
+        with pytest.raises(OSError, match="swapoff ends that"):
+            sparsesync.copyfile(source, swap, progress=done.append)
+    finally:
+        command("swapoff", swap)
+    assert not done
+    sparsesync.copyfile(source, swap)
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_file_that_is_mounted_is_written_to_only_in_place(tmp_path: Path, source: Path, remote: bool) -> None:
     need_root("bind mounts")

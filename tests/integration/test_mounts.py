@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import sparsesync
+from sparsesync.engine.content.copy_file import CopyOptions
+from sparsesync.engine.content.stream import copy_in
 from tests.support.filesystems import allocated, command, data_bytes, filesystem, same_content, sparse_file
 from tests.support.mounts import bindfs, overlay, rclone, refuser, sshfs
 from tests.support.shells import local_shell
@@ -223,6 +225,9 @@ def test_a_mount_that_does_not_do_what_it_says(
             sparsesync.copyfile(source, mount / "disk")
             assert same_content(source, there) and os.listdir(mount) == ["disk"]
             assert (allocated(there) < MIB) == keeps_holes
+            with open(source, "rb") as stream:
+                copy_in(stream.fileno(), mount / "disk", CopyOptions())
+            assert same_content(source, there)
             there.write_bytes(b"x" * 3 * MIB)
         if inplace:
             sparsesync.copyfile(source, mount / "disk", inplace=True)

@@ -44,7 +44,7 @@ from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
 
-_NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
+NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
 """What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
 
 _MAX_BLOCK_BYTES = 64 * 1024
@@ -236,7 +236,7 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
             raise
         target.reserve(size, data)
     except OSError as error:
-        if error.errno not in _NO_SIZE:
+        if error.errno not in NO_SIZE:
             raise
         return False
     return True
@@ -252,7 +252,7 @@ def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Optional[int]:
         return hands.write(work, ranges)
     except OSError as error:
         ours = error.filename == work.source_path or work.target.continued or not is_anybodys(work.target.fd)
-        if ours or error.errno not in _NO_SIZE - {errno.EIO}:
+        if ours or error.errno not in NO_SIZE - {errno.EIO}:
             raise
         resize(work.target.fd, 0)
         os.lseek(work.target.fd, 0, os.SEEK_SET)

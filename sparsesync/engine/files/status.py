@@ -320,8 +320,11 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
     """
     try:
         fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        swaps = _is_swapped_to(fd)
         with contextlib.suppress(OSError):  # rclone misses the bytes that were not written
             os.close(fd)
+        if swaps:
+            raise OSError(errno.EBUSY, "the system swaps to it; swapoff ends that", path)
     except OSError as error:
         if error.errno != errno.ETXTBSY:  # a running program is what a rename may replace
             error.filename = path
@@ -332,6 +335,14 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
             raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
     finally:
         os.close(fd)
+
+
+def _is_swapped_to(fd: int) -> bool:
+    try:
+        os.pwrite(fd, b"", 0)
+    except OSError as error:
+        return error.errno == errno.ETXTBSY
+    return False
 
 
 def has_inodes(directory: str) -> bool:
