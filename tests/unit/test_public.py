@@ -104,6 +104,7 @@ RESULTS = [
     sparsesync.Difference("a\udcff", "content", 7),
     sparsesync.Difference("a", "missing"),
     sparsesync.Seeded("a\udcff", 3, 2, 1, 4096),
+    sparsesync.Segment(0, 4096, True, False),
 ]
 
 

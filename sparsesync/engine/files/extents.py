@@ -29,7 +29,7 @@ move the descriptor's file offset, so use positioned reads beside them.
 import errno
 import os
 import stat
-from typing import Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import fiemap
 from .claims import ZERO_BLOCK_BYTES, asks_fiemap, believes, cache_hides, file_size, knows_holes, looks_sparse
@@ -50,6 +50,10 @@ class Segment(NamedTuple):
     length: int
     data: bool
     reserved: bool
+
+    def asdict(self) -> Dict[str, Any]:
+        """Return the fields by name, for JSON."""
+        return self._asdict()
 
 
 _READ_BYTES = 1 << 20
