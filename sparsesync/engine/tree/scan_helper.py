@@ -16,7 +16,6 @@ import os
 import select
 import signal
 import struct
-import sys
 from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 
 Found = Union[os.stat_result, OSError]
@@ -33,8 +32,11 @@ _LENGTH = struct.Struct("=I")
 
 def possible() -> bool:
     """Return whether a helper is useful and a fork is safe: no other thread may hold a lock meanwhile."""
-    threading = sys.modules.get("threading")
-    return len(os.sched_getaffinity(0)) > 1 and (threading is None or threading.active_count() == 1)
+    try:
+        # Those of libraries are not in threading.
+        return len(os.sched_getaffinity(0)) > 1 and len(os.listdir("/proc/self/task")) == 1
+    except FileNotFoundError:
+        return False
 
 
 class Helper:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,11 +150,18 @@ def test_it_ends_with_its_scan(tree: Path) -> None:
 
 
 def test_beside_other_threads_there_is_no_fork() -> None:
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    try:
-        assert not scan_helper.possible()
-    finally:
-        done.set()
-        thread.join()
+    """Of Python's, and of libraries, which threading knows as little as these."""
+    alone = subprocess.run(
+        [sys.executable, "-c", """
+import _thread, threading
+from sparsesync.engine.tree import scan_helper
+scan_helper.os.sched_getaffinity = lambda process: {0, 1}
+print(scan_helper.possible())
+held = _thread.allocate_lock()
+held.acquire()
+_thread.start_new_thread(held.acquire, ())
+print(scan_helper.possible(), threading.active_count())
+"""],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert alone.stdout == "True\nFalse 1\n"
