@@ -295,11 +295,12 @@ def _track(name: str, kind: str, layout: Layout, changes: int, seed: int) -> Cas
             inputs.make_file(source, layout, seed)
             copies = {peer: tops[1] / f"copy{number}" for number, peer in enumerate(peers.REPEATS)}
             commands = {peer: make(source, copies[peer], track) for peer, make in peers.REPEATS.items()}
-            draws = itertools.count(seed)
+            rounds = itertools.count()
 
             def before(contender: str) -> None:
                 subprocess.run(commands[contender], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                inputs.change(source, changes * inputs.BLOCK / layout.data, next(draws))
+                # The same blocks each time: others would be more extents from round to round.
+                inputs.change(source, changes * inputs.BLOCK / layout.data, seed, next(rounds))
                 for path in (source, copies[contender], *track.rglob("*.snapshot")):
                     with open(path, "rb") as file:
                         os.fsync(file.fileno())

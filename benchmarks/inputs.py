@@ -102,15 +102,18 @@ def pack(path: Path, packed: Path) -> None:
                 out.write(os.pread(source.fileno(), count, at))
 
 
-def change(path: Path, share: float, seed: int) -> int:
-    """Write new content to a share of the data blocks of a file, single ones; returns how many. It is made newer."""
-    draw = random.Random(seed)
+def change(path: Path, share: float, seed: int, again: int = 0) -> int:
+    """Write new content to a share of the data blocks of a file, single ones; returns how many. It is made newer.
+
+    ``again``: another number gives other content to the same blocks.
+    """
+    draw, content = random.Random(seed), random.Random(seed << 32 | again)
     fd = os.open(path, os.O_RDWR)
     try:
         blocks = [at for offset, length in data_ranges(fd) for at in range(offset, offset + length, BLOCK)]
         chosen = draw.sample(blocks, round(len(blocks) * share))
         for at in chosen:
-            os.pwrite(fd, draw.randbytes(BLOCK).translate(_LETTERS), at)
+            os.pwrite(fd, content.randbytes(BLOCK).translate(_LETTERS), at)
         # Not what the clock says: rsync takes files of the same second for unchanged.
         st = os.fstat(fd)
         os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns + 60 * 10**9))
