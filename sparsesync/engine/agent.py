@@ -100,7 +100,7 @@ class Agent:
 
     def __init__(self, link: Link, access: Optional[Access] = None) -> None:
         self.link = link
-        self.access = access or Access()
+        self.access: Access = access or Access()
         self.host: LocalHost = LocalHost()
         only_new = self.access.only_new
         self.destination: LocalDestination = self.host.destination(resume=not only_new, only_new=only_new)

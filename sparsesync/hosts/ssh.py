@@ -107,7 +107,7 @@ class Connection:
         self._given_up = False
         self.python: str | None = None
         """The Python that was started with a prefix."""
-        self.served = False
+        self.served: bool = False
         """Whether a forced command answers, with an engine of its own and for one directory only."""
 
     def load(self, script: bytes, prefixed: bool) -> None:

@@ -90,7 +90,7 @@ class Migration:
         self.embedding = embedding
         self.synced: SyncResult | None = None
         self.told: list[str] = []
-        self.begun = False
+        self.begun: bool = False
         self.say = say
         self.write = write
         self.bar = bar

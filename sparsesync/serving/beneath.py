@@ -42,15 +42,15 @@ class LeadsOutError(OutsideError):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.errno = errno.EXDEV
+        self.errno: int = errno.EXDEV
 
 
 class Root:
     """A directory that paths are not to lead out of. ``path``: without symlinks. ``fd``: its descriptor."""
 
     def __init__(self, directory: str, kernel: bool = True) -> None:
-        self.path = os.path.realpath(directory)
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.path: str = os.path.realpath(directory)
+        self.fd: int = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._kernel = kernel
         if kernel:
             try:

@@ -55,8 +55,8 @@ class Served(Access):
     def __init__(self, root: Root, mode: str, engine: str, version: str) -> None:
         self.root = root
         self.mode = mode
-        self.told = {"mode": mode, "engine": engine, "version": version}
-        self.only_new = mode == "append-only"
+        self.told: dict[str, Any] = {"mode": mode, "engine": engine, "version": version}
+        self.only_new: bool = mode == "append-only"
         self.at = "."
         """The path of the destination of the call that is looked at."""
 

@@ -22,7 +22,8 @@ class Cells:
     """How much of each of ``count`` cells of a file of ``size`` bytes is filled. Ranges are added ascending."""
 
     def __init__(self, size: int, count: int) -> None:
-        self.ranges = self.total = 0
+        self.ranges: int = 0
+        self.total: int = 0
         """The number of ranges, and their bytes."""
         self._shares = [0.0] * count
         self._cell = size / count
@@ -63,8 +64,8 @@ class Strip:
     def __init__(self, name: str, size: int, scale: int, count: int) -> None:
         self.name = name
         self.size = size
-        self.data = Cells(scale, count)
-        self.reserved = Cells(scale, count)
+        self.data: Cells = Cells(scale, count)
+        self.reserved: Cells = Cells(scale, count)
 
     def passing(self, layers: Iterable[Layer]) -> Iterator[Layer]:
         """Yield the data and reserved ranges of the file as they are, and draw them."""

@@ -63,8 +63,8 @@ class Destination:
     Raises OSError if it cannot be opened or made.
     """
 
-    carries, only_new = False, False
-    """Whether attributes are taken over with the content; whether a file that is there is left as it is."""
+    carries: bool = False  # whether attributes are taken over with the content
+    only_new: bool = False  # whether a file that is there is left as it is
     seeds = True
     """Whether rsync comes after, to which a file can be left."""
 
