@@ -70,6 +70,10 @@ class Program:
     def ended(self) -> tuple[str, str]:
         """What it has written; nothing that it has started may be left."""
         out, err = self.process.communicate(timeout=60)
+        # What a remote shell has started at its end, which is this machine, may end a moment later.
+        until = time.monotonic() + 5
+        while self.left() and time.monotonic() < until:
+            time.sleep(0.05)
         assert not self.left(), self.left()
         return out, err
 
