@@ -84,11 +84,12 @@ class Healing:
         """
         self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         for planned, allocated in self._states(self._sparse(unchanged)):
-            # What is not there yet will be a link to what --link-dest has, or a copy.
+            # What is not there yet will be a link to what --link-dest has or to another name, or a copy.
             if allocated is not None and not is_filled(allocated, planned.data):
                 continue
             if self.command.dry_run:
-                self._make_holes(planned, asks=True)
+                if allocated is not None:
+                    self._make_holes(planned, asks=True)
                 continue
             json.dump(planned, self._plan)
             self._plan.write("\n")

@@ -144,6 +144,9 @@ def test_dry_run_writes_nothing_and_says_what_would_be_seeded(tree: Path) -> Non
     assert b"would seed c/\\#377\\#012\\#134#012" in done.told or b"would seed c/\xff\\#012" in done.told
     assert not (tree / "dst").exists()
     assert b"top.img" in sync("-ani", "src/", "dst/", cwd=tree).stdout
+    os.link(tree / "src/top.img", tree / "src/too.img")
+    theirs, ours = run("rsync", "-aHni", "src/", "dst/", cwd=tree), sync("-aHni", "src/", "dst/", cwd=tree)
+    assert ours.returncode == 0 and sorted(ours.stdout.splitlines()) == sorted(theirs.stdout.splitlines())
 
 
 @pytest.mark.parametrize(
