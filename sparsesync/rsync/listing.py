@@ -71,7 +71,8 @@ MARK = f"sparsesync-{os.urandom(6).hex()}:"
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
 _PIECE = 1 << 20
-_MAX_SAID_BYTES = 8192
+_MAX_SAID_BYTES = 1 << 20
+"""Of more, the end: why rsync ended."""
 # The name of a directory ends with a slash.
 _LINE = re.compile(rb"([<>ch.][fdLDS].{9}) ([0-9]+) (.+?)//(?!/)(.*)", re.DOTALL)
 _LARGE_UNCHANGED = re.compile(rb"[.hc]f.{9} [0-9]{5,} ", re.DOTALL)
@@ -201,9 +202,9 @@ def _ask(
         except BaseException:
             end(process)
             raise
-        said.seek(0)
+        said.seek(max(0, said.seek(0, os.SEEK_END) - _MAX_SAID_BYTES))
         listing.seek(0)
-        return status, said.read(_MAX_SAID_BYTES)
+        return status, said.read()
 
 
 class _Watched(io.RawIOBase):
