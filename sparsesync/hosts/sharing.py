@@ -43,8 +43,8 @@ _OWN = "." + "x" * 16
 _FREE_SECONDS = 10
 """Seconds in which a server notices that a session has ended."""
 
-REFUSED_SESSION = b"mux_client_request_session"
-"""ssh says it of a session that the server does not open in the connection."""
+REFUSED_SESSION = b"session request failed"
+"""ssh says it of a session that the server does not open in the connection: OpenSSH, mux.c."""
 
 
 class Sharing(NamedTuple):
