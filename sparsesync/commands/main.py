@@ -9,6 +9,8 @@ where there is something to be done, what. No trouble ends in a traceback: see :
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -37,6 +39,8 @@ COMMANDS = {
 """Each command, which is the module of that name, and what it does."""
 
 
+_COERCED = frozenset(["C.UTF-8", "C.utf8", "UTF-8"])
+
 _MEANT = {
     "compare cmp diff check": "verify",
     "cp move mv backup": "copy",
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
+    _give_up_coercion()
     warnings.showwarning = _show_warning
     ends: dict[signal.Signals, Callable[..., NoReturn]] = {signal.SIGTERM: _end, signal.SIGHUP: _end}
     replaced = [signal.SIG_DFL]
@@ -68,6 +73,9 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
         # rsync hears them also where its caller ignores or blocks them: nohup, a job in a script's background.
         ends[signal.SIGINT] = signal.default_int_handler
         replaced.append(signal.SIG_IGN)
+        ends[signal.SIGUSR1] = _end
+        # It asks rsync how far it is, and there is none yet.
+        signal.signal(signal.SIGVTALRM, lambda number, frame: None)
     for number, handler in ends.items():
         if signal.getsignal(number) in replaced:
             signal.signal(number, handler)
@@ -147,6 +155,14 @@ def _refuse(word: str) -> NoReturn:
     meant = [name for words, name in _MEANT.items() if word in words.split()] or get_close_matches(word, COMMANDS, 1)
     known = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(COMMANDS)}"
     parser((), ()).error(f"{word!r} is no command; {known}")
+
+
+def _give_up_coercion() -> None:
+    """Take back what Python has set where the locale is C (PEP 538): rsync and ssh are to have what we were given."""
+    if os.environ.get("LC_CTYPE") in _COERCED:
+        with contextlib.suppress(OSError), open("/proc/self/environ", "rb") as given:
+            if not any(each.startswith(b"LC_CTYPE=") for each in given.read().split(b"\0")):
+                del os.environ["LC_CTYPE"]
 
 
 def _end(number: int, frame: object) -> NoReturn:

@@ -6,6 +6,7 @@ the help, the pages of the manual and the shells' completion; :mod:`seeding.opti
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -158,5 +159,7 @@ def _run(argv: list[str], seed: SeedOptions, report: dict[str, Any]) -> int:
             return TROUBLE
         from ..rsync.process import interrupted
 
-        write_error(interrupted())
-        return Status.SIGNAL
+        by_user = isinstance(error, SystemExit) and error.code == 128 + signal.SIGUSR1
+        status = Status.USER_SIGNAL if by_user else Status.SIGNAL
+        write_error(interrupted(status))
+        return status

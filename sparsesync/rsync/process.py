@@ -31,6 +31,9 @@ ESCAPES_LOG = (3, 5, 0)
 OLDEST = (3, 1, 0)
 """The first rsync with the --info and --out-format behaviour that the listing relies on."""
 
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGVTALRM)
+"""The signals that rsync has a handler for. The last one asks it how far it is."""
+
 _TIDY_SECONDS = 10
 """What a process has to end by itself."""
 
@@ -68,12 +71,13 @@ def check_version(environ: Mapping[str, str] = os.environ) -> tuple[int, int, in
     return found
 
 
-def interrupted() -> bytes:
+def interrupted(status: Status = Status.SIGNAL) -> bytes:
     """Return rsync's last line on standard error after a signal, but for the place in its source."""
+    which = "SIGUSR1" if status == Status.USER_SIGNAL else "SIGINT, SIGTERM, or SIGHUP"
     shown = ""
     with contextlib.suppress(OSError, ValueError):
         shown = " at rsync.c [sender={}.{}.{}]".format(*version())
-    return f"rsync error: received SIGINT, SIGTERM, or SIGHUP (code 20){shown}\n".encode()
+    return f"rsync error: received {which} (code {int(status)}){shown}\n".encode()
 
 
 @contextlib.contextmanager
@@ -152,7 +156,7 @@ def run_rsync(
 
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in HEARD:
             if signal.getsignal(number) != signal.SIG_IGN:
                 handlers[number] = signal.signal(number, hand_on)
     try:

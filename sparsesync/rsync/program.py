@@ -48,6 +48,7 @@ class Status(IntEnum):
     PROTOCOL = 12
     DIAGNOSTICS = 13
     """Also what a line of the output is too long for."""
+    USER_SIGNAL = 19
     SIGNAL = 20
     PARTIAL = 23
     VANISHED = 24

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -257,3 +258,17 @@ def test_a_small_filesystem_that_is_read_only(tmp_path: Path) -> None:
         command("umount", tmp_path / "dst")
     assert (done.returncode, theirs.returncode) == (23, 23)
     assert b"Read-only file system" in done.stderr
+
+
+def test_rsync_gets_the_locale_that_was_given(tmp_path: Path) -> None:
+    """Python makes one of its own where that is C."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/\u00e9").touch()
+    environ = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
+    environ["LANG"] = "C"
+    said = []
+    for program in (["rsync"], [sys.executable, "-m", "sparsesync", "sync"]):
+        shutil.rmtree(tmp_path / "dst", ignore_errors=True)
+        done = subprocess.run([*program, "-av", "src/", "dst/"], cwd=tmp_path, env=environ, capture_output=True)
+        said.append(done.stdout.splitlines())
+    assert rb"\#303\#251" in said[0] and rb"\#303\#251" in said[1]

@@ -297,9 +297,12 @@ def test_an_interrupted_sync_keeps_what_rsync_keeps(tmp_path: Path, options: str
     assert not (tmp_path / "dst/.part").exists() and allocated(tmp_path / "dst/img") <= 21 * MIB
 
 
-@pytest.mark.parametrize(("how", "number"), [("ignored", signal.SIGINT), ("blocked", signal.SIGHUP)])
-def test_a_signal_that_the_caller_does_not_want_ends_it_as_it_ends_rsync(
-    tmp_path: Path, how: str, number: signal.Signals
+@pytest.mark.parametrize(
+    ("how", "number", "status"),
+    [("ignored", signal.SIGINT, 20), ("blocked", signal.SIGHUP, 20), ("taken", signal.SIGUSR1, 19)],
+)
+def test_a_signal_ends_it_as_it_ends_rsync_also_if_the_caller_does_not_want_it(
+    tmp_path: Path, how: str, number: signal.Signals, status: int
 ) -> None:
     need_tools("rsync")
     for name in ("src", "few"):
@@ -311,7 +314,7 @@ def test_a_signal_that_the_caller_does_not_want_ends_it_as_it_ends_rsync(
     def unwanted() -> None:
         if how == "ignored":
             signal.signal(number, signal.SIG_IGN)
-        else:
+        elif how == "blocked":
             signal.pthread_sigmask(signal.SIG_BLOCK, [number])
 
     for program, source, growing in ((["rsync"], "src/", "img"), (SYNC, "src/", "img"), (SYNC, "few/", "z")):
@@ -321,8 +324,10 @@ def test_a_signal_that_the_caller_does_not_want_ends_it_as_it_ends_rsync(
         while not any(allocated(found) > MIB for found in tmp_path.glob(f"dst/.{growing}.*")):
             assert process.poll() is None
             time.sleep(0.01)
+        process.send_signal(signal.SIGVTALRM)  # how far is it?
         process.send_signal(number)
-        assert process.wait() == 20, (program, source)
+        assert process.wait() == status, (program, source)
+        assert not [*tmp_path.glob(f"dst/.{growing}.*")]
 
 
 def test_the_log_has_what_is_said_of_a_run(tmp_path: Path) -> None:
