@@ -47,7 +47,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=list(FORMATS),
         default="rsync",
         help="whose exclude file to write (default: %(default)s); "
         "tar has to be run with --anchored --exclude-from=FILE, kopia has it as SRC/.kopiaignore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import compileall
 import os
 import pty
@@ -19,7 +20,7 @@ import pytest
 
 import sparsesync
 from release import manual, pyz
-from sparsesync.commands.main import COMMANDS, main
+from sparsesync.commands.main import COMMANDS, main, parser
 from sparsesync.console.progress import ProgressBar
 from tests.support.filesystems import allocated, need, need_tools, same_content, sparse_file
 from tests.support.shells import local_shell
@@ -130,6 +131,14 @@ def test_a_page_tells_what_the_help_tells(prefix: Path, name: str, capsys: pytes
     assert told and told <= set(options.findall(re.sub(r"\\f[BIR]", "", page).replace(r"\-", "-")))
     assert {status for status, _ in manual.statuses(name)} >= {"0", "1"}
     assert all(f"\\fB{status}\\fR\n" in page for status, _ in manual.statuses(name))
+
+
+def test_choices_are_what_every_shtab_can_count() -> None:
+    # That of Debian 12 takes the first by its number.
+    whole = parser()
+    (commands,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        assert all(isinstance(action.choices, (list, tuple, type(None))) for action in command._actions)
 
 
 def test_man_finds_a_page_and_has_nothing_to_complain_of(prefix: Path) -> None:
