@@ -26,6 +26,13 @@ FOLDERS = {
 _FILES = ("PATH", "FILE", "SRC", "A", "B")
 """What stands for a file in the help."""
 
+_MENDED = (
+    ('_choices"\n', '_choices[@]"\n'),
+    ('-W "${current_action_choices}"', """-W "${current_action_choices// /$'\\n'}\""""),
+    ("    local IFS=$'\\n'\n", "    [[ -z $current_action_compgen ]] || compopt -o filenames\n    local IFS=$'\\n'\n"),
+)
+"""What shtab 1.5, which Debian 12 has, says wrongly to bash: the first of the choices only, and files as any word."""
+
 
 def write(folder: Path) -> list[Path]:
     """Write a file for each shell into a folder, below it as below a prefix, and return their paths."""
@@ -53,6 +60,8 @@ def _script(shell: str) -> str:
     if shell == "zsh":
         # It ends by what calls it, and ours has to be called instead.
         made = made.rpartition("typeset -A opt_args")[0]
+    for wrong, right in _MENDED if shell == "bash" else ():
+        made = made.replace(wrong, right)
     ours = [action for action in subparsers.choices["sync"]._actions if action.option_strings[0].startswith("--seed-")]
     typed = {action.option_strings[0] + "=" * (action.nargs != 0): action.help for action in ours}
     described = "\n".join(f"    {_quote(f'{name}:{does}')}" for name, does in typed.items())

@@ -168,11 +168,21 @@ _TYPED = {
     "sparsesync sc": "sparsesync scan",
     "sparsesync copy --reflink n": "--reflink never",
     "sparsesync migrate imag": "migrate images/",
+    "sparsesync exclude --format ko": "kopia",
     "sparsesync sync -a --seed-req": "--seed-required",
     "sparsesync sync -a --seed-holes=tr": "--seed-holes=trust",
     "sparsesync sync -a --delete-ex": "--delete-excluded",
 }
 """What is typed before the tabulator, and what the terminal shows then."""
+
+
+def test_bash_completes_by_what_the_shtab_of_the_system_makes(tmp_path: Path) -> None:
+    old, root = "/usr/bin/python3", Path(pyz.__file__).parents[1]
+    write = f"from pathlib import Path; from release.completion import write; write(Path({str(tmp_path)!r}))"
+    if not os.path.exists(old) or run(old, "-c", "import shtab", cwd=root)[0]:
+        pytest.skip("python3-shtab is not installed")
+    assert run(old, "-c", write, cwd=root) == (0, "", "")
+    test_a_shell_completes(tmp_path, tmp_path, "bash")
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
