@@ -4,7 +4,7 @@ The public API. The functions are in :mod:`api`, the classes where they are made
 used, so that ``import sparsesync`` and the start of the program cost nearly nothing.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Known to type checkers by its name. To import it from typing takes as long as to start Python.
 TYPE_CHECKING = False

@@ -58,7 +58,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Se
 
 from ..errors import ProtocolError
 
-VERSION = 4
+VERSION = 5
 
 MAGIC = b"\0sparsesync agent\n"
 
