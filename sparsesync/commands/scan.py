@@ -21,7 +21,7 @@ from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.tree.scan import ScanOptions
 from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_one_file_system, add_remote_end, byte_size
+from .options import Troubles, add_holes, add_one_file_system, add_progress, add_remote_end, byte_size
 
 _SIZES = ("size", "allocated", "data", "extents", "saved", "could")
 """What there is to be said of a file, besides its path. ``could``: the bytes that could be saved besides."""
@@ -45,6 +45,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add_one_file_system(command)
     add_holes(command)
     add_remote_end(command)
+    add_progress(command)
     command.add_argument(
         "--sort",
         choices=[*_SIZES[:-1], "path"],
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured = not arguments.null or arguments.zeros or arguments.sort in ("data", "extents")
     with (
         HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts,
-        data_bar(None, "reading", not arguments.zeros) as advance,
+        data_bar(None, "reading", arguments.quiet or not arguments.zeros, arguments.progress_fd) as advance,
     ):
         for path in arguments.paths:
             try:

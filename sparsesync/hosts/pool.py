@@ -348,6 +348,7 @@ def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:
 
     if isinstance(host, RemoteHost) and host.connection.served:
         # All paths are relative to the one directory that is served, and so are those that it answers with.
-        skipped += len(path) - len(path.lstrip("/"))
-        path = path.lstrip("/")
+        below = path.lstrip("/")
+        skipped += len(path) - len(below) if below else 0  # what is below "h:/" is "h:./name", as for "h:"
+        path = below
     return Location(host, path or ".", given[: len(given) - len(remote.path) + skipped])

@@ -58,6 +58,7 @@ def test_every_command_by_a_key_for_one_directory(place: Path) -> None:
             assert [[file.name for file in result.seeded] for result in (pushed, pulled)] == [["img"], ["img"]]
             assert [*far.verify("src", "h:~/vms")] == []
             assert [file.path for file in far.scan("h:/vms")] == ["h:/vms/img"]
+            assert {"h:./img", "h:./vms/img"} < {file.path for file in far.scan("h:/")}
             with pytest.raises(PermissionError, match="is outside of the directory that this key is for"):
                 far.copyfile("h:out/secret", "got")
             assert server.logins() == 1

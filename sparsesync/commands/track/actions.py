@@ -19,7 +19,7 @@ def add(command: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     command.add_argument("action", choices=["list", "check", "drop"])
     command.add_argument("directory", metavar="DIR", help="as of copy --track=DIR, or sync --seed-track=DIR")
-    command.add_argument("keys", nargs="*", metavar="KEY", help="what to drop, as list tells it")
+    command.add_argument("keys", nargs="*", default=[], metavar="KEY", help="what to drop, as list tells it")
     command.add_argument("--orphans", action="store_true", help="drop: all whose source is gone")
     command.add_argument("--json", action="store_true", help="one JSON object")
     command.set_defaults(run=run)
