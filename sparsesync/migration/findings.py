@@ -86,8 +86,10 @@ def _root(facts: Facts) -> Iterator[Finding]:
         return
     surveys = facts.surveys.values()
     devices = sum(survey.devices + survey.whiteouts for survey in surveys)
-    parts = [f"the owners of {count_of(sum(survey.foreign for survey in surveys), 'file')}", "trusted.* attributes"]
-    parts[1:1] = [count_of(devices, "device node")] * (devices > 0)
+    foreign = sum(survey.foreign for survey in surveys)
+    parts = [f"the owners of {count_of(foreign, 'file')}"] * (foreign > 0)
+    parts += [count_of(devices, "device node")] * (devices > 0)
+    parts.append("trusted.* attributes")
     yield Finding(WARNING, facts.destination.host.name, f"you are not root: lost are {', '.join(parts)}")
 
 

@@ -156,6 +156,8 @@ def test_who_is_not_root_loses_what() -> None:
     found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey)
     lost = "the owners of 30 files, 3 device nodes, trusted.* attributes"
     assert told(WARNING, found) == [f"new: you are not root: lost are {lost}"]
+    nothing = facts(hosts=(HOST, HOST._replace(root=False)), survey=SURVEY)
+    assert told(WARNING, nothing) == ["new: you are not root: lost are trusted.* attributes"]
     assert told(WARNING, facts("-M--fake-super", hosts=(HOST, HOST._replace(root=False)), survey=survey)) == []
     (said,) = told(WARNING, facts(hosts=(HOST._replace(root=False), HOST)))
     assert said.startswith("this host: you are not root: files you may not read")
