@@ -228,6 +228,10 @@ def test_a_mount_that_does_not_do_what_it_says(
             with open(source, "rb") as stream:
                 copy_in(stream.fileno(), mount / "disk", CopyOptions())
             assert same_content(source, there)
+            # What is equal comes before what is not, so not in order.
+            there.write_bytes(b"x" * MIB + source.read_bytes()[MIB:])
+            sparsesync.copyfile(source, f"host:{mount}/disk", rsh=local_shell(tmp_path / "rsh"))
+            assert same_content(source, there) and os.listdir(mount) == ["disk"]
             there.write_bytes(b"x" * 3 * MIB)
         if inplace:
             sparsesync.copyfile(source, mount / "disk", inplace=True)

@@ -42,10 +42,7 @@ from ..files.fiemap import records
 from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
-
-NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
-"""What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
+from .writer import NO_SIZE, Hands, Threads, Work, read_on, read_ranges, write_in_order
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""

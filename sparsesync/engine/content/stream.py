@@ -15,22 +15,18 @@ has to look at the status of what is before the pipe.
 import errno
 import os
 import stat
-import warnings
 
 from ..errors import OnProgress, error_path
-from ..files.claims import is_anybodys
 from ..files.status import open_source
-from ..files.syscalls import read_full, resize, write_all
+from ..files.syscalls import read_full
 from ..files.target import Target
-from .copy import NO_SIZE, zero_block
+from .copy import zero_block
 from .copy_file import Copied, CopyOptions, Path, existing, replacing
 from .device import write_device
 from .workers import PIECE_BYTES
-from .writer import not_zeros, read_stream
+from .writer import PieceWriter, not_zeros, read_stream
 
 INPUT = "standard input"
-
-_ZEROS = bytes(PIECE_BYTES)
 
 
 def copy_in(stream: int, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:
@@ -79,8 +75,7 @@ class _Writer:
         self.target = target
         self.block = zero_block(target)
         self._there = memoryview(bytearray(PIECE_BYTES if target.inplace else 0))
-        self._in_order = False
-        self._position = 0
+        self._pieces = PieceWriter(target)
 
     def write(self, data: memoryview, offset: int) -> int:
         """Write a piece, and return the bytes written."""
@@ -93,41 +88,12 @@ class _Writer:
                 there = self._there[:length]
                 if read_full(self.target.fd, there, offset + start) == length and there == part:
                     continue
-            self._put(part, offset + start)
+            self._pieces.write(part, offset + start)
             written += length
         self.target.punch(offset + end, len(data) - end)
         return written
 
     def end(self, size: int) -> None:
         """Set the size, now that it is known."""
-        if os.fstat(self.target.fd).st_size == size:
-            return
-        if not self._in_order:
-            try:
-                resize(self.target.fd, size)
-                return
-            except OSError as error:
-                self._begin_in_order(error)
-        self._put(memoryview(b""), size)
-
-    def _put(self, part: memoryview, offset: int) -> None:
-        if not self._in_order:
-            try:
-                write_all(self.target.fd, part, offset)
-            except OSError as error:
-                self._begin_in_order(error)
-        if self._in_order:
-            while self._position < offset:
-                zeros = memoryview(_ZEROS)[: offset - self._position]
-                write_all(self.target.fd, zeros, self._position)
-                self._position += len(zeros)
-            write_all(self.target.fd, part, offset)
-        self._position = offset + len(part)
-
-    def _begin_in_order(self, error: OSError) -> None:
-        """Take it that a mount refused what was not at the end. Raises ``error`` if it cannot be that."""
-        if error.errno not in NO_SIZE - {errno.EIO} or self.target.overlay or not is_anybodys(self.target.fd):
-            raise error
-        self._in_order = True
-        what = "{}: its mount takes bytes in order only: zeros will be written too"
-        warnings.warn(what.format(self.target.path), RuntimeWarning, stacklevel=5)
+        if os.fstat(self.target.fd).st_size != size:
+            self._pieces.set_size(size)

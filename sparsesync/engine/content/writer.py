@@ -11,17 +11,23 @@ without random access, which takes bytes only one after the other.
 Sizes and offsets are bytes.
 """
 
+import errno
 import os
 import stat
+import warnings
 from functools import partial
 from itertools import chain
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ..errors import OnProgress, TruncatedError, error_path
+from ..files.claims import is_anybodys
 from ..files.extents import Extent
-from ..files.syscalls import copy_range, read_into, write_all
+from ..files.syscalls import copy_range, read_into, resize, write_all
 from ..files.target import Target
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
+
+NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
+"""What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
 
 _PROGRESS_BYTES = 1 << 20
 
@@ -299,11 +305,82 @@ def write_in_order(target: int, pieces: Iterable[Tuple[int, memoryview]], size: 
     ``pieces``: (offset, data), ascending.
     ``size``: of the file, which ends with zeros if the pieces end before.
     """
-    end = 0
+    writer = _InOrder(target, 0)
     for offset, data in chain(pieces, [(size, memoryview(b""))]):
-        while end < offset:
-            end += os.write(target, _ZEROS[: offset - end])
-        while data:
-            count = os.write(target, data)
-            data, end = data[count:], end + count
-    return end
+        writer.write(data, offset)
+    return writer.position
+
+
+class _InOrder:
+    """Writes to an open file from ``position`` on, and zeros for what is left out."""
+
+    def __init__(self, fd: int, position: int) -> None:
+        self.position = position
+        self._fd = fd
+
+    def write(self, data: memoryview, offset: int) -> None:
+        if offset < self.position:
+            raise OSError(errno.ESPIPE, "its mount takes bytes in order only")
+        while self.position < offset:
+            self._put(memoryview(_ZEROS)[: offset - self.position])
+        self._put(data)
+
+    def _put(self, data: memoryview) -> None:
+        write_all(self._fd, data, self.position)
+        self.position += len(data)
+
+
+class PieceWriter:
+    """Writes pieces of a file to a target: where they belong, until its mount shows that it takes bytes in order only.
+
+    Then the zeros between them are written too. Failures are OSError.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.in_order = False
+        self._target = target
+        self._reached = 0
+        self._ordered = _InOrder(target.fd, 0)
+
+    def place(self, data: memoryview, offset: int) -> bool:
+        """Write a piece where it belongs. Returns False if that can be done in order only: :meth:`write`."""
+        if self.in_order:
+            return False
+        try:
+            write_all(self._target.fd, data, offset)
+        except OSError as error:
+            self._begin_in_order(error)
+            return False
+        self._reached = max(self._reached, offset + len(data))
+        return True
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write a piece that is behind all others."""
+        if not self.place(data, offset):
+            self._ordered.write(data, offset)
+
+    def set_size(self, size: int) -> None:
+        """Set the size of the file, which has nothing behind that."""
+        if not self.in_order:
+            try:
+                resize(self._target.fd, size)
+                return
+            except OSError as error:
+                self._begin_in_order(error)
+        self._ordered.write(memoryview(b""), size)
+
+    def _begin_in_order(self, error: OSError) -> None:
+        """Take it that a mount refused what was not at the end. Raises ``error`` if it cannot be that."""
+        target = self._target
+        if error.errno not in NO_SIZE - {errno.EIO} or target.overlay or not is_anybodys(target.fd):
+            raise error
+        if not self._reached and os.fstat(target.fd).st_size:
+            resize(target.fd, 0)
+        self.begin_in_order()
+
+    def begin_in_order(self) -> None:
+        """Write in order from now on, and warn of that."""
+        self.in_order = True
+        self._ordered.position = self._reached
+        what = "{}: its mount takes bytes in order only: zeros will be written too"
+        warnings.warn(what.format(self._target.path), RuntimeWarning, stacklevel=5)

@@ -91,10 +91,8 @@ class Target:
     ) -> None:
         self._create_mode, self._new = mode, new
         self._may_be_named = new and named
-        self._named = self._nameless = self._closed = False
-        self.directory = directory
-        self.name = name
-        self.path = path
+        self._named = self._nameless = self._closed = self._taken_up = False
+        self.directory, self.name, self.path = directory, name, path
         self.inplace = inplace
         self.resumed: bool = False
         self.committed: bool = False
@@ -194,7 +192,9 @@ class Target:
             except FileExistsError:
                 fd, resumed = self._open_partial(directory, name), True
             except OSError as error:
-                raise cannot_replace(error, self.path, self.name, self.directory) from None
+                if self.seeds:
+                    raise cannot_replace(error, self.path, self.name, self.directory) from None
+                return self._create()  # which may do with less, and cannot be continued
             if fd < 0:
                 continue
             try:
@@ -209,7 +209,7 @@ class Target:
                             os.unlink(name, dir_fd=directory)
                             os.close(fd)
                             continue
-                        self.fd, self.resumed = fd, resumed
+                        self.fd, self.resumed, self._taken_up = fd, resumed, True
                         self.temporary_directory, self._temporary = directory, name
                         return
             except BaseException:
@@ -248,7 +248,7 @@ class Target:
         with error_path(self.path, instead=True):
             os.unlink(str(self._temporary), dir_fd=self.temporary_directory)
             os.close(self.fd)
-            self.fd, self.resumed = -1, False
+            self.fd, self.resumed, self._taken_up = -1, False, False
             self._take_up(*self._partial)  # type: ignore[misc]
 
     @property
@@ -274,15 +274,14 @@ class Target:
         """Close the file. A temporary file that was not committed is removed, unless ``keep`` is set."""
         if self._closed:
             return
-        self._closed = True
-        made, self.fd = self.fd, -1
+        self._closed, made, self.fd = True, self.fd, -1
         if self._named and made < 0:
             self._temporary = None  # a file of that name may be somebody else's
         # A signal may come between a system call and the note that it is done.
         expected = FileNotFoundError if made >= 0 else OSError
         try:
             # What is removed while open, FUSE and NFS show a while longer. But a partial file is ours while it is open.
-            if made >= 0 and (self._partial is None or self._named or self._nameless):
+            if made >= 0 and not self._taken_up:
                 made, closing = -1, made
                 if self._temporary is not None:
                     self._write_once(closing, self._temporary)
@@ -367,7 +366,7 @@ class Target:
         be flushed, there is no rename.
         """
         with error_path(self.path, instead=True):
-            if self._partial is not None or self.resumed:
+            if (self._taken_up or self.resumed) and not is_anybodys(self.fd):  # FUSE may open it once more
                 copy_on_write_by_block(self.fd, False)
             if mode is not None and stat.S_IMODE(os.fstat(self.fd).st_mode) != mode:
                 os.fchmod(self.fd, mode)

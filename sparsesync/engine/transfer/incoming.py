@@ -7,17 +7,22 @@ filesystem can clone, the target begins as a clone of the old file, and then has
 
 import contextlib
 import os
-from typing import Any, Optional, Tuple
+from heapq import heappop, heappush
+from typing import Any, List, Optional, Tuple
 
 from ..content.update import copy_bytes
-from ..errors import LeftToRsync
+from ..content.writer import NO_SIZE, PieceWriter, read_ranges
+from ..errors import LeftToRsync, NoSpaceError
 from ..files.extents import extents, has_data, own_extents
 from ..files.syscalls import read_full, resize
 from ..wire.capabilities import Digest
 from .destination import Destination
 from .destination_file import DestinationFile
-from .limits import pack_known
+from .limits import FINE_BYTES, JOB_BYTES, JOB_RANGES, pack_known
 from .records import FileResult, FileSpec
+
+_MAX_PENDING = 4 * JOB_RANGES + JOB_BYTES // FINE_BYTES
+"""The most ranges that a job comes in."""
 
 
 class IncomingFile:
@@ -32,6 +37,9 @@ class IncomingFile:
         self.target: Optional[DestinationFile] = None
         self.old: Optional[int] = None
         self._cloned = False
+        self._pieces: Optional[PieceWriter] = None
+        self._pending: List[Tuple[int, int, int, Optional[bytes]]] = []
+        self._pending_bytes = self._pended = 0
         self.data = 0
         self.sent = 0
         self.guard: Any = None
@@ -51,17 +59,80 @@ class IncomingFile:
                 raise LeftToRsync("it was made meanwhile")
             elif target.resumed:
                 # Made meanwhile too. The sender knows of no basis, so it will not say where the holes are.
-                resize(target.fd, 0)
-                target.resumed = False
+                target.renew()
             if self.old is not None and not target.resumed:
                 self._cloned = target.clone(self.old)
             if self.was_known:
                 self._check_known(target)
+            self._pieces = PieceWriter(target)
+            if target.overlay and (os.fstat(target.fd).st_size < size or not target.merging):
+                self._resize(target, size)
             if not target.overlay:
-                target.reserve(size, self.spec.data)
-            elif os.fstat(target.fd).st_size < size or not target.merging:
-                resize(target.fd, size)
+                self._make_room(target)
         return target
+
+    def _resize(self, target: DestinationFile, size: int) -> None:
+        try:
+            resize(target.fd, size)
+        except OSError as error:
+            if target.inplace or error.errno not in NO_SIZE:
+                raise
+            target.renew()  # what it has is of no use where bytes are taken in order only
+
+    def _make_room(self, target: DestinationFile) -> None:
+        try:
+            target.reserve(self.spec.size, self.spec.data)
+        except NoSpaceError:
+            raise
+        except OSError as error:
+            if error.errno not in NO_SIZE:
+                raise
+            target.check_room(self.spec.size)
+            assert self._pieces is not None
+            self._pieces.begin_in_order()
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write a range of the open file."""
+        assert self._pieces is not None
+        if not self._pieces.place(data, offset):
+            self._pend(offset, len(data), bytes(data))
+
+    def finish(self) -> DestinationFile:
+        """Write what is held back, and return the target, of which all has come then."""
+        target, pieces = self.target, self._pieces
+        assert target is not None and pieces is not None
+        if pieces.in_order:
+            while self._pending:
+                self._write_first()
+            pieces.set_size(self.spec.size)
+        else:
+            target.trim(max(self.spec.data, self.data))
+        if self.old is not None:  # some mounts give no name to what is open
+            os.close(self.old)
+            self.old = None
+        return target
+
+    def _pend(self, offset: int, length: int, data: Optional[bytes]) -> None:
+        """Hold a range back that is to be written in order. ``data``: None for what the old file has there.
+
+        The ranges of a job come in any order, and those of the next one after them. So of more than are in a job
+        the first has none before it that is still to come.
+        """
+        self._pended += 1
+        heappush(self._pending, (offset, self._pended, length, data))
+        self._pending_bytes += 0 if data is None else length
+        while self._pending_bytes > JOB_BYTES or len(self._pending) > _MAX_PENDING:
+            self._write_first()
+
+    def _write_first(self) -> None:
+        offset, _, length, data = heappop(self._pending)
+        assert self._pieces is not None
+        if data is not None:
+            self._pending_bytes -= length
+            self._pieces.write(memoryview(data), offset)
+        elif self.old is not None:
+            for start, part in read_ranges(self.old, [(offset, length)], self.spec.name):
+                self._pieces.write(part, start)
 
     def _check_known(self, target: DestinationFile) -> None:
         """Raise LeftToRsync unless the basis is the known file. Only now it is open, and before it may be another."""
@@ -76,6 +147,9 @@ class IncomingFile:
         target, old = self.target, self.old
         assert target is not None
         if target.inplace or self._cloned or old is None:
+            return
+        if self._pieces is not None and self._pieces.in_order:
+            self._pend(offset, length, None)
             return
         end = offset
         for start, count in extents(old, offset, offset + length, "trust"):

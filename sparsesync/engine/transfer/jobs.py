@@ -26,13 +26,8 @@ from ..wire.compression import NONE, Compressor
 from ..wire.link import Link
 from ..wire.protocol import BLOCK_BYTES, PAYLOAD_BYTES
 from ..wire.ranges import blocks, merged, without
-from .limits import FINE_BYTES
+from .limits import FINE_BYTES, JOB_BYTES, JOB_RANGES
 from .outgoing import OutgoingFile
-
-JOB_BYTES = 1 << 20
-"""The most bytes of extents in one job."""
-
-_JOB_RANGES = 256
 
 _DATA, _HOLE, _SAME = "data", "hole", "same"
 
@@ -67,13 +62,13 @@ def cut(file: OutgoingFile, sparse: str) -> Iterator[Job]:
     job = Job(file)
     for offset, length, what in _parts(file, sparse):
         if what != _DATA:
-            if len(job.gaps) + len(job.unchanged) == 2 * _JOB_RANGES:
+            if len(job.gaps) + len(job.unchanged) == 2 * JOB_RANGES:
                 yield job
                 job = Job(file)
             (job.gaps if what == _HOLE else job.unchanged).append((offset, length))
             continue
         for start, count in blocks([(offset, length)], JOB_BYTES):
-            if job.size + count > JOB_BYTES or len(job.ranges) == _JOB_RANGES:
+            if job.size + count > JOB_BYTES or len(job.ranges) == JOB_RANGES:
                 yield job
                 job = Job(file)
             job.ranges.append((start, count))

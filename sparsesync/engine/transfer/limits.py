@@ -15,6 +15,12 @@ from .records import FileResult
 FINE_BYTES = 4096
 """The block that is compared where a BLOCK_BYTES differs: the filesystems' own."""
 
+JOB_BYTES = 1 << 20
+"""The most bytes of extents in one job, which are sent before any of the next: :mod:`jobs`."""
+
+JOB_RANGES = 256
+"""The most extents in one job, and half of the most gaps."""
+
 _DIGEST_SIZE = {BLOCK_BYTES: 16, FINE_BYTES: 8}
 
 FILES_AHEAD = 1024

@@ -28,7 +28,6 @@ from itertools import islice
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import LeftToRsync, LinkError, NoSpaceError, OnProgress, ProtocolError, TruncatedError
-from ..files.syscalls import write_all
 from ..wire import fields, protocol
 from ..wire.capabilities import Digest
 from ..wire.compression import NONE, Decompressor
@@ -247,11 +246,11 @@ class Receiver:
         if arriving is None:
             return
         try:
-            target = arriving.open(self.place)
+            arriving.open(self.place)
             arriving.guard.update(ranged.packed)
             arriving.guard.update(content)
             for offset, length in ranged.ranges:
-                write_all(target.fd, content[:length], offset)
+                arriving.write(content[:length], offset)
                 content = content[length:]
         except _TROUBLE as error:
             self._leave(arriving, error)
@@ -264,7 +263,7 @@ class Receiver:
         if arriving is None:
             return
         try:
-            target = arriving.open(self.place)
+            arriving.open(self.place)
             for offset, length in blocks(ranged.ranges, BLOCK_BYTES):
                 digest = self._known.pop((arriving.number, offset, length), None)
                 if digest is None:
@@ -272,7 +271,7 @@ class Receiver:
                     if view is None:
                         raise TruncatedError(arriving.spec.name)
                     if not there:
-                        write_all(target.fd, view, offset)
+                        arriving.write(view, offset)
                     digest = self.digest.of(view)
                 arriving.guard.update(protocol.pack_ranges([(offset, length)]) + digest)
                 self._tell(arriving, length)
@@ -330,10 +329,10 @@ class Receiver:
         if arriving is None:
             return
         try:
-            target = arriving.open(self.place)
+            arriving.open(self.place)
             if arriving.guard.digest() != digest:
                 raise LeftToRsync("what arrived is not what was sent: their digests differ")
-            target.trim(max(arriving.spec.data, arriving.data))
+            target = arriving.finish()
             # A disk may take long to flush, and nothing shows that it gets on.
             with self.link.waiting():
                 self.place.finish(target, arriving.spec)
