@@ -104,6 +104,10 @@ def copy_content(
             data = _copy_view(source, target, size, _both(progress, pace), source_path)
         elif target.overlay:
             _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
+            if not _resized(target, size):
+                data = _write_anew(source, target, size, believed, source_path)
+                _tell(_both(progress, pace), data)
+                return data
             held = _Counted(data_ranges(source, size, block, believed))
             work = Work(source, source_path, target, believed and reflink != "never", 0, pace)
             with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as ranges:
@@ -120,9 +124,7 @@ def copy_content(
                 work = Work(source, source_path, target, kernel, block, tell, believed)
                 written = _write(hands, work, _all_data(source, size, believed))
             if written is None:
-                _begin_in_order(target, size)
-                pieces = read_ranges(source, _all_data(source, size, believed), source_path)
-                written = write_in_order(target.fd, pieces, size)
+                written = _write_in_order(source, target, size, believed, source_path)
                 _tell(_both(progress, pace), written)
             data = written
         if target.reserving and believed and not view:
@@ -256,11 +258,38 @@ def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Optional[int]:
     return None
 
 
-def _begin_in_order(target: Target, size: int) -> None:
-    """Warn of what an empty target will take that is written from its begin to its end. Raises NoSpaceError."""
+def _write_in_order(source: int, target: Target, size: int, believed: bool, source_path: str) -> int:
+    """Write an empty target from its begin to its end, and return the bytes written. Raises NoSpaceError."""
     target.check_room(size)
     what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
     warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
+    pieces = read_ranges(source, _all_data(source, size, believed), source_path)
+    written = write_in_order(target.fd, pieces, size)
+    if file_size(source) < size:
+        raise TruncatedError(source_path)
+    return written
+
+
+def _resized(target: Target, size: int) -> bool:
+    """Give a file that is there its new size. Returns False if its mount cannot, and it may be written anew."""
+    there = file_size(target.fd)
+    if there < size or (not target.merging and there > size):
+        try:
+            resize(target.fd, size)
+        except OSError as error:
+            if error.errno not in NO_SIZE or target.merging or not target.inplace or target.seeds:
+                raise
+            return False
+    return True
+
+
+def _write_anew(source: int, target: Target, size: int, believed: bool, source_path: str) -> int:
+    """Empty a file that is written to in place, as cp does it, and write it. Returns the bytes written."""
+    target.check_room(size - allocated(os.fstat(target.fd)))
+    fd = os.open("/proc/self/fd/{}".format(target.fd), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    os.close(target.fd)
+    target.fd = fd
+    return _write_in_order(source, target, size, believed, source_path)
 
 
 def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
@@ -295,8 +324,6 @@ def _update(
     jobs: Optional[int],
 ) -> Generator[Extent, None, None]:
     """Yield the ranges to write for an update in place, and punch the holes on the way. What is compared, is done."""
-    if file_size(target.fd) < size or (not target.merging and file_size(target.fd) > size):
-        resize(target.fd, size)
     end = 0
 
     def punched() -> Iterator[Extent]:

@@ -216,6 +216,22 @@ def resize(fd: int, size: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "its filesystem does not set the size of a file")
 
 
+def cut(fd: int, end: int, size: int) -> None:
+    """Make all from ``end`` to ``size`` of an open file a hole by truncating, or by punching where that is refused."""
+    try:
+        resize(fd, end)
+    except OSError:
+        if not is_anybodys(fd):
+            raise
+        return punch(fd, end, size - end)
+    try:
+        resize(fd, size)
+    except OSError:
+        if not is_anybodys(fd) or end >= size:
+            raise
+        write_all(fd, memoryview(b"\0"), size - 1)
+
+
 def preallocate(fd: int, offset: int, length: int) -> bool:
     """Reserve a range of an open file, keeping its size. Returns False if the filesystem does not support that."""
     return _allocates("preallocate", fd, _KEEP_SIZE, offset, length)

@@ -27,6 +27,7 @@ from typing import Optional, Tuple, TypeVar
 
 from ..errors import error_path
 from ..text import hidden_name, name_limit
+from . import syscalls
 from .beneath import check_renaming
 from .claims import allocated, is_anybodys
 from .extents import has_data, own_extents
@@ -356,8 +357,7 @@ class Target:
     def cut(self, end: int, size: int) -> None:
         """Make all from ``end`` to ``size`` a hole by truncating, including a last block that the file only begins."""
         if not self.merging:
-            resize(self.fd, end)
-            resize(self.fd, size)
+            syscalls.cut(self.fd, end, size)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
         """Set mode and modification time, if given, and rename the temporary file to its name.
