@@ -249,8 +249,10 @@ def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:
         assert same_content(source, there) and os.listdir(mount) == ["disk"]
         with pytest.raises(OSError, match=r"nothing can be made beside it .*write into it in place \(--inplace\)"):
             sparsesync.copyfile(source, mount / "disk")
-    with refuser(tmp_path / "below", tmp_path / "refuser", read_write=errno.EPERM) as mount:
-        there.write_bytes(b"x" * MIB)
-        argv = ["sync", "-rt", "--inplace", f"{tmp_path}/src/", f"{mount}"]
-        subprocess.run([sys.executable, "-m", "sparsesync", *argv], check=True, stderr=subprocess.DEVNULL)
-        assert same_content(source, there)
+    argv = ["sync", "-rt", "--inplace", f"{tmp_path}/src/"]
+    there.write_bytes(b"x" * MIB)
+    for refused in ({"read_write": errno.EPERM}, {"exclusive": errno.EPERM}):
+        with refuser(tmp_path / "below", tmp_path / "refuser", **refused) as mount:
+            subprocess.run([sys.executable, "-m", "sparsesync", *argv, mount], check=True, stderr=subprocess.DEVNULL)
+            assert same_content(source, there)
+            there.unlink()

@@ -84,6 +84,8 @@ def _kinds(call: str, *arguments: Any) -> Iterator[str]:
         yield "rename-open"
     if call == "create" and os.path.basename(arguments[0]).startswith(b"."):
         yield "hidden"
+    if call in ("open", "create") and _flags(arguments[-1]) & os.O_EXCL:
+        yield "exclusive"
     if call in ("open", "create") and _flags(arguments[-1]) & os.O_RDWR:
         yield "read-write"
     if call == "truncate" and arguments[1]:

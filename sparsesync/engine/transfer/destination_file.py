@@ -17,6 +17,7 @@ import os
 from typing import Callable, Optional, Sequence, Tuple
 
 from ..errors import LeftToRsync
+from ..files.claims import is_anybodys
 from ..files.flags import forbids_replacing
 from ..files.status import Identity, identity, is_past
 from ..files.target import Target
@@ -142,12 +143,15 @@ class DestinationFile(Target):
         if self.only_new and self.old is not None:
             self.close()
             raise LeftToRsync(_KEPT)
-        owner = os.fstat(self.directory).st_uid  # what cannot be opened is closed, with its directory
+        # What cannot be opened is closed, with its directory.
+        owner, anybodys = os.fstat(self.directory).st_uid, is_anybodys(self.directory)
         try:
             super().open()
         except PermissionError as error:
             if error.errno == errno.EACCES and owner == os.geteuid():
                 raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
+            if self.seeds and self._named and anybodys:
+                raise LeftToRsync("as a file that must be new it cannot be made: {}".format(error.strerror)) from None
             raise
         try:
             if not self.inplace:
