@@ -75,7 +75,7 @@ class IncomingFile:
         try:
             resize(target.fd, size)
         except OSError as error:
-            if target.inplace or error.errno not in NO_SIZE:
+            if target.inplace or self._cloned or error.errno not in NO_SIZE:
                 raise
             target.renew()  # what it has is of no use where bytes are taken in order only
 
