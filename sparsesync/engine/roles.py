@@ -291,7 +291,7 @@ class LocalDestination:
         self.place.touch(names)
 
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, ...]]]:
-        """Yield what each file is: its allocated bytes, its modification time, and its identity; None if it is gone."""
+        """Yield what each regular file is: allocated bytes, modification time, and identity; None if it is none."""
         return self.place.states(names)
 
     def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:

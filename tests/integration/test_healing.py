@@ -174,7 +174,8 @@ def test_content_that_differs_stays(top: Path) -> None:
 )
 def test_what_another_directory_has_gets_its_holes_too(top: Path, way: str, option: str) -> None:
     """A link is one file with two names, and a run that makes the second gives both their holes."""
-    assert sync("-a", f"{option}={top}/dst", *ends(top, way, target="new/"), cwd=top).returncode == 0
+    (top / "new/f").mkdir(parents=True)  # in the way, and empty
+    assert sync("-a", "--delete", f"{option}={top}/dst", *ends(top, way, target="new/"), cwd=top).returncode == 0
     for name in ("f", "sub/g"):
         assert is_sparse(top / "new" / name) and same_content(top / "src" / name, top / "new" / name)
         assert os.path.samefile(top / "dst" / name, top / "new" / name) == (option == "--link-dest")

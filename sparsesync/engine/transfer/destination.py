@@ -369,14 +369,13 @@ class Destination:
                     os.utime(base, dir_fd=directory, follow_symlinks=False)
 
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, ...]]]:
-        """Yield what each file is: its allocated bytes, its modification time, and its identity; None if it is gone."""
+        """Yield what each regular file is: allocated bytes, modification time, and identity; None if it is none."""
         for directory, base in self.each(names):
-            found = None  # type: Optional[Tuple[int, ...]]
-            if directory is not None:
-                with contextlib.suppress(OSError):
-                    st = os.stat(base, dir_fd=directory, follow_symlinks=False)
-                    found = (allocated(st), st.st_mtime_ns, *identity_of(st))
-            yield found
+            st = None
+            with contextlib.suppress(OSError):
+                st = None if directory is None else os.stat(base, dir_fd=directory, follow_symlinks=False)
+            is_file = st is not None and stat.S_ISREG(st.st_mode)
+            yield (allocated(st), st.st_mtime_ns, *identity_of(st)) if st and is_file else None
 
     def each(self, names: Iterable[str]) -> Iterator[Tuple[Optional[int], str]]:
         """Yield each file as the descriptor of its directory, open until the next, and its name there.
