@@ -15,7 +15,7 @@ Sizes are bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple
 
 from ..console.units import iec
@@ -89,13 +89,22 @@ def refuses(command: rsync.Command, environ: Mapping[str, str]) -> bool:
     """Return whether rsync refuses these arguments, and so transfers nothing."""
     from ..rsync.listing import with_options
 
-    # It would log its version, too.
-    refused = _fails(with_options(command.argv, ["--version", f"--log-file={os.devnull}"]), environ)
+    refused = _fails(with_options([*_not_logged(command.argv)], ["--version"]), environ)
     if refused or command.remote is not None:
         return refused
     # What does not go together is told only when there is something to do: a source that is missing.
     tokens = [token for option in command.options if option.name not in _WRITTEN for token in option.tokens]
     return _fails([*tokens, "--dry-run", "--", os.path.join(program(environ), "none"), "."], environ)
+
+
+def _not_logged(argv: Iterable[str]) -> Iterator[str]:
+    """Yield the words of a command line without a log file, which would have the version, or what is refused."""
+    words = iter(argv)
+    for word in words:
+        if word == "--log-file":
+            next(words, None)
+        elif not word.startswith("--log-file="):
+            yield word
 
 
 def _fails(argv: list[str], environ: Mapping[str, str]) -> bool:

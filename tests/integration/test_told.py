@@ -346,6 +346,7 @@ def test_the_log_has_what_is_said_of_a_run(tmp_path: Path) -> None:
     assert lines("-c", "--seed-required") == ["sparsesync"]
     assert lines("-c")[:2] == ["sparsesync", "building file list"] and len(lines("-c")) == 3
     assert left in (tmp_path / "log").read_text()
+    assert lines("--no-such-option") == ["rsync", "rsync error"]
     shutil.rmtree(tmp_path / "dst")
     said = lines("--seed-verbose")
     assert said[:2] == ["sparsesync", "building file list"] and ">f+++++++++ img" in said[2:-1]
