@@ -337,7 +337,7 @@ class PieceWriter:
     """
 
     def __init__(self, target: Target) -> None:
-        self.in_order = False
+        self.in_order: bool = False
         self._target = target
         self._reached = 0
         self._ordered = _InOrder(target.fd, 0)

@@ -90,10 +90,11 @@ class Target:
         new: bool = False,
         named: bool = False,
     ) -> None:
-        self._create_mode, self._new = mode, new
-        self._may_be_named = new and named
+        self._create_mode, self._new, self._may_be_named = mode, new, new and named
         self._named = self._nameless = self._closed = self._taken_up = False
-        self.directory, self.name, self.path = directory, name, path
+        self.directory: int = directory
+        self.name: str = name
+        self.path: str = path
         self.inplace = inplace
         self.resumed: bool = False
         self.committed: bool = False
