@@ -127,7 +127,7 @@ def test_a_docker_host(tmp_path: Path, sshd_server: Sshd) -> None:
             holder = rf"{host.log}: is open for writing: python[0-9.]* \(process {writer}\)"
             assert re.search(holder, "\n".join(lines(first, "warning")))
             assert "storage driver devicemapper (there is also overlay2)" in first.stdout
-            assert "data: is a devicemapper loop file" in first.stdout and "20.0 GiB apparent" in first.stdout
+            assert "data: is a devicemapper loop file" in first.stdout and "1.5 GiB apparent" in first.stdout
             assert "in use       " in first.stdout and "preset system" in first.stdout
             assert allocated(new / "root/var/lib/docker/devicemapper/devicemapper/data") < 200 * MIB
 
@@ -571,7 +571,8 @@ def test_checks_of_space(tree: Path) -> None:
         done = migrate("--check", f"{tree}/src/", small)
         check_stops(done, f"{small}: 1 MiB are needed, 512 KiB are free; make room, or exclude something "
                     "(plain rsync would ask for 64 MiB)")  # fmt: skip
-    with filesystem("ext4", tree / "inodes", "64M") as few:
+    with filesystem("tmpfs", tree / "inodes", "16M") as few:
+        command("mount", "-o", "remount,nr_inodes=100", few)
         (tree / "many").mkdir()
         for number in range(os.statvfs(few).f_favail + 10):
             (tree / f"many/{number}").touch()

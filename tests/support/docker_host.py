@@ -20,9 +20,8 @@ from pathlib import Path
 from tests.support.filesystems import command, device, need_tools
 
 MIB = 1 << 20
-GIB = 1 << 30
 
-APPARENT = 20 * GIB
+APPARENT = 1536 * MIB
 """The size of the pool's data file."""
 
 _WRITER = """
@@ -132,7 +131,7 @@ def _system(root: Path) -> None:
     command("mkswap", root / "swapfile")
     command("swapon", root / "swapfile")
     with open(root / "var/log/lastlog", "wb") as sparse:
-        sparse.truncate(GIB)
+        sparse.truncate(256 * MIB)
         os.pwrite(sparse.fileno(), b"user", 292 * 1000)
     os.chown(root / "var/log/lastlog", 0, 43)
     old = time.time() - 86400
@@ -186,9 +185,9 @@ def _pool(host: DockerHost) -> None:
         data.truncate(APPARENT)
     command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-N", "1000", host.data)
     with open(host.data.with_name("metadata"), "wb") as metadata:
-        metadata.truncate(2 * GIB)
+        metadata.truncate(256 * MIB)
         for number in range(20):
-            os.pwrite(metadata.fileno(), os.urandom(64 * 1024), number * 70 * MIB)
+            os.pwrite(metadata.fileno(), os.urandom(64 * 1024), number * 12 * MIB)
     for path in (host.data, host.data.with_name("metadata")):
         host.loops.append(command("losetup", "-f", "--show", path).strip())
     host.mounted.mkdir()
