@@ -116,8 +116,8 @@ class Reader:
         if _ENTRY(packed):
             return self._entry(Entry(*packed[1:]))
         if _ENTRY_WITH_ATTRIBUTES(packed):
-            name, kind, size, target, device, *attributes = packed[1:]
-            return self._entry(Entry(name, kind, size, target, device, tuple(attributes)))  # type: ignore[arg-type]
+            attributes: Any = tuple(packed[6:])
+            return self._entry(Entry(*packed[1:6])._replace(attributes=attributes))
         if _DIRECTORY(packed):
             return self._begin(Directory(packed[1]))
         if _DIGESTS(packed):
