@@ -993,10 +993,9 @@ def peaks(source: Path, target: Path, *inplace: str) -> tuple[list[int], int, in
 @pytest.mark.parametrize("what", ["50,000 extents", "100 GiB"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, mounted: Mounted, what: str) -> None:
     with contextlib.ExitStack() as stack:
-        if what == "100 GiB":
-            top = mounted("xfs")  # a small ext4 takes no file of that size
-        else:
-            top = stack.enter_context(filesystem("tmpfs", tmp_path / "fs", "800M"))
+        of_many = filesystem("tmpfs", tmp_path / "fs", "800M")
+        # A small ext4 takes no file of that size.
+        top = mounted("xfs") if what == "100 GiB" else stack.enter_context(of_many)
         (top / "there").mkdir()
         with open(top / "f", "wb") as file:
             if what == "100 GiB":
