@@ -28,7 +28,7 @@ from ..engine.errors import OnProgress
 from ..engine.files.claims import allocated
 from ..engine.files.extents import Extent
 from ..engine.files.status import is_recent
-from ..engine.files.target import Target
+from ..engine.files.writing.target import Target
 from ..engine.text import hidden_name, name_limit
 from .journal import Journal
 from .plan import UNIT_BYTES, Task, largest_first, plan, share_of

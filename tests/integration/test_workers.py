@@ -19,7 +19,7 @@ import pytest
 import sparsesync
 from sparsesync.engine.content.compare import Tally
 from sparsesync.engine.content.copy_file import CopyOptions
-from sparsesync.engine.files.target import Target
+from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.workers import comparing, coordinator, run
 from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount

@@ -40,7 +40,7 @@ from ..files.claims import (
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, resize, write_all
-from ..files.target import Target
+from ..files.writing.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .writer import NO_SIZE, Hands, Threads, Work, read_on, read_ranges, write_in_order
 

@@ -1,6 +1,6 @@
 """One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
-:func:`copy_file` opens the source, makes a :class:`~.files.target.Target` for the destination (:func:`replacing`),
+:func:`copy_file` opens the source, makes a :class:`~.writing.target.Target` for the destination (:func:`replacing`),
 has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
 and commits. So an existing destination is replaced whole or not at all; what shutil would
 have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
@@ -21,7 +21,7 @@ from ..files import attributes, flags
 from ..files.claims import file_size, is_view
 from ..files.status import check_replaceable, open_source, special_file
 from ..files.syscalls import flush_directory, was_written
-from ..files.target import Target
+from ..files.writing.target import Target
 from .copy import check_choices, copy_content
 from .writer import Hands, Threads
 

@@ -19,7 +19,7 @@ import stat
 from ..errors import OnProgress, error_path
 from ..files.status import open_source
 from ..files.syscalls import read_full
-from ..files.target import Target
+from ..files.writing.target import Target
 from .copy import zero_block
 from .copy_file import Copied, CopyOptions, Path, existing, replacing
 from .device import write_device

@@ -19,7 +19,7 @@ from typing import Iterable, Iterator
 from ..errors import OnProgress, TruncatedError, error_path
 from ..files.extents import Extent, nonzero
 from ..files.syscalls import copy_range, read_into, resize, write_all
-from ..files.target import Target
+from ..files.writing.target import Target
 from .changes import Change
 from .compare import MAX_RANGE_BYTES, all_differing, differing
 from .copy import zero_block

@@ -23,7 +23,7 @@ from ..errors import OnProgress, TruncatedError, error_path
 from ..files.claims import is_anybodys
 from ..files.extents import Extent
 from ..files.syscalls import copy_range, read_into, resize, write_all
-from ..files.target import Target
+from ..files.writing.target import Target
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
 
 NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])

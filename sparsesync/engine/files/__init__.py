@@ -2,6 +2,7 @@
 
 Read :mod:`claims` (whose holes are believed), :mod:`fiemap` (what is reserved), :mod:`extents` (where the data is),
 :mod:`status` (what a file looks like by its path), :mod:`syscalls` (what the kernel can do with an open one),
-:mod:`target` (the file that a copy writes to), :mod:`dig` (zeros become holes in one that is there), :mod:`beneath`
-(opening what lies below a root), and :mod:`attributes` and :mod:`flags` (what a file has besides its content).
+:mod:`dig` (zeros become holes in one that is there), :mod:`beneath` (opening what lies below a root), and
+:mod:`attributes` and :mod:`flags` (what a file has besides its content). The folder :mod:`writing` has the file that a
+copy writes to.
 """

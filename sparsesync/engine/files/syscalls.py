@@ -283,23 +283,6 @@ def is_ours_alone(st: os.stat_result) -> bool:
     return st.st_uid in (0, os.geteuid()) and not st.st_mode & 0o022
 
 
-def is_only_ours(fd: int, directory: int) -> bool:
-    """Return whether nobody but us can have a private file of ours open, in a directory that may be somebody else's.
-
-    He could have opened another file, one that everybody may read, before he gave it this name. The kernel grants a
-    lease to write only if nobody else has the file open: fcntl(2), F_SETLEASE. Where there are no leases, it has to be
-    a directory in which only we can give names.
-    """
-    try:
-        take_lease(fd)
-        drop_lease(fd)
-    except BlockingIOError:
-        return False  # somebody has
-    except OSError:
-        return is_ours_alone(os.fstat(directory))
-    return True
-
-
 def flush_directory(directory: int, path: str) -> None:
     """Flush the names in a directory, open for reading, to the disk. ``path``: what has just got its name there.
 

@@ -57,7 +57,7 @@ class Destination:
     ``make``: the mode to make a missing directory with. ``mkpath``: make missing parents too. ``like``: the mode that
     rsync gives it. ``resume``: use partial files, without a ``temp_dir``. ``partial``: :meth:`interrupted` keeps what
     it can. ``bases``, ``fuzzy``: as :class:`~.content.basis.Bases`. ``modify_window``: None if rsync does not compare
-    times. ``space_check``: a file must seem to fit. ``merging``: as :class:`~.files.target.Target`. Others are as
+    times. ``space_check``: a file must seem to fit. ``merging``: as :class:`~.writing.target.Target`. Others are as
     rsync's options.
 
     Raises OSError if it cannot be opened or made.

@@ -1,4 +1,4 @@
-"""One file at the destination of a transfer: a :class:`~.files.target.Target`, and whether rsync will leave it alone.
+"""One file at the destination of a transfer: a :class:`~.writing.target.Target`, and whether rsync will leave it alone.
 
 rsync passes over a seeded file if its quick check finds size and modification time equal. But a filesystem may not be
 able to hold the source's time: FAT counts in 2 s, exFAT in 10 ms, ext4 with small inodes in seconds until 2038; some
@@ -20,7 +20,7 @@ from ..errors import LeftToRsync
 from ..files.claims import is_anybodys
 from ..files.flags import forbids_replacing
 from ..files.status import Identity, identity, is_past
-from ..files.target import Target
+from ..files.writing.target import Target
 
 _SECOND = 10**9
 
@@ -106,7 +106,7 @@ class DestinationFile(Target):
             os.close(old)
 
     def commit(self, *, mode: Optional[int] = None, mtime_ns: Optional[int] = None, fsync: bool = False) -> None:
-        """Commit as :meth:`~.files.target.Target.commit`, and note the identity if it is wanted."""
+        """Commit as :meth:`~.writing.target.Target.commit`, and note the identity if it is wanted."""
         past = False
         if self._marked and self.old is not None and os.fstat(self.fd).st_mtime_ns == self.unfinished_ns:
             os.utime(self.fd, ns=(self.old.st_atime_ns, self.old.st_mtime_ns))  # nothing was written

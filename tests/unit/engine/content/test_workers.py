@@ -15,7 +15,7 @@ import pytest
 
 from sparsesync.engine.content import copy, update, writer
 from sparsesync.engine.content.workers import PIECE_BYTES, Helpers
-from sparsesync.engine.files.target import Target
+from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.stderr_relay import StderrRelay
 
 

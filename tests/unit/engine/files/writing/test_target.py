@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsesync.engine.files import target as module
+from sparsesync.engine.files.writing import target as module
 from sparsesync.engine.text import hidden_name
 from tests.support.filesystems import filesystem, need, same_content, sparse_file
 

@@ -13,26 +13,27 @@ directory, where a name stays once it is made, a new file has none until then::
 In place it is the file itself; and it may be the partial file of an earlier run, which is taken up again. Then there is
 something below what is written (:attr:`Target.overlay`), and what is to be a hole has to be punched.
 
-Either way it is reached through the descriptor of its directory, which :func:`~.beneath.open_beneath` opens without
-following a symlink below a root. Sizes and offsets are bytes. Failures are OSError, with the path that is to blame.
+Either way it is reached through the descriptor of its directory, which :func:`~.files.beneath.open_beneath` opens
+without following a symlink below a root. Sizes and offsets are bytes. Failures are OSError, with the path that is to
+blame.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import warnings
 from typing import Optional, Tuple, TypeVar
 
-from ..errors import error_path
-from ..text import hidden_name, name_limit
-from . import syscalls
-from .beneath import check_renaming
-from .claims import allocated, is_anybodys
-from .extents import has_data, own_extents
-from .flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
-from .syscalls import check_room, clone, flush_directory, is_only_ours, keeps_holes, preallocate, punch, release, resize
+from ...errors import error_path
+from ...text import hidden_name, name_limit
+from .. import syscalls
+from ..beneath import check_renaming
+from ..claims import allocated, is_anybodys
+from ..extents import has_data, own_extents
+from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
+from ..syscalls import check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
+from .partial import UPDATE, hold, open_partial
 
 _MAX_ATTEMPTS = 16
 _MIN_NAME_BYTES = 32
@@ -40,7 +41,6 @@ _MIN_NAME_BYTES = 32
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
-_UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 _Target = TypeVar("_Target", bound="Target")
 
@@ -113,7 +113,7 @@ class Target:
             with error_path(self.path, instead=True):
                 if self.inplace:
                     try:
-                        self.fd = os.open(self.name, _UPDATE, dir_fd=self.directory)
+                        self.fd = os.open(self.name, UPDATE, dir_fd=self.directory)
                     except OSError as error:
                         raise self.not_opened(error) from None
                     if not stat.S_ISREG(os.fstat(self.fd).st_mode):
@@ -159,7 +159,7 @@ class Target:
         return True
 
     def release(self) -> None:
-        """Punch what a clone has reserved (:func:`.syscalls.release`)."""
+        """Punch what a clone has reserved (:func:`~.files.syscalls.release`)."""
         release(self.fd)
 
     def _create(self) -> None:
@@ -192,58 +192,16 @@ class Target:
             try:
                 fd, resumed = os.open(name, _CREATE, self._create_mode, dir_fd=directory), False
             except FileExistsError:
-                fd, resumed = self._open_partial(directory, name), True
+                fd, resumed = open_partial(directory, name, self._create_mode), True
             except OSError as error:
                 if self.seeds:
                     raise cannot_replace(error, self.path, self.name, self.directory) from None
                 return self._create()  # which may do with less, and cannot be continued
-            if fd < 0:
-                continue
-            try:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise OSError(errno.EBUSY, "another run is writing it") from None
-                with contextlib.suppress(FileNotFoundError):
-                    st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if os.path.samestat(st, os.fstat(fd)):
-                        if resumed and not is_only_ours(fd, directory):
-                            os.unlink(name, dir_fd=directory)
-                            os.close(fd)
-                            continue
-                        self.fd, self.resumed, self._taken_up = fd, resumed, True
-                        self.temporary_directory, self._temporary = directory, name
-                        return
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)  # the run that had it has just finished
+            if fd >= 0 and hold(fd, directory, name, resumed):
+                self.fd, self.resumed, self._taken_up = fd, resumed, True
+                self.temporary_directory, self._temporary = directory, name
+                return
         raise OSError(errno.EBUSY, "another process keeps creating its partial file")
-
-    def _open_partial(self, directory: int, name: str) -> int:
-        """Return a descriptor of the existing partial file; -1 if it was not ours, and is removed now."""
-        try:
-            fd = os.open(name, _UPDATE, dir_fd=directory)
-        except FileNotFoundError:
-            return -1
-        except OSError as error:
-            # Whatever else is wrong, a lack of descriptors for one, says nothing of whose file it is.
-            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES, errno.EPERM):
-                raise
-            fd = -1
-        if fd >= 0:
-            st = os.fstat(fd)
-            private = st.st_uid == os.geteuid() and stat.S_IMODE(st.st_mode) & (0o7022 | ~self._create_mode) == 0
-            if stat.S_ISREG(st.st_mode) and st.st_nlink == 1 and private:
-                return fd
-            os.close(fd)
-        try:
-            os.unlink(name, dir_fd=directory)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            raise OSError(errno.EEXIST, "a file that is not ours has the name of its partial file") from None
-        return -1
 
     def renew(self) -> None:
         """Begin a new partial file. Who still has the old one open cannot reach the new one."""
