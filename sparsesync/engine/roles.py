@@ -18,9 +18,9 @@ from .files.beneath import Sources, look_at
 from .files.dig import Dug, dig, measure
 from .files.extents import Extent, extents
 from .files.status import SparseStat, open_quietly, stat_mode
-from .transfer.copy_destination import CopyDestination
-from .transfer.destination import Destination
 from .transfer.outgoing import OutgoingFile, outgoing
+from .transfer.place.copy_destination import CopyDestination
+from .transfer.place.destination import Destination
 from .transfer.records import FileResult, Listed, Space, SpaceNeed, Tracked, reason
 
 OnResult = Callable[[FileResult], None]

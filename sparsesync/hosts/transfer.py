@@ -20,7 +20,7 @@ from ..engine.transfer.records import FileResult, SpaceNeed
 from ..engine.wire.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from ..engine.transfer.destination_file import DestinationFile
+    from ..engine.transfer.place.destination_file import DestinationFile
     from .base import Destination, Source
     from .remote import RemoteDestination, RemoteSource
 

@@ -9,7 +9,7 @@ files in it and works out where each will be at the destination::
     run     :func:`~.hosts.transfer.transfer` puts the files in place
 
 How a file is put in place so that rsync could have done it, its
-destination does (:mod:`.engine.transfer.destination`).
+destination does (:mod:`.engine.transfer.place.destination`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..console.progress import BarFactory, begin_file, data_bar
 from ..console.units import iec
 from ..engine.errors import LinkError, NoSpaceError, OnProgress
 from ..engine.roles import Opening, Planned, SourceSettings
-from ..engine.transfer.destination import WRITE_FAILED
+from ..engine.transfer.place.destination import WRITE_FAILED
 from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Host, Source
 from ..hosts.transfer import Settings, check_space, needs, transfer

@@ -33,7 +33,7 @@ from sparsesync.engine.files import claims, syscalls
 from sparsesync.engine.files.claims import believes
 from sparsesync.engine.files.extents import extents, is_sparse, layers
 from sparsesync.engine.files.status import stat_sparse
-from sparsesync.engine.transfer.destination import Destination
+from sparsesync.engine.transfer.place.destination import Destination
 from sparsesync.engine.tree.scan import scan
 from tests.support.filesystems import (
     Mounted,

@@ -20,10 +20,10 @@ from sparsesync.engine.agent import OPERATIONS, Agent
 from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.copy_destination import CopyDestination
-from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.limits import ANNOUNCED_BYTES, Reasons
 from sparsesync.engine.transfer.outgoing import OutgoingFile, outgoing
+from sparsesync.engine.transfer.place.copy_destination import CopyDestination
+from sparsesync.engine.transfer.place.destination import Destination
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender

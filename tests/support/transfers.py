@@ -21,8 +21,8 @@ from typing import Any, Callable
 
 from sparsesync.engine.errors import LinkError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.outgoing import outgoing
+from sparsesync.engine.transfer.place.destination import Destination
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender

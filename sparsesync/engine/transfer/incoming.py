@@ -16,9 +16,9 @@ from ..errors import LeftToRsync, NoSpaceError
 from ..files.extents import extents, has_data, own_extents
 from ..files.syscalls import read_full, resize
 from ..wire.capabilities import Digest
-from .destination import Destination
-from .destination_file import DestinationFile
 from .limits import FINE_BYTES, JOB_BYTES, JOB_RANGES, pack_known
+from .place.destination import Destination
+from .place.destination_file import DestinationFile
 from .records import FileResult, FileSpec
 
 _MAX_PENDING = 4 * JOB_RANGES + JOB_BYTES // FINE_BYTES

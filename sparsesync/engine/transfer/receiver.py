@@ -35,9 +35,9 @@ from ..wire.fields import MAX_TEXT_CHARACTERS, NAME, NUMBER, PERMISSIONS, SIZE, 
 from ..wire.link import Link, peer_error, unexpected
 from ..wire.protocol import BLOCK_BYTES, Frame
 from ..wire.ranges import blocks
-from .destination import Destination
 from .incoming import IncomingFile
 from .limits import ANNOUNCED_BYTES, FILES_AHEAD, MAX_WANTS, WANTED_BYTES, WANTS_AHEAD, Reasons, digest_size, is_known
+from .place.destination import Destination
 from .records import FileResult, FileSpec, reason
 
 _WANT_BYTES = 64 * 1024

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from sparsesync.engine.errors import LinkError, ProtocolError
 from sparsesync.engine.files.beneath import Sources
-from sparsesync.engine.transfer.destination import Destination
 from sparsesync.engine.transfer.outgoing import outgoing
+from sparsesync.engine.transfer.place.destination import Destination
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.records import FileResult
 from sparsesync.engine.transfer.sender import Sender
@@ -952,7 +952,7 @@ from sparsesync.engine.files.beneath import Sources
 from sparsesync.engine.wire.capabilities import Digest
 from sparsesync.engine.wire.link import Link
 from sparsesync.engine.transfer.outgoing import outgoing
-from sparsesync.engine.transfer.destination import Destination
+from sparsesync.engine.transfer.place.destination import Destination
 from sparsesync.engine.transfer.receiver import Receiver
 from sparsesync.engine.transfer.sender import Sender
 role, path, fd = sys.argv[1], sys.argv[2], int(sys.argv[3])

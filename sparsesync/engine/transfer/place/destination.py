@@ -20,23 +20,23 @@ No symlink is followed below the root. Sizes are bytes.
 """
 
 import contextlib
-import errno
 import os
 import stat
 from functools import partial
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from ..content.basis import Bases
-from ..errors import LeftToRsync
-from ..files.attributes import check_group, has_default_acl, seeded_mode, umask
-from ..files.beneath import Temporaries, deepest, make_directory, open_beneath, open_trusted
-from ..files.claims import allocated
-from ..files.flags import forbids_replacing
-from ..files.status import has_inodes, identity_at, identity_of, open_quietly
-from ..files.syscalls import is_ours_alone
-from ..text import hidden_name, name_limit
+from ...content.basis import Bases
+from ...errors import LeftToRsync
+from ...files.attributes import has_default_acl, seeded_mode, umask
+from ...files.beneath import Temporaries, deepest, make_directory, open_beneath, open_trusted
+from ...files.claims import allocated
+from ...files.flags import forbids_replacing
+from ...files.status import has_inodes, identity_at, identity_of, open_quietly
+from ...files.syscalls import is_ours_alone
+from ...text import hidden_name, name_limit
+from ..records import FileSpec, Room, Space, SpaceNeed, check_name
 from .destination_file import DestinationFile
-from .records import FileSpec, Room, Space, SpaceNeed, check_name
+from .parents import NO_ROOM, REFUSALS, Parents
 
 PARTIAL = ".sparsesync-partial"
 """How the name of a partial file ends that lies beside its target."""
@@ -44,8 +44,6 @@ PARTIAL = ".sparsesync-partial"
 WRITE_FAILED = "write failed on"
 """How it begins what rsync says of what ends its run."""
 
-_NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-_REFUSALS = _NO_ROOM | {errno.EACCES, errno.EPERM, errno.EROFS}
 
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
@@ -98,8 +96,6 @@ class Destination:
         self.inplace = inplace
         self.perms = perms
         self.group = group
-        self.like = like
-        self.implied_dirs = implied_dirs
         self.backup = backup
         self.fsync = fsync
         self.partial_dir = partial_dir
@@ -112,7 +108,6 @@ class Destination:
         self.merging = merging
         self._umask = umask()
         self._room = Room()
-        self._unsettled: Dict[str, int] = {}
         try:
             self._root = open_trusted(path)
         except FileNotFoundError:
@@ -122,6 +117,9 @@ class Destination:
             make_directory(path, make & 0o777, mkpath, fsync)
             self._root = open_trusted(path)
         self._bases = Bases(self._root, bases, fuzzy)
+        self._parents = Parents(
+            self._root, like=like, perms=perms, group=group, implied_dirs=implied_dirs, fsync=fsync, mask=self._umask
+        )
 
     def close(self) -> None:
         """Close the directory."""
@@ -172,9 +170,9 @@ class Destination:
         name = spec.name
         parent, base = os.path.split(self.single or name)
         check_name(name)
-        directory = self._open_parent(parent, spec.parents)
+        directory = self._parents.open(parent, spec.parents)
         try:
-            self._check_setgid(os.fstat(directory).st_mode, spec)
+            self._parents.check_setgid(directory, spec.parents)
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
             if not self.perms and has_default_acl(directory):
@@ -210,48 +208,9 @@ class Destination:
             os.close(directory)
             raise
 
-    def _check_setgid(self, directory: int, spec: FileSpec) -> None:
-        # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
-        if not self.perms:
-            return
-        modes = [directory, *spec.parents] + ([] if self.like is None else [self.like])
-        comes = modes[len(spec.parents)] if spec.parents else directory if self.like is None else self.like
-        if not self.group and any(mode & stat.S_ISGID for mode in modes):
-            raise LeftToRsync("the directory's setgid bit decides its group")
-        if os.geteuid() != 0 and (comes ^ directory) & stat.S_ISGID:
-            raise LeftToRsync("the setgid bit that its directory is to get, or lose, decides its group")
-
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Commit a file with the source's modification time, and the mode that suits it until rsync runs."""
         target.finish(self.fsync)
-
-    def _open_parent(self, parent: str, modes: Sequence[int]) -> int:
-        parts = [part for part in parent.split("/") if part]
-        setgid = self.perms and not self.group
-        wanted = {"/".join(parts[: count + 1]): mode & 0o777 for count, mode in enumerate(modes)}
-
-        def mode(path: str) -> int:
-            if not self.implied_dirs or setgid:
-                raise LeftToRsync("its directory is for rsync to make")
-            if self.perms:
-                return stat.S_IRWXU
-            made = wanted.get(path, 0o777)
-            check_group(made & ~self._umask, self.group, "its directory")
-            if made & ~self._umask & stat.S_IRWXU != stat.S_IRWXU:
-                self._unsettled[path] = made & ~self._umask
-            return made | stat.S_IRWXU
-
-        try:
-            return open_beneath(self._root, parent, mode, self.fsync)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise LeftToRsync("{} at the destination is not a directory".format(error.filename)) from None
-            if error.errno == errno.EACCES:
-                raise LeftToRsync("{} at the destination is closed; rsync may open it".format(error.filename)) from None
-            if error.errno in _REFUSALS:
-                # It cannot be made. rsync says so, and passes over what would be in it.
-                raise LeftToRsync("its directory cannot be made: {}".format(error.strerror)) from None
-            raise
 
     def refusal(self, name: str, error: Exception, opened: bool) -> Optional[str]:
         """Return what rsync would say of a file that the destination refuses; None for an ``error`` of another kind.
@@ -259,13 +218,13 @@ class Destination:
         rsync says it after it has read all of the file, holes too. The end of a temporary file's name is made up. What
         is not permitted once the file is ``opened``, to set its size for instance, rsync may do without.
         """
-        if not isinstance(error, OSError) or error.errno not in (_NO_ROOM if opened else _REFUSALS):
+        if not isinstance(error, OSError) or error.errno not in (NO_ROOM if opened else REFUSALS):
             return None
         path = os.path.join(self.path, self.single or name)
         with contextlib.suppress(FileNotFoundError):  # the current directory may have been removed
             path = os.path.abspath(path)
         above, base = os.path.split(path)
-        if error.errno in _NO_ROOM and has_inodes(above):
+        if error.errno in NO_ROOM and has_inodes(above):
             return '{} "{}"'.format(WRITE_FAILED, path)
         if self.inplace:
             return 'open "{}" failed'.format(path)
@@ -273,6 +232,10 @@ class Destination:
         if self._is_kept(name):
             return 'rename "{}" -> "{}"'.format(temporary, self.single or name)
         return 'mkstemp "{}" failed'.format(temporary)
+
+    def settle(self) -> None:
+        """Set the final mode of the directories that were made with more permissions, as rsync does."""
+        self._parents.settle()
 
     def _is_kept(self, name: str) -> bool:
         """Whether the file that is there can never be replaced."""
@@ -286,20 +249,6 @@ class Destination:
                 finally:
                     os.close(fd)
         return False
-
-    def settle(self) -> None:
-        """Set the final mode of the directories that were made with more permissions, as rsync does."""
-        for path in sorted(self._unsettled, reverse=True):
-            mode = self._unsettled.pop(path)
-            try:
-                directory = open_beneath(self._root, path)
-            except OSError:
-                continue  # somebody moved it; what is there now is for rsync to see to
-            try:
-                # The rest is as it was made: by the umask, or a default ACL, and with what it has inherited.
-                os.fchmod(directory, stat.S_IMODE(os.fstat(directory).st_mode) & ~(stat.S_IRWXU & ~mode))
-            finally:
-                os.close(directory)
 
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         """Return the stat of the existing file, or None for a new one. Raises LeftToRsync unless it is plain."""

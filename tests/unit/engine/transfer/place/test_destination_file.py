@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sparsesync.engine.errors import LeftToRsync
-from sparsesync.engine.transfer.destination import Destination
-from sparsesync.engine.transfer.destination_file import is_near
+from sparsesync.engine.transfer.place.destination import Destination
+from sparsesync.engine.transfer.place.destination_file import is_near
 from sparsesync.engine.transfer.records import FileSpec
 from tests.support.filesystems import command
 

@@ -16,11 +16,11 @@ import errno
 import os
 from typing import Callable, Optional, Sequence, Tuple
 
-from ..errors import LeftToRsync
-from ..files.claims import is_anybodys
-from ..files.flags import forbids_replacing
-from ..files.status import Identity, identity, is_past
-from ..files.writing.target import Target
+from ...errors import LeftToRsync
+from ...files.claims import is_anybodys
+from ...files.flags import forbids_replacing
+from ...files.status import Identity, identity, is_past
+from ...files.writing.target import Target
 
 _SECOND = 10**9
 

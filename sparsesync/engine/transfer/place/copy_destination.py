@@ -9,13 +9,13 @@ import errno
 import os
 from typing import List, Optional
 
-from ..content.copy_file import CopyOptions
-from ..files import attributes
-from ..files.flags import carry
-from ..files.status import check_no_lost_device, check_replaceable
+from ...content.copy_file import CopyOptions
+from ...files import attributes
+from ...files.flags import carry
+from ...files.status import check_no_lost_device, check_replaceable
+from ..records import FileSpec
 from .destination import Destination
 from .destination_file import DestinationFile
-from .records import FileSpec
 
 
 class CopyDestination(Destination):
