@@ -124,9 +124,9 @@ def test_a_mount_that_is_written_in_order_only(tmp_path: Path) -> None:
             with pytest.warns(RuntimeWarning, match="bytes in order only"):
                 sparsesync.copyfile(source, mount / "f")
             assert same_content(source, mount / "f") and os.listdir(mount) == ["f"]
-        with pytest.raises(OSError) as raised:
-            sparsesync.copyfile(dense, mount / "f", inplace=True)
-        assert raised.value.filename == str(mount / "f")
+        with pytest.warns(RuntimeWarning, match="bytes in order only"):
+            sparsesync.copyfile(sparse, mount / "f", inplace=True)
+        assert same_content(sparse, mount / "f") and os.listdir(mount) == ["f"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -210,7 +210,8 @@ def test_a_mount_that_cannot_rename_is_known_before_anything_is_copied(tmp_path:
     ("refused", "keeps_holes", "inplace"),
     [
         ({"fallocate": 0, "rename_open": errno.EBUSY}, True, True),
-        ({"read_write": errno.EINVAL}, True, False),
+        ({"read_write": errno.EINVAL, "open_to_read": errno.EACCES}, True, True),
+        ({"read": errno.EPERM}, True, True),
         ({"resize": 0}, False, True),
         ({"write_out_of_order": errno.EINVAL}, False, False),
     ],
@@ -238,6 +239,19 @@ def test_a_mount_that_does_not_do_what_it_says(
                 there.write_bytes(b"x" * size)
                 sparsesync.copyfile(source, mount / "disk", inplace=True)
                 assert same_content(source, there)
+        if inplace:
+            there.write_bytes(b"x" * 3 * MIB)
+            sparsesync.copyfile(source, f"host:{mount}/disk", inplace=True, rsh=local_shell(tmp_path / "rsh"))
+            assert same_content(source, there)
+            if {"read", "open_to_read"} & set(refused):
+                assert allocated(there) < MIB
+                there.write_bytes(b"x" * 3 * MIB)
+                with open(source, "rb") as stream:
+                    copy_in(stream.fileno(), mount / "disk", CopyOptions(inplace=True))
+                assert same_content(source, there) and allocated(there) < MIB
+                there.write_bytes(b"x" * 3 * MIB)
+                sparsesync.copyfile(source, mount / "disk", overlay=True)
+                assert data_bytes(there) == 3 * MIB and there.read_bytes()[-5:] == b"xxxxx"
 
 
 def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:

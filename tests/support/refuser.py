@@ -88,6 +88,8 @@ def _kinds(call: str, *arguments: Any) -> Iterator[str]:
         yield "exclusive"
     if call in ("open", "create") and _flags(arguments[-1]) & os.O_RDWR:
         yield "read-write"
+    if call == "open" and _flags(arguments[-1]) & os.O_ACCMODE != os.O_WRONLY:
+        yield "open-to-read"
     if call == "truncate" and arguments[1]:
         yield "resize"
     if call == "write" and arguments[3] != os.fstat(_fd(arguments[4]).value).st_size:

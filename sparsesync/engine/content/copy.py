@@ -39,10 +39,10 @@ from ..files.claims import (
 )
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import UNSUPPORTED, clone, filesystem_at, resize, write_all
+from ..files.syscalls import NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .writer import NO_SIZE, Hands, Threads, Work, read_on, read_ranges, write_in_order
+from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
@@ -99,34 +99,33 @@ def copy_content(
         if target.merging and (view or not believed):
             raise not_to_be_merged(source_path)
     block = 0 if believed and sparse == "auto" else zero_block(target)
+    at_most = _data_at_most(before, size, sparse, believed)
     with error_path(target.path):
+        if target.overlay and not view:
+            _begin_over(source, target, size, at_most, believed)
+        elif target.overlay and not target.is_readable:
+            target.empty()
+        written, held = None, None  # type: Optional[int], Optional[_Counted]
         if view:
-            data = _copy_view(source, target, size, _both(progress, pace), source_path)
+            written = _copy_view(source, target, size, _both(progress, pace), source_path)
         elif target.overlay:
-            _check_growth(source, target, size, _data_at_most(before, size, sparse, believed), believed)
-            if not _resized(target, size):
-                data = _write_anew(source, target, size, believed, source_path)
-                _tell(_both(progress, pace), data)
-                return data
             held = _Counted(data_ranges(source, size, block, believed))
             work = Work(source, source_path, target, believed and reflink != "never", 0, pace)
             with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as ranges:
-                data = hands.write(work, ranges)
-            if not target.inplace:
-                data = held.total  # what it shares is its own, too
-            # Only now: until here another thread may have had something to write. Blocks of a map are no data.
-            target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
+                written = _write(hands, work, ranges)
+            if written is not None:
+                # Only now: until here another thread may have had something to write. Blocks of a map are no data.
+                target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
         else:
-            written: Optional[int] = None
-            at_most = _data_at_most(before, size, sparse, believed)
             if target.continued or _make_room(target, size, at_most, source, believed):
                 kernel, tell = not block and reflink != "never", _both(progress, pace)
                 work = Work(source, source_path, target, kernel, block, tell, believed)
                 written = _write(hands, work, _all_data(source, size, believed))
-            if written is None:
-                written = _write_in_order(source, target, size, believed, source_path)
-                _tell(_both(progress, pace), written)
-            data = written
+        if written is None:
+            data = _write_in_order(source, target, size, believed, source_path)
+            _tell(_both(progress, pace), data)
+        else:
+            data = written if held is None or target.inplace else held.total  # what it shares is its own, too
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
     if file_size(source) < size:
@@ -250,11 +249,11 @@ def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Optional[int]:
     try:
         return hands.write(work, ranges)
     except OSError as error:
-        ours = error.filename == work.source_path or work.target.continued or not is_anybodys(work.target.fd)
-        if ours or error.errno not in NO_SIZE - {errno.EIO}:
+        target = work.target
+        kept = target.continued or target.merging or (target.seeds and target.inplace) or not is_anybodys(target.fd)
+        if kept or error.filename == work.source_path or error.errno not in NO_SIZE - {errno.EIO}:
             raise
-        resize(work.target.fd, 0)
-        os.lseek(work.target.fd, 0, os.SEEK_SET)
+        target.empty()
     return None
 
 
@@ -270,37 +269,14 @@ def _write_in_order(source: int, target: Target, size: int, believed: bool, sour
     return written
 
 
-def _resized(target: Target, size: int) -> bool:
-    """Give a file that is there its new size. Returns False if its mount cannot, and it may be written anew."""
-    there = file_size(target.fd)
-    if there < size or (not target.merging and there > size):
-        try:
-            resize(target.fd, size)
-        except OSError as error:
-            if error.errno not in NO_SIZE or target.merging or not target.inplace or target.seeds:
-                raise
-            return False
-    return True
-
-
-def _write_anew(source: int, target: Target, size: int, believed: bool, source_path: str) -> int:
-    """Empty a file that is written to in place, as cp does it, and write it. Returns the bytes written."""
-    target.check_room(size - allocated(os.fstat(target.fd)))
-    fd = os.open("/proc/self/fd/{}".format(target.fd), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    os.close(target.fd)
-    target.fd = fd
-    return _write_in_order(source, target, size, believed, source_path)
-
-
-def _check_growth(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
-    """Raise NoSpaceError, before anything is written, if an update in place cannot fit whatever it may overwrite."""
-    held = allocated(os.fstat(target.fd))
+def _begin_over(source: int, target: Target, size: int, at_most: int, believed: bool) -> None:
+    """Give what there is to be written over its new size (:meth:`Target.begin_over`). Raises NoSpaceError before."""
     try:
-        target.check_room(at_most - held)
+        target.begin_over(size, at_most)
     except NoSpaceError:
         if target.reserving:
             raise
-        target.check_room(_count(source, size, believed) - held)
+        target.begin_over(size, _count(source, size, believed))
 
 
 def _count(source: int, size: int, believed: bool) -> int:
@@ -333,7 +309,12 @@ def _update(
             end = offset + length
             yield offset, length
 
-    yield from all_differing(source, target.fd, punched(), source_path, target.path, progress, jobs)
+    if target.is_readable:
+        yield from all_differing(source, target.fd, punched(), source_path, target.path, progress, jobs)
+    else:
+        for offset, length in punched():
+            yield offset, length
+            _tell(progress, length)
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
 

@@ -116,7 +116,6 @@ def copy_file(
         carried = attributes.read(source)
         with hands, replacing(path, old, options, carried, hands) as target:
             target.reserving, target.checks_room = options.reserve, options.space_check
-            target.merging = options.overlay
             hands.begin(source, source_path, target)
             written = copy_content(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path,
@@ -209,6 +208,7 @@ def replacing(
         target = Target(
             directory, name, path, inplace=inplace, mode=mode, partial=partial, new=old is None, named=options.in_place
         )
+        target.merging = options.overlay
         with target:
             lost = [] if old is None or inplace else _carry_flags(real, target.fd)
             yield target

@@ -72,9 +72,11 @@ class _Writer:
     """Writes the pieces of a stream to a target, less what is zeros or there already."""
 
     def __init__(self, target: Target) -> None:
+        if target.overlay and not target.is_readable:
+            target.empty()
         self.target = target
         self.block = zero_block(target)
-        self._there = memoryview(bytearray(PIECE_BYTES if target.inplace else 0))
+        self._there = memoryview(bytearray(PIECE_BYTES if target.overlay else 0))
         self._pieces = PieceWriter(target)
 
     def write(self, data: memoryview, offset: int) -> int:
@@ -84,7 +86,7 @@ class _Writer:
             self.target.punch(offset + end, start - end)
             end = start + length
             part = data[start:end]
-            if self.target.inplace:
+            if self.target.overlay:
                 there = self._there[:length]
                 if read_full(self.target.fd, there, offset + start) == length and there == part:
                     continue

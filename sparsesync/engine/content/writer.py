@@ -22,12 +22,9 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 from ..errors import OnProgress, TruncatedError, error_path
 from ..files.claims import is_anybodys
 from ..files.extents import Extent
-from ..files.syscalls import copy_range, read_into, resize, write_all
+from ..files.syscalls import NO_SIZE, copy_range, read_into, resize, write_all
 from ..files.writing.target import Target
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
-
-NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
-"""What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
 
 _PROGRESS_BYTES = 1 << 20
 

@@ -11,10 +11,10 @@ from heapq import heappop, heappush
 from typing import Any, List, Optional, Tuple
 
 from ..content.update import copy_bytes
-from ..content.writer import NO_SIZE, PieceWriter, read_ranges
+from ..content.writer import PieceWriter, read_ranges
 from ..errors import LeftToRsync, NoSpaceError
 from ..files.extents import extents, has_data, own_extents
-from ..files.syscalls import read_full, resize
+from ..files.syscalls import NO_SIZE, read_full, resize
 from ..wire.capabilities import Digest
 from .limits import FINE_BYTES, JOB_BYTES, JOB_RANGES, pack_known
 from .place.destination import Destination
@@ -64,16 +64,20 @@ class IncomingFile:
                 self._cloned = target.clone(self.old)
             if self.was_known:
                 self._check_known(target)
-            self._pieces = PieceWriter(target)
-            if target.overlay and (os.fstat(target.fd).st_size < size or not target.merging):
-                self._resize(target, size)
+            if target.overlay:
+                self._begin_over(target, size)
+            self._pieces = PieceWriter(target)  # not before: it may have got another descriptor
             if not target.overlay:
                 self._make_room(target)
         return target
 
-    def _resize(self, target: DestinationFile, size: int) -> None:
+    def _begin_over(self, target: DestinationFile, size: int) -> None:
+        """Give what is there its new size, or begin with nothing."""
         try:
-            resize(target.fd, size)
+            if target.inplace:
+                target.begin_over(size, self.spec.data)
+            else:
+                resize(target.fd, size)
         except OSError as error:
             if target.inplace or self._cloned or error.errno not in NO_SIZE:
                 raise
@@ -185,7 +189,8 @@ class IncomingFile:
         """
         target, old = self.target, self.old
         assert target is not None
-        own = list(own_extents(target.fd, offset, offset + length)) if target.overlay else []
+        below = target.overlay and target.is_readable
+        own = list(own_extents(target.fd, offset, offset + length)) if below else []
         if old is None or own == [(offset, length)] or not has_data(old, offset, length):
             return (_read(target.fd, offset, buffer[:length]) if own else None), True
         view = _read(old, offset, buffer[:length])

@@ -18,9 +18,7 @@ import os
 import stat
 
 from ..syscalls import drop_lease, is_ours_alone, take_lease
-
-UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""How a file that is there is opened to be written to."""
+from .existing import UPDATE
 
 
 def open_partial(directory: int, name: str, mode: int) -> int:

@@ -11,7 +11,8 @@ directory, where a name stays once it is made, a new file has none until then::
         target.commit(mtime_ns=...)      over the old file; else nothing has changed
 
 In place it is the file itself; and it may be the partial file of an earlier run, which is taken up again. Then there is
-something below what is written (:attr:`Target.overlay`), and what is to be a hole has to be punched.
+something below what is written (:attr:`Target.overlay`), and what is to be a hole has to be punched. Where
+what is there cannot be read, it is given up (:mod:`existing`).
 
 Either way it is reached through the descriptor of its directory, which :func:`~.files.beneath.open_beneath` opens
 without following a symlink below a root. Sizes and offsets are bytes. Failures are OSError, with the path that is to
@@ -32,8 +33,9 @@ from ..beneath import check_renaming
 from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
-from ..syscalls import check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .partial import UPDATE, hold, open_partial
+from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
+from .existing import emptied, is_empty, open_existing
+from .partial import hold, open_partial
 
 _MAX_ATTEMPTS = 16
 _MIN_NAME_BYTES = 32
@@ -70,6 +72,8 @@ class Target:
 
     If :attr:`continued` is set, what a partial file has is known to be the source's content, as far as it goes.
 
+    If :attr:`is_readable` is not set, what is there cannot be read, in place.
+
     Up to :attr:`reached`, bytes, a copy that was interrupted is complete.
 
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
@@ -91,11 +95,12 @@ class Target:
         named: bool = False,
     ) -> None:
         self._create_mode, self._new, self._may_be_named = mode, new, new and named
-        self._named = self._nameless = self._closed = self._taken_up = False
+        self._named = self._nameless = self._closed = self._taken_up = self._is_empty = False
         self.directory: int = directory
         self.name: str = name
         self.path: str = path
         self.inplace = inplace
+        self.is_readable: bool = True
         self.resumed: bool = False
         self.committed: bool = False
         self.keep = self.reserving = self.merging = self.continued = False
@@ -112,12 +117,7 @@ class Target:
         try:
             with error_path(self.path, instead=True):
                 if self.inplace:
-                    try:
-                        self.fd = os.open(self.name, UPDATE, dir_fd=self.directory)
-                    except OSError as error:
-                        raise self.not_opened(error) from None
-                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-                        raise OSError(errno.EINVAL, "not a regular file", self.path)
+                    self._open_existing()
                 else:
                     self.check_renaming()
                     if self._nameless:
@@ -129,6 +129,15 @@ class Target:
         except BaseException:
             self.close()
             raise
+
+    def _open_existing(self) -> None:
+        try:
+            self.fd, self.is_readable = open_existing(self.directory, self.name, self.seeds, self.merging)
+        except OSError as error:
+            raise self.not_opened(error) from None
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", self.path)
+        self._is_empty = self.is_readable and is_empty(self.fd)
 
     def not_opened(self, error: OSError) -> Exception:
         """Return what to raise for a file that cannot be opened in place."""
@@ -147,7 +156,38 @@ class Target:
     @property
     def overlay(self) -> bool:
         """Whether the file has earlier content, so that holes have to be punched."""
-        return self.inplace or (self.resumed and not self.continued)
+        return (self.inplace and not self._is_empty) or (self.resumed and not self.continued)
+
+    def begin_over(self, size: int, needed: int) -> None:
+        """Give what there is to be written over its new size. In place, what cannot be read, or sized, is emptied.
+
+        ``needed``: the most bytes of data that it will have.
+
+        Raises NoSpaceError before anything is changed, OSError.
+        """
+        self.check_room(needed - allocated(os.fstat(self.fd)))
+        if not self.is_readable and not self.merging:
+            self.empty()
+            return
+        there = os.fstat(self.fd).st_size
+        if there < size or (not self.merging and there > size):
+            try:
+                resize(self.fd, size)
+            except OSError as error:
+                if error.errno not in NO_SIZE or self.merging or self.seeds or not self.inplace:
+                    raise
+                self.empty()
+
+    def empty(self) -> None:
+        """Remove all content, so that there is nothing below what is written. Raises OSError."""
+        if not self.inplace:
+            resize(self.fd, 0)
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            return
+        try:
+            self.fd, self.is_readable, self._is_empty = emptied(self.fd), False, True
+        except OSError as error:
+            raise self.not_opened(error) from None
 
     def clone(self, old: int) -> bool:
         """Share the extents of the open file ``old``, as a first content. Returns False if that is not possible."""

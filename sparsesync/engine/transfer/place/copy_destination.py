@@ -61,10 +61,16 @@ class CopyDestination(Destination):
         """Set the attributes of the file, and commit it."""
         replaced = None
         lost: List[str] = []
+        place = target.open_place_of_old()
+        if place is not None:
+            try:
+                # By its name: it may be written to, and not read.
+                replaced = attributes.of_replaced("/proc/self/fd/{}".format(place))
+            finally:
+                os.close(place)
         old = target.open_old()
         if old is not None:
             try:
-                replaced = attributes.of_replaced(old)
                 lost += carry(old, target.fd)
             finally:
                 os.close(old)

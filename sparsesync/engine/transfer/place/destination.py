@@ -260,7 +260,7 @@ class Destination:
             raise LeftToRsync("the backup is rsync's to make")
         if not stat.S_ISREG(old.st_mode):
             raise LeftToRsync("what is at its place is not a regular file")
-        if not os.access(base, os.R_OK, dir_fd=directory, effective_ids=True):
+        if self.seeds and not os.access(base, os.R_OK, dir_fd=directory, effective_ids=True):
             raise LeftToRsync("what is at its place cannot be read")  # rsync takes it for missing
         return old
 

@@ -96,7 +96,7 @@ class DestinationFile(Target):
         can only be copied can as well be copied from the source.
         """
         if self.inplace:
-            return self.is_known(self.fd, known)
+            return self.is_readable and self.is_known(self.fd, known)
         old = self.open_old()
         if old is None:
             return False
@@ -154,6 +154,8 @@ class DestinationFile(Target):
                 raise LeftToRsync("as a file that must be new it cannot be made: {}".format(error.strerror)) from None
             raise
         try:
+            if self.seeds and not self.is_readable:
+                raise LeftToRsync("it can be written to, and not read")
             if not self.inplace:
                 self._check_old()
                 self._try_time()
@@ -238,10 +240,32 @@ class DestinationFile(Target):
         self._temporary = None
 
     def open_old(self) -> Optional[int]:
-        """Return a descriptor, for reading, of the file that will be replaced, or None."""
+        """Return a descriptor, for reading, of the file that will be replaced, or None; also if it cannot be read.
+
+        Raises LeftToRsync if it was replaced; where rsync comes after, OSError if it cannot be read.
+        """
+        try:
+            fd = self._open_replaced(os.O_RDONLY | os.O_NONBLOCK)
+            if fd is not None and not self.seeds and is_anybodys(fd):
+                try:
+                    os.pread(fd, 1, 0)
+                except BaseException:
+                    os.close(fd)
+                    raise
+        except OSError:
+            if self.seeds:
+                raise
+            return None
+        return fd
+
+    def open_place_of_old(self) -> Optional[int]:
+        """Return a descriptor, as a place only (O_PATH), of the file that will be replaced, or None."""
+        return self._open_replaced(os.O_PATH)
+
+    def _open_replaced(self, access: int) -> Optional[int]:
         if self.old is None or self.inplace:
             return None
-        fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.directory)
+        fd = os.open(self.name, access | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
         if not os.path.samestat(os.fstat(fd), self.old):
             os.close(fd)
             raise LeftToRsync("it was replaced meanwhile")

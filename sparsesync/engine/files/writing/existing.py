@@ -1,0 +1,69 @@
+"""A file that is there, opened to be written to in place.
+
+A mount may let that be done in fewer ways than a disk. They are tried in turn, and the less the file can be opened for,
+the less of what it has can be used::
+
+    to read and to write      what is equal is not written
+    to write                  nothing is known of what is there: it is emptied, as cp does it
+    to be emptied             as well; rclone takes a file only so
+
+Nothing is emptied before :func:`emptied`, so what does not fit, or cannot be read at the source, changes nothing.
+"""
+
+import os
+from typing import List, Tuple
+
+from ..claims import is_anybodys
+
+UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a file that is there is opened to be read and written to."""
+
+_WRITE = UPDATE ^ (os.O_RDWR | os.O_WRONLY)
+_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_existing(directory: int, name: str, read: bool, keep: bool) -> Tuple[int, bool]:
+    """Open a file to be written to, and return its descriptor, and whether its content can be read.
+
+    ``directory``: an open one.
+    ``read``: it must be.
+    ``keep``: the file must not be emptied.
+
+    Raises OSError.
+    """
+    ways = [UPDATE] if read else [UPDATE, _WRITE]
+    permitted = os.access(name, os.W_OK, dir_fd=directory, effective_ids=True)
+    if permitted and not read and not keep and is_anybodys(directory):
+        ways.append(_PLACE)
+    refused: List[OSError] = []
+    for way in ways:
+        try:
+            fd = os.open(name, way, dir_fd=directory)
+        except OSError as error:
+            refused.append(error)
+        else:
+            return fd, way == UPDATE and _can_be_read(fd)
+    raise refused[0]
+
+
+def _can_be_read(fd: int) -> bool:
+    try:
+        if is_anybodys(fd):
+            os.pread(fd, 1, 0)
+    except OSError:
+        return False
+    return True
+
+
+def is_empty(fd: int) -> bool:
+    """Return whether an open file has nothing that could be below what is written."""
+    st = os.fstat(fd)
+    return not st.st_size and (is_anybodys(fd) or not st.st_blocks)
+
+
+def emptied(fd: int) -> int:
+    """Remove all content of an open file, and return another descriptor of it, to write only. ``fd`` is closed."""
+    # Some mounts cannot do that to a file that is open to be written to.
+    found = os.open("/proc/self/fd/{}".format(fd), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    os.close(fd)
+    return found
