@@ -270,3 +270,11 @@ def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:
             subprocess.run([sys.executable, "-m", "sparsesync", *argv, mount], check=True, stderr=subprocess.DEVNULL)
             assert same_content(source, there)
             there.unlink()
+            if "exclusive" in refused:
+                for old in (False, True):
+                    for inplace in (False, True):
+                        sparsesync.copyfile(source, mount / "disk", inplace=inplace)
+                        assert same_content(source, there) and os.listdir(mount) == ["disk"]
+                        there.write_bytes(b"x")
+                        if not old:
+                            there.unlink()

@@ -1,7 +1,6 @@
-"""A file that is there, opened to be written to in place.
+"""A file opened to be written to under its own name, on a mount that lets that be done in fewer ways than a disk.
 
-A mount may let that be done in fewer ways than a disk. They are tried in turn, and the less the file can be opened for,
-the less of what it has can be used::
+For one that is there they are tried in turn, and the less it can be opened for, the less of what it has can be used::
 
     to read and to write      what is equal is not written
     to write                  nothing is known of what is there: it is emptied, as cp does it
@@ -10,6 +9,7 @@ the less of what it has can be used::
 Nothing is emptied before :func:`emptied`, so what does not fit, or cannot be read at the source, changes nothing.
 """
 
+import errno
 import os
 from typing import List, Tuple
 
@@ -59,6 +59,20 @@ def is_empty(fd: int) -> bool:
     """Return whether an open file has nothing that could be below what is written."""
     st = os.fstat(fd)
     return not st.st_size and (is_anybodys(fd) or not st.st_blocks)
+
+
+def make(directory: int, name: str, how: int, mode: int) -> int:
+    """Return a descriptor of a new file.
+
+    ``how``: without O_EXCL, a file that was made meanwhile is told from a new one by having content.
+
+    Raises OSError, FileExistsError for one that is there.
+    """
+    fd = os.open(name, how, mode, dir_fd=directory)
+    if how & os.O_EXCL or not os.fstat(fd).st_size:
+        return fd
+    os.close(fd)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def emptied(fd: int) -> int:

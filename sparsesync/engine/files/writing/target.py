@@ -34,7 +34,7 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import emptied, is_empty, open_existing
+from .existing import emptied, is_empty, make, open_existing
 from .partial import hold, open_partial
 
 _MAX_ATTEMPTS = 16
@@ -209,7 +209,7 @@ class Target:
             suffix = "." + os.urandom(4).hex()
             self._temporary = self.name if self._named else hidden_name(self.name, suffix, limit)
             try:
-                self.fd = os.open(self._temporary, how, self._create_mode, dir_fd=self.temporary_directory)
+                self.fd = make(self.temporary_directory, self._temporary, how, self._create_mode)
                 return
             except FileExistsError:
                 self._temporary = None
@@ -224,6 +224,8 @@ class Target:
                     self._named = True
                 elif how & os.O_RDWR and (self._named or not self.seeds):
                     how ^= os.O_RDWR | os.O_WRONLY  # cp asks for no more
+                elif how & os.O_EXCL and not self.seeds and is_anybodys(self.temporary_directory):
+                    how ^= os.O_EXCL  # nor does shutil; a name that is made up is new by itself
                 else:
                     raise cannot_replace(error, self.path, self.name, self.directory) from None
 
