@@ -30,8 +30,8 @@ from typing import Any, Callable, NamedTuple
 from ..engine.content.writer import RangeWriter, read_ranges
 from ..engine.errors import TruncatedError, error_path
 from ..engine.files.beneath import open_trusted
-from ..engine.files.claims import mount_of
 from ..engine.files.extents import extents
+from ..engine.files.mounts import mount_of
 from ..engine.files.status import open_quietly
 from .plan import pack, union, unpack
 

@@ -25,7 +25,7 @@ import sparsesync
 from sparsesync.engine.content import copy as engine_copy
 from sparsesync.engine.content import writer as engine_writer
 from sparsesync.engine.files import syscalls
-from sparsesync.engine.files.claims import filesystem_of
+from sparsesync.engine.files.mounts import filesystem_of
 from sparsesync.engine.files.writing.target import Target
 from tests.support.filesystems import (
     KINDS,

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.commands.main import main
-from sparsesync.engine.files import claims, syscalls
+from sparsesync.engine.files import claims, mounts, syscalls
 from sparsesync.engine.files.claims import believes
 from sparsesync.engine.files.extents import extents, is_sparse, layers
 from sparsesync.engine.files.status import stat_sparse
@@ -318,8 +318,8 @@ def test_versions_of_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
     if version is not None:
         (tmp_path / "version").write_text(version + "\n")
     monkeypatch.setattr(claims, "_ZFS_VERSION", str(tmp_path / "version"))
-    monkeypatch.setattr(claims, "filesystem_type", lambda device, mount: "zfs")
-    monkeypatch.setattr(claims, "_mounts", claims._Mounts())
+    monkeypatch.setattr(mounts, "filesystem_type", lambda device, mount: "zfs")
+    monkeypatch.setattr(mounts, "_mounts", mounts._Mounts())
     path = sparse_file(tmp_path / "f", MIB, [])
     assert with_fd(path, believes) is not loses
 
@@ -331,7 +331,7 @@ def test_many_threads_and_a_fork_ask(mounted: Mounted) -> None:
     def ask() -> None:
         try:
             for _ in range(5000):
-                found = with_fd(path, claims.filesystem_of)
+                found = with_fd(path, mounts.filesystem_of)
                 assert found == "btrfs"
         except Exception as error:
             wrong.append(repr(error))
@@ -344,7 +344,7 @@ def test_many_threads_and_a_fork_ask(mounted: Mounted) -> None:
     assert wrong == []
     child = os.fork()
     if not child:
-        os._exit(with_fd(path, claims.filesystem_of) != "btrfs")
+        os._exit(with_fd(path, mounts.filesystem_of) != "btrfs")
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -354,7 +354,7 @@ def test_another_filesystem_at_the_same_number(tmp_path: Path) -> None:
         place = tmp_path / str(number)
         place.mkdir()
         with filesystem(kind, place, "512M") as top:
-            assert with_fd(sparse_file(top / "f", MIB, []), claims.filesystem_of) == kind
+            assert with_fd(sparse_file(top / "f", MIB, []), mounts.filesystem_of) == kind
 
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -629,7 +629,7 @@ def test_reservations_of_a_clone(reserving: Path, monkeypatch: pytest.MonkeyPatc
     release = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result([*release[:2], kernel, *release[3:]]))
     found = with_fd(clone, lambda fd: list(extents(fd)))
-    if with_fd(clone, claims.filesystem_of) == "btrfs" and kernel == "6.18.44":
+    if with_fd(clone, mounts.filesystem_of) == "btrfs" and kernel == "6.18.44":
         assert found == WRITTEN
     sparsesync.copyfile(clone, reserving / "made", reflink="never")
     assert same_content(source, reserving / "made")

@@ -41,10 +41,11 @@ import os
 from collections import deque
 from typing import Deque, Iterable, Iterator, List, Optional, Tuple
 
-from ..files.claims import SECTOR_BYTES, asks_fiemap, filesystem_of
+from ..files.claims import SECTOR_BYTES, asks_fiemap
 from ..files.extents import Extent, extents, nonzero
 from ..files.fiemap import UNDERSTOOD, UNWRITTEN, Placed, placed
 from ..files.flags import is_plainly_placed
+from ..files.mounts import filesystem_of
 
 Change = Tuple[int, int, bool]
 """(offset, length, whether there may be data now); what is no data is a hole."""

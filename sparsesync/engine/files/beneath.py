@@ -24,8 +24,9 @@ from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tup
 
 from ..errors import LeftToRsync
 from .attributes import has_default_acl
-from .claims import filesystem_of, is_anybodys, noted
+from .claims import is_anybodys
 from .flags import keeps_names
+from .mounts import filesystem_of, noted
 from .status import SparseStat, cannot_tell, stat_sparse
 from .syscalls import flush_directory, is_ours_alone
 

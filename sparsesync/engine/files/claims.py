@@ -17,21 +17,18 @@ Some files have no extents worth the name, because the kernel writes them while 
 sysfs(5)): their ``st_size`` is 0 or a page, whatever they hold. :func:`is_view` knows them, and
 whoever wants their content reads on to the end.
 
-Which filesystem a file is on is told by the mount by which it was opened. A device number does not tell it: a btrfs
-subvolume has one that is listed nowhere. All sizes and offsets are bytes. The functions move the descriptor's file
-offset, so use positioned reads beside them.
+All sizes and offsets are bytes. The functions move the descriptor's file offset, so use positioned reads beside them.
 """
 
-import contextlib
 import errno
 import os
-import select
 import stat
 import warnings
-from typing import Dict, Iterator, Optional, Set, Tuple
+from typing import Iterator, Tuple
 
 from . import fiemap
 from .flags import is_compressed
+from .mounts import filesystem_of, mount_of, mounted
 
 SECTOR_BYTES = 512
 """The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
@@ -280,22 +277,13 @@ def _overlays_unknown(fd: int) -> bool:
     return False
 
 
-def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
-    """Return the type, as in mount(8), of the filesystem with this ``st_dev``, or mount ID; None if unknown.
-
-    It is read from /proc/self/mountinfo (proc_pid_mountinfo(5)). The device number of a btrfs subvolume is not listed
-    there.
-    """
-    return _mounted(device, mount)[0]
-
-
 def may_compress(fd: int) -> bool:
     """Return whether data written to an open file, or below an open directory, may be compressed, or stored once only.
 
     Free space does not say what fits then. The filesystem's options decide, or the file's own flag: chattr(1). Of an
     overlay it is the filesystem that is written to, if that can be reached.
     """
-    name, options = _mounted(os.fstat(fd).st_dev, mount_of(fd))
+    name, options = mounted(os.fstat(fd).st_dev, mount_of(fd))
     if name == "overlay":
         return any(_upper_may_compress(each[9:]) for each in options.split(",") if each.startswith("upperdir="))
     option = _COMPRESSING.get(name or "")
@@ -311,82 +299,3 @@ def _upper_may_compress(path: str) -> bool:
         return may_compress(upper)
     finally:
         os.close(upper)
-
-
-def _mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
-    """Return the type and the filesystem's own options of a mount, by its ID or else its device; None if unknown."""
-    number = "{}:{}".format(os.major(device), os.minor(device)).encode()
-    try:
-        with open("/proc/self/mountinfo", "rb") as table:
-            for line in table:
-                fields = line.split()
-                if fields[0] == mount if mount else fields[2] == number:
-                    rest = [os.fsdecode(field) for field in fields[fields.index(b"-") + 1 :]]
-                    return rest[0], rest[-1]
-    except FileNotFoundError:
-        pass  # a chroot without /proc: nothing is known
-    return None, ""
-
-
-def filesystem_of(fd: int) -> str:
-    """Return the type of the filesystem of an open file, or "" if unknown.
-
-    It is remembered by device number until the next mount or unmount, which may reuse the number.
-    """
-    types = _mounts.types()
-    device = os.fstat(fd).st_dev
-    name = types.get(device)
-    if name is None:
-        name = types[device] = filesystem_type(device, mount_of(fd)) or ""
-    return name
-
-
-class _Mounts:
-    """The table of mounts, which poll(2) watches: proc_pid_mountinfo(5)."""
-
-    def __init__(self) -> None:
-        self._fd = self._process = -1
-        self._types: Dict[int, str] = {}
-        self.noted: Set[Tuple[int, object]] = set()
-
-    def types(self) -> Dict[int, str]:
-        """Return the filesystem types remembered of the current table, by device number. Thread-safe.
-
-        After a change of the table the dictionary is a new one, so that a slower thread adds to the old one only.
-        """
-        if self._changed():
-            self._types, self.noted = {}, set()
-        return self._types
-
-    def _changed(self) -> bool:
-        if self._process != os.getpid():
-            # The kernel tells an open file of a change once, and a fork has the same open file. What the number that it
-            # had here means by now, nobody knows, so it is not closed.
-            with contextlib.suppress(OSError):
-                self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-                self._process = os.getpid()
-            return True
-        poll = select.poll()
-        poll.register(self._fd, select.POLLERR | select.POLLPRI)
-        return bool(poll.poll(0))
-
-
-_mounts = _Mounts()
-
-
-def noted() -> Set[Tuple[int, object]]:
-    """Return what was noted of filesystems, each by its device number, since the last mount or unmount."""
-    _mounts.types()
-    return _mounts.noted
-
-
-def mount_of(fd: int) -> bytes:
-    """Return the ID of the mount by which a file was opened (proc_pid_fdinfo(5)), or b"" if unknown."""
-    try:
-        with open("/proc/self/fdinfo/{}".format(fd), "rb") as info:
-            for line in info:
-                if line.startswith(b"mnt_id:"):
-                    return line.split()[1]
-    except OSError:
-        pass  # no /proc: it is looked for by its device
-    return b""

@@ -30,8 +30,8 @@ import stat
 from typing import Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ..errors import OnProgress, error_path
-from .claims import filesystem_of
 from .extents import Extent, nonzero, own_extents
+from .mounts import filesystem_of
 from .status import special_file
 from .syscalls import drop_lease, filesystem_at, has_lease, punch_only, take_lease
 

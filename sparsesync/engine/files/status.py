@@ -17,9 +17,10 @@ import time
 from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 from ..errors import error_path
-from .claims import allocated, believes, is_view, knows_holes, may_be_sparse, mount_of
+from .claims import allocated, believes, is_view, knows_holes, may_be_sparse
 from .extents import Extent, extents, is_sparse, layers, nonzero
 from .flags import refusal
+from .mounts import mount_of
 
 _NOT_THERE = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO])
 

@@ -19,9 +19,10 @@ import warnings
 from typing import Any, Callable, Optional, Set, Tuple, Union
 
 from ..errors import NoSpaceError
-from .claims import allocated, file_size, filesystem_of, is_anybodys, knows_holes, may_compress, noted
+from .claims import allocated, file_size, is_anybodys, knows_holes, may_compress
 from .extents import has_data, own_extents
 from .fiemap import is_reserved, records, reserved
+from .mounts import filesystem_of, noted
 
 FICLONE = 0x40049409
 """_IOW(0x94, 9, int): ioctl_ficlone(2)."""

@@ -13,8 +13,9 @@ import struct
 from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 from ..files import syscalls
-from ..files.claims import allocated, filesystem_type, mount_of
+from ..files.claims import allocated
 from ..files.extents import has_data
+from ..files.mounts import filesystem_type, mount_of
 from .mounts import location_key
 
 _TRIAL_BYTES = 8 << 20

@@ -11,7 +11,8 @@ import os
 import stat
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ..files.claims import allocated, filesystem_type, mount_of
+from ..files.claims import allocated
+from ..files.mounts import filesystem_type, mount_of
 from ..tree.left_out import LeftOut, left_out
 from .examples.collect import Collector, Example, folded
 from .mounts import location_key

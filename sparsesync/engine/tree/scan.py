@@ -41,11 +41,11 @@ from ..files.claims import (
     SECTOR_BYTES,
     allocated,
     believes,
-    filesystem_type,
     looks_sparse,
     may_be_sparse,
 )
 from ..files.extents import is_sparse
+from ..files.mounts import filesystem_type
 from ..files.status import open_quietly
 from .left_out import LeftOut, left_out
 from .scan_helper import Found, Helper, possible

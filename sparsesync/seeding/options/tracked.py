@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Callable
 
-from ...engine.files.claims import filesystem_of
+from ...engine.files.mounts import filesystem_of
 from ...rsync.command import Command, parse
 from ...rsync.paths import transfer_name
 from ...tracking.files import Tracking
