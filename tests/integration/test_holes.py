@@ -348,6 +348,23 @@ def test_many_threads_and_a_fork_ask(mounted: Mounted) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "tmpfs", "ext4"])
+def test_a_chroot_that_shows_no_mounts(mounted: Mounted, kind: str) -> None:
+    """What tells ext2's driver from ext4's is the table of mounts alone, and of the two ext2's is believed less."""
+    top = mounted(kind)
+    path = sparse_file(top / "f", MIB, [])
+    child = os.fork()
+    if not child:
+        found = None
+        try:
+            with open(path, "rb") as file:
+                os.chroot(top)
+                found = mounts.filesystem_of(file.fileno()), believes(file.fileno())
+        finally:
+            os._exit(found != ("ext2" if kind == "ext4" else kind, True))
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_another_filesystem_at_the_same_number(tmp_path: Path) -> None:
     """A loop device that is mounted anew is not taken for what it was, however soon."""
     for number, kind in enumerate(("ext4", "xfs", "ext4", "xfs")):
