@@ -168,6 +168,8 @@ def test_a_mount_that_only_says_that_it_sets_mode_and_owner(tmp_path: Path) -> N
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             sparsesync.copyfile(source, mount / "disk")
+        sparsesync.copyfile(source, f"host:{mount}/far", rsh=local_shell(tmp_path / "rsh"))
+        assert (tmp_path / "below/far").stat().st_mode == there.stat().st_mode
         there.chmod(0o640)
         for copied, lost in ((sparsesync.copyfile, "the mode 0640"), (sparsesync.copy2, "the mode 0751, the owner")):
             with pytest.warns(RuntimeWarning, match=f"^{mount}/disk: not kept, .*: {lost}$") as told:

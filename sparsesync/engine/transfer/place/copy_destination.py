@@ -11,6 +11,7 @@ from typing import List, Optional
 
 from ...content.copy_file import CopyOptions
 from ...files import attributes
+from ...files.claims import is_anybodys
 from ...files.flags import carry
 from ...files.status import check_no_lost_device, check_replaceable
 from ..records import FileSpec
@@ -56,6 +57,14 @@ class CopyDestination(Destination):
         if old is not None and not self.inplace:
             check_replaceable(base, directory, self.file)
         return old
+
+    def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
+        # A mount may refuse to change it. That nobody else may write shows whose a partial file is.
+        if old is not None or self.keep in ("mode", "all") or not is_anybodys(directory):
+            return 0o600
+        if self.keep == "new-mode" and spec.attributes is not None:
+            return attributes.without_privileges(spec.attributes["mode"]) & ~0o022
+        return 0o666 & ~0o022
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Set the attributes of the file, and commit it."""

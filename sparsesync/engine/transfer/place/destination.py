@@ -192,6 +192,7 @@ class Destination:
                 old=old,
                 inplace=inplace,
                 named=self.inplace,
+                made=self._made_mode(directory, spec, old),
                 mode=mode,
                 mtime_ns=spec.mtime_ns,
                 window=self.modify_window,
@@ -207,6 +208,10 @@ class Destination:
         except BaseException:
             os.close(directory)
             raise
+
+    def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
+        """Return the mode to make a temporary file with."""
+        return 0o600
 
     def finish(self, target: DestinationFile, spec: FileSpec) -> None:
         """Commit a file with the source's modification time, and the mode that suits it until rsync runs."""

@@ -38,7 +38,7 @@ class DestinationFile(Target):
     """A target below a destination. It owns its directory's descriptor.
 
     ``old``: the stat of the file that is there, or None.
-    ``mode``: the mode that it gets with its name.
+    ``made``: the mode that it is made with, less the umask. ``mode``: the mode that it gets with its name.
     ``mtime_ns``: the time that it gets, or None for whatever it has.
     ``only_new``: take the name only if nothing has it.
     ``tells``: find out the new file's identity, in ``there``. Then its content is on the disk before it gets its name,
@@ -57,11 +57,14 @@ class DestinationFile(Target):
         old: Optional[os.stat_result] = None,
         inplace: bool = False,
         named: bool = False,
+        made: int = 0o600,
         mode: Optional[int] = None,
         mtime_ns: Optional[int] = None,
         window: Optional[int] = None,
     ) -> None:
-        super().__init__(directory, name, path, inplace=inplace, partial=partial, new=old is None, named=named)
+        super().__init__(
+            directory, name, path, inplace=inplace, partial=partial, mode=made, new=old is None, named=named
+        )
         self.old = old
         self.mode = mode
         self.mtime_ns = mtime_ns
