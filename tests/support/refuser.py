@@ -115,6 +115,12 @@ def _listed(path: bytes, into: int, fill: int, offset: int, info: int, flags: in
     return 0
 
 
+def _renamed(path: bytes, to: bytes) -> None:
+    os.rename(path, to)
+    if "times-by-rename" in _REFUSED:
+        os.utime(to, (int(os.stat(to).st_atime), int(os.stat(to).st_mtime)))
+
+
 def _done(call: Callable[..., object], *arguments: Any) -> int:
     call(*arguments)
     return 0
@@ -125,7 +131,7 @@ _CALLS: dict[str, tuple[list[Any], Callable[..., int]]] = {
     "mkdir": ([c_uint], lambda path, mode: _done(os.mkdir, _at(path), mode)),
     "unlink": ([], lambda path: _done(os.unlink, _at(path))),
     "rmdir": ([], lambda path: _done(os.rmdir, _at(path))),
-    "rename": ([c_char_p, c_uint], lambda path, to, flags: _done(os.rename, _at(path), _at(to))),
+    "rename": ([c_char_p, c_uint], lambda path, to, flags: _done(_renamed, _at(path), _at(to))),
     "link": ([c_char_p], lambda path, to: _done(os.link, _at(path), _at(to))),
     "chmod": ([c_uint, c_void_p], lambda path, mode, info: _chmod(_at(path), mode)),
     "chown": ([c_uint, c_uint, c_void_p], lambda path, user, group, info: _lchown(_at(path), user, group)),

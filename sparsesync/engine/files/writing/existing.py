@@ -9,6 +9,7 @@ For one that is there they are tried in turn, and the less it can be opened for,
 Nothing is emptied before :func:`emptied`, so what does not fit, or cannot be read at the source, changes nothing.
 """
 
+import contextlib
 import errno
 import os
 from typing import List, Tuple
@@ -81,3 +82,19 @@ def emptied(fd: int) -> int:
     found = os.open("/proc/self/fd/{}".format(fd), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     os.close(fd)
     return found
+
+
+def rename_over(directory: int, name: str, to_directory: int, to_name: str) -> None:
+    """Rename a file, over another if there is one, and see to it that it keeps its modification time. Raises OSError.
+
+    encfs keeps the seconds of it.
+    """
+    before = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    os.replace(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
+    if not is_anybodys(to_directory):
+        return
+    now = os.stat(to_name, dir_fd=to_directory, follow_symlinks=False)
+    if now.st_mtime_ns != before.st_mtime_ns:
+        with contextlib.suppress(OSError):  # where times cannot be set, that was told
+            times = now.st_atime_ns, before.st_mtime_ns
+            os.utime(to_name, ns=times, dir_fd=to_directory, follow_symlinks=False)

@@ -34,7 +34,7 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import emptied, is_empty, make, open_existing
+from .existing import emptied, is_empty, make, open_existing, rename_over
 from .partial import hold, open_partial
 
 _MAX_ATTEMPTS = 16
@@ -388,13 +388,13 @@ class Target:
             self.committed = True
 
     def _take_name(self, temporary: str) -> None:
-        where = {"src_dir_fd": self.temporary_directory, "dst_dir_fd": self.directory}
+        where = self.temporary_directory, temporary, self.directory, self.name
         try:
-            os.replace(temporary, self.name, **where)
+            rename_over(*where)
         except OSError:
             if not is_anybodys(self.directory):
                 raise
             # Some mounts rename only what nobody has open.
             closing, self.fd = self.fd, -1
             os.close(closing)
-            os.replace(temporary, self.name, **where)
+            rename_over(*where)
