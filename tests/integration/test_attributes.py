@@ -188,6 +188,11 @@ def test_a_replaced_file_keeps_its_flags(mounted: Mounted, tmp_path: Path, sourc
             sparsesync.copyfile(src, top / "old")
             assert command("lsattr", top / "old").split()[0].replace("m", "-") == before
             assert same_content(source, top / "old")
+    (top / "compressed").mkdir()
+    command("chattr", "+c", top / "compressed")
+    for _ in range(2):  # the second time it replaces
+        sparsesync.copy2(source, top / "compressed/new")
+        assert "c" in command("lsattr", top / "compressed/new").split()[0]
 
 
 def test_a_replaced_file_keeps_its_project(mounted: Mounted, source: Path) -> None:

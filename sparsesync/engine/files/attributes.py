@@ -33,6 +33,8 @@ _NO_XATTR = _REFUSED | {errno.ENODATA}
 _NOT_SET = _NO_XATTR | {errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE}
 """What setxattr(2) says of an extended attribute that has no room beside the file, too."""
 _ONLY_ROOTS = ("security.", "trusted.")
+_FLAGS = "btrfs."
+"""How a property of btrfs begins that is a flag by another name, and the directory's or the old file's: btrfs(5)."""
 
 _OWNER, _MODE = "the owner", "the mode"
 _TAG_USER, _TAG_GROUP, _TAG_MASK, _TAG_OTHER = 0x01, 0x04, 0x10, 0x20
@@ -162,6 +164,8 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
             lost.append(_OWNER)
     wanted = attributes["xattrs"]
     for name in set(_names(fd)) - set(wanted):  # an ACL inherited from the directory
+        if name.startswith(_FLAGS):
+            continue
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
     if wanted:  # to set one takes the right to write, which a default ACL may have taken from the owner
         set_mode(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IWUSR)
