@@ -327,6 +327,7 @@ def test_a_file_that_is_mounted_is_written_to_only_in_place(tmp_path: Path, sour
     try:
         with pytest.raises(OSError, match="--inplace") as raised:
             sparsesync.copy(str(source), to, rsh=rsh)
+        assert str(raised.value).count("/mounted") == 1
         assert raised.value.errno == errno.EBUSY and (tmp_path / "volume").read_bytes() == b"old"
         sparsesync.copy(str(source), to, rsh=rsh, inplace=True)
         assert same_content(source, tmp_path / "volume")

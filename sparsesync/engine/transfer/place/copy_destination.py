@@ -55,7 +55,11 @@ class CopyDestination(Destination):
     def _existing(self, directory: int, base: str) -> Optional[os.stat_result]:
         old = super()._existing(directory, base)
         if old is not None and not self.inplace:
-            check_replaceable(base, directory, self.file)
+            try:
+                check_replaceable(base, directory, self.file)
+            except OSError as error:
+                del error.filename  # whoever hears of it knows which file that is
+                raise
         return old
 
     def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
