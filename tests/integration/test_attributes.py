@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 import sparsesync
+from sparsesync.engine.content.copy_file import CopyOptions
+from sparsesync.engine.transfer.place.copy_destination import CopyDestination
+from sparsesync.engine.transfer.records import FileSpec
 from tests.support.filesystems import (
     Mounted,
     command,
@@ -119,6 +122,27 @@ def test_only_the_owner_of_a_replaced_file_is_missed_by_others(tmp_path: Path, s
             sparsesync.copy2("src", "new")  # as cp -p and shutil.copy2: ownership where permitted
             os.chmod("new", 0o644)
             sparsesync.copyfile("src", "new", inplace=True)
+
+
+def test_what_only_its_owner_may_replace_is_known_before_anything_is_copied(tmp_path: Path, source: Path) -> None:
+    need_root("files of several owners")
+    os.chmod(source, 0o644)
+    old = tmp_path / "dir/old"
+    old.parent.mkdir()
+    os.chmod(old.parent, 0o1777)
+    old.write_bytes(b"old")
+    os.chmod(old, 0o666)
+    done = list[int]()
+    with unprivileged(tmp_path):
+        with pytest.raises(PermissionError, match=r"only its owner .* \(--inplace\)"):
+            sparsesync.copyfile("src", "dir/old", progress=done.append)
+        assert not done and Path("dir/old").read_bytes() == b"old"
+        sparsesync.copyfile("src", "dir/old", inplace=True)
+    os.chmod(old, 0o644)
+    os.chown(old.parent, NOBODY, NOBODY)
+    place = CopyDestination(str(old), "", CopyOptions(inplace=True), resume=False)
+    with contextlib.closing(place), unprivileged(tmp_path), pytest.raises(PermissionError):
+        place.target(FileSpec("old", 1, 1, 0o644, 0)).open()
 
 
 def test_in_place_the_mode_is_let_alone(tmp_path: Path, source: Path) -> None:

@@ -334,6 +334,10 @@ def check_replaceable(name: str, directory: int, path: str) -> None:
     try:
         if mount_of(fd) != mount_of(directory):
             raise OSError(errno.EBUSY, "a mount point cannot be replaced; write into it in place (--inplace)", path)
+        holder = os.fstat(directory)
+        if holder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, holder.st_uid, os.fstat(fd).st_uid):
+            why = "only its owner may replace it (its directory is sticky); write into it in place (--inplace)"
+            raise PermissionError(errno.EPERM, why, path)
     finally:
         os.close(fd)
 

@@ -151,7 +151,7 @@ class DestinationFile(Target):
         try:
             super().open()
         except PermissionError as error:
-            if error.errno == errno.EACCES and owner == os.geteuid():
+            if self.seeds and error.errno == errno.EACCES and owner == os.geteuid():
                 raise LeftToRsync("its directory is not to be written to, and rsync may change that") from None
             if self.seeds and self._named and anybodys:
                 raise LeftToRsync("as a file that must be new it cannot be made: {}".format(error.strerror)) from None
