@@ -13,7 +13,7 @@ import re
 from typing import Callable, Iterator, List, NamedTuple, Sequence
 
 from .stores.docker import LOOP_FILES
-from .stores.roots import find_roots, is_system, spelled
+from .stores.roots import find_roots, is_system, looks_like, spelled
 from .stores.table import DOCKER, KINDS, Kind
 
 SWAPS = "/proc/swaps"
@@ -103,7 +103,8 @@ def left_out(places: Sequence[ExcludedPath]) -> Callable[[str], bool]:
 
 def _store(source: str, kinds: Sequence[Kind], pool: bool) -> Iterator[ExcludedPath]:
     for root in find_roots(source, kinds):
-        for path, wildcard, reason in root.kind.views:
+        # A folder of disks, which is a store by its configuration alone, may have anything in it.
+        for path, wildcard, reason in root.kind.views if looks_like(root.path, root.kind) else ():
             if os.path.lexists(os.path.join(root.path, path.partition("/")[0])):
                 yield ExcludedPath(source, os.path.join(root.path, path), wildcard, reason)
         if pool and os.path.isdir(os.path.join(root.path, "devicemapper")):

@@ -11,7 +11,7 @@ import json
 import os
 from typing import Iterator, List, Sequence, Tuple
 
-from .roots import daemon_settings
+from .settings import daemon_settings
 from .table import DAEMON_JSON, DOCKER
 
 LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")

@@ -6,13 +6,12 @@ or a setting in a home directory would leave out what belongs to somebody else.
 """
 
 import glob
-import json
 import os
-import re
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..mounts import is_below
-from .table import KINDS, Kind, Setting
+from .settings import at, configured, homes
+from .table import BY_NAME, KINDS, Kind
 
 
 class Root(NamedTuple):
@@ -55,19 +54,28 @@ def find_roots(source: str, kinds: Sequence[Kind] = KINDS) -> List[Root]:
         if is_system(source):
             for place in places(kind, source):
                 _add(found, place)
+    only_around: List[Root] = []
     for root in found:
-        for folder, name in root.kind.inside:
-            for kind in kinds:
-                if kind.name == name:
-                    _add(found, Root(kind, os.path.join(root.path, folder), root.top, root.home, root.path))
-    return found
+        for kind, path in _inside(root):
+            if kind in kinds:
+                outer = "" if kind is root.kind else root.path
+                _add(found, Root(kind, path, root.top, root.home, outer), inside=True)
+                if not outer and not looks_like(root.path, kind):
+                    only_around.append(root)
+    return [root for root in found if root not in only_around]
 
 
-def _add(found: List[Root], root: Root) -> None:
+def _inside(root: Root) -> Iterator[Tuple[Kind, str]]:
+    for pattern, name in root.kind.inside:
+        for path in sorted(glob.glob(os.path.join(glob.escape(root.path), pattern))):
+            yield BY_NAME[name], path
+
+
+def _add(found: List[Root], root: Root, inside: bool = False) -> None:
     real = os.path.realpath(root.path)
     for other in found:
         theirs = os.path.realpath(other.path)
-        if real == theirs or (root.kind is other.kind and is_below(real, theirs)):
+        if real == theirs or (root.kind is other.kind and is_below(real, theirs) and not inside):
             return
     if os.path.isdir(root.path) and (not root.home or _owner(root.path) == _owner(root.home)):
         found.append(root)
@@ -95,103 +103,16 @@ def _by_its_looks(source: str, kind: Kind) -> Root:
 
 def places(kind: Kind, top: str) -> Iterator[Root]:
     """Yield where the system at ``top`` may have stores of a kind. Raises ValueError for a broken configuration."""
-    configured = [(path, home) for setting in kind.settings for path, home in read(setting, top)]
-    for path, home in configured:
-        yield Root(kind, _at(top, path), top, home)
-    elsewhere = any(not home for _, home in configured)
+    elsewhere = False
+    for path, home in configured(kind, top):
+        yield Root(kind, at(top, path), top, home)
+        elsewhere = elsewhere or not home
     for path in kind.roots:
         if path.startswith("~"):
             for home in homes(top):
                 yield Root(kind, home + path[1:], top, home)
-        elif not elsewhere or looks_like(_at(top, path), kind):
-            yield Root(kind, _at(top, path), top)
-
-
-def _at(top: str, path: str) -> str:
-    return os.path.join(top, path.lstrip("/")) if top else path
-
-
-def homes(top: str) -> List[str]:
-    """Return the home directories of the system at ``top``."""
-    found = sorted(glob.glob(_at(glob.escape(top), "/home/*/")))
-    return [home.rstrip("/") for home in found] + [_at(top, "/root")]
-
-
-def read(setting: Setting, top: str) -> "Iterator[tuple[str, str]]":
-    """Yield each path that a setting of the system at ``top`` has, with the home directory that the file is in, or "".
-
-    Raises ValueError for a file of JSON that is broken.
-    """
-    for home in homes(top) if setting.files.startswith("~") else [""]:
-        pattern = glob.escape(home or top.rstrip("/")) + setting.files.lstrip("~")
-        for file in sorted(glob.glob(pattern)):
-            try:
-                paths = list(_FORMATS[setting.format](file, setting))
-            except (OSError, ValueError):
-                if not home:
-                    raise
-                continue  # a user's own, which must not keep the machine from being moved
-            for path in paths:
-                path = path.replace("$HOME", home).replace("${HOME}", home)
-                if path.startswith("/"):
-                    # The machine's own encoding may be another than that of the file.
-                    yield os.fsdecode(path.encode("utf-8", "surrogateescape")), home
-
-
-def _json(file: str, setting: Setting) -> Iterator[str]:
-    found = daemon_settings(file)
-    path = next((found[key] for key in setting.keys if found.get(key)), None)
-    return iter(() if path is None else (str(path),))
-
-
-def daemon_settings(file: str) -> "dict[str, object]":
-    """Return dockerd's configuration, without any if there is no such file. Raises ValueError if it is broken."""
-    try:
-        with open(file, encoding="utf-8") as opened:
-            settings = json.load(opened)
-        if not isinstance(settings, dict):
-            raise ValueError("it is no object")
-        return settings
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError("{}: not a configuration of dockerd: {}".format(file, error)) from None
-
-
-def _toml(file: str, setting: Setting) -> Iterator[str]:
-    """Yield the values of keys whose name is the same in no other table of the file."""
-    for key in setting.keys:
-        for match in re.finditer(r"^[ \t]*{}[ \t]*=[ \t]*([\"'])(.*?)\1".format(key), _text(file), re.MULTILINE):
-            yield match.group(2)
-            break
-
-
-def _xml(file: str, setting: Setting) -> Iterator[str]:
-    for key in setting.keys:
-        for match in re.finditer(r"<{0}>\s*([^<]*?)\s*</{0}>".format(key), _text(file)):
-            yield _unescaped(match.group(1))
-
-
-def _xml_source(file: str, setting: Setting) -> Iterator[str]:
-    for match in re.finditer(r"<source\s[^>]*?\bfile=([\"'])(.*?)\1", _text(file)):
-        yield _unescaped(match.group(2))
-
-
-def _unescaped(text: str) -> str:
-    for name, character in (("lt", "<"), ("gt", ">"), ("quot", '"'), ("apos", "'"), ("amp", "&")):
-        text = text.replace("&{};".format(name), character)
-    return text
-
-
-def _text(file: str) -> str:
-    try:
-        with open(file, encoding="utf-8", errors="surrogateescape") as opened:
-            return opened.read()
-    except OSError:
-        return ""  # it is another user's, or has gone
-
-
-_FORMATS = {"json": _json, "toml": _toml, "xml": _xml, "xml-source": _xml_source}
+        elif not elsewhere or looks_like(at(top, path), kind):
+            yield Root(kind, at(top, path), top)
 
 
 def spelled(source: str, path: str) -> Optional[str]:

@@ -1,14 +1,15 @@
 """What runs on a store.
 
-A process is known by its name, or by a file that has its number. One that has one of a store's own files open runs on
-that store. So it does not run on another one of the same kind, and a machine may have several: with another data root,
-or at the same path in another mount namespace. Who has none open, or does not show what he has, may run on any.
+A process is known by its name. A file with its number may tell what it runs, such as a domain. One that has one of a
+store's own files open runs on that store. So it does not run on another one of the same kind, and a machine may have
+several: with another data root, or at the same path in another mount namespace. Who has none open, or does not show
+what he has, may run on any.
 """
 
 import fnmatch
 import glob
 import os
-from typing import Iterator, List, NamedTuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 from .table import Kind
 
@@ -20,22 +21,28 @@ class Process(NamedTuple):
     number: str
 
 
-def running(kind: Kind, path: str) -> Iterator[Process]:
-    """Yield what runs on this machine, and may run on the store of a kind at ``path``."""
+def running(kind: Kind, path: str, certainly: bool) -> Iterator[Process]:
+    """Yield what runs on this machine, and may run on the store of a kind at ``path``, or does so ``certainly``."""
+    names = {}
     for pattern in kind.pid_files:
-        for file in sorted(glob.glob(pattern)):
-            number = _first_word(file)
-            if number.isdigit() and os.path.exists("/proc/" + number):
-                yield Process(os.path.basename(file).partition(".pid")[0], number)
-                kind = kind._replace(processes=())  # these files tell more of the same
-    for number in sorted(filter(str.isdigit, listed("/proc") if kind.processes else ()), key=int):
+        for file in glob.glob(pattern):
+            names[_first_word(file)] = os.path.basename(file).partition(".pid")[0]
+    for process in processes_of(kind.processes):
+        if _holds(process.number, kind, path) in ((True,) if certainly else (True, None)):
+            yield process._replace(name=names.get(process.number, process.name))
+
+
+def processes_of(programs: Sequence[str]) -> Iterator[Process]:
+    """Yield this machine's processes with one of the names, which may have wildcards."""
+    for number in sorted(filter(str.isdigit, listed("/proc") if programs else ()), key=int):
         name = _first_word("/proc/{}/comm".format(number))
-        if any(fnmatch.fnmatch(name, process[:15]) for process in kind.processes) and _may_hold(number, kind, path):
+        if any(fnmatch.fnmatch(name, program[:15]) for program in programs):
             yield Process(name, number)
 
 
-def _may_hold(number: str, kind: Kind, path: str) -> bool:
-    verdict = True
+def _holds(number: str, kind: Kind, path: str) -> Optional[bool]:
+    """Whether a process has a file of the store's own open, None if it has none of any store."""
+    verdict = None
     folder = "/proc/{}/fd".format(number)
     for fd in listed(folder) if kind.held else ():
         opened = os.path.join(folder, fd)
@@ -53,10 +60,10 @@ def _may_hold(number: str, kind: Kind, path: str) -> bool:
     return verdict
 
 
-def words_of(process: Process) -> List[str]:
-    """Return the command line of a process, empty if it has ended."""
+def words_of(process: Process, what: str = "cmdline") -> List[str]:
+    """Return the command line of a process, or its "environ"; empty if it has ended."""
     try:
-        with open("/proc/{}/cmdline".format(process.number), "rb") as file:
+        with open("/proc/{}/{}".format(process.number, what), "rb") as file:
             return os.fsdecode(file.read()).split("\0")[:-1]
     except OSError:
         return []

@@ -3,6 +3,7 @@
 Of a kind's table (:mod:`.table`) it is looked up here what of it there is on this machine.
 """
 
+import fnmatch
 import glob
 import os
 import stat
@@ -10,8 +11,10 @@ from typing import Iterator, List, NamedTuple
 
 from ...files.claims import allocated
 from .docker import LOOP_FILES, drivers_of, settings_of
-from .roots import Root, find_roots, is_system, places, read
+from .images import needed_by
+from .roots import Root, find_roots, is_system, places
 from .running import listed, running, words_of
+from .settings import at, read
 from .table import BY_NAME, FIREWALL, Companion, Setting
 
 _SUBVOLUME = 256
@@ -87,7 +90,7 @@ def _store(root: Root, source: str) -> Store:
     drivers = list(dict.fromkeys(_drivers(root)))
     driver = drivers[0] if drivers else ""
     loop_files: List[LoopFile] = []
-    processes = list(running(kind, path)) if root.top == "" and not root.outer else []
+    processes = [] if root.top or root.outer else list(running(kind, path, root.top is None))
     firewall = True
     if kind.name == "docker":
         top = root.top or (source if is_system(source) else "")
@@ -106,7 +109,7 @@ def _store(root: Root, source: str) -> Store:
         loop_files,
         any(listed(os.path.join(path, folder)) for folder in kind.layers),
         sum(_subvolumes(folder) for name in kind.subvolumes for folder in _glob(path, name)),
-        [] if root.outer else list(_companions(root, drivers))[:_MAX_REPORTED],
+        [] if root.outer else _needed(root, drivers),
         ["{} (process {})".format(*each) for each in processes[:_MAX_REPORTED]],
         _in_its_system(root),
         [] if root.outer else [each for each in kind.kernel if firewall or each not in FIREWALL],
@@ -131,14 +134,26 @@ def _drivers(root: Root) -> Iterator[str]:
                 yield os.path.relpath(each, root.path).partition("/")[0].rpartition(".")[2]
 
 
+def _needed(root: Root, drivers: List[str]) -> List[Needed]:
+    """Return the companions of a store, each once, and what images of disks need, of those too."""
+    found = {each.path: each for each in reversed(list(_companions(root, drivers)))}
+    images = [image for pattern in root.kind.images for image in _glob(root.path, pattern)]
+    for image in [*images, *found] if root.kind.images else ():
+        for path in needed_by(image):
+            found.setdefault(path, Needed(path, "the backing file of an image", True))
+    return sorted(found.values())[:_MAX_REPORTED]
+
+
 def _companions(root: Root, drivers: List[str]) -> Iterator[Needed]:
     for companion in root.kind.companions:
         if companion.driver and not any(driver.startswith(companion.driver) for driver in drivers):
             continue
+        if not fnmatch.fnmatchcase(root.path, companion.root):
+            continue
         if isinstance(companion.path, Setting):
-            for path, _ in read(companion.path, root.top) if root.top is not None else ():
-                if os.path.exists(path):
-                    yield Needed(os.path.realpath(path), companion.what, True)
+            for path, home in read(companion.path, root.top) if root.top is not None else ():
+                if home == root.home and os.path.exists(at(root.top or "", path)):
+                    yield Needed(os.path.realpath(at(root.top or "", path)), companion.what, True)
         elif companion.path.startswith("="):
             for needed in _of_kind(root, companion):
                 yield needed

@@ -24,12 +24,22 @@ class Setting(NamedTuple):
     """Where a path is configured: the ``keys`` in files of a ``format``.
 
     ``files``: a glob.
-    ``format``: "json" or "toml"; "xml" for elements, "xml-source" for the files that libvirt's disks name.
+    ``format``: "json", "toml", or of libvirt's XML "pool" or "domain".
+    ``keys``: of JSON, the first that is there counts; of TOML each, with its table before it; of a domain the names
+    of elements, and of attributes of its sources.
     """
 
     files: str
     format: str
     keys: Tuple[str, ...] = ()
+
+
+class Daemon(NamedTuple):
+    """The flags, or variables, by which a ``process`` is told its ``root``, or the ``file`` of the first setting."""
+
+    process: str
+    root: Tuple[str, ...]
+    file: Tuple[str, ...] = ()
 
 
 class Companion(NamedTuple):
@@ -38,11 +48,13 @@ class Companion(NamedTuple):
     ``path``: a glob; ``=`` and a kind, for the roots of that; or where the paths are configured.
     ``what``: what it has, for people.
     ``driver``: only where the name of one of the store's drivers begins so.
+    ``root``: only for roots whose paths fit this pattern.
     """
 
     path: Union[str, Setting]
     what: str
     driver: str = ""
+    root: str = "*"
 
 
 class Kind(NamedTuple):
@@ -50,16 +62,19 @@ class Kind(NamedTuple):
 
     ``name``: that of its preset.
     ``title``, ``program``: what a person calls it, and what runs on it.
-    ``roots``: where it is unless configured otherwise, as ``settings`` tell.
+    ``roots``: where it is unless configured otherwise, as ``settings`` and ``daemons`` that run tell.
     ``marks``: globs, any of which a root of this kind has.
     ``views``: what is mounted, derived or the state of what runs.
     ``drivers``: each a name and a glob. The name "/" stands for the last word of each folder below the root that the
     glob has found something in.
     ``layers``: folders with layers of overlayfs.
     ``subvolumes``: folders with subvolumes of btrfs.
-    ``inside``: folders below the root that are stores of another kind.
+    ``inside``: globs of folders below the root, and of which kind they are. One of another kind is a part of the
+    root's; one of the same kind is a root of its own.
+    ``images``: globs of files below the root that may be images of disks with backing files elsewhere.
     ``companions``: what else is needed.
-    ``processes``: the names of what runs, as in /proc/PID/comm; ``pid_files``: globs of files with their numbers.
+    ``processes``: the names of what runs, as in /proc/PID/comm; ``pid_files``: globs of files with their numbers, each
+    called by what runs there.
     ``held``: globs of files below the root, one of which a process that runs on it has open.
     ``stop``: how to stop it.
     ``kernel``: what it asks of a kernel, whichever its driver is (:mod:`..kernel`).
@@ -73,10 +88,12 @@ class Kind(NamedTuple):
     marks: Tuple[str, ...]
     views: Tuple[View, ...]
     settings: Tuple[Setting, ...] = ()
+    daemons: Tuple[Daemon, ...] = ()
     drivers: Tuple[Tuple[str, str], ...] = ()
     layers: Tuple[str, ...] = ()
     subvolumes: Tuple[str, ...] = ()
     inside: Tuple[Tuple[str, str], ...] = ()
+    images: Tuple[str, ...] = ()
     companions: Tuple[Companion, ...] = ()
     processes: Tuple[str, ...] = ()
     pid_files: Tuple[str, ...] = ()
@@ -101,16 +118,26 @@ _SUBIDS = (
     Companion("/etc/subgid", "the groups that containers' owners are mapped to"),
 )
 
-# containers-storage.conf(5); the layout is that of the storage library's drivers, and of libpod's "userdata".
+_STORAGE_CONF = tuple(
+    folder + name
+    for folder in ("/usr/share/containers/", "/etc/containers/", "~/.config/containers/")
+    for name in ("storage.conf", "storage.conf.d/*.conf")
+)
+_CONTAINERS_CONF = tuple(path.replace("storage.conf", "containers.conf") for path in _STORAGE_CONF)
+_CRIO_CONF = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*")
+
+# containers-storage.conf(5), containers.conf(5), crio.conf(5); the layout is that of the storage library's drivers,
+# and of libpod's "userdata".
 PODMAN = Kind(
     "podman",
     "a store of podman, Buildah or CRI-O",
     "podman",
     roots=("/var/lib/containers/storage", "~/.local/share/containers/storage"),
     settings=(
-        Setting("/etc/containers/storage.conf", "toml", ("graphroot", "rootless_storage_path")),
-        Setting("~/.config/containers/storage.conf", "toml", ("graphroot", "rootless_storage_path")),
+        *(Setting(files, "toml", ("storage.graphroot", "storage.rootless_storage_path")) for files in _STORAGE_CONF),
+        *(Setting(files, "toml", ("crio.root",)) for files in _CRIO_CONF),
     ),
+    daemons=(Daemon("crio", ("--root", "-r")),),
     marks=(
         "overlay-images", "overlay-layers", "overlay-containers", "vfs-images", "vfs-layers", "btrfs-images",
         "zfs-images", "libpod/bolt_state.db",
@@ -124,26 +151,36 @@ PODMAN = Kind(
     layers=("overlay",),
     subvolumes=("btrfs/subvolumes",),
     companions=(
+        *(Companion(Setting(files, "toml", ("storage.imagestore", "storage.options.additionalimagestores")), "images")
+          for files in _STORAGE_CONF),
+        *(Companion(Setting(files, "toml", ("engine.volume_path", "engine.static_dir")), "volumes, or its database")
+          for files in _CONTAINERS_CONF),
         Companion("/etc/containers", "its configuration and its networks"),
+        Companion("/etc/crio", "the configuration of CRI-O"),
         Companion("~/.config/containers", "its configuration"),
         *_SUBIDS,
     ),
-    processes=("conmon",),
+    processes=("conmon", "crio"),
+    held=("*-containers/*/userdata/ctl",),
     stop="podman stop --all, as each user who has containers",
     kernel=_ENGINE,
     bound="its database names it",
 )  # fmt: skip
 
-# dockerd(8); "Select a storage driver" and "containerd image store" in Docker's documentation; moby's daemon/ for
-# engine-id, network, volumes and rootfs, where a container of the image store is mounted.
+_REMAPPED = "[0-9]*.[0-9]*"
+
+# dockerd(8); "Isolate containers with a user namespace" and "Select a storage driver" and "containerd image store" in
+# Docker's documentation; moby's daemon/ for engine-id, network, volumes and rootfs, where a container of the image
+# store is mounted.
 DOCKER = Kind(
     "docker",
     "a Docker data root",
     "Docker",
     roots=("/var/lib/docker", "/var/snap/docker/common/var-lib-docker", "~/.local/share/docker"),
     # "graph" is what data-root was called before Docker 17.05.
-    settings=(Setting(DAEMON_JSON, "json", ("data-root", "graph")),
-              Setting("~/.config/docker/daemon.json", "json", ("data-root", "graph"))),
+    settings=tuple(Setting(file, "json", ("data-root", "graph")) for file in (
+        DAEMON_JSON, "~/.config/docker/daemon.json", "/var/snap/docker/current/config/daemon.json")),
+    daemons=(Daemon("dockerd", ("--data-root", "-g", "--graph"), ("--config-file",)),),
     # A storage driver's folder, and in it what that driver makes. The folder's name alone says nothing: a kernel's
     # sources have an fs/btrfs.
     marks=(
@@ -160,7 +197,7 @@ DOCKER = Kind(
         View("aufs/mnt", "/*", _LAYERS_VIEW),
         View("zfs/graph", "/*", _LAYERS_VIEW),
         View("rootfs", "/*/*/*", _LAYERS_VIEW),
-        View("containers", "/*/mounts/shm/*", _SCRATCH),
+        View("containers", "/*/mounts/*/*", _SCRATCH),
         View("tmp", "/*", _SCRATCH),
     ),
     # In dockerd's order of preference.
@@ -168,10 +205,12 @@ DOCKER = Kind(
         "overlay2", "fuse-overlayfs", "btrfs", "zfs", "overlay", "aufs", "devicemapper", "vfs")),
     layers=("overlay2", "overlay", "aufs", "fuse-overlayfs"),
     subvolumes=("btrfs/subvolumes",),
-    inside=(("containerd/daemon", "containerd"),),
+    # With "userns-remap" all is in a folder that has the numbers of the mapped user.
+    inside=(("containerd/daemon", "containerd"), (_REMAPPED, "docker")),
     companions=(
         Companion("=containerd", _CONTAINERD, "containerd"),
         Companion("/etc/docker", "its configuration"),
+        *(each._replace(root="*/" + _REMAPPED) for each in _SUBIDS),
     ),
     processes=("dockerd",),
     held=("volumes/metadata.db", "network/files/local-kv.db"),
@@ -180,6 +219,12 @@ DOCKER = Kind(
     bound="its containers name their volumes by it",
 )  # fmt: skip
 
+_CONTAINERD_CONF = tuple(
+    folder + name
+    for folder in ("/etc/containerd/", "~/.config/containerd/")
+    for name in ("config.toml", "conf.d/*.toml")
+)
+
 # containerd-config.toml(5); docs/ops.md of containerd, "Base Configuration", for what its plugins keep where.
 CONTAINERD = Kind(
     "containerd",
@@ -187,9 +232,10 @@ CONTAINERD = Kind(
     "containerd",
     roots=(
         "/var/lib/containerd", "/var/lib/rancher/k3s/agent/containerd", "/var/lib/rancher/rke2/agent/containerd",
-        "/var/snap/microk8s/common/var/lib/containerd", "~/.local/share/containerd",
+        "/var/snap/microk8s/common/var/lib/containerd", "/var/lib/k0s/containerd", "~/.local/share/containerd",
     ),
-    settings=(Setting("/etc/containerd/config.toml", "toml", ("root",)),),
+    settings=tuple(Setting(files, "toml", ("root",)) for files in _CONTAINERD_CONF),
+    daemons=(Daemon("containerd", ("--root",), ("-c", "--config")),),
     marks=("io.containerd.*",),
     views=(
         View("io.containerd.runtime.v2.task", "/*", _RUNTIME),
@@ -207,9 +253,15 @@ CONTAINERD = Kind(
     subvolumes=tuple("io.containerd.snapshotter.v1.btrfs/" + name for name in ("view", "active", "snapshots")),
     companions=(
         Companion("=docker", "Docker's containers, volumes and networks"),
+        *(Companion(Setting(files, "toml", ("plugins.*.root_path",)), "a plugin's content, or layers")
+          for files in _CONTAINERD_CONF),
+        Companion("/var/lib/*-grpc", "the layers of a snapshotter of its own"),
         Companion("/etc/containerd", "its configuration"),
+        Companion("~/.config/containerd", "its configuration"),
         Companion("/var/lib/nerdctl", "nerdctl's containers and volumes"),
+        Companion("~/.local/share/nerdctl", "nerdctl's containers and volumes"),
         Companion("/etc/cni", "its networks"),
+        Companion("~/.config/cni", "its networks"),
     ),
     processes=("containerd", "containerd-shim*"),
     held=("io.containerd.metadata.v1.bolt/meta.db",),
@@ -236,6 +288,7 @@ def _lxd(name: str, program: str, roots: "Tuple[str, ...]", daemon: str, stop: s
         ),
         drivers=(("btrfs", "storage-pools/*/.btrfs"),),
         subvolumes=("storage-pools/*/containers", "storage-pools/*/virtual-machines", "storage-pools/*/images"),
+        daemons=(Daemon(daemon, (name.upper() + "_DIR",)),),
         companions=_SUBIDS,
         processes=(daemon,),
         held=("database/local.db", "lxd.db"),
@@ -248,6 +301,12 @@ def _lxd(name: str, program: str, roots: "Tuple[str, ...]", daemon: str, stop: s
 INCUS = _lxd("incus", "Incus", ("/var/lib/incus",), "incusd", "incus admin shutdown")
 LXD = _lxd("lxd", "LXD", ("/var/lib/lxd", "/var/snap/lxd/common/lxd"), "lxd", "lxd shutdown")
 
+_DOMAINS = (
+    (("file",), "a domain's disk"),
+    (("dev",), "a domain's disk, a block device: sparsesync copy takes it"),
+    (("dir", "nvram", "kernel", "initrd", "dtb"), "a domain's"),
+)
+
 # The directories of Debian's libvirt-daemon-system; "Domain XML format" and "Storage pool XML format" in libvirt's
 # documentation; src/qemu/qemu_conf.c in its source for what is below qemu/.
 LIBVIRT = Kind(
@@ -255,8 +314,9 @@ LIBVIRT = Kind(
     "a directory of libvirt",
     "libvirt",
     roots=("/var/lib/libvirt", "/var/lib/libvirt/images", "~/.local/share/libvirt"),
-    settings=(Setting("/etc/libvirt/storage/*.xml", "xml", ("path",)),),
-    marks=("qemu/nvram", "qemu/channel/target", "dnsmasq/default.conf"),
+    settings=tuple(Setting(folder + "/libvirt/storage/*.xml", "pool") for folder in ("/etc", "~/.config")),
+    images=("*", "images/*"),
+    marks=("qemu/nvram", "qemu/save", "qemu/snapshot", "qemu/channel/target", "dnsmasq/default.conf"),
     views=(
         View("qemu", "/domain-*", _RUNTIME),
         View("qemu", "/channel/target/*", _RUNTIME),
@@ -267,10 +327,14 @@ LIBVIRT = Kind(
         Companion("/var/lib/libvirt/qemu", "saved machines, snapshots and UEFI variables"),
         Companion("/var/lib/libvirt/swtpm", "the keys of virtual TPMs"),
         Companion("/var/lib/libvirt/images", "images of disks"),
-        Companion(Setting("/etc/libvirt/qemu/*.xml", "xml-source"), "a domain's disk"),
+        *(
+            Companion(Setting(folder + "/libvirt/*/*.xml", "domain", keys), what)
+            for folder in ("/etc", "~/.config")
+            for keys, what in _DOMAINS
+        ),
     ),
     pid_files=("/run/libvirt/qemu/*.pid", "/run/user/*/libvirt/qemu/run/*.pid"),
-    processes=("qemu-system-*", "qemu-kvm", "kvm"),
+    processes=("qemu*", "kvm*"),
     stop="virsh shutdown each domain that runs",
     kernel=("KVM",),
     bound="the domains name their disks by it",
@@ -283,12 +347,13 @@ KUBELET = Kind(
     "the directory of Kubernetes' kubelet",
     "the kubelet",
     roots=("/var/lib/kubelet", "/var/snap/microk8s/common/var/lib/kubelet", "/var/lib/k0s/kubelet"),
+    daemons=(Daemon("kubelet", ("--root-dir",)),),
     marks=("pods/*/etc-hosts", "pods/*/volumes", "pki/kubelet*", "cpu_manager_state", "device-plugins/kubelet.sock"),
     views=(
         *(View("pods", "/*/volumes/kubernetes.io~{}/*".format(volume), "written anew by the kubelet")
           for volume in ("secret", "configmap", "projected", "downward-api")),
         *(View("pods", "/*/volumes/kubernetes.io~{}/*/*".format(volume), _MOUNTED)
-          for volume in ("nfs", "iscsi", "fc", "cephfs", "rbd", "glusterfs")),
+          for volume in ("nfs", "iscsi", "fc", "cephfs", "rbd", "glusterfs", "local-volume")),
         View("pods", "/*/volumes/kubernetes.io~csi/*/mount/*", _MOUNTED),
         View("pods", "/*/volume-subpaths/*", _MOUNTED),
         View("plugins", "/kubernetes.io/csi/*/*/globalmount/*", _MOUNTED),
@@ -303,13 +368,16 @@ KUBELET = Kind(
         Companion("/etc/rancher", "the node's configuration"),
         Companion("/var/lib/etcd", "the cluster's state"),
         Companion("/var/lib/rancher", "the state of K3s or RKE2"),
+        Companion("/var/lib/k0s", "the state of k0s"),
+        Companion("/etc/k0s", "the node's configuration"),
+        Companion("/var/snap/microk8s", "the state of MicroK8s"),
         Companion("=containerd", _CONTAINERD),
         Companion("=podman", _CONTAINERD),
         Companion("/etc/cni", "the pods' networks"),
         Companion("/var/lib/cni", "the pods' addresses"),
     ),
-    processes=("kubelet",),
-    stop="kubectl drain the node, then systemctl stop kubelet",
+    processes=("kubelet", "k3s*", "kubelite"),
+    stop="kubectl drain the node, then systemctl stop kubelet, or k3s, rke2-*, k0s*; or microk8s stop",
     kernel=_ENGINE,
     bound="the pods' volumes are mounted by it",
 )  # fmt: skip

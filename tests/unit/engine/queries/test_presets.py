@@ -30,7 +30,7 @@ from tests.support.fake import (
 )
 
 PSEUDO = ["proc/*", "sys/*", "dev/*", "run/*", "tmp/*", "mnt/*", "media/*", "lost+found"]
-VIEWS = ["overlay2/*/merged/*", "containers/*/mounts/shm/*", "tmp/*"]
+VIEWS = ["overlay2/*/merged/*", "containers/*/mounts/*/*", "tmp/*"]
 
 
 def left_out(preset: str, *sources: str) -> list[str]:
@@ -108,6 +108,20 @@ def test_docker_leaves_out_the_pool_but_not_for_the_views(fs: FakeFilesystem) ->
     pool = ["/d/devicemapper/devicemapper/data", "/d/devicemapper/devicemapper/metadata"]
     assert left_out("docker", "/d") == ["/d/devicemapper/mnt/*", *pool]
     assert left_out("docker-views", "/d") == ["/d/devicemapper/mnt/*"]
+
+
+def test_docker_with_a_mapped_user(fs: FakeFilesystem) -> None:
+    """With "userns-remap" all is one folder further down, and what else is beside that is as good."""
+    lay_out(fs, "/var/lib/docker/231072.231072", *DOCKER)
+    assert left_out("docker", "/var/lib") == [f"/var/lib/docker/231072.231072/{place}" for place in VIEWS]
+    lay_out(fs, "/var/lib/docker", *DOCKER)
+    assert len(left_out("docker", "/var/lib/docker/")) == 2 * len(VIEWS)
+
+
+def test_a_folder_of_disks_has_no_views(fs: FakeFilesystem) -> None:
+    pool = "<pool type='dir'><target><path>/srv/disks</path></target></pool>"
+    lay_out(fs, "", "srv/disks/qemu/domain-of-mine/kept", contents={"/etc/libvirt/storage/a.xml": pool})
+    assert suggested("/srv/disks").preset == "libvirt" and left_out("libvirt", "/srv") == []
 
 
 def test_docker_where_the_machine_has_it(fs: FakeFilesystem) -> None:

@@ -23,6 +23,7 @@ from tests.support.fake import (
 )
 
 MIB = 1 << 20
+POOL = "<pool type='{}'><source><path>/no</path></source><target>"
 UTF8 = os.fsdecode("/srv/hé".encode())
 
 
@@ -158,18 +159,64 @@ def test_a_copy_of_a_data_root_has_no_known_companions(fs: FakeFilesystem) -> No
         ("/etc/docker/daemon.json", '{"graph": "/srv/x"}', "/srv/x", "docker", DOCKER),
         ("/etc/docker/daemon.json", '{"data-root": "/srv/h\\u00e9"}', UTF8, "docker", DOCKER),
         ("/etc/containerd/config.toml", 'version = 3\nroot = "/srv/x"\n[x]\n', "/srv/x", "containerd", CONTAINERD),
-        ("/etc/containers/storage.conf", '# graphroot = "/no"\n graphroot = "/srv/x"', "/srv/x", "podman", PODMAN),
-        ("/home/u/.config/containers/storage.conf", "graphroot='$HOME/x'", "/home/u/x", "podman", PODMAN),
-        ("/etc/libvirt/storage/pool.xml", "<pool><target>\n<path>/srv/x</path>", "/srv/x", "libvirt", LIBVIRT),
+        ("/var/snap/docker/current/config/daemon.json", '{"data-root": "/srv/x"}', "/srv/x", "docker", DOCKER),
+        ("/etc/containerd/config.toml", '[plugins."io.x"]\n root = "/no"\n', None, "containerd", CONTAINERD),
+        ("/etc/containerd/conf.d/a.toml", "root = '/srv/x' # there", "/srv/x", "containerd", CONTAINERD),
+        ("/etc/containers/storage.conf", '# graphroot = "/no"\n[storage]\n graphroot = "/srv/x"', "/srv/x", "podman",
+         PODMAN),
+        ("/usr/share/containers/storage.conf", '[storage]\ngraphroot = "/srv/x"', "/srv/x", "podman", PODMAN),
+        ("/etc/containers/storage.conf", '[storage]\nrootless_storage_path = "/srv/$USER/x"', "/srv/u/x", "podman",
+         PODMAN),
+        ("/etc/containers/storage.conf", '[storage]\nrootless_storage_path = "$NOBODY/srv/x"', None, "podman", PODMAN),
+        ("/home/u/.config/containers/storage.conf", "[storage]\ngraphroot='$HOME/x'", "/home/u/x", "podman", PODMAN),
+        ("/var/u/.config/containers/storage.conf", "[storage]\ngraphroot='${HOME}/x'", "/var/u/x", "podman", PODMAN),
+        ("/etc/crio/crio.conf.d/10-x.conf", "[crio]\nroot = '/srv/x'", "/srv/x", "podman", PODMAN),
+        ("/etc/libvirt/storage/pool.xml", f"{POOL.format('dir')}<!--</target>--><path>/srv/x</path>", "/srv/x",
+         "libvirt", LIBVIRT),
+        ("/etc/libvirt/storage/pool.xml", f"{POOL.format('logical')}<path>/srv/x</path>", None, "libvirt", LIBVIRT),
     ],
 )  # fmt: skip
 def test_where_a_store_is_configured(
-    fs: FakeFilesystem, file: str, text: str, root: str, kind: str, tree: tuple[str, ...]
+    fs: FakeFilesystem, file: str, text: str, root: str | None, kind: str, tree: tuple[str, ...]
 ) -> None:
     """In a folder that does not look like one."""
-    lay_out(fs, root, "nothing/")
-    lay_out(fs, "", contents={file: text})
-    assert [(each.kind, each.root, each.place) for each in stores(os.path.dirname(root))] == [(kind, root, root)]
+    for folder in (root or "/srv/x", "/no", "/home/u", "/var/u"):
+        lay_out(fs, folder, "nothing/")
+    lay_out(fs, "", contents={file: text, "/etc/passwd": f"u:x:{os.getuid()}:1:a:/var/u:/bin/sh\nv:x:1:1:a\n"})
+    found = [(each.kind, each.root, each.place) for each in stores(os.path.dirname(root or "/srv/x"))]
+    assert found == ([(kind, root, root)] if root else []) and stores("/no") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("dockerd\0--data-root\0/srv/x", "docker"),
+        ("dockerd\0--data-root=/srv/x", "docker"),
+        ("dockerd\0--config-file\0/opt/own", "docker"),
+        ("containerd\0--root\0/srv/x", "containerd"),
+        ("containerd\0-c\0/opt/toml", "containerd"),
+        ("kubelet\0--root-dir=/srv/x", "kubelet"),
+        ("crio\0--root\0/srv/x", "podman"),
+        ("incusd\0INCUS_DIR=/srv/x", "incus"),
+    ],
+)
+def test_where_a_daemon_was_told(fs: FakeFilesystem, command: str, kind: str) -> None:
+    """Unless the path is another one to it, who is in a container; or a user named a program so."""
+    argv, _, environ = command.partition("\0INCUS")
+    comm, environ = f"{argv.partition(chr(0))[0]}\n", f"A=b\0INCUS{environ}\0" if environ else ""
+    lay_out(fs, "/proc/7", contents={"comm": comm, "cmdline": argv + "\0", "environ": environ})
+    lay_out(fs, "/srv/x", "nothing/")
+    lay_out(fs, "/container/srv/x", "nothing/")
+    lay_out(fs, "", contents={"/opt/own": '{"data-root": "/srv/x"}', "/opt/toml": 'imports = [\n "two.toml", # 2\n]'})
+    lay_out(fs, "/opt", contents={"two.toml": 'root = "/srv/x"\n'})
+    for root, found in (("/", [kind]), ("/container", [])):
+        fs.create_symlink("/proc/7/root", root)
+        assert [each.kind for each in stores("/srv")] == found
+        fs.remove("/proc/7/root")
+    fs.create_symlink("/proc/7/root", "/")
+    os.chown("/proc/7", 1, 1)
+    os.chown("/srv/x", 0, 0)
+    assert stores("/srv") == []
 
 
 def test_a_user_says_nothing_of_others_directories(fs: FakeFilesystem) -> None:
@@ -177,14 +224,14 @@ def test_a_user_says_nothing_of_others_directories(fs: FakeFilesystem) -> None:
     lay_out(fs, "/var", "tmp/kept", "overlay/x/merged/kept")
     lay_out(fs, "/home/u", ".config/docker/", ".config/containers/", ".local/share/", "own/overlay/x/merged/view")
     lay_out(fs, "/home/u/.config", contents={"docker/daemon.json": '{"data-root": "/var"}'})
-    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": 'graphroot = "/var"'})
+    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": '[storage]\ngraphroot = "/var"'})
     fs.create_symlink("/home/u/.local/share/docker", "/var")
     for path in ("/home/u", "/home/u/own"):
         os.chown(path, 1000, 1000)
     os.chown("/var", 0, 0)
     assert stores("/") == []
     fs.remove_object("/home/u/.config/containers/storage.conf")
-    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": 'graphroot = "/home/u/own"'})
+    lay_out(fs, "/home/u/.config", contents={"containers/storage.conf": '[storage]\ngraphroot = "/home/u/own"'})
     assert [each.root for each in stores("/")] == ["/home/u/own"]
     fs.remove_object("/home/u/.config/docker/daemon.json")
     lay_out(fs, "/home/u/.config", contents={"docker/daemon.json": "{"})
@@ -203,6 +250,8 @@ def test_a_user_says_nothing_of_others_directories(fs: FakeFilesystem) -> None:
          {"/var/lib/libvirt/qemu": True, "/etc/libvirt": False, "/var/lib/libvirt/images": True}),
         ("/var/lib/kubelet", KUBELET, ["/var/lib/containerd/io.containerd.x/y", "/etc/kubernetes/x", "/var/lib/etcd/x"],
          {"/var/lib/containerd": True, "/etc/kubernetes": False, "/var/lib/etcd": True}),
+        ("/var/lib/containerd", CONTAINERD, ["/var/lib/soci-snapshotter-grpc/x"],
+         {"/var/lib/soci-snapshotter-grpc": True}),
     ],
 )  # fmt: skip
 def test_what_else_has_to_be_moved(
@@ -212,6 +261,39 @@ def test_what_else_has_to_be_moved(
     lay_out(fs, "", *(path[1:] for path in more))
     (store,) = stores(f"{root}/")
     assert needed(store) == expected
+
+
+def test_docker_with_a_mapped_user(fs: FakeFilesystem) -> None:
+    """Its folder has a name that the machine's ranges decide. What is around it is no store by itself."""
+    lay_out(fs, "/var/lib/docker/9.9", *DOCKER)
+    lay_out(fs, "/etc", "subuid", "docker/daemon.jso_")
+    (store,) = stores("/var/lib/docker")
+    assert (store.root, store.place, store.driver) == (*["/var/lib/docker/9.9"] * 2, "overlay2")
+    assert needed(store) == {"/etc/docker": False, "/etc/subuid": False}
+
+
+@pytest.mark.parametrize(
+    ("root", "tree", "file", "text"),
+    [
+        ("/var/lib/containers/storage", PODMAN, "/etc/containers/storage.conf", '[storage]\nimagestore = "/srv/x"'),
+        ("/var/lib/containers/storage", PODMAN, "/usr/share/containers/storage.conf",
+         '[storage.options]\nadditionalimagestores = [\n # "/no",\n "/srv/x",\n]'),
+        ("/var/lib/containers/storage", PODMAN, "/etc/containers/containers.conf.d/a.conf",
+         '[engine]\nvolume_path = "/srv/x"'),
+        ("/var/lib/containerd", CONTAINERD, "/etc/containerd/config.toml",
+         """version = 3\n[plugins."io.containerd.snapshotter.v1.overlayfs"]\n  root_path = '/srv/x'"""),
+        ("/home/u/.local/share/containers/storage", PODMAN, "/home/u/.config/containers/containers.conf",
+         '[engine]\nvolume_path = "/srv/x"'),
+        ("/var/lib/libvirt", LIBVIRT, "/etc/libvirt/qemu/a.xml", "<nvram template='/no'>/srv/x</nvram>"),
+        ("/var/lib/libvirt", LIBVIRT, "/etc/libvirt/lxc/a.xml", "<source dir='/srv/x'/><target dir='/'/>"),
+    ],
+)  # fmt: skip
+def test_what_is_configured_to_be_elsewhere(
+    fs: FakeFilesystem, root: str, tree: tuple[str, ...], file: str, text: str
+) -> None:
+    lay_out(fs, root, *tree)
+    lay_out(fs, "", "no", "srv/x/", contents={file: text})
+    assert [each.path for each in stores(root)[0].companions if each.content and "/var" not in each.path] == ["/srv/x"]
 
 
 def test_a_disk_of_a_domain_that_is_somewhere_else(fs: FakeFilesystem) -> None:
@@ -234,6 +316,12 @@ def test_what_runs(fs: FakeFilesystem) -> None:
     assert stores("/copy")[0].running == []
 
 
+def test_what_libvirt_itself_runs_is_no_domain(fs: FakeFilesystem) -> None:
+    lay_out(fs, "/var/lib/libvirt", *LIBVIRT)
+    lay_out(fs, "", contents={"/run/libvirt/qemu/driver.pid": "7", "/proc/7/comm": "libvirtd\n"})
+    assert stores("/var/lib/libvirt")[0].running == []
+
+
 def test_who_runs_on_another_store(fs: FakeFilesystem) -> None:
     """A dockerd is told where it may run on what is moved: it has a file of that open, or none of any data root."""
     for root in ("/var/lib/docker", "/srv/docker"):
@@ -243,6 +331,7 @@ def test_who_runs_on_another_store(fs: FakeFilesystem) -> None:
         fs.create_symlink(f"/proc/{number}/fd/3", path)
     lay_out(fs, "/proc/9", "fd/", contents={"comm": "dockerd\n"})
     assert stores("/var/lib/docker")[0].running == ["dockerd (process 7)", "dockerd (process 9)"]
+    assert stores("/srv/docker")[0].running == ["dockerd (process 8)"]  # whose data root it is nobody has said
 
 
 @pytest.mark.parametrize(
