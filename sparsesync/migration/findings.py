@@ -108,7 +108,8 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
     yield Finding(OK, name, f"{shown}, preset {preset}")
     if survey.unreadable:
         example = survey.example
-        yield Finding(WARNING, name, f"{count_of(survey.unreadable, 'name')} cannot be looked at, such as {example}")
+        text = f"{count_of(survey.unreadable, 'name')} cannot be looked at, such as {example}"
+        yield Finding(WARNING, name, f"{text}; rsync fails there, too: exclude it, or see to it")
     skip = left_out(facts.places)
     yield from _few(
         Finding(WARNING, facts.at_source(path), _not_entered(kind))
@@ -206,6 +207,8 @@ _REFUSALS = {
     "owner": ("the owner {number} of {path}", "give --no-owner after --, or {fake} to keep it as an attribute"),
     "group": ("the group {number} of {path}", "give --no-group after --, or {fake} to keep it as an attribute"),
     "time": ("the time of {path}", "touch it, or exclude it"),
+    "time d": ("times of directories such as {path}", "give --omit-dir-times after --"),
+    "time l": ("times of symlinks such as {path}", "give --omit-link-times after --"),
     "xattr": ("the attribute {name} of {path}", "give --filter='-x {name}' --filter='-x system.*' after --"),
     "xattr size": ("{number} bytes of attributes of {path}", "use XFS, or ext4 made with -O ea_inode, or give "
                    "--no-xattrs after --"),
@@ -214,6 +217,7 @@ _REFUSALS = {
     "h": ("hard links such as {path}", "give --no-hard-links after --: each name becomes a file"),
     "p": ("the pipe {path}", "exclude it, or give --no-specials after --"),
     "s": ("the socket {path}", "exclude it, or give --no-specials after --"),
+    "w": ("the whiteout {path}", "use another filesystem: what layers of images have deleted would come back"),
     "c": ("the device {path}", "exclude it, or give --no-devices after --"),
     "b": ("the device {path}", "exclude it, or give --no-devices after --"),
 }  # fmt: skip
@@ -231,9 +235,12 @@ def _refusals(facts: Facts) -> Iterator[Finding]:
         if example.kind == "xattr size" and example.path in by_name:
             continue
         kind = example.type if example.kind == "type" else example.kind
+        kind = "w" if kind == "c" and not example.number else kind
+        coarse = 0 < refused.seconds <= _MAX_COARSE_SECONDS
+        kind = f"time {example.type}" if kind == "time" and example.type in "dl" and not coarse else kind
         what, advice = _REFUSALS[kind]
         values = {**example._asdict(), "path": facts.at_source(example.path), "fake": fake}
-        if example.kind == "time" and refused.seconds <= _MAX_COARSE_SECONDS:
+        if coarse:
             window = facts.asked.command.modify_window
             if window is not None and window >= refused.seconds:
                 continue

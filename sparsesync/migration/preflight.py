@@ -171,6 +171,10 @@ def _is_copied(facts: Facts, example: Example) -> bool:
     """Whether rsync at the destination would do what an example is of, with the user's options."""
     command, kind, root = facts.asked.command, example.kind, facts.hosts[1].root
     option = _TYPES[example.type] if kind == "type" else _OPTIONS.get(kind)
+    if example.type == "l" and (command.links_followed or "links" not in command.held):
+        return False
+    if kind == "time" and {"d": "omit-dir-times", "l": "omit-link-times"}.get(example.type) in command.held:
+        return False
     given = {each.name for each in command.options}
     if kind == "flag" or (option is not None and option not in command.held):
         return False
@@ -184,7 +188,7 @@ def _is_copied(facts: Facts, example: Example) -> bool:
     if kind in ("name", "pair"):
         return "iconv" not in given
     if kind == "type":
-        return not (example.type == "l" and command.links_followed) and (root or example.type not in "cb")
+        return root or example.type not in "cb"
     if kind == "xattr size":
         return not facts.asked.xattr_rules  # or else some of them are left out
     if kind == "xattr":

@@ -163,6 +163,21 @@ def test_who_is_not_root_loses_what() -> None:
     assert said.startswith("this host: you are not root: files you may not read")
 
 
+@pytest.mark.parametrize(
+    ("example", "refused", "said"),
+    [
+        (("time", "-"), Refused(0, "it becomes x", 1), "(it becomes x); give --modify-window=1 after --"),
+        (("time", "-"), Refused(0, "no"), "the time of /p (no); touch it"),
+        (("time", "l"), Refused(0, "no"), "times of symlinks such as /p (no); give --omit-link-times after --"),
+        (("time", "d"), Refused(0, "x", 9), "times of directories such as /p (x); give --omit-dir-times after --"),
+        (("type", "c"), Refused(0, "no"), "the whiteout /p (no); use another filesystem"),
+    ],
+)
+def test_what_is_refused_and_what_to_do(example: tuple[str, str], refused: Refused, said: str) -> None:
+    (found,) = told(STOP, facts("-a", refusals=[(Example(*example, "", "", 0, "/p"), refused)]))
+    assert f"cannot hold {said}" in found or said in found
+
+
 def test_docker_and_who_is_not_root() -> None:
     survey = SURVEY._replace(whiteouts=2)
     found = facts(hosts=(HOST, HOST._replace(root=False)), survey=survey, store=DOCKER)

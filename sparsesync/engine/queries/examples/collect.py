@@ -5,19 +5,22 @@ take together is limited, too, since they travel in one frame.
 
 The kinds, and what the other fields have::
 
-    name        ``name``                                  each odd character, the longest, what DOS has a meaning for
+    name        ``name``                                  each odd character of ASCII, one of each 256 others, the
+                                                          longest, what DOS has a meaning for
     pair        ``name`` and ``value``, in one directory  equal but for case or Unicode's normal forms
     type        ``type``; a link's target, a device's number
     mode        ``type``, ``number``
-    owner       ``number``                                each
-    group       ``number``                                each
-    time        ``number``, in nanoseconds                the first, the last, and an odd second
+    owner       ``number``                                each, and the largest; the largest of symlinks
+    group       ``number``                                the same
+    time        ``type``, ``number`` in nanoseconds       the first, the last, and an odd second; a directory's and a
+                                                          symlink's
     xattr       ``type``, ``name``, ``value``             each name
-    xattr size  ``number``, in bytes                      the most that one file has
+    xattr size  ``number``, in bytes; ``value``           the most that one file has, the largest
     acl         ``type``, ``name``, ``value``             the longest
     flag        ``name``, ``number`` of the files         those of chattr(1) that change what a file can do
 
-Values of attributes are in hexadecimal.
+Values of attributes are in hexadecimal. An "xattr size" is a sum, and its value the numbers that it is of, one for
+each attribute, with commas between them.
 """
 
 import errno
@@ -82,7 +85,7 @@ class Collector:
 
     def result(self) -> List[Example]:
         """Return the examples: as many as travel."""
-        found = [example for _, example in self._extremes.values()]
+        found = list(dict.fromkeys(example for _, example in self._extremes.values()))
         found += self._first.values()
         found += self._pairs
         found += [Example("flag", "", flag, "", count, path) for flag, (count, path) in self._flags.items()]
@@ -123,19 +126,30 @@ class Collector:
             self._inode_flags(path, st.st_dev)
 
     def _owner(self, path: str, st: os.stat_result) -> None:
-        if not stat.S_ISLNK(st.st_mode):
-            kind = "d" if stat.S_ISDIR(st.st_mode) else "-"
+        type = stat.filemode(st.st_mode)[0]
+        if type != "l":
             mode = stat.S_IMODE(st.st_mode)
-            self._once("mode", "{}{:o}".format(kind, mode), path, kind, number=mode)
-        self._once("owner", str(st.st_uid), path, number=st.st_uid)
-        self._once("group", str(st.st_gid), path, number=st.st_gid)
+            type = "d" if type == "d" else "-"
+            self._once("mode", "{}{:o}".format(type, mode), path, type, number=mode)
+        for kind, number in (("owner", st.st_uid), ("group", st.st_gid)):
+            # What an owner is to a symlink some mounts make the owner of what it leads to.
+            if type == "l" or not self._once(kind, str(number), path, "-", number=number):
+                self._most(kind + type, number, Example(kind, type, "", "", number, path))
+        if type in "dl":
+            self._once("time", type, path, type, number=st.st_mtime_ns)
 
     def _once(
         self, kind: str, key: str, path: str, type: str = "", name: str = "", value: str = "", number: int = 0
-    ) -> None:
-        if (kind, key) not in self._first and self._counts.get(kind, 0) < _MAX_EACH:
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            self._first[kind, key] = Example(kind, type, name, value, number, path)
+    ) -> bool:
+        """Keep an example if it is the first with its key. Return whether there is one."""
+        if (kind, key) in self._first:
+            return True
+        counted = kind if _ASCII(key) else kind + " beyond ASCII"
+        if self._counts.get(counted, 0) >= _MAX_EACH:
+            return False
+        self._counts[counted] = self._counts.get(counted, 0) + 1
+        self._first[kind, key] = Example(kind, type, name, value, number, path)
+        return True
 
     def _most(self, key: str, rank: int, example: Example) -> None:
         if key not in self._extremes or rank > self._extremes[key][0]:
@@ -155,10 +169,12 @@ class Collector:
             self._once("name", name[-1] + "\n", path, name=name)
         for character in set(name):
             if not _PLAIN(character) and character not in ".":
-                self._once("name", character, path, name=name)
+                # What is refused of the others is an encoding's, or a part of Unicode.
+                alike = character if _ASCII(character) else chr(ord(character) & ~0xFF | 0x80)
+                self._once("name", alike, path, name=name)
 
     def _time(self, path: str, time: int) -> None:
-        example = Example("time", "", "", "", time, path)
+        example = Example("time", "-", "", "", time, path)
         if time < self._first_time:
             self._first_time = time
             self._extremes["first"] = 0, example
@@ -193,7 +209,7 @@ class Collector:
             self._each_xattr(path, stat.filemode(st.st_mode)[0], names)
 
     def _each_xattr(self, path: str, kind: str, names: List[str]) -> None:
-        size = 0
+        sizes: List[int] = []
         for name in names:
             acl = name.startswith("system.posix_acl_")
             large = name.startswith(("user.", "trusted."))
@@ -203,14 +219,16 @@ class Collector:
                 value = os.getxattr(path, name, follow_symlinks=False)
             except OSError:
                 continue  # it has gone, or is not for us to read, nor for rsync
-            size += len(name) + len(value)
+            sizes.append(len(name) + len(value))
             example = Example("acl" if acl else "xattr", kind, name, value[:_MAX_VALUE_BYTES].hex(), len(value), path)
             if acl:
                 self._most(name, len(value), example)
             elif not name.startswith("system."):
                 self._once("xattr", name, path, kind, name, example.value, len(value))
-        if size > 1024:
-            self._most("xattrs", size, Example("xattr size", "", "", "", size, path))
+        if sum(sizes) > 1024:
+            example = Example("xattr size", "", "", ",".join(map(str, sizes)), sum(sizes), path)
+            self._most("xattrs", example.number, example)
+            self._most("xattr", max(sizes), example)
 
     def _inode_flags(self, path: str, device: int) -> None:
         try:

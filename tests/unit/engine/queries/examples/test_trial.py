@@ -12,6 +12,7 @@ import pytest
 
 from sparsesync.engine.queries.registry import answer_query
 from tests.support.filesystems import command, filesystem, need_root, need_tools
+from tests.support.mounts import sshfs
 
 YEAR = 31556952 * 10**9
 
@@ -31,16 +32,18 @@ EXAMPLES: list[tuple[Any, ...]] = [
     ("type", "b", "", "", os.makedev(240, 1)),
     ("mode", "-", "", "", 0o4711),
     ("mode", "d", "", "", 0o1750),
-    ("owner", "", "", "", 1234),
-    ("group", "", "", "", 4321),
-    ("time", "", "", "", -10 * YEAR),
-    ("time", "", "", "", 150 * YEAR),
-    ("time", "", "", "", 50 * YEAR + 10**9 - 1),
+    ("owner", "-", "", "", 1234),
+    ("group", "l", "", "", 4321),
+    ("time", "-", "", "", -10 * YEAR),
+    ("time", "d", "", "", 150 * YEAR),
+    ("time", "l", "", "", 50 * YEAR + 10**9 - 1),
     ("xattr", "-", "user.x", "00ff", 2),
     ("xattr", "d", "trusted.x", "", 0),
     ("xattr", "-", "security.capability", CAPABILITY, 20),
     ("xattr", "-", "btrfs.compression", b"zstd".hex(), 4),
     ("xattr size", "", "", "", 9000),
+    ("xattr size", "", "", "1500,1500,1500,1500,1500,1500,1500,1500,1500,1500,1500,1500", 18000),
+    ("xattr size", "", "", "18000", 18000),
 ]
 
 
@@ -52,11 +55,11 @@ def refused(path: Path, examples: list[tuple[Any, ...]] = EXAMPLES) -> list[tupl
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("btrfs", []),
+        ("btrfs", ["18000"]),
         ("xfs", ["btrfs.compression"]),
-        ("ext4", ["btrfs.compression", 9000]),
-        ("exfat", ["a:b", "\udcff", "NAME", "l", "h", "p", "c", "b", 0o4711, 0o1750, 1234, 4321, "user.x", "trusted.x",
-                   "security.capability", "btrfs.compression", 9000]),
+        ("ext4", ["btrfs.compression", 9000, 18000, 18000]),
+        ("exfat", ["a:b", "\udcff", "NAME", "l", "h", "p", "c", "b", 0o4711, 0o1750, 1234, "user.x", "trusted.x",
+                   "security.capability", "btrfs.compression", 9000, 18000, 18000]),
     ],
 )  # fmt: skip
 def test_what_a_filesystem_refuses(tmp_path: Path, kind: str, expected: list[object]) -> None:
@@ -74,6 +77,16 @@ def test_times_beyond_a_filesystem(tmp_path: Path) -> None:
         examples = [each for each in EXAMPLES if each[0] == "time"]
         (found,) = answer_query("trial", path=str(mounted), examples=[list(each) for each in examples]).refused
     assert (found.number, found.why) == (1, "it becomes 2038-01-19 03:14:07 UTC") and found.seconds > 10**9
+
+
+def test_what_a_symlink_cannot_have(tmp_path: Path) -> None:
+    """Over SFTP it is what the symlink leads to that gets it, or nothing is there."""
+    (tmp_path / "behind").mkdir()
+    numbers = {"owner": 1234, "group": 1234, "time": 40 * YEAR}
+    examples = [(kind, type, "", "", number) for type in "-dl" for kind, number in numbers.items()]
+    with sshfs(tmp_path / "behind", tmp_path / "top") as mounted:
+        found = refused(mounted, examples)
+    assert [each[:2] for each in found] == [(kind, "l") for kind in numbers]
 
 
 def test_xfs_shows_an_acl_twice(tmp_path: Path) -> None:
@@ -129,7 +142,8 @@ def test_what_is_taken_and_not_kept(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     command("bindfs", "--chown-ignore", "--chmod-ignore", tmp_path / "behind", tmp_path / "mounted")
     try:
-        examples = [["owner", "", "", "", 1234], ["mode", "-", "", "", 0o640], ["mode", "d", "", "", 0o750]]
+        examples = [["owner", "", "", "", 1234], ["mode", "-", "", "", 0o640], ["mode", "d", "", "", 0o750],
+                    ["type", "h", "", "", 0]]  # fmt: skip
         found = answer_query("trial", path=str(tmp_path / "mounted"), examples=examples).refused
     finally:
         command("fusermount", "-u", tmp_path / "mounted")
