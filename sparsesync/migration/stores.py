@@ -97,7 +97,8 @@ def _are(missing: list[Needed]) -> str:
 
 def _how(facts: Facts, store: Store, missing: list[Needed]) -> str:
     """Return how several roots are moved in one migration, or in several."""
-    known = [each.path for each in missing if each.path]
+    # A block device is not for rsync.
+    known = [each.path for each in missing if each.path and not is_below(each.path, "/dev")]
     top, last = os.path.split(os.path.normpath(store.root))
     above, there = os.path.split(os.path.normpath(facts.asked.path))
     together = known and last == there and {os.path.dirname(path) for path in known} == {os.path.realpath(top)}
@@ -106,7 +107,11 @@ def _how(facts: Facts, store: Store, missing: list[Needed]) -> str:
         sources = " ".join(facts.at_source(path) for path in (f"{top}/{last}", *paths))
         return f"move all at once: sparsesync migrate {sources} {facts.destination.prefix}{above.rstrip('/')}/"
     there = facts.destination.prefix
-    command = f" (sparsesync migrate {facts.at_source(known[0])}/ {there}{known[0]}/)" if known and there else ""
+    if known and there and os.path.normpath(facts.asked.path) == os.path.normpath(store.root):
+        sources = " ".join(facts.at_source(path) for path in (os.path.normpath(store.root), *known))
+        return f"move all at once: sparsesync migrate {sources} {there}/ -- --relative"
+    above = os.path.dirname(known[0]).rstrip("/") if known else ""
+    command = f" (sparsesync migrate {facts.at_source(known[0])} {there}{above}/)" if known and there else ""
     return f"migrate it as well{command}, and start services only after the last final pass"
 
 

@@ -223,13 +223,16 @@ def test_half_of_a_docker_host() -> None:
     alone = SURVEY._replace(real="/data/docker")
     half, configuration = told(WARNING, facts(store=store, survey=alone))
     assert half == "/data/docker: is not all: not among the sources is /data/containerd (the images); " + (
-        "migrate it as well (sparsesync migrate /data/containerd/ new:/data/containerd/), and start services only "
+        "migrate it as well (sparsesync migrate /data/containerd new:/data/), and start services only "
         "after the last final pass"
     )
     assert configuration.startswith("/data/docker: not among the sources is /etc/docker (its configuration); copy it")
     asked = MigrationCommand(Request(("/data/docker/",), "new:/data/docker/"))
     (half, _) = told(WARNING, facts(store=store, survey=alone)._replace(asked=asked))
     assert half.endswith("; move all at once: sparsesync migrate /data/docker /data/containerd new:/data/")
+    elsewhere = store._replace(companions=[Needed("/srv/a.img", "a disk", True), Needed("/dev/vg/b", "a disk", True)])
+    (half,) = told(WARNING, facts(store=elsewhere, survey=alone)._replace(asked=asked))
+    assert half.endswith("; move all at once: sparsesync migrate /data/docker /srv/a.img new:/ -- --relative")
     both = MigrationCommand(Request(("/data/docker", "/data/containerd"), "new:/data/"))
     surveys = {path: SURVEY._replace(real=path) for path in both.sources}
     found = facts(store=store)._replace(asked=both, surveys=surveys, presets=dict.fromkeys(surveys, "docker"))
