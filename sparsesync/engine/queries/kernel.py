@@ -42,6 +42,7 @@ _CONTROLLERS = {
     "MEMCG": "memory",
     "BLK_CGROUP": "blkio",
     "CGROUP_PIDS": "pids",
+    "CGROUP_DEVICE": "devices",
 }
 _V2_NAMES = {"blkio": "io"}
 """Controllers by their options, and what version 2 calls them: cgroups(7)."""
@@ -58,9 +59,22 @@ FEATURES = {
     "device-mapper": ((Part("BLK_DEV_DM", "dm_mod", "/proc/misc", "device-mapper"),),),
     "thin provisioning": ((Part("DM_THIN_PROVISIONING", "dm_thin_pool"),),),
     "namespaces": (tuple(_namespace(name.upper() + "_NS", name) for name in ("net", "pid", "ipc", "uts")),),
-    "cgroups": ((Part("CGROUPS", "", "/proc/cgroups"), *(Part(option) for option in _CONTROLLERS)),),
+    "cgroups": ((Part("CGROUPS", "", "/proc/cgroups"), *(Part(option) for option in _CONTROLLERS
+                 if option != "CGROUP_DEVICE")),),
+    # Version 2 of cgroups has no controller for this.
+    "control of devices": ((Part("CGROUP_DEVICE"),), (Part("CGROUP_BPF"),)),
+    "message queues": ((Part("POSIX_MQUEUE", "", "/proc/filesystems", "mqueue"),),),
+    "keys": ((Part("KEYS", "", "/proc/keys"),),),
+    "user namespaces": ((_namespace("USER_NS", "user"),),),
+    "TUN": ((Part("TUN", "tun", "/proc/misc", "tun"),),),
     "veth": ((Part("VETH", "veth"),),),
     "bridge": ((Part("BRIDGE", "bridge"),),),
+    "bridges' packet filter": ((Part("BRIDGE_NETFILTER", "br_netfilter"),),),
+    "packet filter": (
+        (Part("IP_NF_FILTER", "iptable_filter", "/proc/net/ip_tables_names", "filter"),
+         Part("IP_NF_RAW", "iptable_raw", "/proc/net/ip_tables_names", "raw")),
+        (Part("NF_TABLES", "nf_tables"),),
+    ),
     "NAT": (
         (Part("IP_NF_NAT", "iptable_nat", "/proc/net/ip_tables_names", "nat"),),
         (Part("NF_TABLES", "nf_tables"), Part("NFT_NAT", "nft_chain_nat")),
@@ -79,7 +93,7 @@ FEATURES = {
         (Part("NFT_CT", "nft_ct"),),
     ),
     "KVM": ((Part("KVM", "kvm", "/proc/misc", "kvm"),),),
-}  # type: Dict[str, Tuple[_Alternative, ...]]
+}  # type: Dict[str, Tuple[_Alternative, ...]]  # fmt: skip
 """What can be asked for: by its name alternatives, each of several parts."""
 
 
@@ -146,6 +160,8 @@ class _Running:
             return _CONTROLLERS[part.option] in self._controllers
         if part.table and (part.word in _text(part.table).split() if part.word else os.path.exists(part.table)):
             return True
+        if part.word and not part.module and _text(part.table):
+            return False  # what cannot be loaded later is in the table, or not there
         if part.module and (part.module in self._loaded or os.path.isdir("/sys/module/" + part.module)):
             return True
         to_load = None if self._modules is None else part.module in self._modules

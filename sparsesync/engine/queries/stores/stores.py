@@ -15,7 +15,7 @@ from .images import needed_by
 from .roots import Root, find_roots, is_system, places
 from .running import listed, running, words_of
 from .settings import at, read
-from .table import BY_NAME, FIREWALL, Companion, Setting
+from .table import BY_NAME, FIREWALL, OF_USERS, Companion, Setting
 
 _SUBVOLUME = 256
 """The inode number of every btrfs subvolume's root: btrfs-subvolume(8)."""
@@ -101,6 +101,7 @@ def _store(root: Root, source: str) -> Store:
             if os.path.isfile(each):
                 st = os.stat(each)
                 loop_files.append(LoopFile(each, st.st_size, allocated(st)))
+    wanted = kind.kernel + (OF_USERS if root.home else ())
     return Store(
         kind.name,
         path,
@@ -112,7 +113,7 @@ def _store(root: Root, source: str) -> Store:
         [] if root.outer else _needed(root, drivers),
         ["{} (process {})".format(*each) for each in processes[:_MAX_REPORTED]],
         _in_its_system(root),
-        [] if root.outer else [each for each in kind.kernel if firewall or each not in FIREWALL],
+        [] if root.outer else [each for each in wanted if firewall or each not in FIREWALL],
         root.outer,
     )
 

@@ -105,12 +105,16 @@ class Kind(NamedTuple):
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 
-FIREWALL = ("NAT", "MASQUERADE", "addrtype", "conntrack")
-_ENGINE = ("namespaces", "cgroups", "veth", "bridge", *FIREWALL)
+FIREWALL = ("packet filter", "bridges' packet filter", "NAT", "MASQUERADE", "addrtype", "conntrack")
+_CONTAINERS = ("namespaces", "cgroups", "control of devices", "message queues", "keys", "veth", "bridge")
+_ENGINE = (*_CONTAINERS, *FIREWALL)
 """What contrib/check-config.sh of moby calls necessary for containers and the default bridge network.
 
 The first is what the rules are made of that dockerd writes unless it is told not to.
 """
+
+OF_USERS = ("user namespaces", "TUN")
+"""What containers of who is not root need besides."""
 
 _CONTAINERD = "the images and the containers' layers"
 _SUBIDS = (
@@ -266,7 +270,7 @@ CONTAINERD = Kind(
     processes=("containerd", "containerd-shim*"),
     held=("io.containerd.metadata.v1.bolt/meta.db",),
     stop="stop the containers, then systemctl stop containerd",
-    kernel=_ENGINE[:4],
+    kernel=_CONTAINERS,
 )  # fmt: skip
 
 

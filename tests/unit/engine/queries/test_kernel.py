@@ -47,6 +47,25 @@ def test_what_the_kernel_has(fs: FakeFilesystem, path: str, text: str, has: set[
     assert bool(found.unknown) == (not path.startswith(("/lib", "/boot"))) and bool(found.lacks) != bool(found.unknown)
 
 
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({"/proc/filesystems": "nodev\tmqueue\n", "/proc/cgroups": "#subsys\ndevices 6 4 1\n"},
+         {"message queues", "control of devices"}),
+        ({"/proc/filesystems": "nodev\tproc\n", "/boot/config-R": "CONFIG_CGROUP_BPF=y\nCONFIG_NF_TABLES=y\n"},
+         {"control of devices", "packet filter"}),
+        ({"/boot/config-R": "CONFIG_IP_NF_FILTER=y\nCONFIG_IP_NF_RAW=y\n"}, {"packet filter"}),
+        ({"/proc/filesystems": "nodev\tproc\n", "/boot/config-R": "CONFIG_IP_NF_FILTER=y\n"}, set()),
+    ],
+)  # fmt: skip
+def test_what_containers_need(fs: FakeFilesystem, files: dict[str, str], has: set[str]) -> None:
+    wanted = ["message queues", "control of devices", "packet filter"]
+    lay_out(fs, "", contents={path.replace("-R", f"-{RELEASE}"): text for path, text in files.items()})
+    found = asked(*wanted)
+    assert {*wanted} - {each.name for each in found.lacks} - {*found.unknown} == has
+    assert "message queues" not in found.unknown  # it is no module, so that a table without it says enough
+
+
 def test_the_module_or_the_option_that_is_missing_is_named(fs: FakeFilesystem) -> None:
     """What is to be a module needs one: not all of them are installed everywhere."""
     lay_out(fs, "", "proc/", contents={f"/lib/modules/{RELEASE}/modules.dep": "kernel/net/bridge/bridge.ko:\n"})
