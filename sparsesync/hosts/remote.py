@@ -370,7 +370,7 @@ _SENSE: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
     "sparse": lambda sparse, asked: len(sparse.found) == len(asked["paths"]),
     "forbidden": lambda forbidden, asked: len(forbidden.reasons) == len(asked["paths"]),
     "suggested": lambda suggested, _: bool(re.fullmatch("[a-z]+(,[a-z]+)*", suggested.preset)),
-    "survey": lambda survey, _: _LETTER(survey.kind) and all(len(pair) == 2 for pair in survey.mounts),
+    "survey": lambda survey, _: _LETTER(survey.kind) and all(len(row) == 3 for row in survey.mounts),
 }
 """Whether an answer of the right type makes sense, given what was asked."""
 

@@ -29,6 +29,7 @@ from ..console.progress import Whole
 from ..console.streams import write_error
 from ..engine.errors import LinkError
 from ..engine.host import LocalHost
+from ..engine.queries.survey import BOUND
 from ..hosts.base import Host, Location
 from ..hosts.pool import HostPool
 from ..hosts.remote import RemoteHost
@@ -118,7 +119,9 @@ class FinalPass:
             what = "was mounted, unmounted or replaced since it was looked at; nothing was copied"
             if (device, inode) != (survey.device, survey.inode):
                 raise MigrationError(1, f"{self.facts.at_source(source)} {what}")
-            for path, _ in survey.mounts if not self.asked.command.one_file_system else ():
+            for path, kind, _ in survey.mounts if not self.asked.command.one_file_system else ():
+                if kind == BOUND:
+                    continue  # no number told it
                 above = os.path.dirname(path)
                 here, there = (self.source.host.query("identity", path=each).numbers[0] for each in (path, above))
                 if here == there:

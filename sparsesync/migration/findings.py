@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console.units import iec
 from ..engine.queries.presets import left_out
-from ..engine.queries.survey import SUBVOLUME
+from ..engine.queries.survey import BOUND, SUBVOLUME
 from ..rsync.paths import means_contents
 from ..rsync.process import OLDEST
 from .preflight import Facts
@@ -112,9 +112,17 @@ def _source(facts: Facts, source: str, survey: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, name, f"{text}; rsync fails there, too: exclude it, or see to it")
     skip = left_out(facts.places)
     yield from _few(
-        Finding(WARNING, facts.at_source(path), _not_entered(kind))
-        for path, kind in survey.mounts
-        if facts.asked.command.one_file_system and not skip(os.path.join(path, "what is in it"))
+        Finding(OK, facts.at_source(path), f"is mounted from {facts.at_source(image)}, and goes along in that")
+        if image and not skip(image)
+        else Finding(WARNING, facts.at_source(path), _not_entered(kind))
+        for path, kind, image in survey.mounts
+        if facts.asked.command.one_file_system and kind != BOUND and not skip(os.path.join(path, "what is in it"))
+    )  # fmt: skip
+    yield from _few(
+        Finding(WARNING, facts.at_source(path), f"is a bind mount of {within} in the same filesystem, so what is in it "
+                "goes along as well; exclude it if it is not to")
+        for path, kind, within in survey.mounts
+        if kind == BOUND and not skip(os.path.join(path, "what is in it"))
     )  # fmt: skip
 
 

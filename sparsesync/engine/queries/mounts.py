@@ -84,6 +84,45 @@ def is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(top if top.endswith("/") else top + "/")
 
 
+def bound_below(path: str, table: Dict[str, Mount]) -> Iterator[Mount]:
+    """Yield what is mounted below a path without symlinks though it is of the filesystem that is there.
+
+    No device number tells such a bind mount. What is mounted on itself, as daemons do, is none.
+    """
+    topmost = {mount.point: mount for mount in table.values()}
+    for mount in topmost.values():
+        if mount.point == path or not is_below(mount.point, path):
+            continue
+        top, name = os.path.split(mount.point)
+        around = locate(top, (other for other in topmost.values() if other is not mount))
+        if around is None or around[0] != mount.device or os.path.join(around[1], name) == mount.root:
+            continue
+        try:
+            # Subvolumes of btrfs have one number in the table, and each its own.
+            if os.path.isdir(mount.point) and os.stat(mount.point).st_dev == os.stat(top).st_dev:
+                yield mount
+        except OSError:
+            continue  # it has gone
+
+
+def images_behind(source: str) -> Iterator[str]:
+    """Yield the files that a device has its data in, by way of loop devices, partitions and device-mapper."""
+    waiting = [os.path.basename(os.path.realpath(source))] if source.startswith("/dev/") else []
+    for name in waiting:
+        block = os.path.realpath(os.path.join("/sys/class/block", name))
+        for device in (block, os.path.dirname(block)):
+            try:
+                with open(os.path.join(device, "loop/backing_file"), "rb") as file:
+                    yield os.fsdecode(file.read()).rstrip("\n")
+                    break
+            except OSError:
+                continue  # it is none
+        try:
+            waiting += sorted(set(os.listdir(os.path.join(block, "slaves"))) - set(waiting))
+        except OSError:
+            continue  # a partition has none
+
+
 def location_key(path: str) -> str:
     """Return 'MAJ:MIN PATH' for a path of this machine, or '' if unknown.
 

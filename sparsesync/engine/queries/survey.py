@@ -15,15 +15,17 @@ from ..files.claims import allocated
 from ..files.mounts import filesystem_type, mount_of
 from ..tree.left_out import LeftOut, left_out
 from .examples.collect import Collector, Example, folded
-from .mounts import location_key
+from .mounts import Mount, bound_below, images_behind, location_key, mounts
 from .presets import ExcludedPath
 from .presets import left_out as excluded
+from .stores.roots import spelled
 
 _MAX_REPORTED_NAMES = 1000
 """How many names are told at the most."""
 
-SUBVOLUME = "btrfs subvolume"
-"""What is told for a filesystem's type where nothing is mounted, and the device changes all the same."""
+SUBVOLUME, BOUND = "btrfs subvolume", "bind mount"
+"""What is told for a filesystem's type where nothing is mounted, and the device changes all the same; and where
+something is mounted, and the device does not change."""
 
 _MARKS = 1 << 16
 """By how many marks names of a directory are told apart."""
@@ -39,7 +41,9 @@ class Survey(NamedTuple):
     ``whiteouts``: the number of device nodes 0:0 (overlayfs).
     ``foreign``: the number of files of other owners.
     ``unreadable``: the number of entries that could not be examined, with ``example`` one of them.
-    ``mounts``: where the device changes: [path, filesystem type or SUBVOLUME] each.
+    ``mounts``: where the device changes or something is mounted: [path, filesystem type or SUBVOLUME or BOUND, of what]
+    each. Of what: of a bind mount the path within its filesystem; else the file below the source that it is mounted
+    from, or "".
     ``examples``: what another filesystem may refuse.
     """
 
@@ -74,7 +78,7 @@ def survey(
 
     ``rules``: what else is excluded, a :class:`..tree.left_out.NameRules` as a list.
     """
-    walk = _Walk(one_file_system, [ExcludedPath(*place) for place in places], left_out(source, rules))
+    walk = _Walk(source, one_file_system, [ExcludedPath(*place) for place in places], left_out(source, rules))
     slash = source.endswith("/") or os.path.basename(source) in (".", "..")
     try:
         st = os.stat(source) if slash else os.lstat(source)
@@ -89,7 +93,18 @@ def survey(
         except OSError as error:
             walk.unreadable(source, error)
         walk.run(source, st.st_dev)
+        walk.bound(source)
     return walk.result(source, st, names)
+
+
+def _image_of(directory: str, source: str, table: Dict[str, Mount]) -> str:
+    """Return the file below the source that a filesystem is in, "" if it is in none."""
+    try:
+        mount = table.get(os.fsdecode(_device_and_mount(directory)[1]))
+    except OSError:
+        return ""
+    found = [spelled(source, image) for image in images_behind(mount.source)] if mount else []
+    return next((image for image in found if image and os.path.exists(image)), "")
 
 
 def _kind(directory: str) -> str:
@@ -111,7 +126,9 @@ def _device_and_mount(directory: str) -> Tuple[int, bytes]:
 
 
 class _Walk:
-    def __init__(self, one_file_system: bool, places: Sequence[ExcludedPath], skip: LeftOut) -> None:
+    def __init__(self, source: str, one_file_system: bool, places: Sequence[ExcludedPath], skip: LeftOut) -> None:
+        self.source = source
+        self.table = mounts()
         self.one_file_system = one_file_system
         self.excluded = excluded(places)
         self.skip = skip
@@ -131,6 +148,13 @@ class _Walk:
             largest=self.largest[0], largest_path=self.largest[1],
             unreadable=self.troubles[0], example=self.troubles[1], **self.sums
         )  # fmt: skip
+
+    def bound(self, source: str) -> None:
+        """Note what is mounted below the source from its own filesystem, and so is walked."""
+        for mount in bound_below(os.path.realpath(source), self.table):
+            path = spelled(source, mount.point)
+            if path and not (self.skip and self.skip(path, True)) and len(self.mounts) < _MAX_REPORTED_NAMES:
+                self.mounts.append([path, BOUND, mount.root])
 
     def unreadable(self, path: str, error: OSError) -> None:
         self.troubles = (self.troubles[0] + 1, self.troubles[1] or "{}: {}".format(path, error.strerror))
@@ -172,7 +196,8 @@ class _Walk:
             if st.st_dev == device or not self.one_file_system:
                 waiting.append((entry.path, st.st_dev))
             if st.st_dev != device and len(self.mounts) < _MAX_REPORTED_NAMES:
-                self.mounts.append([entry.path, _kind(entry.path)])
+                image = _image_of(entry.path, self.source, self.table)
+                self.mounts.append([entry.path, _kind(entry.path), image])
         for plain, path in variants.items():
             if marks[hash(plain) % _MARKS]:
                 beside = os.path.join(top, plain)

@@ -21,7 +21,7 @@ from sparsesync.engine.queries.system import System
 from sparsesync.engine.transfer.records import Space
 from sparsesync.hosts.base import Location
 from sparsesync.migration import findings
-from sparsesync.migration.findings import STOP, WARNING, Finding
+from sparsesync.migration.findings import OK, STOP, WARNING, Finding
 from sparsesync.migration.plan import Files, Plan
 from sparsesync.migration.preflight import Facts
 from sparsesync.migration.request import Commands, MigrationCommand, Request
@@ -257,13 +257,21 @@ def test_btrfs_subvolumes() -> None:
 
 
 def test_a_subvolume_is_not_entered() -> None:
-    (said,) = told(WARNING, facts(survey=SURVEY._replace(mounts=[["/data/sub", "btrfs subvolume"]])))
+    (said,) = told(WARNING, facts(survey=SURVEY._replace(mounts=[["/data/sub", "btrfs subvolume", ""]])))
     assert said.startswith("/data/sub: is a btrfs subvolume, and --one-file-system does not enter it: only an empty")
     assert said.endswith("migrate it by itself if it is to, or enter all with -- --no-one-file-system")
 
 
+def test_what_is_mounted_from_within() -> None:
+    rows = [["/data/pool", "btrfs", "/data/disks/a.img"], ["/data/volume", "bind mount", "/srv"]]
+    found = facts(survey=SURVEY._replace(mounts=rows))
+    assert "/data/pool: is mounted from /data/disks/a.img, and goes along in that" in told(OK, found)
+    (said,) = told(WARNING, found)
+    assert said.startswith("/data/volume: is a bind mount of /srv in the same filesystem, so what is in it goes along")
+
+
 def test_of_many_alike_a_few_are_told() -> None:
-    mounts = [[f"/data/{number}", "xfs"] for number in range(25)]
+    mounts = [[f"/data/{number}", "xfs", ""] for number in range(25)]
     said = told(WARNING, facts(survey=SURVEY._replace(mounts=mounts)))
     assert len(said) == 11 and said[-1] == "and: 15 more like the last"
     used = [InUse(f"/data/{number}", "writing", "x (process 1)", 1) for number in range(12)]

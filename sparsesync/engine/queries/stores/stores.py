@@ -10,6 +10,7 @@ import stat
 from typing import Iterator, List, NamedTuple
 
 from ...files.claims import allocated
+from ..mounts import is_below, mounts
 from .docker import LOOP_FILES, drivers_of, settings_of
 from .images import needed_by
 from .roots import Root, find_roots, is_system, places
@@ -109,7 +110,7 @@ def _store(root: Root, source: str) -> Store:
         drivers,
         loop_files,
         any(listed(os.path.join(path, folder)) for folder in kind.layers),
-        sum(_subvolumes(folder) for name in kind.subvolumes for folder in _glob(path, name)),
+        sum(_subvolumes(folder) for name in kind.subvolumes for folder in _glob(path, name) if _is_on(folder, path)),
         [] if root.outer else _needed(root, drivers),
         ["{} (process {})".format(*each) for each in processes[:_MAX_REPORTED]],
         _in_its_system(root),
@@ -184,6 +185,13 @@ def _expanded(root: Root, path: str) -> List[str]:
 
 def _glob(top: str, pattern: str) -> List[str]:
     return sorted(glob.glob(os.path.join(glob.escape(top), pattern)))
+
+
+def _is_on(folder: str, root: str) -> bool:
+    """Whether a folder is on what its root is on: what is mounted below that is not moved with it."""
+    real, top = os.path.realpath(folder), os.path.realpath(root)
+    return not any(is_below(real, mount.point) and is_below(mount.point, top) and mount.point != top
+                   for mount in mounts().values())  # fmt: skip
 
 
 def _subvolumes(folder: str) -> int:

@@ -20,7 +20,7 @@ from sparsesync.engine.queries import presets
 from sparsesync.engine.queries.in_use import InUse
 from sparsesync.engine.queries.presets import ExcludedPath, left_out
 from sparsesync.engine.queries.registry import answer_query
-from sparsesync.engine.queries.survey import SUBVOLUME
+from sparsesync.engine.queries.survey import BOUND, SUBVOLUME
 from sparsesync.exclude import place_patterns, quoter
 from sparsesync.hosts.address import split_shell
 from sparsesync.hosts.loader import Shell
@@ -58,7 +58,7 @@ def test_a_survey(tmp_path: Path) -> None:
     assert survey.largest_path == f"{top}/a/image"
     assert MIB <= survey.allocated < 2 * MIB
     assert (survey.devices, survey.whiteouts, survey.foreign, survey.unreadable) == (1, 1, 2, 0)
-    assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs"]]
+    assert survey.mounts == crossing.mounts == [[f"{top}/mounted", "tmpfs", ""]]
     assert (crossing.files, [each for each in survey.examples if each.kind == "pair"]) == (4, [])
     assert survey.names == sorted(os.listdir(top))
     rules = ["", r"/a/\Z", r"/plain\Z", True]
@@ -269,29 +269,44 @@ def test_btrfs_subvolumes(tmp_path: Path) -> None:
             command("btrfs", "subvolume", "create", mounted / "docker/btrfs/subvolumes" / name)
         (found,) = answer_query("stores", source=f"{mounted}/docker").found
         assert (found.driver, found.subvolumes) == ("btrfs", 2)
+        command("mount", "--bind", mounted / "docker/btrfs", mounted / "docker/btrfs")
+        try:  # of what is mounted below nothing becomes a directory
+            assert answer_query("stores", source=f"{mounted}/docker").found[0].subvolumes == 0
+        finally:
+            command("umount", mounted / "docker/btrfs")
 
 
 @pytest.mark.root
 def test_a_subvolume_is_told_from_what_is_mounted(tmp_path: Path) -> None:
     with filesystem("btrfs", tmp_path / "fs", "400M") as mounted:
         top = mounted / "top"
-        for name in ("bound", "tmp"):
+        for name in ("bound", "itself", "same", "tmp", "within"):
             (top / name).mkdir(parents=True)
+        (mounted / "other").mkdir()
         command("btrfs", "subvolume", "create", top / "sub")
         (top / "sub/file").touch()
         command("mount", "--bind", top / "sub", top / "bound")
+        command("mount", "--bind", top / "itself", top / "itself")
+        command("mount", "--bind", mounted / "other", top / "same")
         command("mount", "-t", "tmpfs", "tmpfs", top / "tmp")
+        with open(top / "image", "wb") as image:
+            image.truncate(4 * MIB)
+        command("mkfs.ext4", "-q", "-F", top / "image")
+        command("mount", "-o", "loop", top / "image", top / "within")
         (tmp_path / "link").symlink_to(top)
-        told = [["bound", "btrfs"], ["sub", SUBVOLUME], ["tmp", "tmpfs"]]
+        told = [["bound", "btrfs", ""], ["same", BOUND, "/other"], ["sub", SUBVOLUME, ""], ["tmp", "tmpfs", ""]]
         try:
             for source in (top, tmp_path / "link"):
                 survey = answer_query("survey", source=f"{source}/")
-                assert sorted(survey.mounts) == [[f"{source}/{name}", kind] for name, kind in told]
-                assert survey.files == 0
+                assert sorted(survey.mounts) == [
+                    *([f"{source}/{name}", kind, what] for name, kind, what in told),
+                    [f"{source}/within", "ext4", f"{source}/image"],
+                ]
+                assert survey.files == 1
             command("rsync", "-ax", f"{top}/", tmp_path / "copy")
             assert os.listdir(tmp_path / "copy/sub") == []
         finally:
-            command("umount", top / "bound", top / "tmp")
+            command("umount", *(top / name for name in ("bound", "itself", "same", "tmp", "within")))
 
 
 NAMES = st.text("a*?[]\\ -.é", min_size=1, max_size=4).filter(lambda name: name.strip(".") != "")
