@@ -21,6 +21,7 @@ from .table import BY_NAME, FIREWALL, OF_USERS, Companion, Setting
 _SUBVOLUME = 256
 """The inode number of every btrfs subvolume's root: btrfs-subvolume(8)."""
 
+_MAX_POOLS = 5
 _MAX_REPORTED = 100
 """How many companions, and how many processes, are told at the most."""
 
@@ -138,12 +139,22 @@ def _drivers(root: Root) -> Iterator[str]:
 
 def _needed(root: Root, drivers: List[str]) -> List[Needed]:
     """Return the companions of a store, each once, and what images of disks need, of those too."""
-    found = {each.path: each for each in reversed(list(_companions(root, drivers)))}
+    found = {each.path: each for each in reversed([*_pools(root), *_companions(root, drivers)])}
     images = [image for pattern in root.kind.images for image in _glob(root.path, pattern)]
     for image in [*images, *found] if root.kind.images else ():
         for path in needed_by(image):
             found.setdefault(path, Needed(path, "the backing file of an image", True))
     return sorted(found.values())[:_MAX_REPORTED]
+
+
+def _pools(root: Root) -> Iterator[Needed]:
+    """Yield that there are pools whose content is not below the root."""
+    empty = [folder for name in root.kind.instances for folder in _glob(root.path, name) if not listed(folder)]
+    pools = sorted({os.path.relpath(folder, root.path).split("/")[1] for folder in empty})
+    pools = [pool for pool in pools if not os.path.exists(os.path.join(root.path, "disks", pool + ".img"))]
+    if pools:
+        what = "what the storage pool {} has in ZFS, LVM or Ceph".format(", ".join(pools[:_MAX_POOLS]))
+        yield Needed("", what, True)
 
 
 def _companions(root: Root, drivers: List[str]) -> Iterator[Needed]:

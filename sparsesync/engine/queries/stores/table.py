@@ -72,6 +72,8 @@ class Kind(NamedTuple):
     ``inside``: globs of folders below the root, and of which kind they are. One of another kind is a part of the
     root's; one of the same kind is a root of its own.
     ``images``: globs of files below the root that may be images of disks with backing files elsewhere.
+    ``instances``: globs of folders that are empty if what they are for is on a device, or another machine. The second
+    folder from the root is the pool, and disks/POOL.img has all of one.
     ``companions``: what else is needed.
     ``processes``: the names of what runs, as in /proc/PID/comm; ``pid_files``: globs of files with their numbers, each
     called by what runs there.
@@ -94,6 +96,7 @@ class Kind(NamedTuple):
     subvolumes: Tuple[str, ...] = ()
     inside: Tuple[Tuple[str, str], ...] = ()
     images: Tuple[str, ...] = ()
+    instances: Tuple[str, ...] = ()
     companions: Tuple[Companion, ...] = ()
     processes: Tuple[str, ...] = ()
     pid_files: Tuple[str, ...] = ()
@@ -291,6 +294,7 @@ def _lxd(name: str, program: str, roots: "Tuple[str, ...]", daemon: str, stop: s
             View("unix.socket", "", _RUNTIME),
         ),
         drivers=(("btrfs", "storage-pools/*/.btrfs"),),
+        instances=("storage-pools/*/containers/*", "storage-pools/*/virtual-machines/*"),
         subvolumes=("storage-pools/*/containers", "storage-pools/*/virtual-machines", "storage-pools/*/images"),
         daemons=(Daemon(daemon, (name.upper() + "_DIR",)),),
         companions=_SUBIDS,

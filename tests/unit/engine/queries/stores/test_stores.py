@@ -9,7 +9,7 @@ import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from sparsesync.engine.queries.registry import answer_query
-from sparsesync.engine.queries.stores.stores import Store
+from sparsesync.engine.queries.stores.stores import Needed, Store
 from tests.support.fake import (
     CONTAINERD,
     DOCKER,
@@ -302,6 +302,17 @@ def test_a_disk_of_a_domain_that_is_somewhere_else(fs: FakeFilesystem) -> None:
     lay_out(fs, "", "srv/a&b.img", contents={"/etc/libvirt/qemu/vm1.xml": domain})
     (store,) = stores("/var/lib/libvirt")
     assert [each.path for each in store.companions if each.what == "a domain's disk"] == ["/srv/a&b.img"]
+
+
+def test_a_pool_that_is_on_a_device(fs: FakeFilesystem) -> None:
+    """Its instances have empty folders. One that is in a file goes along."""
+    for pool in ("here", "tank", "file"):
+        lay_out(fs, f"/var/lib/incus/storage-pools/{pool}", "containers/c1/", "custom/empty/")
+    lay_out(fs, "/var/lib/incus", "database/local.db", "storage-pools/here/containers/c1/rootfs/", "disks/file.img")
+    (store,) = stores("/var/lib/incus")
+    assert [each for each in store.companions if each.content] == [
+        Needed("", "what the storage pool tank has in ZFS, LVM or Ceph", True)
+    ]
 
 
 def test_what_runs(fs: FakeFilesystem) -> None:
