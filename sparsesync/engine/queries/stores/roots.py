@@ -7,7 +7,7 @@ or a setting in a home directory would leave out what belongs to somebody else.
 
 import glob
 import os
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 from ..mounts import is_below
 from .settings import at, configured, homes
@@ -54,31 +54,41 @@ def find_roots(source: str, kinds: Sequence[Kind] = KINDS) -> List[Root]:
         if is_system(source):
             for place in places(kind, source):
                 _add(found, place)
-    only_around: List[Root] = []
-    for root in found:
-        for kind, path in _inside(root):
-            if kind in kinds:
-                outer = "" if kind is root.kind else root.path
-                _add(found, Root(kind, path, root.top, root.home, outer), inside=True)
-                if not outer and not looks_like(root.path, kind):
-                    only_around.append(root)
-    return [root for root in found if root not in only_around]
+    return _with_inside(found, kinds)
 
 
-def _inside(root: Root) -> Iterator[Tuple[Kind, str]]:
+def _with_inside(roots: List[Root], kinds: Sequence[Kind]) -> List[Root]:
+    """Return roots with those inside of them. What is a part of one is that, also if its daemon says where it is."""
+    inside = [each for root in roots for each in _inside(root) if each.kind in kinds]
+    if not inside:
+        return roots
+    parts = {os.path.realpath(each.path) for each in inside}
+    around = [root for root in roots if os.path.realpath(root.path) not in parts]
+    own = {os.path.dirname(each.path) for each in inside if not each.outer}
+    kept = [root for root in around if root.path.rstrip("/") not in own or looks_like(root.path, root.kind)]
+    return kept + _with_inside(inside, kinds)
+
+
+def _inside(root: Root) -> Iterator[Root]:
     for pattern, name in root.kind.inside:
         for path in sorted(glob.glob(os.path.join(glob.escape(root.path), pattern))):
-            yield BY_NAME[name], path
+            found = Root(BY_NAME[name], path, root.top, root.home, "" if name == root.kind.name else root.path)
+            if _may_be(found):
+                yield found
 
 
-def _add(found: List[Root], root: Root, inside: bool = False) -> None:
+def _add(found: List[Root], root: Root) -> None:
     real = os.path.realpath(root.path)
     for other in found:
         theirs = os.path.realpath(other.path)
-        if real == theirs or (root.kind is other.kind and is_below(real, theirs) and not inside):
+        if real == theirs or (root.kind is other.kind and is_below(real, theirs)):
             return
-    if os.path.isdir(root.path) and (not root.home or _owner(root.path) == _owner(root.home)):
+    if _may_be(root):
         found.append(root)
+
+
+def _may_be(root: Root) -> bool:
+    return os.path.isdir(root.path) and (not root.home or _owner(root.path) == _owner(root.home))
 
 
 def _owner(path: str) -> Optional[int]:

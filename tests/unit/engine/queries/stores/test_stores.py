@@ -119,7 +119,10 @@ def test_containerd_that_docker_starts_itself(fs: FakeFilesystem) -> None:
     lay_out(fs, "/var/lib/docker", *DOCKER_29)
     lay_out(fs, "/var/lib/docker/containerd/daemon", *CONTAINERD)
     lay_out(fs, "/etc", "containerd/config.toml", "cni/net.d/10-bridge.conf")
-    lay_out(fs, "/proc", contents={"7/comm": "containerd\n"})
+    told = {"7/comm": "containerd\n", "7/cmdline": "containerd\0--config\0/run/docker/containerd.toml\0"}
+    lay_out(fs, "/proc", contents=told)
+    fs.create_symlink("/proc/7/root", "/")
+    lay_out(fs, "/run", contents={"docker/containerd.toml": 'root = "/var/lib/docker/containerd/daemon"\n'})
     docker, containerd = stores("/var/lib/docker")
     assert (containerd.kind, containerd.root) == ("containerd", "/var/lib/docker/containerd/daemon")
     assert needed(docker) == {} and docker.outer == ""
