@@ -135,6 +135,9 @@ def _running(facts: Facts, store: Store) -> Iterator[Finding]:
         shown = ", ".join(store.running[:_MAX_SHOWN]) + more
         text = f"in use by {shown}; before the final pass (--before): {BY_NAME[store.kind].stop}"
         yield Finding(WARNING, facts.at_source(store.root), text)
+    if store.goes_on:
+        text = f'its containers go on when {BY_NAME[store.kind].program} is stopped ("live-restore")'
+        yield Finding(WARNING, facts.at_source(store.root), f"{text}: set that to false, and reload it, before")
 
 
 def _kernel(facts: Facts, store: Store, told: set[str]) -> Iterator[Finding]:

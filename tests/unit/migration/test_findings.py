@@ -84,6 +84,7 @@ DOCKER = Store(
     place="",
     kernel=[*BY_NAME["docker"].kernel],
     outer="",
+    goes_on=False,
 )
 KERNEL = Kernel(release="6.1", lacks=[], unknown=[])
 
@@ -249,6 +250,11 @@ def test_a_store_that_runs_and_has_to_keep_its_path() -> None:
     assert running.startswith("/data/: in use by vm1 (process 7); before the final pass (--before): virsh shutdown")
     asked = MigrationCommand(Request(("/data/",), "new:/new", final=True, commands=Commands(before="true")))
     assert told(WARNING, facts(store=store._replace(place="/new"))._replace(asked=asked)) == []
+
+
+def test_containers_that_go_on() -> None:
+    (said,) = told(WARNING, facts(store=DOCKER._replace(goes_on=True)))
+    assert said.startswith('/data/docker: its containers go on when Docker is stopped ("live-restore"): set that to')
 
 
 def test_btrfs_subvolumes() -> None:

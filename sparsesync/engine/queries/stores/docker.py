@@ -23,7 +23,8 @@ SNAPSHOTTER = "containerd's "
 _DEFAULT = "overlayfs"
 
 
-_FLAGS = {"--storage-driver": "storage-driver", "-s": "storage-driver", "--iptables": "iptables", "--config-file": ""}
+_FLAGS = {"--storage-driver": "storage-driver", "-s": "storage-driver", "--config-file": ""}
+_SWITCHES = {"--iptables": "iptables", "--live-restore": "live-restore"}
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
@@ -41,8 +42,8 @@ def settings_of(top: str, home: str, running: Sequence[List[str]]) -> "dict[str,
     for words in running:
         for word, following in zip(words, [*words[1:], ""]):
             name, given, value = word.partition("=")
-            if _FLAGS.get(name) == "iptables":
-                flags["iptables"] = value not in _FALSE
+            if name in _SWITCHES:
+                flags[_SWITCHES[name]] = value not in _FALSE
             elif _FLAGS.get(name):
                 flags[_FLAGS[name]] = value if given else following
             elif name in _FLAGS:

@@ -60,6 +60,7 @@ class Store(NamedTuple):
     ``place``: the path in its own system, "" if that is not known.
     ``kernel``: what it asks of a kernel, whichever its driver is (:mod:`..kernel`).
     ``outer``: the root of the store that it is a part of, and stops with; or "".
+    ``goes_on``: whether its containers go on when it is stopped.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Store(NamedTuple):
     place: str
     kernel: List[str]
     outer: str
+    goes_on: bool
 
 
 class Stores(NamedTuple):
@@ -93,12 +95,12 @@ def _store(root: Root, source: str) -> Store:
     driver = drivers[0] if drivers else ""
     loop_files: List[LoopFile] = []
     processes = [] if root.top or root.outer else list(running(kind, path, root.top is None))
-    firewall = True
+    firewall, goes_on = True, False
     if kind.name == "docker":
         top = root.top or (source if is_system(source) else "")
         settings = settings_of(top, root.home, [words_of(each) for each in processes]) if root.top is not None else {}
         driver, drivers = drivers_of(path, drivers, settings)
-        firewall = settings.get("iptables") is not False
+        firewall, goes_on = settings.get("iptables") is not False, settings.get("live-restore") is True
         for each in (os.path.join(path, name) for name in LOOP_FILES):
             if os.path.isfile(each):
                 st = os.stat(each)
@@ -117,6 +119,7 @@ def _store(root: Root, source: str) -> Store:
         _in_its_system(root),
         [] if root.outer else [each for each in wanted if firewall or each not in FIREWALL],
         root.outer,
+        goes_on,
     )
 
 

@@ -369,6 +369,18 @@ def test_dockerd_writes_no_rules_where_it_is_told_so(fs: FakeFilesystem, file: s
     assert "bridge" in docker.kernel
 
 
+@pytest.mark.parametrize(
+    ("file", "flags", "goes_on"),
+    [('{"live-restore": true}', "", True), ("{}", "--live-restore", True), ("{}", "--live-restore=false", False),
+     ("{}", "", False)],
+)  # fmt: skip
+def test_containers_that_go_on_without_docker(fs: FakeFilesystem, file: str, flags: str, goes_on: bool) -> None:
+    lay_out(fs, "/var/lib/docker", *DOCKER)
+    lay_out(fs, "", contents={"/etc/docker/daemon.json": file, "/proc/7/comm": "dockerd\n"})
+    lay_out(fs, "/proc/7", contents={"cmdline": f"dockerd\0{flags}\0"})
+    assert stores("/var/lib/docker")[0].goes_on == goes_on
+
+
 def test_the_driver_that_dockerd_was_started_with(fs: FakeFilesystem) -> None:
     lay_out(fs, "/var/lib/docker", *DOCKER, "vfs/dir/x")
     lay_out(fs, "/proc/7", contents={"comm": "dockerd\n", "cmdline": "dockerd\0-s\0vfs\0"})
