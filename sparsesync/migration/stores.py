@@ -78,6 +78,8 @@ def _companions(facts: Facts, store: Store) -> Iterator[Finding]:
     """Yield what belongs to a store and is in none of the sources."""
     sources = [survey.real for survey in facts.surveys.values() if survey.kind]
     missing = [each for each in store.companions if not any(is_below(each.path, real) for real in sources)]
+    above = {each.path for each in missing if each.path}
+    missing = [each for each in missing if not any(each.path != top and is_below(each.path, top) for top in above)]
     name = facts.at_source(store.root)
     content = [each for each in missing if each.content]
     if content:

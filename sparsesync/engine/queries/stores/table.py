@@ -272,7 +272,7 @@ CONTAINERD = Kind(
     ),
     processes=("containerd", "containerd-shim*"),
     held=("io.containerd.metadata.v1.bolt/meta.db",),
-    stop="stop the containers, then systemctl stop containerd",
+    stop="stop the containers, then systemctl stop containerd; of K3s by k3s-killall.sh, of RKE2 by rke2-killall.sh",
     kernel=_CONTAINERS,
 )  # fmt: skip
 
