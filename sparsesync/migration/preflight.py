@@ -6,12 +6,14 @@ and what is in use. All that is kept in :class:`Facts`; what is made of it is fo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine.queries.presets import ExcludedPath
 from ..hosts.base import Host as Machine
 from ..hosts.base import Location
+from ..rsync.paths import transfer_name
 from ..rsync.program import program
 from .request import MigrationCommand
 
@@ -130,15 +132,20 @@ def _refusals(facts: Facts) -> Iterator[tuple[Example, Refused]]:
     """Yield what the destination refuses of what the command would have it take, each with its example."""
     if facts.probe.refused is not None or facts.probe.kind == "-":
         return
-    examples: dict[_Tried, Example] = {}
-    for survey in facts.surveys.values():
+    told: set[_Tried] = set()
+    for source, survey in facts.surveys.items():
+        examples: dict[_Tried, Example] = {}
         for example in survey.examples:
-            if _is_copied(facts, example):
+            if example[:5] not in told and _is_copied(facts, example):
                 examples.setdefault(example[:5], example)
-    for part in _parts(examples):
-        answer = facts.destination.host.query("trial", path=facts.asked.path, examples=[*map(list, part)])
-        for refused in answer.refused:
-            yield examples[part[refused.number]], refused
+        # Another filesystem may be mounted where one of several sources goes.
+        name = transfer_name(source, source, facts.asked.command.relative)
+        path = os.path.join(facts.asked.path, name) if name else facts.asked.path
+        for part in _parts(examples):
+            answer = facts.destination.host.query("trial", path=path, examples=[*map(list, part)])
+            for refused in answer.refused:
+                told.add(part[refused.number])
+                yield examples[part[refused.number]], refused
 
 
 _PART_CHARACTERS = 256 * 1024

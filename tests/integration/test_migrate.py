@@ -915,6 +915,18 @@ def advice(found: list[str]) -> list[str]:
     return list(dict.fromkeys(word for each in given for word in shlex.split(each)))
 
 
+def test_what_is_mounted_where_one_of_several_goes(tree: Path) -> None:
+    """It refuses what the filesystem above it takes."""
+    (tree / "a/mnt").mkdir(parents=True)
+    (tree / "a/mnt/late").touch()
+    os.utime(tree / "a/mnt/late", (1 << 32, 1 << 32))
+    with filesystem("ext4-128", tree / "new", "64M") as mounted:
+        several, relative = [tree / "src", tree / "a/mnt"], [f"{tree}/a/./mnt"]
+        for words in ([*several, mounted.parent], [*relative, mounted.parent, "--", "-R"]):
+            (said,) = lines(migrate("--check", *words), "stop")
+            assert f"cannot hold the time of {tree}/a/" in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "exfat"])
 def test_what_makes_the_pass_fail_is_found_before_services_stop(tree: Path, kind: str) -> None:
