@@ -7,7 +7,8 @@ its layers, a kernel, and often the path that it had. And it must not run while 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..console.units import iec
@@ -106,15 +107,21 @@ def _how(facts: Facts, store: Store, missing: list[Needed]) -> str:
     together = known and last == there and {os.path.dirname(path) for path in known} == {os.path.realpath(top)}
     if together and all(os.path.isabs(path) for path in (store.root, facts.asked.path)):
         paths = [os.path.join(top, os.path.basename(path)) for path in known]
-        sources = " ".join(facts.at_source(path) for path in (f"{top}/{last}", *paths))
-        return f"move all at once: sparsesync migrate {sources} {facts.destination.prefix}{above.rstrip('/')}/"
+        words = [*map(facts.at_source, (f"{top}/{last}", *paths)), f"{facts.destination.prefix}{above.rstrip('/')}/"]
+        return f"move all at once: sparsesync migrate {_line(words)}"
     there = facts.destination.prefix
     if known and there and os.path.normpath(facts.asked.path) == os.path.normpath(store.root):
-        sources = " ".join(facts.at_source(path) for path in (os.path.normpath(store.root), *known))
-        return f"move all at once: sparsesync migrate {sources} {there}/ -- --relative"
+        words = [*map(facts.at_source, (os.path.normpath(store.root), *known)), f"{there}/", "--", "--relative"]
+        return f"move all at once: sparsesync migrate {_line(words)}"
     above = os.path.dirname(known[0]).rstrip("/") if known else ""
-    command = f" (sparsesync migrate {facts.at_source(known[0])} {there}{above}/)" if known and there else ""
+    words = [facts.at_source(known[0]), f"{there}{above}/"] if known and there else []
+    command = f" (sparsesync migrate {_line(words)})" if words else ""
     return f"migrate it as well{command}, and start services only after the last final pass"
+
+
+def _line(words: Sequence[str]) -> str:
+    """Return words as a shell takes them."""
+    return " ".join(map(quote, words))
 
 
 def _place(facts: Facts, store: Store) -> Iterator[Finding]:

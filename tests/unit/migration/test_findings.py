@@ -231,9 +231,9 @@ def test_half_of_a_docker_host() -> None:
     asked = MigrationCommand(Request(("/data/docker/",), "new:/data/docker/"))
     (half, _) = told(WARNING, facts(store=store, survey=alone)._replace(asked=asked))
     assert half.endswith("; move all at once: sparsesync migrate /data/docker /data/containerd new:/data/")
-    elsewhere = store._replace(companions=[Needed("/srv/a.img", "a disk", True), Needed("/dev/vg/b", "a disk", True)])
+    elsewhere = store._replace(companions=[Needed("/srv/a b.img", "a disk", True), Needed("/dev/vg/b", "a disk", True)])
     (half,) = told(WARNING, facts(store=elsewhere, survey=alone)._replace(asked=asked))
-    assert half.endswith("; move all at once: sparsesync migrate /data/docker /srv/a.img new:/ -- --relative")
+    assert half.endswith("; move all at once: sparsesync migrate /data/docker '/srv/a b.img' new:/ -- --relative")
     inside = [Needed("", "a pool", True), *(Needed(path, "x", True) for path in ("/srv/a/b", "/srv/a"))]
     (half,) = told(WARNING, facts(store=store._replace(companions=inside), survey=alone))
     assert "not among the sources are a pool, /srv/a (x); migrate" in half

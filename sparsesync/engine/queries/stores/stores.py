@@ -11,6 +11,7 @@ from typing import Iterator, List, NamedTuple
 
 from ...files.claims import allocated
 from ..mounts import is_below, mounts
+from .binds import bound
 from .docker import LOOP_FILES, drivers_of, settings_of
 from .images import needed_by
 from .roots import Root, find_roots, is_system, places
@@ -143,6 +144,8 @@ def _drivers(root: Root) -> Iterator[str]:
 def _needed(root: Root, drivers: List[str]) -> List[Needed]:
     """Return the companions of a store, each once, and what images of disks need, of those too."""
     found = {each.path: each for each in reversed([*_pools(root), *_companions(root, drivers)])}
+    for path in bound(root):
+        found.setdefault(path, Needed(path, "mounted into a container", True))
     images = [image for pattern in root.kind.images for image in _glob(root.path, pattern)]
     for image in [*images, *found] if root.kind.images else ():
         for path in needed_by(image):

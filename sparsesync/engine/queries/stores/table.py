@@ -72,6 +72,7 @@ class Kind(NamedTuple):
     ``inside``: globs of folders below the root, and of which kind they are. One of another kind is a part of the
     root's; one of the same kind is a root of its own.
     ``images``: globs of files below the root that may be images of disks with backing files elsewhere.
+    ``binds``: globs of files below the root that have the mounts of containers, or of a volume (:mod:`.binds`).
     ``instances``: globs of folders that are empty if what they are for is on a device, or another machine. The second
     folder from the root is the pool, and disks/POOL.img has all of one.
     ``companions``: what else is needed.
@@ -96,6 +97,7 @@ class Kind(NamedTuple):
     subvolumes: Tuple[str, ...] = ()
     inside: Tuple[Tuple[str, str], ...] = ()
     images: Tuple[str, ...] = ()
+    binds: Tuple[str, ...] = ()
     instances: Tuple[str, ...] = ()
     companions: Tuple[Companion, ...] = ()
     processes: Tuple[str, ...] = ()
@@ -157,6 +159,7 @@ PODMAN = Kind(
     drivers=(("overlay", "overlay/*"), ("btrfs", "btrfs/subvolumes"), ("zfs", "zfs/*"), ("vfs", "vfs/dir")),
     layers=("overlay",),
     subvolumes=("btrfs/subvolumes",),
+    binds=("*-containers/*/userdata/config.json",),
     companions=(
         *(Companion(Setting(files, "toml", ("storage.imagestore", "storage.options.additionalimagestores")), "images")
           for files in _STORAGE_CONF),
@@ -212,6 +215,7 @@ DOCKER = Kind(
         "overlay2", "fuse-overlayfs", "btrfs", "zfs", "overlay", "aufs", "devicemapper", "vfs")),
     layers=("overlay2", "overlay", "aufs", "fuse-overlayfs"),
     subvolumes=("btrfs/subvolumes",),
+    binds=("containers/*/config.v2.json", "volumes/*/opts.json"),
     # With "userns-remap" all is in a folder that has the numbers of the mapped user.
     inside=(("containerd/daemon", "containerd"), (_REMAPPED, "docker")),
     companions=(
@@ -335,18 +339,16 @@ LIBVIRT = Kind(
         Companion("/var/lib/libvirt/qemu", "saved machines, snapshots and UEFI variables"),
         Companion("/var/lib/libvirt/swtpm", "the keys of virtual TPMs"),
         Companion("/var/lib/libvirt/images", "images of disks"),
-        *(
-            Companion(Setting(folder + "/libvirt/*/*.xml", "domain", keys), what)
-            for folder in ("/etc", "~/.config")
-            for keys, what in _DOMAINS
-        ),
+        *(Companion(Setting(folder + "/libvirt/*/*.xml", "domain", keys), what)
+          for folder in ("/etc", "~/.config") for keys, what in _DOMAINS),
+        Companion(Setting("/etc/libvirt/storage/*.xml", "pool"), "a storage pool"),
     ),
     pid_files=("/run/libvirt/qemu/*.pid", "/run/user/*/libvirt/qemu/run/*.pid"),
     processes=("qemu*", "kvm*"),
     stop="virsh shutdown each domain that runs",
     kernel=("KVM",),
     bound="the domains name their disks by it",
-)
+)  # fmt: skip
 
 # "Local Files And Paths Used By The Kubelet" and "Node Resource Managers" in Kubernetes' documentation; pkg/volume in
 # its source for the names of the volumes' plugins.

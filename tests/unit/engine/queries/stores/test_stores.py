@@ -307,6 +307,38 @@ def test_a_disk_of_a_domain_that_is_somewhere_else(fs: FakeFilesystem) -> None:
     assert [each.path for each in store.companions if each.what == "a domain's disk"] == ["/srv/a&b.img"]
 
 
+@pytest.mark.parametrize(
+    ("root", "tree", "file", "text"),
+    [
+        ("/var/lib/docker", DOCKER, "containers/c1/config.v2.json", {
+            "MountPoints": {**{path: {"Type": "bind", "Source": path} for path in
+                               ("/srv/app", "/", "/usr/x", "/run/x", "/etc/localtime", "/srv/none")},
+                            "v": {"Type": "volume", "Source": "/var/lib/docker/volumes/v/_data"}}}),
+        ("/var/lib/docker", DOCKER, "volumes/w/opts.json",
+         {"MountType": "none", "MountOpts": "bind", "MountDevice": "/srv/app"}),
+        ("/var/lib/docker", DOCKER, "containers/c1/config.v2.json",
+         {"MountPoints": {"x": {"Type": "bind", "Source": "/srv/link"}}}),
+        ("/var/lib/containers/storage", PODMAN, "overlay-containers/c1/userdata/config.json", {"mounts": [
+            {"type": "bind", "source": "/srv/app"}, {"type": "bind", "source": "/run/x"}, {"type": "proc"}]}),
+        ("/home/u/.local/share/docker", DOCKER, "containers/c1/config.v2.json", {"MountPoints": {
+            path: {"Type": "bind", "Source": path} for path in ("/srv/app", "/srv/other")}}),
+    ],
+)  # fmt: skip
+def test_what_containers_have_mounted(
+    fs: FakeFilesystem, root: str, tree: tuple[str, ...], file: str, text: dict[str, object]
+) -> None:
+    odd = os.path.join(file.rpartition("/c1")[0] or "volumes", "odd", file.partition("/c1/")[2] or "opts.json")
+    lay_out(fs, root, *tree, contents={file: json.dumps(text), odd: "[1]"})
+    lay_out(fs, "", "srv/app/", "srv/other/", "usr/x/", "run/x/", "usr/share/zone")
+    fs.create_symlink("/etc/localtime", "/usr/share/zone")
+    fs.create_symlink("/srv/link", "app")
+    os.chown("/srv/other", 77, 77)
+    (store,) = stores(root)
+    assert [each for each in store.companions if "mounted" in each.what] == [
+        Needed("/srv/app", "mounted into a container", True)
+    ]
+
+
 def test_a_pool_that_is_on_a_device(fs: FakeFilesystem) -> None:
     """Its instances have empty folders. One that is in a file goes along."""
     for pool in ("here", "tank", "file"):
