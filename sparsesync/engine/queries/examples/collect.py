@@ -8,7 +8,7 @@ The kinds, and what the other fields have::
     name        ``name``                                  each odd character of ASCII, one of each 256 others, the
                                                           longest, what DOS has a meaning for
     pair        ``name`` and ``value``, in one directory  equal but for case or Unicode's normal forms
-    type        ``type``; a link's target, a device's number
+    type        ``type``; a link's target, a device's number, how many names a file has beyond a few
     mode        ``type``, ``number``
     owner       ``number``                                each, and the largest; the largest of symlinks
     group       ``number``                                the same
@@ -40,6 +40,9 @@ _MAX_CHARACTERS = 1 << 18
 
 _MAX_VALUE_BYTES = 4096
 _MAX_PAIRS = 200
+_FEW_LINKS = 1000
+"""All filesystems that have hard links have so many for a file."""
+
 _MAX_OWNED = 1 << 16
 
 _PLAIN = re.compile(r"[A-Za-z0-9._+=@~-]*[A-Za-z0-9_+=@~-]\Z").match
@@ -117,7 +120,7 @@ class Collector:
         kind = stat.S_IFMT(st.st_mode)
         if kind == stat.S_IFREG:
             if st.st_nlink > 1:
-                self._once("type", "h", path, "h")
+                self._links(path, st.st_nlink)
         elif kind != stat.S_IFDIR:
             self._type(path, stat.filemode(st.st_mode)[0], st)
         if st.st_dev not in self._without_xattrs:
@@ -185,9 +188,12 @@ class Collector:
             self._odd_second = True
             self._extremes["odd"] = 0, example
 
+    def _links(self, path: str, count: int) -> None:
+        self._most("links", count, Example("type", "h", "", "", count if count > _FEW_LINKS else 0, path))
+
     def _type(self, path: str, kind: str, st: os.stat_result) -> None:
         if st.st_nlink > 1:
-            self._once("type", "h", path, "h")
+            self._links(path, st.st_nlink)
         if kind == "l":
             if "link" not in self._extremes or st.st_size > self._extremes["link"][0]:
                 try:

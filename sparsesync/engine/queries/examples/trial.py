@@ -13,6 +13,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 _SOCKET_AND_DEVICES = {"p": stat.S_IFIFO, "s": stat.S_IFSOCK, "c": stat.S_IFCHR, "b": stat.S_IFBLK}
 _MAX_XATTR_BYTES = 60000
+_MAX_LINKS = 65536
+"""More than btrfs, and than ext4 has: 65,535 and 65,000 of a file."""
+
+_MAX_LINKS_SECONDS = 5
 
 
 class Refused(NamedTuple):
@@ -130,6 +134,11 @@ def _type(refused: Refused, example: _Example) -> Optional[Refused]:
         os.link(example.path, example.path + "2")
         # As rsync knows that two are one. Their number is what some mounts tell of earlier.
         same = os.path.samefile(example.path, example.path + "2")
+        until = time.monotonic() + _MAX_LINKS_SECONDS
+        for number in range(3, min(example.number, _MAX_LINKS) + 1):
+            os.link(example.path, example.path + str(number))
+            if time.monotonic() > until:
+                break  # what is that slow is tried far enough
         return _unless(same, refused, "it becomes another file")
     _make(example.path, example.type, example.name, example.number)
     st = os.lstat(example.path)
