@@ -97,6 +97,7 @@ class _Trees:
         self._sources = [(source, where) for source, where in known if where is not None]
         self.devices = {os.stat(source).st_dev for source, _ in self._sources}
         self.layers: Dict[str, List[str]] = {}
+        self._tops: List[str] = []
 
     def _place(self, path: str) -> Optional[FsLocation]:
         real = os.path.realpath(path)
@@ -117,10 +118,11 @@ class _Trees:
             where = locate(path, its.values())
             return self.at(where) if where else iter(())
         # From where it is relative is not told. Drivers do so from their own directories, to save bytes.
-        roots = [root for source, _ in self._sources for root in find_roots(source)]
-        tops = [source for source, _ in self._sources]
-        tops += [os.path.join(root.path, folder) for root in roots for folder in root.kind.layers]
-        return filter(os.path.isdir, (os.path.join(top, path) for top in tops))
+        if not self._tops:
+            roots = [root for source, _ in self._sources for root in find_roots(source)]
+            self._tops = [source for source, _ in self._sources]
+            self._tops += [os.path.join(root.path, folder) for root in roots for folder in root.kind.layers]
+        return filter(os.path.isdir, (os.path.join(top, path) for top in self._tops))
 
     def open_at(self, where: FsLocation) -> Iterator[str]:
         """Yield what is open for writing at a location, as spelled from each source.
