@@ -5,14 +5,13 @@ every start, is at the destination already.
 """
 
 import glob
-import json
 import os
 import stat
 from typing import Any, Iterator, List
 
 from ..mounts import is_below
 from .roots import Root
-from .settings import at
+from .settings import at, json_of
 
 _OF_THE_SYSTEM = ("/boot", "/dev", "/lib", "/lib64", "/proc", "/run", "/sys", "/tmp", "/usr", "/var/run")
 
@@ -34,8 +33,7 @@ def bound(root: Root) -> Iterator[str]:
 def _sources(file: str) -> List[str]:
     """Return the paths of bind mounts in a container's file (moby's and OCI's), or in that of a local volume."""
     try:
-        with open(file, encoding="utf-8", errors="surrogateescape") as opened:
-            settings = json.load(opened)
+        settings = json_of(file)
         mounts: List[Any] = [*(settings.get("MountPoints") or {}).values(), *(settings.get("mounts") or ())]
         found = [mount.get("Source") or mount.get("source") for mount in mounts if _is_bind(mount)]
         if "bind" in str(settings.get("MountOpts")):

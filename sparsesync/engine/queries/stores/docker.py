@@ -7,11 +7,10 @@ order of preference. What is not in use may be a leftover; all of them are told.
 """
 
 import glob
-import json
 import os
 from typing import Iterator, List, Sequence, Tuple
 
-from .settings import daemon_settings
+from .settings import daemon_settings, json_of
 from .table import DAEMON_JSON, DOCKER
 
 LOOP_FILES = ("devicemapper/devicemapper/data", "devicemapper/devicemapper/metadata")
@@ -90,8 +89,7 @@ def _snapshotters(root: str) -> Iterator[str]:
         yield os.path.basename(folder.rstrip("/"))
     for path in glob.glob(os.path.join(glob.escape(root), "containers/*/config.v2.json")):
         try:
-            with open(path, encoding="utf-8") as file:
-                driver = json.load(file).get("Driver")
+            driver = json_of(path).get("Driver")
         except (OSError, ValueError, AttributeError):
             continue  # it has gone, or is none of dockerd's
         own = driver in _GRAPH and (driver not in _BOTH or os.path.isdir(os.path.join(root, driver)))

@@ -8,6 +8,7 @@ if the path is the same to the daemon, who may be in a container. A process of a
 directories alone: its name is whatever that user wants.
 """
 
+import errno
 import glob
 import json
 import os
@@ -15,10 +16,12 @@ import pwd
 import re
 import stat
 from fnmatch import fnmatchcase
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Any, Iterator, List, Optional, Set, Tuple
 
 from .running import Process, processes_of, words_of
 from .table import Kind, Setting
+
+_MAX_CHARACTERS = 1 << 22
 
 _Found = Tuple[str, str]
 """A path, and the home directory of the user whose setting it is, or ""."""
@@ -138,8 +141,7 @@ def _expanded(path: str, home: str, top: str) -> str:
 def daemon_settings(file: str) -> "dict[str, object]":
     """Return dockerd's configuration, without any if there is no such file. Raises ValueError if it is broken."""
     try:
-        with open(file, encoding="utf-8") as opened:
-            settings = json.load(opened)
+        settings = json_of(file)
         if not isinstance(settings, dict):
             raise ValueError("it is no object")
         return settings
@@ -157,12 +159,13 @@ def _json(file: str, setting: Setting, top: str) -> Iterator[str]:
 
 _TOML = re.compile(
     r"""^[ \t]*(?:
-        \[+[ \t]*(?P<table>[^\n#]*?)[ \t]*\]+[ \t]*(?:\#[^\n]*)?$
+        \[{1,2}(?P<table>[^\n\[\]]*)\]
         |(?P<key>[\w.-]+|"[^"\n]*"|'[^'\n]*')[ \t]*=[ \t]*
-         (?P<value>\[(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[^\]"'\#])*\]|"(?:\\.|[^"\\\n])*"|'[^'\n]*')
+         (?P<value>\[(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[^\]"'\#])*\]?|"(?:\\.|[^"\\\n])*"|'[^'\n]*')
     )""",
     re.MULTILINE | re.VERBOSE,
 )
+"""No part of a text is looked at again and again, whoever has written it: an array that has no end is the last."""
 _TOML_STRING = re.compile(r"""#[^\n]*|"((?:\\.|[^"\\\n])*)"|'([^'\n]*)'""")
 
 
@@ -188,7 +191,7 @@ def _toml_values(text: str) -> Iterator[Tuple[str, str]]:
     table = ""
     for match in _TOML.finditer(text):
         if match.group("table") is not None:
-            table = re.sub(r"[\"']", "", match.group("table")) + "."
+            table = re.sub(r"[\"']", "", match.group("table")).strip() + "."
             continue
         key = table + match.group("key").strip("\"'")
         for string in _TOML_STRING.finditer(match.group("value")):
@@ -206,22 +209,24 @@ def _toml_values(text: str) -> Iterator[Tuple[str, str]]:
 def _pool(file: str, setting: Setting, top: str) -> Iterator[str]:
     text = _xml(file)
     # The others are devices' folders, or nothing of this machine's.
-    if re.search(r"<pool\s[^>]*\btype=[\"'](?:dir|fs|netfs)[\"']", text):
-        for match in re.finditer(r"<path>\s*([^<]*?)\s*</path>", text.partition("<target")[2]):
-            yield _unescaped(match.group(1))
+    if re.search(r"<pool\s[^<>]*\btype=[\"'](?:dir|fs|netfs)[\"']", text):
+        for match in re.finditer(r"<path>([^<]*)</path>", text.partition("<target")[2]):
+            yield _unescaped(match.group(1).strip())
 
 
 def _domain(file: str, setting: Setting, top: str) -> Iterator[str]:
     text = _xml(file)
     for key in setting.keys:
-        for match in re.finditer(r"<source\s[^>]*?\b{}=([\"'])(.*?)\1".format(key), text):
-            yield _unescaped(match.group(2))
-        for match in re.finditer(r"<{0}(?:\s[^>]*)?>\s*([^<]*?)\s*</{0}>".format(key), text):
-            yield _unescaped(match.group(1))
+        for source in re.findall(r"<source\s[^<>]*>", text):
+            for match in re.finditer(r"\s{}=(?:\"([^\"]*)\"|'([^']*)')".format(key), source):
+                yield _unescaped(match.group(1) or match.group(2) or "")
+        for match in re.finditer(r"<{0}(?:\s[^<>]*)?>([^<]*)</{0}>".format(key), text):
+            yield _unescaped(match.group(1).strip())
 
 
 def _xml(file: str) -> str:
-    return re.sub(r"<!--.*?-->", "", _text(file), flags=re.DOTALL)
+    first, *others = _text(file).split("<!--")
+    return first + "".join(each.partition("-->")[2] for each in others)
 
 
 def _unescaped(text: str) -> str:
@@ -232,10 +237,29 @@ def _unescaped(text: str) -> str:
 
 def _text(file: str) -> str:
     try:
-        with open(file, encoding="utf-8", errors="surrogateescape") as opened:
-            return opened.read()
+        return text_of(file)
     except OSError:
         return ""  # it is another user's, or has gone
+
+
+def json_of(file: str) -> Any:
+    """Return what a file of JSON says. Raises OSError, and ValueError for what is none."""
+    try:
+        return json.loads(text_of(file))
+    except RecursionError:
+        raise ValueError("too many brackets") from None
+
+
+def text_of(file: str) -> str:
+    """Return what is in a file, of which some are a user's: one without an end is cut, and nobody waits for a pipe.
+
+    Raises OSError.
+    """
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, encoding="utf-8", errors="surrogateescape") as opened:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", file)
+        return opened.read(_MAX_CHARACTERS)
 
 
 _FORMATS = {"json": _json, "toml": _toml, "pool": _pool, "domain": _domain}

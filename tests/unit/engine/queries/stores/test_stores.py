@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from sparsesync.engine.queries.registry import answer_query
+from sparsesync.engine.queries.stores.settings import text_of
 from sparsesync.engine.queries.stores.stores import Needed, Store
 from tests.support.fake import (
     CONTAINERD,
@@ -220,6 +222,27 @@ def test_where_a_daemon_was_told(fs: FakeFilesystem, command: str, kind: str) ->
     os.chown("/proc/7", 1, 1)
     os.chown("/srv/x", 0, 0)
     assert stores("/srv") == []
+
+
+def test_nobody_waits_for_a_users_pipe(tmp_path: Path) -> None:
+    """Or a user could keep the machine from being moved. What has no end is cut."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        text_of(str(tmp_path / "pipe"))
+    with open(tmp_path / "large", "wb") as large:
+        large.truncate(1 << 30)
+    assert len(text_of(str(tmp_path / "large"))) < 1 << 28
+
+
+def test_a_users_configuration_takes_no_time(fs: FakeFilesystem) -> None:
+    """Nor does it raise anything. Each of these was made to be read again from every part of it."""
+    home = "/home/u/.config"
+    for number, text in enumerate(["a=[\n", "[[", "<!--", "<source ", "<nvram>   ", "a='", "<pool type='dir'><path>"]):
+        for file in ("containers/storage.conf.d/{}.conf", "libvirt/qemu/{}.xml", "libvirt/storage/{}.xml"):
+            lay_out(fs, home, contents={file.format(number): text * 20_000})
+    lay_out(fs, home, contents={"docker/daemon.json": '{"a":[' * 20_000})
+    lay_out(fs, "/var/lib/libvirt", *LIBVIRT)
+    assert [each.kind for each in stores("/var/lib")] == ["libvirt"]
 
 
 def test_a_user_says_nothing_of_others_directories(fs: FakeFilesystem) -> None:
