@@ -60,11 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return the exit status."""
     troubles = Troubles()
     tallies = Tally(), Tally()
-    different, count = False, 0
+    different, names, files = False, 0, 0
 
-    def on_equal(path: str) -> None:
-        nonlocal count
-        count += 1
+    def on_equal(path: str, again: bool) -> None:
+        nonlocal names, files
+        names += 1
+        files += not again
         if arguments.verbose and not arguments.json:
             print_line(f"{path or arguments.a}: equal")
 
@@ -108,8 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not (different or troubles.status or arguments.json or arguments.quiet):
         told, other = (f"{iec(tally.read)} read, {iec(tally.believed)} believed to be holes" for tally in tallies)
         told += "" if told == other else f" in {arguments.a}; {other} in {arguments.b}"
-        names = f"{count} name{'' if count == 1 else 's'}"
-        print_line(f"equal: {names}; {told}")
+        count = f"{names} name{'' if names == 1 else 's'}"
+        count += "" if files == names else f" of {files} file{'' if files == 1 else 's'}"
+        print_line(f"equal: {count}; {told}")
     return 2 if troubles.status else int(different)
 
 

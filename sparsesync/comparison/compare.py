@@ -36,6 +36,7 @@ from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import check_holes
 from ..engine.tree.left_out import LeftOut, NameRules, left_out
+from ..engine.tree.manifest import Names
 from ..engine.tree.node import Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
@@ -59,14 +60,15 @@ def verify(
     prefix: str = "",
     rules: Optional[NameRules] = None,
     attributes: bool = False,
-    on_equal: Callable[[str], object] = lambda path: None,
+    on_equal: Callable[[str, bool], object] = lambda path, again: None,
     executor: "Optional[Executor]" = None,
 ) -> Generator[Difference, None, None]:
     """Yield each difference between two files or two trees, as :func:`sparsesync.api.trees.verify`.
 
     ``rules``: what is left out of both trees.
     ``attributes``: compare mode, owner and group, too.
-    ``on_equal``: called with the path of each entry that is equal, but for directories.
+    ``on_equal``: called with the path of each entry that is equal, but for directories, and whether it is another name
+    of a file in A that was compared before.
     """
     check_holes(holes)
     if is_remote(a) or is_remote(b):
@@ -102,7 +104,7 @@ class _Comparison:
         progress: OnProgress,
         rules: Optional[NameRules],
         attributes: bool,
-        on_equal: Callable[[str], object],
+        on_equal: Callable[[str, bool], object],
         compare: Callable[..., Optional[int]],
     ) -> None:
         self.attributes = attributes
@@ -114,11 +116,12 @@ class _Comparison:
         self.on_error = on_error
         self.progress = progress
         self.rules = rules
+        self.names = Names()
 
     def roots(self, a: Node, b: Node) -> Generator[Difference, None, None]:
         a_st, b_st = a.stat(), b.stat()
         if _same_file(a_st, b_st):
-            self.on_equal("")
+            self.on_equal("", False)
             return
         if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
             yield from self._attributes("", a_st, b_st)
@@ -131,7 +134,7 @@ class _Comparison:
             else:
                 found = self._entry("", a, b, a_st, b_st)
             if found is None and not more:
-                self.on_equal("")
+                self.on_equal("", False)
         if found:
             yield found
         yield from more
@@ -189,7 +192,7 @@ class _Comparison:
                         if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
                             found = self._entry(entry, a, b, a_st, b_st)
                             if found is None and not more:
-                                self.on_equal(entry)
+                                self.on_equal(entry, self.names.again(a_st))
                         elif not _same_file(a_st, b_st):
                             below.append(entry)
                     if found:

@@ -61,7 +61,7 @@ def verify(
     prefix: str,
     rules: NameRules | None,
     attributes: bool,
-    on_equal: Callable[[str], object],
+    on_equal: Callable[[str, bool], object],
 ) -> Generator[Difference, None, None]:
     """Yield what :func:`compare.verify` yields, if a path is ``host:path``. The first step connects."""
     with HostPool(rsh, python, prefix=prefix) as hosts:
@@ -82,7 +82,7 @@ def differences(
     progress: OnProgress = None,
     rules: NameRules | None = None,
     attributes: bool = False,
-    on_equal: Callable[[str], object] = lambda path: None,
+    on_equal: Callable[[str, bool], object] = lambda path, again: None,
 ) -> Iterator[Difference]:
     """Yield each difference between two locations, on two hosts that compute the same digests."""
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as noted:
@@ -160,7 +160,7 @@ class _Merge:
         progress: OnProgress,
         noted: IO[str],
         attributes: bool,
-        on_equal: Callable[[str], object],
+        on_equal: Callable[[str, bool], object],
     ) -> None:
         self._attributes = attributes
         self._on_equal = on_equal
@@ -248,7 +248,7 @@ class _Merge:
         elif found is not None:
             self._noted.write(json.dumps(found) + "\n")
         elif not more and UNKNOWN not in (a.kind, b.kind) and a.kind != "d":
-            self._on_equal(path)
+            self._on_equal(path, a.again)
         yield from more
 
     def _content(self, path: str, a_size: int, b_size: int) -> Difference | _Noted | None:

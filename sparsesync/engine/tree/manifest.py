@@ -29,7 +29,7 @@ import errno
 import os
 import stat
 import struct
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ..content.compare import Tally
 from ..errors import TruncatedError, error_path
@@ -62,6 +62,7 @@ class Entry(NamedTuple):
     ``target``: where a symlink leads.
     ``device``: the number of a device.
     ``attributes``: mode, owner and group, if they were asked for.
+    ``again``: another name of a file that was told before.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Entry(NamedTuple):
     target: str = ""
     device: int = 0
     attributes: Optional[Tuple[int, int, int]] = None
+    again: bool = False
 
 
 class Directory(NamedTuple):
@@ -102,11 +104,28 @@ def key(path: str) -> List[bytes]:
     return os.fsencode(path).split(b"/") if path else []
 
 
+class Names:
+    """Which of the names that are passed belong to one file. What is held is each file with several names."""
+
+    def __init__(self) -> None:
+        self._passed: Set[Tuple[int, int]] = set()
+
+    def again(self, st: os.stat_result) -> bool:
+        """Return whether another name of the file was passed before this one."""
+        if st.st_nlink < 2 or stat.S_ISDIR(st.st_mode):
+            return False
+        inode = (st.st_dev, st.st_ino)
+        again = inode in self._passed
+        self._passed.add(inode)
+        return again
+
+
 class Reading(NamedTuple):
     """How content is read.
 
     ``full``: read the holes too.
     ``holes``: otherwise, whether maps are believed (:func:`files.claims.believes`).
+    ``names``: of which files with several names one was told.
     ``attributes``: told, too.
     """
 
@@ -114,6 +133,7 @@ class Reading(NamedTuple):
     full: bool
     holes: str
     tally: Tally
+    names: Names
     attributes: bool = False
 
     def attributes_of(self, st: os.stat_result) -> Optional[Tuple[int, int, int]]:
@@ -139,7 +159,7 @@ def manifest(
     ``tally``: the bytes read and believed are added.
     ``attributes``: tell mode, owner and group of each entry.
     """
-    reading = Reading(digest, full, holes, tally or Tally(), attributes)
+    reading = Reading(digest, full, holes, tally or Tally(), Names(), attributes)
     top = Node(None, root, root)
     st = top.stat()
     if stat.S_ISDIR(st.st_mode):
@@ -224,7 +244,7 @@ def _entry(node: Node, name: str, st: os.stat_result, reading: Reading, content:
             yield Entry(name, kind, size)
             yield Trouble(error)
             return
-        yield Entry(name, kind, size, target, st.st_rdev, reading.attributes_of(st))
+        yield Entry(name, kind, size, target, st.st_rdev, reading.attributes_of(st), reading.names.again(st))
         if fd is None:
             return
         try:
@@ -298,7 +318,7 @@ def contents(path: str, offset: int, length: int, digest: Digest, full: bool = F
             size = file_size(fd)
             whole = digest.new()
             blocks = 0
-            reading = Reading(digest, full, "auto", Tally())
+            reading = Reading(digest, full, "auto", Tally(), Names())
             for packed in _digested(fd, offset, max(offset, min(size, offset + length)), size, reading):
                 whole.update(packed)
                 blocks += len(packed) // PAIR.size

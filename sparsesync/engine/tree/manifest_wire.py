@@ -39,9 +39,12 @@ _NOTHING = Blocks(b"")
 _KIND = one_of(UNKNOWN, *"-dlbcpsDPw")
 """The letters of stat.filemode()."""
 
-_ENTRY = row(one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED)
+_NAMED = one_of("e", "h")
+"""An entry; an entry that is another name of a file that was told before."""
+
+_ENTRY = row(_NAMED, NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED)
 _ENTRY_WITH_ATTRIBUTES = row(
-    one_of("e"), NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED, PERMISSIONS, UNSIGNED, UNSIGNED
+    _NAMED, NAME, _KIND, SIZE, text(MAX_NAME_CHARACTERS), UNSIGNED, PERMISSIONS, UNSIGNED, UNSIGNED
 )
 _DIRECTORY = row(one_of("d"), text(CONTROL_BYTES))
 _DIGESTS = row(one_of("b"), text(CONTROL_BYTES))
@@ -50,7 +53,8 @@ _DIGESTS = row(one_of("b"), text(CONTROL_BYTES))
 def pack(event: Event) -> List[Any]:
     """Return an event as it is sent. A Trouble has a frame of its own."""
     if isinstance(event, Entry):
-        return ["e", event.name, event.kind, event.size, event.target, event.device, *(event.attributes or ())]
+        letter = "h" if event.again else "e"
+        return [letter, event.name, event.kind, event.size, event.target, event.device, *(event.attributes or ())]
     if isinstance(event, Directory):
         return ["d", event.path]
     assert isinstance(event, Blocks)
@@ -113,11 +117,10 @@ class Reader:
             raise ProtocolError("an incomplete manifest")
 
     def _event(self, packed: Any) -> Event:
-        if _ENTRY(packed):
-            return self._entry(Entry(*packed[1:]))
-        if _ENTRY_WITH_ATTRIBUTES(packed):
-            attributes: Any = tuple(packed[6:])
-            return self._entry(Entry(*packed[1:6])._replace(attributes=attributes))
+        if _ENTRY(packed) or _ENTRY_WITH_ATTRIBUTES(packed):
+            letter, name, kind, size, target, device, *attributes = packed
+            told: Any = tuple(attributes) or None
+            return self._entry(Entry(name, kind, size, target, device, told, letter == "h"))
         if _DIRECTORY(packed):
             return self._begin(Directory(packed[1]))
         if _DIGESTS(packed):
