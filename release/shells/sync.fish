@@ -1,8 +1,10 @@
 
 # What follows "sync" is completed as what follows rsync, and by the options that are sparsesync's own.
-function __sparsesync_is_sync
+
+# The command is the first word; without an argument, whether there is none yet.
+function __sparsesync_is
     set -l words (commandline -opc)
-    test (count $words) -gt 1; and test "$words[2]" = sync
+    test "$words[2]" = "$argv[1]"
 end
 
 function __sparsesync_rsync
@@ -10,4 +12,4 @@ function __sparsesync_rsync
     complete -C"rsync "(string join ' ' -- (string escape -- $words[3..-2]) $words[-1])
 end
 
-complete -c sparsesync -n __sparsesync_is_sync -a '(__sparsesync_rsync)'
+complete -c sparsesync -n '__sparsesync_is sync' -a '(__sparsesync_rsync)'

@@ -169,6 +169,7 @@ _TYPED = {
     "sparsesync copy --reflink n": "--reflink never",
     "sparsesync migrate imag": "migrate images/",
     "sparsesync exclude --format ko": "kopia",
+    "sparsesync track dr": "track drop",
     "sparsesync sync -a --seed-req": "--seed-required",
     "sparsesync sync -a --seed-holes=tr": "--seed-holes=trust",
     "sparsesync sync -a --delete-ex": "--delete-excluded",
@@ -176,13 +177,16 @@ _TYPED = {
 """What is typed before the tabulator, and what the terminal shows then."""
 
 
-def test_bash_completes_by_what_the_shtab_of_the_system_makes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_shells_complete_by_what_the_shtab_of_the_system_makes(tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     old, root = "/usr/bin/python3", Path(pyz.__file__).parents[1]
     write = f"from pathlib import Path; from release.completion import write; write(Path({str(tmp_path)!r}))"
     if not os.path.exists(old) or run(old, "-c", "import shtab", cwd=root)[0]:
         pytest.skip("python3-shtab is not installed")
     assert run(old, "-c", write, cwd=root) == (0, "", "")
-    test_a_shell_completes(tmp_path, tmp_path, "bash")
+    test_a_shell_completes(tmp_path, tmp_path, shell)
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
