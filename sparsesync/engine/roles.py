@@ -13,7 +13,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 
 from .content.basis import find_within
 from .content.copy_file import CopyOptions
-from .errors import NoSpaceError, ProtocolError
+from .errors import NoSpaceError, ProtocolError, error_path
 from .files.beneath import Sources, look_at
 from .files.dig import Dug, dig, measure
 from .files.extents import Extent, extents
@@ -223,7 +223,10 @@ class LocalDestination:
         return None, root or ".", single
 
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> Optional[str]:
-        """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None."""
+        """Open the root of a transfer, and expect ``needs``. Returns why that is left to rsync, or None.
+
+        Raises OSError if the root can neither be opened nor made, as it cannot for rsync then.
+        """
         reason, root, single = self._find(path, opening)
         reason = self._closed or reason or _check_bases(root, opening)
         if reason:
@@ -236,7 +239,7 @@ class LocalDestination:
             like = opening.like
             # With -p rsync knows whose the directory is to be, and opens it.
             make = 0o777 if like is None else 0o700 if opening.perms else like
-        try:
+        with error_path(root, instead=True):
             self._open(
                 Destination(
                     root,
@@ -261,8 +264,6 @@ class LocalDestination:
                     space_check=opening.space_check,
                 )
             )
-        except OSError as error:
-            return "{}: {}".format(root, error.strerror)
         self.expect(needs)
         return None
 

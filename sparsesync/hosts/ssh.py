@@ -366,6 +366,10 @@ def _reason(error: LinkError, connection: Connection, shell: Shell, status: int 
         return NoAgentError(why, host, retryable=False)
     kind = LinkError if status is None else NoAgentError
     why = str(error)
-    if status and status > 0 and said.strip():
-        why = f"the remote shell ended with status {status}: {printable_already(said.strip().splitlines()[-1])}"
+    last = printable_already(said.strip().splitlines()[-1]) if said.strip() else ""
+    if last.startswith("sparsesync: "):
+        # A forced command's words, which are on standard error already.
+        return NoAgentError("the key there does not allow what was asked for", host, retryable=False)
+    if status and status > 0 and last:
+        why = f"the remote shell ended with status {status}: {last}"
     return kind(f"no agent could be started: {why}", host, error.retryable)

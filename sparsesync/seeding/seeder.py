@@ -125,6 +125,8 @@ class Seeding:
         """Each gives the mode of a source."""
         self._top_modes: list[Callable[[], int | None]] = []
         """Each gives the mode of a directory that is sent as the transfer's top."""
+        self.refused_all: bool = False
+        """The destination cannot be opened. rsync meets the same, most likely."""
         self.changing: list[Planned] = []
         """Of a live source: files that rsync would find changed already, and copy whole."""
         # The paths at the two ends, without the name of a host.
@@ -184,7 +186,13 @@ class Seeding:
         # --delete may make room, and how much --sparse leaves is known only once all is read.
         checked = self.options.space_check and not (self.command.delete or self.command.sparse)
         coming = needs(self.source, _planned(plan)) if checked else iter(())
-        reason = self.destination.open(self._destination, self._opening(listing), coming)
+        try:
+            reason = self.destination.open(self._destination, self._opening(listing), coming)
+        except LinkError:
+            raise
+        except OSError as error:
+            self.refused_all = True
+            return format_error(error)
         if reason:
             return reason
         if checked:

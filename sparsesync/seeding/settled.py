@@ -156,7 +156,12 @@ def open_existing(destination: Destination, path: str, command: rsync.Command) -
 
     # Where it is a file, there is no other one in the transfer.
     there = Opening(many=False, one_source=True, relative=command.relative, existing=True)
-    return destination.open(path, there) is None
+    try:
+        return destination.open(path, there) is None
+    except LinkError:
+        raise
+    except OSError:
+        return False
 
 
 def are_settled(command: rsync.Command, seed: SeedOptions, destination: Destination, files: Sequence[Sparse]) -> bool:

@@ -83,6 +83,8 @@ class SeededRun:
         """What rsync would have said of what was seeded, if anybody listens."""
         self.hopeless: bool = False
         """rsync refuses the command, and will again."""
+        self.doubtful: bool = False
+        """Whether rsync will write anything is not known before it has run."""
         self.tracking = tracking
         self.refusal: int = 0
         """The exit status that rsync would have had for what the destination does not take."""
@@ -152,8 +154,8 @@ class SeededRun:
 
     def after_rsync(self) -> None:
         """Run step 7, and what else is to be done at the end."""
-        if self.login.doubtful and not self.result.status:
-            self.hopeless = False
+        if self.doubtful and self.result.status in LISTED:
+            self.doubtful = False
             self._tell_losses()
         self._heal()
         self._touch()
@@ -254,7 +256,7 @@ class SeededRun:
         else:
             found = losses.of_all(command, seed.holes, seed.min_hole, self.check)
             lost, certain, reason = found, False, str(handoff)
-        if lost.files == 0 or seed.off or command.sparse or self.hopeless:
+        if lost.files == 0 or seed.off or command.sparse or self.hopeless or self.doubtful:
             return
         self.note(holes=lost.holes)
         if not certain and losses.refuses(command, self.environ):
@@ -324,10 +326,11 @@ class SeededRun:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
                 unchanged = kept if seeding.healing.wanted else None
                 status = self._ask(listing, unchanged)
-                self.hopeless = self.login.doubtful or status in losses.HOPELESS
+                self.doubtful, self.hopeless = self.login.doubtful, status in losses.HOPELESS
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
+                self.doubtful |= seeding.refused_all and not self.seed.required
                 self.report = report_of(self.command, listing, seeding, self.login.words, self.environ)
                 if self.report is not None:
                     stack.callback(self.report.close)

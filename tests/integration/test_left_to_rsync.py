@@ -241,3 +241,14 @@ def test_holes_that_rsync_keeps_are_not_told(top: Path) -> None:
         shutil.rmtree(top / "bin")
         shutil.rmtree(top / "dst")
         (top / "dst").mkdir()
+
+
+@pytest.mark.parametrize("how", ["local", "push"])
+def test_nothing_is_said_to_be_left_where_rsync_cannot_make_the_destination(top: Path, how: str) -> None:
+    there = f"far:{top}/" if how == "push" else ""
+    argv = ["-a", *(["-e", local_shell(top / "rsh")] if there else []), "src/", f"{there}no/such/"]
+    alone = subprocess.run(["rsync", *argv], cwd=top, capture_output=True)
+    said = sync(*argv, cwd=top)
+    assert alone.returncode == 11 and (said.returncode, said.stderr) == (11, alone.stderr)
+    said = sync("--seed-required", *argv, cwd=top)
+    assert said.returncode == 4 and said.stderr.endswith(b"no/such/: No such file or directory\n")

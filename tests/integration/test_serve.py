@@ -131,6 +131,19 @@ def test_another_version_is_refused(
     assert "install the same version at both ends" in capfd.readouterr().err
 
 
+def test_what_a_key_does_not_allow_is_said_once(place: Path) -> None:
+    rsh = forced(place / "rsh", serve(place, "--read-only"))
+    argv = [sys.executable, "-m", "sparsesync", "scan", "-e", rsh, "--remote-prefix", "sudo", "h:src"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "sparsesync: this key runs no command: --rsync-path and --remote-prefix are not for it",
+            "sparsesync: h: the key there does not allow what was asked for",
+        ],
+    )
+
+
 def test_what_is_asked_for_is_not_executed(place: Path) -> None:
     def ask(asked: str) -> tuple[int, str]:
         env = {**os.environ, "SSH_ORIGINAL_COMMAND": asked}
