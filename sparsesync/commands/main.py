@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
             sys.stdout.flush()
             raise
         arguments.rsync_options = rest
+        arguments.words = argv[1:]
         return _run(arguments, argv[0])
     except KeyboardInterrupt:
         if argv[:1] == ["sync"]:

@@ -6,6 +6,7 @@ What stands behind ``--`` is rsync's; :func:`main.main` takes it off and gives i
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import BinaryIO, Callable
 
@@ -124,6 +125,10 @@ def run(arguments: argparse.Namespace) -> int:
         elif "sync" in report or "downtime" in report:
             for line in text.summary(report):
                 print_line(line)
+            if report["pass"] == "first" and report["status"] in (Status.OK, Status.VANISHED):
+                words = ["sparsesync", "migrate", "--final", *arguments.words]
+                words += ["--", *arguments.rsync_options] if arguments.rsync_options else []
+                print_line(f"next         stop what writes there, then: {shlex.join(words)}")
 
 
 def _writer(out: BinaryIO) -> Callable[[bytes], None]:

@@ -186,13 +186,9 @@ class Seeding:
         # --delete may make room, and how much --sparse leaves is known only once all is read.
         checked = self.options.space_check and not (self.command.delete or self.command.sparse)
         coming = needs(self.source, _planned(plan)) if checked else iter(())
-        try:
-            reason = self.destination.open(self._destination, self._opening(listing), coming)
-        except LinkError:
-            raise
-        except OSError as error:
-            self.refused_all = True
-            return format_error(error)
+        self.refused_all = True  # unless it is opened
+        reason = self.destination.open(self._destination, self._opening(listing), coming)
+        self.refused_all = False
         if reason:
             return reason
         if checked:

@@ -330,7 +330,6 @@ class SeededRun:
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
                 handoff = seeding.run(listing, unchanged)
-                self.doubtful |= seeding.refused_all and not self.seed.required
                 self.report = report_of(self.command, listing, seeding, self.login.words, self.environ)
                 if self.report is not None:
                     stack.callback(self.report.close)
@@ -338,6 +337,7 @@ class SeededRun:
         except (LinkError, NoSpaceError):
             raise
         except (OSError, ValueError) as error:  # what is wrong with one file is told as that file's
+            self.doubtful |= seeding.refused_all and not self.seed.required
             return f"seeding has ended early: {format_error(error)}"
 
     def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None) -> int:

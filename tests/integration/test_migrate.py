@@ -197,6 +197,8 @@ def test_two_passes(tree: Path, sshd_server: Sshd, direction: str) -> None:
     logins = sshd_server.logins()
     done = migrate(source, destination, rsh=sshd_server.rsh)
     assert (done.returncode, done.stderr) == (0, ""), done
+    typed = f"sparsesync migrate --final {source} {destination}"
+    assert done.stdout.splitlines()[-1] == f"next         stop what writes there, then: {typed}"
     assert sshd_server.logins() - logins == (direction != "here")
     assert differs(tree / "src", tree / "dst") == ""
     with open(tree / "src/disk", "r+b") as disk:
