@@ -32,6 +32,7 @@ def copyfile(
     fsync: bool = False,
     overlay: bool = False,
     track: PathLike | None = None,
+    extents_from: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -59,6 +60,10 @@ def copyfile(
     is that of the clone, whatever is written to ``src`` meanwhile. The next copy from ``src`` to ``dst`` with the same
     ``track`` reads only what changed, if ``dst`` still is what this one made. Without clones (XFS and btrfs have them)
     a RuntimeWarning says so, and ``dst`` is made as without ``track``.
+    ``extents_from``: a file with a list of what changed in ``src`` since ``dst`` was made: QEMU's dirty bitmap, as
+    nbdinfo or qemu-img print it, thin_delta's XML, or a JSON list of objects with ``offset`` and ``length``. Only that
+    is read and sent, and nobody can check that it is all. Where ``dst`` is missing, or cannot be told to be what it
+    was, all of ``src`` is copied. ``src`` is on this machine.
     ``progress``: called with the bytes of data done since the last call: copied, or, with ``inplace``, compared. An
     exception that it raises ends the copy.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
@@ -83,7 +88,7 @@ def copyfile(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    _copy(src, dst, options, track, progress, rsh, python, executor)
+    _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
     return dst
 
 
@@ -91,8 +96,8 @@ def copyfile(
 def copy(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
-    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
-    executor: Executor | None = ...,
+    track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
+    python: str | None = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -100,8 +105,8 @@ def copy(
 def copy(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
-    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
-    executor: Executor | None = ...,
+    track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
+    python: str | None = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -118,6 +123,7 @@ def copy(
     fsync: bool = False,
     overlay: bool = False,
     track: PathLike | None = None,
+    extents_from: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -130,15 +136,15 @@ def copy(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, progress, rsh, python, executor)
+    return _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
 
 
 @overload
 def copy2(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
-    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
-    executor: Executor | None = ...,
+    track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
+    python: str | None = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -146,8 +152,8 @@ def copy2(
 def copy2(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
-    track: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ..., python: str | None = ...,
-    executor: Executor | None = ...,
+    track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
+    python: str | None = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -164,6 +170,7 @@ def copy2(
     fsync: bool = False,
     overlay: bool = False,
     track: PathLike | None = None,
+    extents_from: PathLike | None = None,
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
@@ -178,7 +185,7 @@ def copy2(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, progress, rsh, python, executor)
+    return _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
 
 
 def _copy(
@@ -186,6 +193,7 @@ def _copy(
     dst: PathLike,
     options: CopyOptions,
     track: PathLike | None,
+    extents_from: PathLike | None,
     progress: OnProgress,
     rsh: Rsh,
     python: str | None,
@@ -194,5 +202,6 @@ def _copy(
     from ..embedding import Passing
     from ..hosts.copies import Copies, as_given
 
-    with Passing() as passing, Copies(rsh, python, track=track, executor=executor) as copies:
+    copying = Copies(rsh, python, track=track, extents_from=extents_from, executor=executor)
+    with Passing() as passing, copying as copies:
         return as_given(copies.copy(src, dst, options, passing.through(progress)).path, dst)

@@ -587,6 +587,10 @@ def test_a_list_of_what_changed(there: str, mounted: Mounted, request: pytest.Fi
             assert (made.why_whole is None) == (there != "ext4" or inplace)
             assert made.written == BLOCK or made.why_whole or not inplace
             assert same_content(src, dst) == (there == "ext4" and not inplace)
+        if there == "xfs":
+            assert sparsesync.copy2(src, dst, inplace=True, extents_from=told) == dst and not same_content(src, dst)
+            with pytest.raises(ValueError, match="extents_from and track do not go together"):
+                sparsesync.copyfile(src, dst, extents_from=told, track=dst.parent / "track")
         poke(dst, SIZE // 4 // BLOCK - 1, text=src.read_bytes()[SIZE // 4 - BLOCK :][:BLOCK])
         os.truncate(src, 2 * SIZE)
         poke(src, 2 * SIZE // BLOCK - 1)
