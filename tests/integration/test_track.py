@@ -22,7 +22,7 @@ from sparsesync.commands.main import main
 from sparsesync.engine.content.copy_file import Copied, CopyOptions
 from sparsesync.hosts.copies import Copies
 from sparsesync.tracking.store import Store
-from tests.support.filesystems import Mounted, command, filesystem, need_tools, qemu_map, same_content
+from tests.support.filesystems import Mounted, command, filesystem, qemu_map, same_content
 from tests.support.schemas import document
 from tests.support.sshd import Sshd
 
@@ -458,25 +458,43 @@ def test_a_kill_at_any_moment(mounted: Mounted) -> None:
 
 
 def test_a_copy_is_of_one_moment(here: Path, mounted: Mounted) -> None:
-    need_tools("cmp")
     src, dst, track = image(here / "src"), mounted("ext4") / "dst", here / "track"
+    number = 0
+
+    def write(_: int = 0) -> None:
+        nonlocal number
+        number += 1
+        poke(src, 3, 1500, text=number.to_bytes(8, "big"))
+
+    def both() -> list[int]:
+        with open(dst, "rb") as file:
+            return [int.from_bytes(file.read(8), "big") for block in (3, 1500) if file.seek(block * BLOCK)]
+
+    write()
+    with Copies(jobs=1) as copies, pytest.warns(RuntimeWarning, match="of no one moment"):
+        copies.copy(src, dst, CopyOptions(), write)  # as without a clone
+    assert both()[0] < both()[1]
+    with Copies(track=track) as copies:
+        for _ in range(3):
+            before = number
+            copies.copy(src, dst, CopyOptions(inplace=True), write)
+            assert both() == [before, before] and number > before
     writer = (
-        "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR)\nnumber = 0\n"
+        "import os, sys\nfd, number = os.open(sys.argv[1], os.O_RDWR), int(sys.argv[2])\n"
         "while True:\n number += 1\n block = number.to_bytes(8, 'big') * 512\n"
         f" os.pwrite(fd, block, 3 * {BLOCK})\n os.pwrite(fd, block, 1500 * {BLOCK})\n"
-        " if number == 1: print(flush=True)\n"
+        " if sys.argv: print(flush=True)\n sys.argv.clear()\n"
     )
-    with subprocess.Popen([sys.executable, "-c", writer, str(src)], stdout=subprocess.PIPE) as process:
+    argv = [sys.executable, "-c", writer, str(src), str(number)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()
-            for _ in range(5):
+            for _ in range(int(os.environ.get("SPARSESYNC_ROUNDS", "3"))):
                 tracked(src, dst, track, inplace=True)
-                with open(dst, "rb") as file:
-                    found = [int.from_bytes(file.read(8), "big") for block in (3, 1500) if file.seek(block * BLOCK)]
                 (snapshot,) = track.rglob("*.snapshot")
                 assert same_content(snapshot, dst)
-                assert found[0] - found[1] in (0, 1)  # the second is written after the first
+                assert both()[0] - both()[1] in (0, 1)  # the second is written after the first
         finally:
             process.kill()
 
