@@ -19,8 +19,8 @@ from typing import Iterator, List, NamedTuple, Optional, Union
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
 from ..files.claims import file_size, is_view
-from ..files.status import check_replaceable, open_source, special_file
-from ..files.syscalls import flush_directory, was_written
+from ..files.status import check_replaceable, open_source, special_file, was_written
+from ..files.syscalls import flush_directory
 from ..files.writing.target import Target
 from .copy import check_choices, copy_content
 from .writer import Hands, Threads

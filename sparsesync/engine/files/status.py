@@ -213,6 +213,17 @@ def identity_of(st: os.stat_result) -> Identity:
     return Identity(st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
+def was_written(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether an open file may have been written to between two stats, even if its time was set back.
+
+    A new mode or owner counts too, since the change time shows only the last change. A changed number of names does not
+    count.
+    """
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return True
+    return before.st_ctime_ns != after.st_ctime_ns and before.st_nlink == after.st_nlink
+
+
 def is_past(mtime_ns: int) -> bool:
     """Return whether a file that is written to from now on gets a modification time after ``mtime_ns``.
 

@@ -325,17 +325,6 @@ def flush_filesystem(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def was_written(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether an open file may have been written to between two stats, even if its time was set back.
-
-    A new mode or owner counts too, since the change time shows only the last change. A changed number of names does not
-    count.
-    """
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        return True
-    return before.st_ctime_ns != after.st_ctime_ns and before.st_nlink == after.st_nlink
-
-
 def filesystem_at(place: Union[int, str]) -> os.statvfs_result:
     """Return what statvfs(3) says of the filesystem of an open file, or of a path.
 

@@ -20,8 +20,7 @@ from ..errors import LeftToRsync, error_path
 from ..files import attributes
 from ..files.beneath import Sources
 from ..files.claims import allocated, believes, file_size, is_view
-from ..files.status import is_recent, open_quietly, stat_sparse
-from ..files.syscalls import was_written
+from ..files.status import is_recent, open_quietly, stat_sparse, was_written
 from .records import FileSpec, Listed, Tracked
 
 _SECOND_NS = 10**9
