@@ -346,7 +346,12 @@ def filesystem_at(place: Union[int, str]) -> os.statvfs_result:
 
 
 def keeps_holes(fd: int, size: int) -> bool:
-    """Return whether the filesystem of a new, empty file keeps holes: the file is made longer, by up to ``size``."""
+    """Return whether the filesystem of a new, empty file keeps holes.
+
+    Unless it is known to, that is tried: the file is made longer, by up to ``size``.
+    """
+    if knows_holes(fd):
+        return True
     # FAT and its like fill the gap when a file is made longer. Nothing is made shorter again: a file that was,
     # ext4 (auto_da_alloc, ext4(5)) and XFS take for one being replaced, and write it out on close.
     gap = min(size, 1 << 20)
