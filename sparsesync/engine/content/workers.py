@@ -10,7 +10,7 @@ other's way. Sizes and offsets are bytes.
 
 import os
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from ..files.extents import Extent
@@ -36,7 +36,13 @@ def pieces(offset: int, length: int, size: int) -> Iterator[Extent]:
 
 def helps(jobs: Optional[int]) -> bool:
     """Return whether more than one thread is to work. ``jobs``: how many in all; None is as many as help."""
-    return (os.cpu_count() or 1) > 1 if jobs is None else jobs > 1
+    return _cores() > 1 if jobs is None else jobs > 1
+
+
+@lru_cache(maxsize=None)
+def _cores() -> int:
+    # The C library opens a file of sysfs to find out, which costs as much as all else that a small file is asked.
+    return os.cpu_count() or 1
 
 
 class Clock:

@@ -139,14 +139,18 @@ class RangeWriter:
 
     def write(self, ranges: Iterable[Extent]) -> int:
         """Copy every range; returns the bytes written."""
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = memoryview(b"")
         helper: Optional[Helpers] = None
         try:
             for offset, length in ranges:
                 self.position = offset
                 if self.kernel and self._by_kernel(offset, length, helper):
                     self.written += length
-                elif length <= PIECE_BYTES:
+                    continue
+                if len(buffer) < min(length, PIECE_BYTES):
+                    # Most files of a tree have one small extent. To zero a large buffer takes longer than to copy that.
+                    buffer = memoryview(bytearray(PIECE_BYTES if buffer else min(length, PIECE_BYTES)))
+                if length <= PIECE_BYTES:
                     self.written += self.copy_piece(buffer, offset, length)
                     self.done += length
                 else:
