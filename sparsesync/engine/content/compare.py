@@ -289,21 +289,26 @@ def first_in(
     The other parameters are those of :func:`first_difference`.
     """
     a, b = bytearray(size), bytearray(size)
-    a_view, b_view, zeros = memoryview(a), memoryview(b), memoryview(bytes(size))
+    zeros = memoryview(bytes(size))
     found = None
-    untold = a_read = b_read = 0
+    untold = a_read = b_read = cut = 0
+    a_view = b_view = memoryview(b"")
     for offset, length, a_has, b_has in segments:
         while length:
             count = min(size, length)
-            a_read += count if a_has else 0
-            b_read += count if b_has else 0
-            if a_has and _fill(a_fd, a_view[:count], offset, a_path) < count:
-                raise TruncatedError(a_path)
-            if b_has and _fill(b_fd, b_view[:count], offset, b_path) < count:
-                raise TruncatedError(b_path)
+            if count != cut:  # of a file of many small extents this is what takes the time
+                cut, a_view, b_view = count, memoryview(a)[:count], memoryview(b)[:count]
+            if a_has:
+                a_read += count
+                if _fill(a_fd, a_view, offset, a_path) < count:
+                    raise TruncatedError(a_path)
+            if b_has:
+                b_read += count
+                if _fill(b_fd, b_view, offset, b_path) < count:
+                    raise TruncatedError(b_path)
             one = a if a_has else b
-            other = b_view if a_has and b_has else zeros
-            if not one.startswith(other[:count]):
+            other = b_view if a_has and b_has else zeros[:count]
+            if not one.startswith(other):
                 found = offset + _parting(one, other, count)
                 break
             offset += count
