@@ -36,6 +36,7 @@ def copyfile(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    streams: int = 1,
     executor: Executor | None = None,
 ) -> _Path:
     """Copy the content of ``src`` to the file ``dst``, holes as holes, and return ``dst``, as shutil.copyfile.
@@ -67,6 +68,9 @@ def copyfile(
     ``progress``: called with the bytes of data done since the last call: copied, or, with ``inplace``, compared. An
     exception that it raises ends the copy.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``streams``: how many connections carry the content to or from another host, at most 16: one for each 64 MiB of
+    data. That is for a link that is faster than one ssh. Those after the first log in by a key that asks nobody; where
+    that fails there are fewer.
     ``executor``: has its workers copy, processes here or on other machines, which see both files by the same absolute
     paths and import the same version of this package. Content does not go through the executor. It is not closed. The
     copy goes on where an earlier one with an executor broke off. Not with ``inplace``, ``overlay``, a file descriptor
@@ -88,7 +92,7 @@ def copyfile(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("content", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
+    _copy(src, dst, options, track, extents_from, progress, rsh, python, streams, executor)
     return dst
 
 
@@ -97,7 +101,7 @@ def copy(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
     track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
-    python: str | None = ..., executor: Executor | None = ...,
+    python: str | None = ..., streams: int = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -106,7 +110,7 @@ def copy(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
     track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
-    python: str | None = ..., executor: Executor | None = ...,
+    python: str | None = ..., streams: int = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -127,6 +131,7 @@ def copy(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    streams: int = 1,
     executor: Executor | None = None,
 ) -> PathLike:
     """Copy content and mode of ``src`` to ``dst``, a file or a directory; return the file made, as shutil.copy.
@@ -136,7 +141,7 @@ def copy(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("mode", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
+    return _copy(src, dst, options, track, extents_from, progress, rsh, python, streams, executor)
 
 
 @overload
@@ -144,7 +149,7 @@ def copy2(
     src: PathLike, dst: _Str, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
     track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
-    python: str | None = ..., executor: Executor | None = ...,
+    python: str | None = ..., streams: int = ..., executor: Executor | None = ...,
 ) -> _Str | str: ...  # fmt: skip
 
 
@@ -153,7 +158,7 @@ def copy2(
     src: PathLike, dst: _Bytes, *, follow_symlinks: bool = ..., inplace: bool = ..., reflink: Reflink = ...,
     sparse: Zeros = ..., holes: Holes = ..., reserve: bool = ..., fsync: bool = ..., overlay: bool = ...,
     track: PathLike | None = ..., extents_from: PathLike | None = ..., progress: OnProgress = ..., rsh: Rsh = ...,
-    python: str | None = ..., executor: Executor | None = ...,
+    python: str | None = ..., streams: int = ..., executor: Executor | None = ...,
 ) -> _Bytes | bytes: ...  # fmt: skip
 
 
@@ -174,6 +179,7 @@ def copy2(
     progress: OnProgress = None,
     rsh: Rsh = None,
     python: str | None = None,
+    streams: int = 1,
     executor: Executor | None = None,
 ) -> PathLike:
     """Copy as :func:`copy`, and also times (in ns), extended attributes, ACLs, and ownership where permitted.
@@ -185,7 +191,7 @@ def copy2(
     from ..engine.content.copy_file import CopyOptions
 
     options = CopyOptions("all", follow_symlinks, inplace, reflink, sparse, holes, reserve, fsync, overlay=overlay)
-    return _copy(src, dst, options, track, extents_from, progress, rsh, python, executor)
+    return _copy(src, dst, options, track, extents_from, progress, rsh, python, streams, executor)
 
 
 def _copy(
@@ -197,11 +203,12 @@ def _copy(
     progress: OnProgress,
     rsh: Rsh,
     python: str | None,
+    streams: int,
     executor: Executor | None,
 ) -> PathLike:
     from ..embedding import Passing
     from ..hosts.copies import Copies, as_given
 
-    copying = Copies(rsh, python, track=track, extents_from=extents_from, executor=executor)
+    copying = Copies(rsh, python, streams=streams, track=track, extents_from=extents_from, executor=executor)
     with Passing() as passing, copying as copies:
         return as_given(copies.copy(src, dst, options, passing.through(progress)).path, dst)

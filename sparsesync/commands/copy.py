@@ -55,6 +55,9 @@ def add(command: Parser) -> None:
     )
     command.add_argument("-z", "--compress", action="store_true", help="compress what goes over the network")
     command.add_argument("--bwlimit", type=_rate, metavar="RATE", help="KiB per second over the network, or as 2m")
+    command.add_argument(
+        "--streams", type=_streams, default=1, metavar="N", help="send by N connections, where one ssh is too slow"
+    )
     command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
     command.add_argument("-v", "--verbose", action="store_true", help="say what was copied")
     command.add_argument("--json", action="store_true", help="say it as one JSON object")
@@ -75,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         destination += "./" if destination.endswith(":") else "/"
     if arguments.bwlimit and not all(is_remote(destination) or is_remote(source) for source in sources):
         raise ValueError("--bwlimit is for copies to and from another host")
+    if arguments.streams > 1 and not any(is_remote(path) for path in arguments.paths):
+        raise ValueError("--streams is for copies to and from another host")
     if arguments.extents_from and (len(sources) > 1 or arguments.dry_run):
         raise ValueError("--extents-from is for one SOURCE, and not for --dry-run")
     if arguments.check and not arguments.workers:
@@ -123,6 +128,8 @@ def _copy_each(
                 *remote,
                 compress=arguments.compress,
                 bwlimit=arguments.bwlimit,
+                streams=arguments.streams,
+                say=print_error if arguments.verbose else lambda line: None,
                 track=arguments.track,
                 extents_from=arguments.extents_from,
                 jobs=arguments.jobs,
@@ -215,6 +222,16 @@ def _rate(text: str) -> int | None:
     if rate is None and not re.fullmatch("0+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no rate: KiB per second, or as 500k, 2m, 1.5g; 0 is no limit")
     return rate
+
+
+def _streams(text: str) -> int:
+    """Return a number of streams, for argparse."""
+    from ..hosts.transfer import parse_streams
+
+    try:
+        return parse_streams(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _work(source: str, holes: str) -> int:

@@ -55,6 +55,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed-freeze", metavar="COMMAND", help="run before what is tracked is cloned")
     command.add_argument("--seed-thaw", metavar="COMMAND", help="run after that, come what may")
     command.add_argument("--seed-freeze-max", metavar="SECONDS", help="do not clone what would take longer")
+    command.add_argument("--seed-streams", metavar="N", help="send by N connections, where one ssh is too slow")
     command.add_argument("--seed-python", metavar="PATH", help="the Python to use on the other host")
 
 

@@ -43,6 +43,7 @@ from .wire.fields import (
     SIZE,
     anything,
     arguments,
+    digits,
     flag,
     get,
     integer,
@@ -54,6 +55,7 @@ from .wire.fields import (
 )
 from .wire.link import Link
 from .wire.rate_limit import RateLimit
+from .wire.streams import Meeting, join
 
 _BATCH_ITEMS = 500
 
@@ -106,6 +108,7 @@ class Agent:
         self.destination: LocalDestination = self.host.destination(resume=not only_new, only_new=only_new)
         self.held: contextlib.ExitStack = contextlib.ExitStack()
         """What lasts as long as the connection."""
+        self.meeting: Meeting = self.held.enter_context(Meeting())
 
     def serve(self) -> None:
         """Greet the client, and answer until the connection ends.
@@ -303,6 +306,15 @@ def _send(
 OPERATIONS = {
     "query": Operation({"query": one_of(*QUERIES), "arguments": anything}, _query),
     "lock": Operation({"path": PATH, "parents": flag}, _lock),
+    "meet": Operation({}, _record(lambda agent: agent.meeting.open())),
+    "join": Operation(
+        {"name": digits(16), "secret": digits(16), "number": integer(1, 255)},
+        lambda agent, **given: join(agent.link, **given),
+    ),
+    "widen": Operation(
+        {"numbers": listed(integer(1, 255))},
+        _record(lambda agent, numbers: agent.meeting.widen(agent.link, numbers)),
+    ),
     "contents": Operation({"parts": listed(row(PATH, SIZE, SIZE)), "full": flag}, _record(_contents)),
     "directory": Operation({}, _record(lambda agent: agent.host.directory())),
     "preset": Operation(

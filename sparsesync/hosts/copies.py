@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
 from ..engine.content.writer import Hands, Threads
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 class Copies:
     """Copies that share their connections to other hosts. A context manager.
 
-    ``compress``, ``bwlimit``: for copies to and from another host, as in :class:`~.transfer.Settings`.
+    ``compress``, ``bwlimit``, ``streams``, ``say``: for copies to and from another host, as in
+    :class:`~.transfer.Settings`.
     ``track``: the directory of :class:`~..tracking.store.Store`, if files are tracked.
     ``extents_from``: a list of what changed in the source, if all else is what the destination has
     (:mod:`~..tracking.listed`).
@@ -56,6 +57,8 @@ class Copies:
         *,
         compress: bool = False,
         bwlimit: int | None = None,
+        streams: int = 1,
+        say: Callable[[str], object] = lambda line: None,
         track: PathLike | None = None,
         extents_from: PathLike | None = None,
         jobs: int | None = None,
@@ -65,6 +68,12 @@ class Copies:
         self._hosts = HostPool(rsh, python, prefix=prefix)
         self._compress = compress
         self._bwlimit = bwlimit
+        if streams != 1:
+            from .transfer import parse_streams
+
+            parse_streams(str(streams))
+        self._streams = streams
+        self._say = say
         self._track = None if track is None else os.fsdecode(track)
         self._store: Store | None = None
         self._extents_from = None if extents_from is None else os.fsdecode(extents_from)
@@ -198,13 +207,15 @@ class Copies:
             raise OSError(errno.EOPNOTSUPP, "two machines cannot share extents (reflink)", ends.dst)
         if not options.follow_symlinks:
             raise ValueError("follow_symlinks=False is for copies on one machine")
-        settings = Settings(options.sparse == "always", self._bwlimit, (None, None) if self._compress else None)
+        compress = (None, None) if self._compress else None
+        settings = Settings(options.sparse == "always", self._bwlimit, compress, self._streams, self._say)
         results: list[FileResult] = []
         with self._opened(ends, options) as (read, written, plan, made):
             if entry is not None and isinstance(read, LocalSource):
                 read.tracked[plan.name] = entry.tracked
             if self._extents_from is not None and isinstance(read, LocalSource):
                 read.listed[plan.name] = _listed(self._extents_from, plan, written)
+            settings = settings.sized(plan.data or plan.size)  # of a device it is not known yet
             transfer(read, written, iter([plan]), settings, results.append, progress)
         (result,) = results
         if result.space is not None:

@@ -198,10 +198,12 @@ class HostPool:
 
     def connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         """Return the host of this name over a new connection. Raises as :meth:`locate`."""
-        from .address import Remote
+        from functools import partial
+
+        from .address import Remote, until_ssh
         from .loader import Shell
         from .remote import RemoteHost
-        from .sharing import sharing
+        from .sharing import ALONE, sharing
         from .ssh import connect
 
         words = self._words()
@@ -228,7 +230,15 @@ class HostPool:
             embedding=self._embedding,
             stderr=self._stderr,
         )
-        return RemoteHost(opened.enter_context(opening), user, opened.close)
+        connection = opened.enter_context(opening)
+        alone = until_ssh(words)
+        if alone:
+            more = Shell((*words[:alone], *ALONE, *words[alone:]), self._prefix, self._python)
+            connection.another = partial(
+                connect, name, more, login, prefix=connection.prefix, timeout=self._timeout, digest=digest,
+                embedding=self._embedding, stderr=lambda said: None,
+            )  # fmt: skip
+        return RemoteHost(connection, user, opened.close)
 
     @property
     def _environ(self) -> Mapping[str, str]:

@@ -11,6 +11,9 @@ does nothing else (:func:`lasting`).
 
 What a socket needs is not always there: a directory that may be written to, and whose name is short. Where there is
 none, each ssh logs in.
+
+Where one ssh is too slow for the content, more of them log in, each with a connection of its own (:func:`widen`). They
+ask nobody anything: where a login needs more than a key, or is refused, there are fewer.
 """
 
 from __future__ import annotations
@@ -23,12 +26,19 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from ..embedding import WAIT_SECONDS
+from ..console.messages import format_error
+from ..embedding import WAIT_SECONDS, Stopped
+from ..engine.errors import LinkError
+from ..engine.wire.fields import digits, get, row
 from .address import until_ssh
+
+if TYPE_CHECKING:
+    from .ssh import Connection
 
 _ALIVE_SECONDS = 15
 """Seconds between questions to a silent server; the third that is not answered ends the connection: ssh_config(5)."""
@@ -39,6 +49,9 @@ _LINGER_SECONDS = 60
 _PLACES = ["/tmp", "/var/tmp", "/dev/shm"]
 _OWN = "." + "x" * 16
 """What ssh puts behind a socket's name while it makes it."""
+
+ALONE = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ConnectTimeout=20")
+"""The options of an ssh that has a connection of its own, and asks nobody anything."""
 
 _FREE_SECONDS = 10
 """Seconds in which a server notices that a session has ended."""
@@ -161,6 +174,83 @@ def wait_for_session(
                 return
         check()
         time.sleep(WAIT_SECONDS)
+
+
+def widen(connection: Connection, count: int, say: Callable[[str], object]) -> None:
+    """Have content go by ``count`` connections to the same host, or by as many as can be had.
+
+    ``say``: called with a line for people if there are fewer.
+
+    Raises LinkError if the connection itself is lost.
+    """
+    have = 1 + len(connection.link.streams)
+    if have >= count:
+        return
+    errors: list[Exception] = []
+    if connection.another is not None:
+        with contextlib.ExitStack() as fresh:
+            try:
+                name, secret = get(connection.call("meet"), "answer", row(digits(16), digits(16)))
+                opened, errors = _join(connection, range(have, count), name, secret)
+                for stack, _ in opened.values():
+                    fresh.push(stack)
+                if opened:
+                    connection.call("widen", numbers=[*opened])
+                for _, joined in opened.values():
+                    connection.link.add_stream(joined.give_link())
+                connection.beside.push(fresh.pop_all())
+            except LinkError:
+                raise
+            except (OSError, ValueError) as error:
+                errors = [error]
+    if errors:
+        connection.another, connection.why_alone = None, format_error(errors[0])
+    if connection.another is None:
+        say(f"{1 + len(connection.link.streams)} of {count} streams: {connection.why_alone}")
+
+
+def _join(
+    connection: Connection, numbers: Sequence[int], name: str, secret: str
+) -> tuple[dict[int, tuple[contextlib.ExitStack, Connection]], list[Exception]]:
+    """Return connections by their numbers, whose agents have joined the first one, and what kept others from that."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    unwanted = threading.Event()
+    opened: dict[int, tuple[contextlib.ExitStack, Connection]] = {}
+    errors: list[Exception] = []
+
+    def check() -> None:
+        if unwanted.is_set():
+            raise Stopped("another stream is not wanted any more")
+
+    def join(number: int) -> None:
+        assert connection.another is not None
+        with contextlib.ExitStack() as stack:
+            try:
+                joined = stack.enter_context(connection.another(check=check))
+                joined.call("join", name=name, secret=secret, number=number)
+            except (OSError, ValueError) as error:
+                errors.append(error)
+            else:
+                opened[number] = stack.pop_all(), joined
+
+    try:
+        with ThreadPoolExecutor(len(numbers)) as threads:
+            asked = [threads.submit(join, number) for number in numbers]
+            try:
+                while wait(asked, WAIT_SECONDS).not_done:
+                    if connection.link.check is not None:
+                        connection.link.check()
+            except BaseException:
+                unwanted.set()
+                raise
+        for each in asked:
+            each.result()
+    except BaseException:
+        for stack, _ in opened.values():
+            stack.close()
+        raise
+    return dict(sorted(opened.items())), errors
 
 
 def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: float = math.inf) -> None:

@@ -22,7 +22,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from ..console.streams import write_error
 from ..embedding import Embedding, NoAgentError, Stopped, Write
@@ -107,6 +107,12 @@ class Connection:
         self._given_up = False
         self.python: str | None = None
         """The Python that was started with a prefix."""
+        self.another: Callable[..., contextlib.AbstractContextManager[Connection]] | None = None
+        """Gives one more connection to the same host, which asks nobody. It takes the ``check`` of :func:`connect`."""
+        self.why_alone = "only of ssh is it known that it asks nobody"
+        """Why there is not another."""
+        self.beside = contextlib.ExitStack()
+        """What ends with the connection."""
         self.served: bool = False
         """Whether a forced command answers, with an engine of its own and for one directory only."""
 
@@ -271,9 +277,15 @@ class Connection:
             error.filename = self.host if error.filename is None else f"{self.prefix}{error.filename}"
         return ValueError(f"{self.host}: {error}") if isinstance(error, ValueError) else error
 
+    def give_link(self) -> Link:
+        """Return the link, which is another connection's from now on. The agent is not waited for."""
+        self._busy = True
+        return self.link
+
     def close(self) -> None:
         """End the agent and the connection."""
         self.link.close()
+        self.beside.close()
         if self._busy or self._posted:
             # Nobody wants the rest, and an agent that is reading a large file would not notice for long.
             self.process.terminate()
@@ -296,6 +308,7 @@ def connect(
     digest: Digest | None = None,
     embedding: Embedding | None = None,
     stderr: Write | None = None,
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Connection]:
     """Give a connection to an agent on a host, which ends with the context.
 
@@ -305,6 +318,7 @@ def connect(
     ``timeout``: seconds of silence after which the connection is given up; None for never.
     ``digest``: one that every engine has, instead of the best that both ends have.
     ``stderr``: called with what the host says there, in a thread; by default it goes to the program's.
+    ``check``: called while something is waited for, instead of the program's own.
 
     Raises LinkError if no agent can be started or the remote shell is missing, ValueError for a Python whose name is
     not a plain path.
@@ -328,7 +342,7 @@ def connect(
         finally:
             relay.started()
         connection = Connection(process, host, prefix or f"{host}:", timeout)
-        connection.link.check = embedding.check if embedding else None
+        connection.link.check = check or (embedding.check if embedding else None)
         stack.callback(connection.close)
         try:
             connection.load(script, bool(shell.prefix))

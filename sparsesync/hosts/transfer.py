@@ -8,8 +8,9 @@ What a broken connection leaves is a partial file, which the next run takes up.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..engine.content.copy import copy_content
 from ..engine.content.update import update
@@ -25,17 +26,37 @@ if TYPE_CHECKING:
     from .remote import RemoteDestination, RemoteSource
 
 
+MAX_STREAMS = 16
+STREAM_BYTES = 64 << 20
+"""The data for which another connection is opened: with less the login takes longer than it saves."""
+
+
 class Settings(NamedTuple):
     """How files are transferred, mostly rsync's options.
 
     ``sparse``: make holes of blocks of zeros too.
     ``bwlimit``: bytes per second.
     ``compress``: (algorithm, level).
+    ``streams``: how many connections carry the content, at most.
+    ``say``: called with a line for people if there are fewer.
     """
 
     sparse: bool = False
     bwlimit: int | None = None
     compress: tuple[str | None, int | None] | None = None
+    streams: int = 1
+    say: Callable[[str], object] = lambda line: None
+
+    def sized(self, data: int) -> Settings:
+        """Return the settings for files that have so many bytes of data."""
+        return self._replace(streams=max(1, min(self.streams, data // STREAM_BYTES)))
+
+
+def parse_streams(value: str) -> int:
+    """Return a number of streams. Raises ValueError."""
+    if not re.fullmatch("[0-9]{1,2}", value) or not 0 < int(value) <= MAX_STREAMS:
+        raise ValueError(f"{value!r} is no number of streams: 1 to {MAX_STREAMS}")
+    return int(value)
 
 
 def transfer(
@@ -139,6 +160,7 @@ def _push(
 ) -> None:
     from ..engine.transfer.sender import Sender
     from ..engine.wire.compression import Compressor
+    from .sharing import widen
     from .ssh import named
 
     connection = destination.host.connection
@@ -146,6 +168,7 @@ def _push(
     if settings.compress is not None:
         squeeze = Compressor(connection.compressor(settings.compress[0]), settings.compress[1])
     link = connection.link
+    widen(connection, settings.streams, settings.say)
     link.pace = RateLimit(settings.bwlimit) if settings.bwlimit else None
     connection.start("receive")
     sender = Sender(
@@ -171,9 +194,11 @@ def _pull(
     progress: OnProgress,
 ) -> None:
     from ..engine.transfer.receiver import Receiver
+    from .sharing import widen
     from .ssh import named
 
     connection = source.host.connection
+    widen(connection, settings.streams, settings.say)
     compress = settings.compress and (connection.compressor(settings.compress[0]), settings.compress[1])
     connection.start(
         "send",

@@ -81,7 +81,7 @@ class Login:
 
     def _gone(self) -> int:
         link = self.host.connection.link if self.host else None
-        return link.sent + link.received if link else 0
+        return sum(each.sent + each.received for each in [link, *link.streams]) if link else 0
 
     @property
     def lasts(self) -> bool:

@@ -202,7 +202,7 @@ class Seeding:
             self.tracking.clone(self.source, _planned(plan))
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
             files = self._started(_planned(plan), advance)
-            transfer(self.source, self.destination, files, self.settings, self._done, advance)
+            transfer(self.source, self.destination, files, self.settings.sized(total), self._done, advance)
         if self.options.source_is_live:
             self.changing += self._changing(_planned(plan))
         return None

@@ -188,7 +188,7 @@ class SeededRun:
             return handoff
         command = self.command
         compression = rsync.compression(command) if command.compress else None
-        settings = Settings(command.sparse, command.bwlimit, compression)
+        settings = Settings(command.sparse, command.bwlimit, compression, self.seed.streams, self.say)
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )

@@ -173,7 +173,7 @@ class JobWriter:
             smaller = self.compressor.compress(content)
             if smaller is not None:
                 code, body = self.compressor.code, smaller
-        self.link.write(protocol.data_head(file.number, code, packed, len(body)), body)
+        self.link.write_data(protocol.data_head(file.number, code, packed, len(body)), body)
         self._tell(self._filled)
         self._forget()
 

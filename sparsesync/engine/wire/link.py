@@ -7,6 +7,8 @@ the kernel for good.
 
 Reading and writing may happen in two threads, and pings come from a third; so writing is
 locked, and a frame is always written whole.
+
+Two engines may have more connections, which carry a part of the content: :mod:`streams`.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import select
 import struct
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple, Union
 
 from ..errors import LinkError, ProtocolError
 from . import protocol
@@ -59,6 +61,7 @@ class Link:
     ``greeting``: the peer speaks first, and sends no ping before its greeting.
     ``line``: the peer sends a line before its first frame, which is thrown away unread.
     ``broken``: an error that another thread met while reading; it is raised when writing would wait.
+    ``streams``: more connections to the same peer, each with its number, from 1 on, at both ends.
     """
 
     def __init__(
@@ -87,12 +90,28 @@ class Link:
         # writes must not be another file that has got the descriptor's number.
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._closed = False
+        self.streams: List["Link"] = []
+        self._latest = 0
         for fd in (source, sink):
             os.set_blocking(fd, False)
             _widen(fd)
 
     def read(self) -> Frame:
         """Return the next frame that is not a ping. Raises LinkError at the end of the stream, ProtocolError."""
+        frame = self._read()
+        return self._from_stream(frame) if frame.kind == protocol.STREAM else frame
+
+    def _from_stream(self, announced: Frame) -> Frame:
+        number = announced.payload[0] if announced.payload else 0
+        if not 0 < number <= len(self.streams):
+            raise ProtocolError("a frame comes by a stream that there is not")
+        with self.waiting():
+            frame = self.streams[number - 1]._read()
+        if frame.kind != protocol.DATA:
+            raise unexpected(frame)
+        return frame
+
+    def _read(self) -> Frame:
         since = 0.0 if self.timeout is None else time.monotonic()
         while True:
             frame: Frame
@@ -135,7 +154,7 @@ class Link:
             try:
                 have = os.read(self.source, count)
             except BlockingIOError:
-                self._wait(self.source, select.POLLIN)
+                self._wait(select.POLLIN, self.source)
                 continue
             except OSError as error:
                 self._lost(error)
@@ -178,7 +197,7 @@ class Link:
             except LinkError:
                 raise
             except BlockingIOError:
-                self._wait(self.source, select.POLLIN)
+                self._wait(select.POLLIN, self.source)
             except OSError as error:
                 self._lost(error)
         if not count:
@@ -206,7 +225,7 @@ class Link:
                 except LinkError:
                     raise
                 except BlockingIOError:
-                    self._wait(self.sink, select.POLLOUT)
+                    self._wait(select.POLLOUT, self.sink)
                     continue
                 except OSError as error:
                     self._lost(error)
@@ -218,6 +237,35 @@ class Link:
                 if count:
                     rest[0] = rest[0][count:]
 
+    def add_stream(self, stream: "Link") -> None:
+        """Have another connection to the same peer carry content too. It is closed with this one."""
+        stream.timeout, stream.check = self.timeout, self._check_whole
+        self.streams.append(stream)
+
+    def write_data(self, *parts: Part) -> None:
+        """Write the parts of a DATA frame, by a stream that has room. Raises LinkError."""
+        links = [self, *self.streams]
+        if len(links) > 1:
+            ready = {fd for fd, _ in self._wait(select.POLLOUT, *[link.sink for link in links])}
+            after = self._latest + 1
+            turns = [number % len(links) for number in range(after, after + len(links))]
+            self._latest = next((number for number in turns if links[number].sink in ready), 0)
+        if not self._latest:
+            self.write(*parts)
+            return
+        stream = links[self._latest]
+        stream.pace = self.pace
+        self.write(protocol.encode(protocol.STREAM, bytes([self._latest])))
+        with self.waiting():
+            stream.write(*parts)
+
+    def _check_whole(self) -> None:
+        """Raise what ends the reading or writing of a stream: what ends that of this link."""
+        if self.check is not None:
+            self.check()
+        if self.broken is not None:
+            raise self.broken
+
     def _check_open(self) -> None:
         if self._closed:
             raise LinkError("the connection was closed", self.name)
@@ -225,13 +273,14 @@ class Link:
     def _lost(self, error: OSError) -> NoReturn:
         raise LinkError("the connection is lost: {}".format(error.strerror), self.name) from None
 
-    def _wait(self, fd: int, event: int) -> None:
+    def _wait(self, event: int, *fds: int) -> List[Tuple[int, int]]:
+        """Wait for one of the descriptors, and return those that are ready, as poll(2)."""
         if threading.get_ident() == self._worker and not self._waits:
             with self.waiting():
-                self._wait(fd, event)
-            return
+                return self._wait(event, *fds)
         poll = select.poll()
-        poll.register(fd, event)
+        for fd in fds:
+            poll.register(fd, event)
         left = self._left()
         step = _POLL_SECONDS if self.check is None else _CHECK_SECONDS
         while True:
@@ -240,8 +289,9 @@ class Link:
             # A peer that reads no more would be waited for without end, whatever it has said meanwhile.
             if event == select.POLLOUT and self.broken is not None:
                 raise self.broken
-            if poll.poll(1000 * (step if left is None else min(left, step))):
-                return
+            ready = poll.poll(1000 * (step if left is None else min(left, step)))
+            if ready:
+                return ready
             if left is not None:
                 left -= step
                 if left <= 0:
@@ -317,11 +367,12 @@ class Link:
         """Close both descriptors, once. The peer sees the end of the stream."""
         if self._pinger is not None:
             self._pinger.set()
+        for stream in self.streams:
+            stream.close()
         with self._reading, self._writing:
-            fds = set() if self._closed else {self.source, self.sink}
-            self._closed = True
-            for fd in fds:
+            for fd in set() if self._closed else {self.source, self.sink}:
                 os.close(fd)
+            self._closed = True
 
 
 def peer_error(value: Dict[str, Any]) -> Exception:

@@ -42,6 +42,7 @@ FINISH     file, the digest over everything
 ABORT      JSON: the sender gives up on a file
 CLOSED     JSON: what became of a file, from the receiver
 END        nothing: the sender announces no more files
+STREAM     a number of 1 byte: the next frame comes by that stream, and is DATA
 =========  ==========================================================================
 
 Names in JSON are UTF-8 with undecodable bytes as surrogate escapes, whatever the encoding of file names is
@@ -58,7 +59,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Se
 
 from ..errors import ProtocolError
 
-VERSION = 5
+VERSION = 6
 
 MAGIC = b"\0sparsesync agent\n"
 
@@ -66,8 +67,8 @@ ONLY_RSYNC = "a forced command there runs rsync, whatever is asked for, and lets
 
 (
     HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, PING, WANT, FILE, SKIP, STATE, ASK, DIGESTS, DATA, KEEP, HOLE, FINISH,
-    ABORT, CLOSED, END, RESERVE, SAME,
-) = range(1, 23)  # fmt: skip
+    ABORT, CLOSED, END, RESERVE, SAME, STREAM,
+) = range(1, 24)  # fmt: skip
 
 HEAD = struct.Struct(">BIII")
 _CHECKED = struct.Struct(">BII")
@@ -101,6 +102,7 @@ _LIMITS = dict.fromkeys((HELLO, CALL, ITEM, TROUBLE, DONE, FAIL, WANT, FILE, SKI
 _LIMITS.update({
     PING: 8, END: 0, ASK: _RANGES_SIZE, DIGESTS: _FILE.size + MAX_DIGESTS_BYTES, DATA: _RANGES_SIZE + PAYLOAD_BYTES,
     KEEP: _RANGES_SIZE, HOLE: _RANGES_SIZE, RESERVE: _RANGES_SIZE, FINISH: 256, SAME: _RANGES_SIZE,
+    STREAM: 1,
 })  # fmt: skip
 
 LINE_BYTES = 4 << 20

@@ -31,6 +31,7 @@ class SeedOptions(NamedTuple):
     ``track_verify``: every so many runs all of a tracked file is compared; 0 for never.
     ``progress_fd``: the descriptor that the command writes its progress to.
     ``report``: the file that the command writes its report to.
+    ``streams``: how many connections to the other host carry content, at most.
     ``heal``: restore the holes of files that were written without them (:mod:`..healing`).
     """
 
@@ -50,6 +51,7 @@ class SeedOptions(NamedTuple):
     freeze: str | None = None
     thaw: str | None = None
     freeze_max: float | None = None
+    streams: int = 1
 
     @property
     def source_is_live(self) -> bool:
@@ -91,6 +93,12 @@ def _seconds(value: str) -> float:
     return float(value)
 
 
+def _streams(value: str) -> int:
+    from ...hosts.transfer import parse_streams
+
+    return parse_streams(value)
+
+
 def _descriptor(value: str) -> int:
     from ...console.progress import descriptor
 
@@ -116,6 +124,7 @@ _VALUES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "--seed-freeze-max": ("freeze_max", "SECONDS", _seconds),
     "--seed-progress-fd": ("progress_fd", "N", _descriptor),
     "--seed-report": ("report", "FILE", _text("file")),
+    "--seed-streams": ("streams", "N", _streams),
     "--seed-python": ("python", "PATH", _python),
 }
 """Options with a value: the field, what the value is called, and what reads it."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sparsesync.embedding import Stopped
 from sparsesync.hosts import sharing
+from sparsesync.hosts.ssh import Connection
 from tests.support.shells import script
 
 
@@ -54,3 +56,12 @@ def test_what_interrupts_the_making_of_a_folder_removes_it(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt), sharing.sharing([ssh], ["far"], True):
         pass
     assert os.listdir(tmp_path) == ["ssh"]
+
+
+def test_no_more_connections_by_another_shell_than_ssh() -> None:
+    said: list[str] = []
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        connection = Connection(process, "far", "far:", None)
+        sharing.widen(connection, 2, said.append)
+        connection.close()
+    assert said == ["1 of 2 streams: only of ssh is it known that it asks nobody"]

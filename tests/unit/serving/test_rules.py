@@ -15,7 +15,7 @@ from sparsesync.serving.beneath import OutsideError, Root
 from sparsesync.serving.rules import ADD, CHANGE, READ, Served
 from tests.support.intruder import make
 
-REFUSED = {"lock", "preset"}
+REFUSED = {"lock", "preset", "meet", "join", "widen"}
 REFUSED_QUERIES = {
     "host", "kernel", "stores", "survey", "probe", "trial", "in_use", "suggested", "forbidden", "identity", "flush",
     "entry", "make_directory", "totals", "remove", "run",

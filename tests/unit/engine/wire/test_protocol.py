@@ -190,7 +190,7 @@ def head(kind: int, length: int) -> bytes:
     return protocol.HEAD.pack(kind, length, 0, zlib.crc32(struct.pack(">BII", kind, length, 0)))
 
 
-@pytest.mark.parametrize("kind", [0, 23, 99, 255])
+@pytest.mark.parametrize("kind", [0, 24, 99, 255])
 def test_an_unknown_kind(kind: int) -> None:
     with pytest.raises(ProtocolError, match=f"unknown kind {kind}"):
         decoded(Decoder(), [head(kind, 0)])
