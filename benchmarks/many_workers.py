@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 from sparsesync.workers import coordinator, run
+from sparsesync.workers.file_copy import FileCopy
 from sparsesync.workers.journal import Journal
 from sparsesync.workers.plan import MOST_BYTES, largest_first, plan
 from sparsesync.workers.task import Answer, Request
@@ -99,16 +100,18 @@ def model(tasks: int, workers: int, extents: int, seed: int) -> None:
             yield number * 2 * length, length
 
     cluster = Cluster(workers, seed)
-    request = Request("", "", "/source", (0, 0, 0, 0), "/", "", 0, 0, 0, b"", True, False, 0, False)
+    copy = FileCopy(workers)
+    copy.request = Request("", "", "/source", (0, 0, 0, 0), "/", "", 0, 0, 0, b"", True, False, 0, False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         directory = os.open(folder, os.O_RDONLY)
         journal = Journal(directory, "journal")
         os.close(directory)
         journal.begin({})
+        copy._journal = journal
         started, busy = time.perf_counter(), time.process_time()
         with mock.patch.object(run, "time", cluster), mock.patch.object(coordinator, "time", cluster):
-            made = coordinator.CopyRun(cluster, workers, journal, request, None)
+            made = coordinator.CopyRun(cluster, workers, copy, False, "/source")
             made._heard = cluster  # type: ignore[assignment]
             made.all_of(largest_first(plan(ranges(), tasks * 2 * MOST_BYTES, MOST_BYTES)))
         busy, took = time.process_time() - busy, time.perf_counter() - started

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
     from typing import Callable
 
     from ..console.lines import Output
@@ -29,6 +30,7 @@ def sync(
     python: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: PathLike | None = None,
+    executor: Executor | None = None,
 ) -> SyncResult:
     """Copy ``sources`` to ``destination`` as ``rsync OPTIONS SOURCES DESTINATION`` would, holes staying holes.
 
@@ -49,19 +51,20 @@ def sync(
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
     ``env``: the environment of rsync and the remote shell, by default os.environ.
     ``cwd``: the directory where relative paths start, by default the current one.
+    ``executor``: has its workers copy the content of sparse files, as :func:`copyfile` has them copy; on one machine.
 
     ``output``, ``progress`` and ``cancel`` are called in the calling thread. What they raise ends the run, too.
 
     Raises FileNotFoundError if rsync is not installed, RsyncTooOldError if it is older than 3.1, NoSpaceError before
     anything is written, ValueError for a wrong ``--seed-`` option or without a source, TypeError, LinkError if the
-    other host cannot be logged in to, its shell is missing, or the connection breaks. After a LinkError rsync has
-    copied nothing, and partial files are kept for the next run. SyncTimeoutError, a subprocess.TimeoutExpired, and
-    SyncCancelledError are raised once all that was started has ended. What was received for a sparse file is kept then,
-    too. RsyncError is a subprocess.CalledProcessError.
+    other host cannot be logged in to, its shell is missing, or the connection breaks, and if the workers are gone.
+    After a LinkError rsync has copied nothing, and partial files are kept for the next run. SyncTimeoutError, a
+    subprocess.TimeoutExpired, and SyncCancelledError are raised once all that was started has ended. What was received
+    for a sparse file is kept then, too. RsyncError is a subprocess.CalledProcessError.
     """
     from ..seeding import embedded
 
     return embedded.sync(
         sources, destination, options, output=output, progress=progress, timeout=timeout, cancel=cancel, check=check,
-        rsh=rsh, python=python, env=env, cwd=cwd,
+        rsh=rsh, python=python, env=env, cwd=cwd, executor=executor,
     )  # fmt: skip

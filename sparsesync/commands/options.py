@@ -83,8 +83,14 @@ def _descriptor(text: str) -> int:
 def add_workers(command: argparse.ArgumentParser, does: str) -> None:
     """Add the options for threads and workers. ``does``: what they do."""
     command.add_argument("--jobs", type=_jobs, metavar="N", help=f"{does} with N threads (default: as many as help)")
-    engines = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
-    command.add_argument("--workers", metavar="ENGINE", help=f"have workers {does}, of {engines}")
+    add_engine(command, does)
+
+
+def add_engine(command: argparse.ArgumentParser, does: str) -> None:
+    """Add the option for workers. ``does``: what they do."""
+    from ..workers.engines import KINDS
+
+    command.add_argument("--workers", metavar="ENGINE", help=f"have workers {does}, of {KINDS}")
 
 
 def workers(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Executor | None:

@@ -33,6 +33,8 @@ _NOT_FOUND = 127
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add what there is to be told of the command to its parser."""
+    from ..workers.engines import KINDS
+
     command.usage = "sparsesync sync [RSYNC OPTIONS] SRC... DEST"
     command.description = (
         "Put the sparse files in place, then run rsync. All on the command line is rsync's, but for the options below: "
@@ -48,6 +50,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed-no-space-check", action="store_true", help="start even if the data does not seem to fit"
     )
+    command.add_argument("--seed-jobs", metavar="N", help="copy with N threads, on one machine")
+    command.add_argument("--seed-workers", metavar="ENGINE", help=f"have workers copy, of {KINDS}")
     command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-progress-fd", metavar="N", help="write seeding's progress there, as lines of JSON")
@@ -127,7 +131,9 @@ def _run(argv: list[str], seed: SeedOptions, report: dict[str, Any]) -> int:
         from ..console.progress import bars
         from ..seeding import run as seeding
 
-        result = seeding.run(argv, seed, replace=seed.report is None, bar=bars(seed.progress_fd))
+        # A rank of MPI that becomes rsync never says to the others that it has ended.
+        replace = seed.report is None and seed.workers != "mpi"
+        result = seeding.run(argv, seed, replace=replace, bar=bars(seed.progress_fd))
         if seed.report is not None:
             from ..seeding.result import as_report
 
@@ -146,7 +152,9 @@ def _run(argv: list[str], seed: SeedOptions, report: dict[str, Any]) -> int:
         return run_refused(argv)
     except LinkError as error:
         # rsync over the same broken connection would not get far, and over a new one would send every hole.
-        said = f"{error}; what was received is kept, run the same command again to go on from there"
+        said = f"{error}"
+        if error.host is not None:
+            said += "; what was received is kept, run the same command again to go on from there"
         return fail(said, Status.PROTOCOL)
     except RsyncTooOldError as error:
         return fail(format_error(error), TROUBLE)

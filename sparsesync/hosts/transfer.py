@@ -3,17 +3,23 @@
 Between two ends on this machine the kernel copies. With an agent at one of them the connection becomes a transfer of
 the engine's (:mod:`..engine.transfer.sender`, :mod:`..engine.transfer.receiver`), of which this process is one end.
 What a broken connection leaves is a partial file, which the next run takes up.
+
+On this machine workers may copy instead of threads (:mod:`..workers.bundles`). All but the copying of ranges is done
+here, as without them; only then many files are under way at a time.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from ..engine.content.copy import copy_content
+from ..console.messages import format_error
+from ..engine.content.copy import by_hands, copying
 from ..engine.content.update import update
+from ..engine.content.writer import Asked, Hands, Threads
 from ..engine.errors import LeftToRsync, LinkError, NoSpaceError, OnProgress
 from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile
@@ -21,6 +27,9 @@ from ..engine.transfer.records import FileResult, SpaceNeed
 from ..engine.wire.rate_limit import RateLimit
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from ..engine.transfer.place.destination import Destination as Place
     from ..engine.transfer.place.destination_file import DestinationFile
     from .base import Destination, Source
     from .remote import RemoteDestination, RemoteSource
@@ -39,6 +48,9 @@ class Settings(NamedTuple):
     ``compress``: (algorithm, level).
     ``streams``: how many connections carry the content, at most.
     ``say``: called with a line for people if there are fewer.
+    ``jobs``: how many threads copy, on one machine; None is as many as help.
+    ``workers``: opens the executor whose workers copy, on one machine, instead of threads.
+    ``check``: called now and then while workers copy; what it raises ends the transfer.
     """
 
     sparse: bool = False
@@ -46,6 +58,9 @@ class Settings(NamedTuple):
     compress: tuple[str | None, int | None] | None = None
     streams: int = 1
     say: Callable[[str], object] = lambda line: None
+    jobs: int | None = None
+    workers: Callable[[], AbstractContextManager[Executor]] | None = None
+    check: Callable[[], object] = lambda: None
 
     def sized(self, data: int) -> Settings:
         """Return the settings for files that have so many bytes of data."""
@@ -72,7 +87,7 @@ def transfer(
     ``on_result``: called with the result of each file, including its error.
     ``progress``: called with the bytes of data done since the last call.
 
-    Raises LinkError, and ValueError if both ends are on other hosts.
+    Raises LinkError, also if the workers are gone, and ValueError if both ends are on other hosts.
     """
     if isinstance(source, LocalSource) and isinstance(destination, LocalDestination):
         _local(source, destination, files, settings, on_result, progress)
@@ -93,22 +108,80 @@ def _local(
     progress: OnProgress,
 ) -> None:
     pace = RateLimit(settings.bwlimit).spend if settings.bwlimit else None
-    for file in source.outgoing(files, on_result):
-        target: DestinationFile | None = None
-        try:
-            fd = file.open()
-            with destination.place.target(file.spec) as target:
-                result = _copy(fd, file, target, destination, settings.sparse, progress, pace)
-            on_result(result)
-        except LinkError:  # not of a file: the caller wants no more
-            raise
-        except (OSError, ValueError, LeftToRsync) as error:
-            result = failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path)
-            refusal = destination.place.refusal(file.spec.name, error, opened=target is not None)
-            on_result(result._replace(refusal=refusal))
-        finally:
-            file.close()
+
+    def put(file: OutgoingFile, workers: int = 0) -> Generator[Asked, int, None]:
+        return _put(file, destination, settings, on_result, progress, pace, workers)
+
+    outgoing = source.outgoing(files, on_result)
+    if settings.workers is None:
+        for file in outgoing:
+            by_hands(put(file))
+    else:
+        from ..workers.bundles import copy_all
+        from ..workers.engines import count_workers
+
+        with ExitStack() as stack:
+            try:
+                executor = stack.enter_context(settings.workers())
+            except (OSError, ValueError) as error:
+                raise LinkError(format_error(error), retryable=isinstance(error, OSError)) from error
+            workers = count_workers(executor)
+            copy_all(executor, (put(file, workers) for file in outgoing), settings.check)
     destination.place.settle()
+
+
+def _put(
+    file: OutgoingFile,
+    destination: LocalDestination,
+    settings: Settings,
+    on_result: OnResult,
+    progress: OnProgress,
+    pace: OnProgress,
+    workers: int,
+) -> Generator[Asked, int, None]:
+    """Put a file in place, and yield what hands are to copy on the way. ``workers``: about how many; 0 for threads."""
+    place = destination.place
+    opened = False
+    try:
+        fd = file.open()
+        with (
+            closing(place.target(file.spec)) as target,
+            _hands(file, target, place, settings, workers) as hands,
+            target,
+        ):
+            opened = True
+            hands.begin(fd, file.path, target)
+            result = yield from _copy(fd, file, target, destination, settings.sparse, progress, pace, hands)
+        on_result(result)
+    except LinkError:  # not of a file: the caller wants no more
+        raise
+    except (OSError, ValueError, LeftToRsync) as error:
+        result = failed(file.spec.name, file.spec.size, error, getattr(error, "filename", None) == file.path)
+        refusal = place.refusal(file.spec.name, error, opened=opened)
+        on_result(result._replace(refusal=refusal))
+    finally:
+        file.close()
+
+
+def _hands(file: OutgoingFile, target: DestinationFile, place: Place, settings: Settings, workers: int) -> Hands:
+    """Return who copies the ranges of a file: workers, if it is a new one of a source that they see."""
+    elsewhere = file.tracked is not None or file.listed is not None or target.temporary_directory != target.directory
+    if not workers or target.inplace or elsewhere or _has_basis(target):
+        return Threads(settings.jobs)
+    from ..workers.bundles import WorkersHands
+    from ..workers.file_copy import absolute
+
+    directory = os.path.join(absolute(place.path), os.path.dirname(place.single or file.spec.name))
+    hands = WorkersHands(workers, file.spec.data, directory)
+    target.use_partial(hands.partial(target.directory, target.name)[1])
+    return hands
+
+
+def _has_basis(target: DestinationFile) -> bool:
+    basis = target.find_basis() if target.old is None else None
+    if basis is not None:
+        os.close(basis)
+    return basis is not None
 
 
 def _copy(
@@ -119,7 +192,8 @@ def _copy(
     zeros: bool,
     progress: OnProgress,
     pace: OnProgress,
-) -> FileResult:
+    hands: Hands,
+) -> Generator[Asked, int, FileResult]:
     """Copy the open file to the open target, and commit that."""
     spec = file.spec
     sparse = "always" if zeros else "auto"
@@ -135,9 +209,9 @@ def _copy(
             target.trim(spec.data + spec.data // 64 + 64 * 1024)  # blocks of a map are no data
             data = spec.data
         else:
-            data = copy_content(
+            data = yield from copying(
                 fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
-                basis=basis,
+                basis=basis, hands=hands,
             )  # fmt: skip
     except (KeyboardInterrupt, SystemExit):
         destination.place.interrupted(target)

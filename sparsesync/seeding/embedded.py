@@ -28,7 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Callable, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..console.lines import Output, Recipient, Splitter, recipient
 from ..console.messages import as_bytes
@@ -43,6 +43,9 @@ from . import run
 from .options.call import arguments
 from .result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
 from .seeder import SEEDING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 _Result = TypeVar("_Result")
 
@@ -69,6 +72,7 @@ def sync(
     python: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: PathLike | None = None,
+    executor: Executor | None = None,
 ) -> SyncResult:
     """Seed, and run rsync, as :func:`sparsesync.api.transfers.sync`."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -79,6 +83,10 @@ def sync(
         logins = rsh
         rsh, python = logins.words, logins.python
     seed, argv = arguments(sources, destination, options, rsh, python, environ, directory)
+    if executor is not None:
+        if seed.workers is not None or seed.jobs is not None:
+            raise ValueError("executor does not go together with --seed-workers and --seed-jobs")
+        seed = seed._replace(executor=executor)
     lines = None if output is None else recipient(output)
     keeps_tail = check or any(map(is_remote, argv[argv.index("--") :]))
     caller: Caller[SyncResult] = Caller(lines, progress, asks(cancel), deadline, keeps_tail)

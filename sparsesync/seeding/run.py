@@ -88,6 +88,8 @@ def run(
     # What takes it apart wants rsync's own.
     told_by_report = embedding is not None and output is None
     output = embedding.stdout if embedding and output is None else output
+    if seed.engine is not None and command.remote is not None:
+        raise ValueError("workers see both ends through a shared filesystem; neither can be host:path")
     with contextlib.ExitStack() as stack:
         tracking = None
         if seed.track is not None:

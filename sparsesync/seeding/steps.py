@@ -188,7 +188,10 @@ class SeededRun:
             return handoff
         command = self.command
         compression = rsync.compression(command) if command.compress else None
-        settings = Settings(command.sparse, command.bwlimit, compression, self.seed.streams, self.say)
+        seed = self.seed
+        settings = Settings(
+            command.sparse, command.bwlimit, compression, seed.streams, self.say, seed.jobs, seed.engine, self.check
+        )
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )

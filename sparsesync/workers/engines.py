@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 KINDS = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError unless ``name`` is that of an engine."""
+    kind, _, rest = name.partition(":")
+    if not (name == "mpi" or (kind == "dask" and rest) or re.fullmatch(r"[\w.]+:[\w.]+", name)):
+        raise ValueError(f"{name!r} is no engine for workers: {KINDS}")
+
+
 @contextlib.contextmanager
 def engine(name: str) -> Iterator[Executor]:
     """Give the executor that ``name`` stands for, and close it at the end.
@@ -28,16 +35,15 @@ def engine(name: str) -> Iterator[Executor]:
 
     Raises ValueError for another name, or if the package is not installed; OSError if the engine cannot be reached.
     """
+    check_name(name)
     _leave_signals_to_us()
-    kind, colon, rest = name.partition(":")
+    kind, _, rest = name.partition(":")
     if name == "mpi":
         opened = _mpi(name)
-    elif kind == "dask" and rest:
+    elif kind == "dask":
         opened = _dask(name, rest)
-    elif colon and re.fullmatch(r"[\w.]+:[\w.]+", name):
-        opened = _made(name, kind, rest)
     else:
-        raise ValueError(f"{name!r} is no engine for workers: {KINDS}")
+        opened = _made(name, kind, rest)
     with opened as executor:
         yield executor
 

@@ -23,9 +23,8 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from .plan import Task
 from .task import Answer, answers
 
 if TYPE_CHECKING:
@@ -42,12 +41,13 @@ _MEDIAN_OF = 101
 
 
 Do = Callable[..., Any]
+_Task = TypeVar("_Task")
 
 
 class Given:
     """A task that was given out: the futures that are out, those of them that read back, and what has come of it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Any) -> None:
         self.task = task
         self.copied: Answer | None = None
         self.out: set[Any] = set()
@@ -84,11 +84,18 @@ class Run:
         """Take an answer, and return whether it ends the task. Raises OSError."""
         raise NotImplementedError
 
+    def check(self, answer: Answer) -> None:
+        """Raise OSError unless the worker has done the task."""
+        raise_failure(answer, self._path)
+
     def idle(self) -> None:
         """Do what is to be done now and then."""
 
-    def all_of(self, tasks: Iterator[Task]) -> None:
-        """Have all tasks done. Raises OSError for the first that cannot be."""
+    def back(self, given: Given) -> None:
+        """Take note that an answer to a task has come, or will not come any more."""
+
+    def all_of(self, tasks: Iterator[_Task]) -> None:
+        """Have all tasks done, those too that come later. Raises OSError for the first that cannot be."""
         try:
             while True:
                 while len(self._given) < self._in_flight:
@@ -115,7 +122,7 @@ class Run:
         try:
             future = self._executor.submit(do, request)
         except Exception as error:  # what an engine raises is its own
-            raise self._gone(error) from error
+            raise self.gone(error) from error
         given.since = given.since or time.monotonic()
         given.out.add(future)
         if given.copied is not None:
@@ -123,9 +130,9 @@ class Run:
         self.outstanding.add(future)
         future.add_done_callback(lambda done: self._heard.put((given, done)))
 
-    def _gone(self, error: BaseException) -> OSError:
-        text = f"the workers are gone ({type(error).__name__}: {error}): run this again, and it goes on where it was"
-        return OSError(errno.ECHILD, text, self._path)
+    def gone(self, error: BaseException) -> OSError:
+        """Return what to raise for an engine that runs no more tasks."""
+        return OSError(errno.ECHILD, gone_text(error), self._path)
 
     def _listen(self) -> None:
         """Wait for an answer, and take all that have come."""
@@ -139,6 +146,7 @@ class Run:
     def _take(self, given: Given, future: Future[Any]) -> None:
         self.outstanding.discard(future)
         given.out.discard(future)
+        self.back(given)
         try:
             answer = next(answers(future.result()))
         except (KeyboardInterrupt, SystemExit):
@@ -147,7 +155,7 @@ class Run:
             if not given.done and not given.out:
                 given.failures += 1
                 if given.failures > _MAX_FAILURES:
-                    raise self._gone(error) from error
+                    raise self.gone(error) from error
                 given.since = 0.0
                 self._given.discard(given)
                 self._again.append(given)
@@ -155,7 +163,7 @@ class Run:
         if given.done:
             return
         if answer.kind != "same":
-            _raise(answer, self._path)
+            self.check(answer)
         if self.ends(given, future, answer):
             given.done = True
             self._given.discard(given)
@@ -172,17 +180,24 @@ class Run:
     def settle(self, seconds: float) -> bool:
         """Wait until nothing is given out any more. Returns whether that came to be."""
         end = time.monotonic() + seconds
-        while self.outstanding:
+        while self.outstanding or not self._heard.empty():
             left = end - time.monotonic()
             if left <= 0:
                 return False
             with contextlib.suppress(queue.Empty):
-                _, future = self._heard.get(timeout=left)
+                given, future = self._heard.get(timeout=left)
                 self.outstanding.discard(future)
+                given.out.discard(future)
+                self.back(given)
         return True
 
 
-def _raise(answer: Answer, path: str) -> None:
+def gone_text(error: BaseException) -> str:
+    """Return what to say of an engine that runs no more tasks."""
+    return f"the workers are gone ({type(error).__name__}: {error}): run this again, and it goes on where it was"
+
+
+def raise_failure(answer: Answer, path: str) -> None:
     """Raise the error that an answer tells of, if any."""
     path = answer.path or path
     if answer.kind == "failed":

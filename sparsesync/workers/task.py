@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import stat
@@ -58,6 +59,8 @@ class Request(NamedTuple):
     ``kernel``: copy_file_range(2) may be used.
     ``zero_block``: as of :class:`..engine.content.writer.Work`.
     ``digest``: a digest is wanted.
+    ``flush``: it is to be on the disk before the answer. Otherwise it is only to be seen by the coordinator, on the
+    same machine or another.
     ``not_by``: the worker that must not do it, as it named itself; "" is none.
     ``hold``: how many seconds that worker keeps it, so that another may be free by then.
     """
@@ -76,6 +79,7 @@ class Request(NamedTuple):
     kernel: bool
     zero_block: int
     digest: bool
+    flush: bool = True
     not_by: str = ""
     hold: float = 0.0
 
@@ -88,6 +92,7 @@ class Answer(NamedTuple):
     ``by``: the worker.
     ``written``: bytes.
     ``digest``: of the content of ``ranges``, which are packed, and are more than the plan's if the map has grown.
+    ``parts``: of a bundle, the answer of each request, as a plain tuple.
     """
 
     kind: str
@@ -98,6 +103,7 @@ class Answer(NamedTuple):
     errno: int | None = None
     message: str = ""
     path: str = ""
+    parts: tuple[tuple[Any, ...], ...] = ()
 
 
 class _Stopped(Exception):
@@ -119,6 +125,7 @@ def version() -> str:
     return str(vars(sys.modules[__name__.partition(".")[0]])["__version__"])
 
 
+@functools.lru_cache(maxsize=1)
 def machine() -> str:
     """Return what tells this machine from others: the kernel's boot, or its name."""
     try:
@@ -137,6 +144,18 @@ def identity(fd: int) -> Identity:
 def copy_task(request: tuple[Any, ...]) -> tuple[Any, ...]:
     """Copy what a :class:`Request` asks for, and return an :class:`Answer`, both as plain tuples."""
     return answered(request, _copy)
+
+
+def bundle_task(request: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy what several requests ask for: a version, and a tuple of :class:`Request` as plain tuples.
+
+    The answer is "done", whatever became of each.
+    """
+
+    def each(request: tuple[Any, ...], answer: Answer) -> Answer:
+        return answer._replace(parts=tuple(answered(part, _copy) for part in request[1]))
+
+    return answered(request, each)
 
 
 def check_task(request: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -192,7 +211,9 @@ def _copy(request: tuple[Any, ...], answer: Answer) -> Answer:
         )
         with error_path(os.path.join(task.directory, task.name)):
             written = writer.write(unpack(ranges))
-            os.fdatasync(target)
+            # What a local disk is to get is seen by all of its machine before.
+            if task.flush or task.machine != machine() or not os.major(os.fstat(target).st_dev):
+                os.fdatasync(target)
         compare_identity(source, task.source_is, task.source)
     more = b"" if ranges == task.ranges else ranges
     return answer._replace(written=written, digest=digest.digest() if task.digest else b"", ranges=more)

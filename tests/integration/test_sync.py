@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -305,19 +305,18 @@ def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync.engine.content.copy import copy_content
-    from sparsesync.hosts import transfer
+    from sparsesync.engine.content.writer import Threads, Work
 
-    real = copy_content
+    write = Threads.write
 
-    def copy(source: int, *arguments: object, **more: object) -> int:
-        done = real(source, *arguments, **more)  # type: ignore[arg-type]
-        if more["source_path"] == f"{tree}/src/top.img":
+    def then_change(hands: Threads, work: Work, ranges: Iterable[tuple[int, int]]) -> int:
+        done = write(hands, work, ranges)
+        if work.source_path == f"{tree}/src/top.img":
             with open(tree / "src/top.img", "r+b") as file:
                 file.write(b"changed")
         return done
 
-    monkeypatch.setattr(transfer, "copy_content", copy)
+    monkeypatch.setattr(Threads, "write", then_change)
     result = sparsesync.sync(f"{tree}/src/", f"{tree}/dst/", ["-a"])
     assert result.status == 0
     assert ("top.img", "it changed while it was copied") in result.left

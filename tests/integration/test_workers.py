@@ -21,7 +21,8 @@ from sparsesync.engine.content.compare import Tally
 from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
-from sparsesync.workers import comparing, coordinator, run
+from sparsesync.seeding.embedded import Done
+from sparsesync.workers import bundles, comparing, coordinator, file_copy, run
 from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs
@@ -35,7 +36,7 @@ SIZE = 32 * MIB
 
 @pytest.fixture(autouse=True)
 def _small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "share_of", lambda data, workers: 128 * KIB)
+    monkeypatch.setattr(file_copy, "share_of", lambda data, workers: 128 * KIB)
 
 
 def made(folder: Path) -> tuple[Path, Path]:
@@ -88,6 +89,87 @@ def test_every_engine_makes_the_same_file(tmp_path: Path, executor: Executor) ->
         os.unlink(copy)
         copy_checked(source, copy, executor)
         check(source, copy)
+
+
+def made_tree(folder: Path) -> Path:
+    """A tree to be sent: small files, a large one, another name of it, and what is no file."""
+    source = folder / "tree"
+    (source / "a/b").mkdir(parents=True)
+    for number in range(40):
+        sparse_file(source / ["", "a", "a/b"][number % 3] / f"f{number}", MIB, [(number * 4 * KIB, 4 * KIB)])
+    large = sparse_file(source / "a/large", SIZE, EXTENTS)
+    os.setxattr(large, "user.kept", b"value")
+    os.link(large, source / "a/b/other name")
+    (source / "link").symlink_to("a/large")
+    os.utime(source / "a", (1, 2))
+    return source
+
+
+def is_sent(source: Path, copy: Path) -> None:
+    """rsync finds nothing to do, no file takes more than its source, and nothing is left beside them."""
+    found = subprocess.run(["rsync", "-aHAXnic", f"{source}/", f"{copy}/"], capture_output=True, text=True, check=True)
+    assert found.stdout == "" and not list(copy.rglob(".*"))
+    for path in source.rglob("*"):
+        assert allocated(copy / path.relative_to(source)) <= allocated(path) + 64 * KIB or path.is_dir()
+
+
+def test_sync_by_every_engine_makes_the_same_tree(tmp_path: Path, executor: Executor) -> None:
+    source = made_tree(tmp_path)
+    told: list[Done] = []
+    result = sparsesync.sync(f"{source}/", tmp_path / "dst", "-aHAX", executor=executor, progress=told.append)
+    assert result.status == 0 and len(result.seeded) == 41 and not result.left
+    assert sum(told) == told[0].total == result.bytes
+    is_sent(source, tmp_path / "dst")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_unruly_executor_sends_the_same_tree_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(bundles, "LEAST_BYTES", 128 * KIB)
+    monkeypatch.setattr(bundles, "_MOST_FILES", 3)
+    source, copy = made_tree(tmp_path), tmp_path / "dst"
+    with Unruly(seed) as executor:
+        for _ in range(5):
+            try:
+                result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=executor)
+                break
+            except sparsesync.LinkError as error:
+                assert "the workers are gone" in str(error)
+    assert result.status == 0 and not result.left
+    is_sent(source, copy)
+
+
+def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(bundles, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(bundles, "_MOST_FILES", 2)
+    source, copy = made_tree(tmp_path), tmp_path / "dst"
+    go_on = threading.Event()
+
+    class Stalls(ThreadPoolExecutor):
+        count = 0
+
+        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
+            self.count += 1
+            stalls = self.count == 5
+            return super().submit(lambda: (stalls and go_on.wait(20), do(*args))[1])
+
+    def change(count: int) -> None:
+        if count == 25:  # some of its tasks are done
+            with open(source / "a/large", "r+b") as file:
+                file.write(b"changed")
+
+    with Counting(change) as counting:
+        result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=counting)
+    assert result.status == 0 and [name for name, why in result.left if "changed" in why] == ["a/b/other name"]
+    shutil.rmtree(copy)
+    with Stalls(3) as executor:
+        result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=executor)
+        assert len(result.left) == 2 and all("does not answer" in why for _, why in result.left)
+        go_on.set()
+    assert not list(copy.rglob(".*"))
+    assert subprocess.run(["diff", "-r", source, copy]).returncode == 0
 
 
 def test_workers_find_the_first_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:
@@ -183,7 +265,7 @@ def test_late_workers_write_nothing_into_the_finished_file(tmp_path: Path, monke
 
 def test_a_worker_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(coordinator, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(coordinator, "GRACE_SECONDS", 0.1)
     source, copy = made(tmp_path)
     copy.write_bytes(b"old")
     go_on = threading.Event()
@@ -240,11 +322,11 @@ def test_a_killed_worker_costs_its_tasks(tmp_path: Path) -> None:
 _RUN = """
 import sys, sparsesync
 from sparsesync.engine.content.compare import Tally
-from sparsesync.workers import comparing, coordinator, run
+from sparsesync.workers import file_copy
 from tests.support.executors import killed_at_some_task
-coordinator.share_of = lambda data, workers: 128 * 1024
-coordinator._ORPHANS_SECONDS = 0
-coordinator.is_recent = lambda mtime_ns: False
+file_copy.share_of = lambda data, workers: 128 * 1024
+file_copy._ORPHANS_SECONDS = 0
+file_copy.is_recent = lambda mtime_ns: False
 before = open("/proc/self/io").read()
 with killed_at_some_task() as executor:
     sparsesync.copy2(sys.argv[1], sys.argv[2], reflink="never", executor=executor)
@@ -321,7 +403,7 @@ class _InTurn(Executor):
 
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, copy = made(tmp_path)
-    monkeypatch.setattr(coordinator, "version", lambda: "0.0.7")
+    monkeypatch.setattr(file_copy, "version", lambda: "0.0.7")
     with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match=r"has sparsesync .*, and not 0\.0\.7"):
         sparsesync.copy2(source, copy, reflink="never", executor=executor)
     assert os.listdir(tmp_path) == ["src"]

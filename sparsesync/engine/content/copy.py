@@ -15,6 +15,7 @@ from: all data extents, those found by looking for zeros as well, or those that 
 
 Nor does it ask who copies them: :mod:`writer` has this thread and others of the process, and whoever calls may give
 other hands. In the comparing of two files for an update in place threads help in the same way (:mod:`workers`).
+Where many files are to be under way at a time, :func:`copying` does the same, and stops where ranges are to be copied.
 
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
@@ -24,7 +25,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Generator, Iterable, Iterator, Optional
+from typing import Generator, Iterable, Iterator, Optional, TypeVar
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import (
@@ -42,7 +43,9 @@ from ..files.fiemap import records
 from ..files.syscalls import NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .writer import Hands, Threads, Work, read_on, read_ranges, write_in_order
+from .writer import Asked, Hands, Threads, Work, read_on, read_ranges, write_in_order
+
+_T = TypeVar("_T")
 
 _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
@@ -62,6 +65,48 @@ def copy_content(
     hands: Hands = Threads(),  # noqa: B008
 ) -> int:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
+
+    The parameters are those of :func:`copying`. Raises what that does.
+    """
+    return by_hands(
+        copying(
+            source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, pace=pace,
+            source_path=source_path, basis=basis, hands=hands,
+        )
+    )  # fmt: skip
+
+
+def by_hands(steps: Generator[Asked, int, _T]) -> _T:
+    """Have each step's ranges copied by its hands, and return what the steps do in the end."""
+    try:
+        asked = next(steps)
+        while True:
+            try:
+                written = asked.hands.write(asked.work, asked.ranges)
+            except BaseException as error:
+                asked = steps.throw(error)
+            else:
+                asked = steps.send(written)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+
+
+def copying(
+    source: int,
+    target: Target,
+    *,
+    sparse: str = "auto",
+    reflink: str = "auto",
+    holes: str = "auto",
+    progress: OnProgress = None,
+    pace: OnProgress = None,
+    source_path: str = "source",
+    basis: Optional[int] = None,
+    hands: Hands = Threads(),  # noqa: B008
+) -> Generator[Asked, int, int]:
+    """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
+
+    Yields what is to be copied. Whoever takes that sends the bytes written, or throws what went wrong.
 
     The target still has to be committed. If ``target`` is reserving, it gets the source's reservations.
 
@@ -112,7 +157,7 @@ def copy_content(
             held = _Counted(data_ranges(source, size, block, believed))
             work = Work(source, source_path, target, believed and reflink != "never", 0, pace)
             with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as ranges:
-                written = _write(hands, work, ranges)
+                written = yield from _write(hands, work, ranges)
             if written is not None:
                 # Only now: until here another thread may have had something to write. Blocks of a map are no data.
                 target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
@@ -120,7 +165,7 @@ def copy_content(
             if target.continued or _make_room(target, size, at_most, source, believed):
                 kernel, tell = not block and reflink != "never", _both(progress, pace)
                 work = Work(source, source_path, target, kernel, block, tell, believed)
-                written = _write(hands, work, _all_data(source, size, believed))
+                written = yield from _write(hands, work, _all_data(source, size, believed))
         if written is None:
             data = _write_in_order(source, target, size, believed, source_path)
             _tell(_both(progress, pace), data)
@@ -244,10 +289,10 @@ def _all_data(source: int, size: int, believed: bool) -> Iterator[Extent]:
     return extents(source, 0, size, "trust") if believed else iter([(0, size)])
 
 
-def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Optional[int]:
+def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Generator[Asked, int, Optional[int]]:
     """Have the ranges copied, and return the bytes written; None if the target's mount takes them in order only."""
     try:
-        return hands.write(work, ranges)
+        return (yield Asked(hands, work, ranges))
     except OSError as error:
         target = work.target
         kept = target.continued or target.merging or (target.seeds and target.inplace) or not is_anybodys(target.fd)

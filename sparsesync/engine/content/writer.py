@@ -81,6 +81,14 @@ class Hands:
         raise NotImplementedError
 
 
+class Asked(NamedTuple):
+    """What is to be copied, and whose hands are to do it."""
+
+    hands: Hands
+    work: Work
+    ranges: Iterable[Extent]
+
+
 class Threads(Hands):
     """The caller's thread, and others of this process."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -13,6 +14,8 @@ from ...engine.files.claims import HOLES
 from ...rsync.command import takes_next
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ...engine.roles import Planned
 
 
@@ -32,6 +35,8 @@ class SeedOptions(NamedTuple):
     ``progress_fd``: the descriptor that the command writes its progress to.
     ``report``: the file that the command writes its report to.
     ``streams``: how many connections to the other host carry content, at most.
+    ``jobs``: how many threads copy, on one machine; None is as many as help.
+    ``workers``: whose workers copy instead, by name (:mod:`...workers.engines`). ``executor``: the same by itself.
     ``heal``: restore the holes of files that were written without them (:mod:`..healing`).
     """
 
@@ -52,6 +57,21 @@ class SeedOptions(NamedTuple):
     thaw: str | None = None
     freeze_max: float | None = None
     streams: int = 1
+    jobs: int | None = None
+    workers: str | None = None
+    executor: Executor | None = None
+
+    @property
+    def engine(self) -> Callable[[], AbstractContextManager[Executor]] | None:
+        """What opens the executor whose workers copy, if they do."""
+        executor, name = self.executor, self.workers
+        if executor is not None:
+            return lambda: nullcontext(executor)
+        if name is None:
+            return None
+        from ...workers.engines import engine
+
+        return lambda: engine(name)
 
     @property
     def source_is_live(self) -> bool:
@@ -105,6 +125,19 @@ def _descriptor(value: str) -> int:
     return descriptor(value)
 
 
+def _jobs(value: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", value) or not int(value):
+        raise ValueError(f"{value!r} is no number of threads: 1 to 9999")
+    return int(value)
+
+
+def _engine(value: str) -> str:
+    from ...workers.engines import check_name
+
+    check_name(value)
+    return value
+
+
 _FLAGS = {
     "--seed-off": ("off", True),
     "--seed-required": ("required", True),
@@ -122,6 +155,8 @@ _VALUES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "--seed-freeze": ("freeze", "COMMAND", _text("command")),
     "--seed-thaw": ("thaw", "COMMAND", _text("command")),
     "--seed-freeze-max": ("freeze_max", "SECONDS", _seconds),
+    "--seed-jobs": ("jobs", "N", _jobs),
+    "--seed-workers": ("workers", "ENGINE", _engine),
     "--seed-progress-fd": ("progress_fd", "N", _descriptor),
     "--seed-report": ("report", "FILE", _text("file")),
     "--seed-streams": ("streams", "N", _streams),
@@ -161,6 +196,8 @@ def split_options(argv: Sequence[str], environ: Mapping[str, str] = os.environ) 
         raise ValueError("--seed-off and --seed-required exclude each other")
     if seed.track_verify and seed.track is None:
         raise ValueError("--seed-track-verify is for --seed-track=DIR")
+    if seed.jobs is not None and seed.workers is not None:
+        raise ValueError("--seed-jobs and --seed-workers do not go together")
     if (seed.freeze is None) != (seed.thaw is None):
         raise ValueError("--seed-freeze and --seed-thaw are given both, or none of them")
     if (seed.freeze, seed.freeze_max) != (None, None) and seed.track is None:

@@ -78,6 +78,10 @@ class DestinationFile(Target):
         self._marked = False
         self._emptied = emptied
 
+    def use_partial(self, name: str) -> None:
+        """Make the temporary file a partial file ``name`` in the directory, before it is opened."""
+        self._partial = os.dup(self.directory), name
+
     def is_known(self, fd: int, known: Sequence[int]) -> bool:
         """Return whether the open file, which the target begins with, is the one with the identity ``known``.
 
