@@ -29,6 +29,7 @@ def scan(
     on_error: OnError = None,
     rsh: Rsh = None,
     python: str | None = None,
+    executor: Executor | None = None,
 ) -> Generator[Sparse, None, None]:
     """Yield each sparse regular file at or below ``path``, with its path, sizes and stat.
 
@@ -49,9 +50,10 @@ def scan(
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``executor``: has its workers scan a directory, which they see by the same absolute path; not another host's.
 
-    Raises ValueError for an unknown ``holes``. The first step raises OSError if ``path`` itself cannot be examined,
-    LinkError if there is no connection.
+    Raises ValueError for an unknown ``holes``, and for ``host:path`` with an executor. The first step raises OSError if
+    ``path`` itself cannot be examined, LinkError if there is no connection.
     """
     import os
 
@@ -66,6 +68,13 @@ def scan(
     options = ScanOptions(one_file_system, every_link, every_file, min_size, pruned, follow, holes)
     passing = Passing()
     on_error = passing.through(on_error)
+    if executor is not None:
+        if is_remote(path):
+            raise ValueError("workers see the path through a shared filesystem; it cannot be host:path")
+        from ..workers.scanning import scan_by
+
+        found = scan_by(executor, os.fsdecode(path), options, on_error=on_error)
+        return passing.generator(each.file for each in found)
     if is_remote(path):
         return passing.generator(_scan_remote(str(path), options, on_error, rsh, python))
     return passing.generator(scan(os.fsdecode(path), options, on_error=on_error))

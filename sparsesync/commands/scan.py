@@ -8,11 +8,13 @@ that has to be stored. They are found by reading, so they count only where that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..console import streams
 from ..console.messages import print_line
@@ -20,8 +22,11 @@ from ..console.progress import data_bar
 from ..console.sorting import Sorted
 from ..console.units import iec
 from ..engine.tree.scan import ScanOptions
-from ..hosts.pool import HostPool
-from .options import Troubles, add_holes, add_one_file_system, add_progress, add_remote_end, byte_size
+from ..hosts.pool import HostPool, is_remote
+from .options import Troubles, add_engine, add_holes, add_one_file_system, add_progress, add_remote_end, byte_size
+
+if TYPE_CHECKING:
+    from ..engine.host import Scanned
 
 _SIZES = ("size", "allocated", "data", "extents", "saved", "could")
 """What there is to be said of a file, besides its path. ``could``: the bytes that could be saved besides."""
@@ -45,6 +50,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add_one_file_system(command)
     add_holes(command)
     add_remote_end(command)
+    add_engine(command, "scan")
     add_progress(command)
     command.add_argument(
         "--sort",
@@ -74,13 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
     known: dict[object, int] = {}
     measured = not arguments.null or arguments.zeros or arguments.sort in ("data", "extents")
     with (
+        _scan_by(arguments) as by_workers,
         HostPool(arguments.rsh, arguments.python, prefix=arguments.remote_prefix) as hosts,
         data_bar(None, "reading", arguments.quiet or not arguments.zeros, arguments.progress_fd) as advance,
     ):
         for path in arguments.paths:
             try:
                 host, below, prefix = hosts.locate(path)
-                for scanned in host.scan(below, options, measured=measured, zeros=arguments.zeros, on_error=troubles):
+                look = host.scan if by_workers is None else by_workers
+                for scanned in look(below, options, measured=measured, zeros=arguments.zeros, on_error=troubles):
                     file, count = scanned.file, count + 1
                     if advance is not None:
                         advance(scanned.data)
@@ -115,6 +123,21 @@ def run(arguments: argparse.Namespace) -> int:
     if scanned_any or count or arguments.json:
         _show(rows, total, arguments)
     return troubles.status
+
+
+@contextlib.contextmanager
+def _scan_by(arguments: argparse.Namespace) -> Iterator[Callable[..., Iterator[Scanned]] | None]:
+    """Give what scans by the workers that are named, if any. Raises ValueError, OSError."""
+    if not arguments.workers:
+        yield None
+        return
+    if any(map(is_remote, arguments.paths)):
+        raise ValueError("workers see the paths through a shared filesystem; none can be host:path")
+    from ..workers.engines import engine
+    from ..workers.scanning import scan_by
+
+    with engine(arguments.workers) as executor:
+        yield partial(scan_by, executor)
 
 
 def _show(rows: Sorted, total: dict[str, int], arguments: argparse.Namespace) -> None:

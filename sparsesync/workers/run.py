@@ -22,7 +22,7 @@ import queue
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from .task import Answer, answers
@@ -95,7 +95,15 @@ class Run:
         """Take note that an answer to a task has come, or will not come any more."""
 
     def all_of(self, tasks: Iterator[_Task]) -> None:
-        """Have all tasks done, those too that come later. Raises OSError for the first that cannot be."""
+        """Have all tasks done. Raises OSError for the first that cannot be."""
+        for _ in self.turns(tasks):
+            pass
+
+    def turns(self, tasks: Iterator[_Task]) -> Generator[None, None, None]:
+        """Have all tasks done, and yield after each turn. Raises OSError for the first that cannot be.
+
+        ``tasks``: if there is none, it is asked again after the next answer.
+        """
         try:
             while True:
                 while len(self._given) < self._in_flight:
@@ -110,6 +118,7 @@ class Run:
                 if not self._given:
                     return
                 self._listen()
+                yield
                 self._give_slow_ones_again()
         finally:
             for future in list(self.outstanding):

@@ -22,7 +22,7 @@ from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
-from sparsesync.workers import bundles, comparing, coordinator, file_copy, run
+from sparsesync.workers import bundles, comparing, coordinator, file_copy, run, scanning
 from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs
@@ -113,13 +113,19 @@ def is_sent(source: Path, copy: Path) -> None:
         assert allocated(copy / path.relative_to(source)) <= allocated(path) + 64 * KIB or path.is_dir()
 
 
-def test_sync_by_every_engine_makes_the_same_tree(tmp_path: Path, executor: Executor) -> None:
+def test_every_engine_sends_and_scans_a_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
+) -> None:
     source = made_tree(tmp_path)
     told: list[Done] = []
     result = sparsesync.sync(f"{source}/", tmp_path / "dst", "-aHAX", executor=executor, progress=told.append)
     assert result.status == 0 and len(result.seeded) == 41 and not result.left
     assert sum(told) == told[0].total == result.bytes
     is_sent(source, tmp_path / "dst")
+    monkeypatch.setattr(scanning, "_TASK_SECONDS", 0)
+    for every in (False, True):
+        found = list(sparsesync.scan(source, every_link=every, executor=executor))
+        assert found == list(sparsesync.scan(source, every_link=every)) and len(found) == 41 + every
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -138,6 +144,9 @@ def test_an_unruly_executor_sends_the_same_tree_or_none(
                 assert "the workers are gone" in str(error)
     assert result.status == 0 and not result.left
     is_sent(source, copy)
+    monkeypatch.setattr(scanning, "_TASK_SECONDS", 0)
+    with Unruly(seed) as executor:
+        assert list(sparsesync.scan(source, executor=executor)) == list(sparsesync.scan(source))
 
 
 def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

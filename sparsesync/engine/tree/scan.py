@@ -177,6 +177,7 @@ def scan(
     reading: bool = True,
     on_error: OnError = None,
     check: Optional[Callable[[], object]] = None,
+    waiting: Optional[List[str]] = None,
 ) -> Generator[Sparse, None, None]:
     """Yield each sparse regular file at or below ``path``. The paths begin with ``path`` as it was given.
 
@@ -186,6 +187,8 @@ def scan(
     ``on_error``: called with the OSError of what cannot be examined below ``path``, and the walk goes on. Without it
     the error is raised.
     ``check``: called for each directory; what it raises ends the scan.
+    ``waiting``: directories below ``path`` that are to be looked through, the last one first; if it is empty, ``path``
+    is. What the scan has not come to when it ends is left there.
 
     Raises OSError if ``path`` itself cannot be examined.
     """
@@ -202,7 +205,7 @@ def scan(
         return
     seen: Set[Tuple[int, int]] = set()
     entered = {top.st_dev: filesystem_type(top.st_dev) not in _KERNEL_VIEWS}
-    waiting: List[str] = []
+    waiting = [] if waiting is None else waiting
 
     def decide(file: str, found: Found) -> Optional[Sparse]:
         try:
@@ -241,7 +244,8 @@ def scan(
             if sparse:
                 yield sparse
         return
-    enter(path, top.st_dev)
+    if not waiting:
+        enter(path, top.st_dev)
     look_through = partial(_look_through, min_size=min_size, every_file=every_file, skip=skip)
     helper = None
     try:
