@@ -11,7 +11,8 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -49,14 +50,18 @@ def engine(name: str) -> Iterator[Executor]:
 
 
 def _leave_signals_to_us() -> None:
-    """Have processes that are forked from here on end by SIGTERM, and leave an interrupt to this one."""
-    # What our handlers raise, a process pool's worker would take for the error of its task, and never end.
+    """Have processes that are forked from here on end by SIGTERM, or with this one, and leave an interrupt to it."""
+    # What our handlers raise, a process pool's worker would take for the error of its task, and never end. And it holds
+    # both ends of its queue of tasks: if this process is killed, it would wait for the next one for good.
     if not _forks:
-        _forks.append(True)
-        os.register_at_fork(after_in_child=_as_a_worker)
+        import ctypes
+
+        _forks.append(ctypes.CDLL(None).prctl)
+        os.register_at_fork(after_in_child=partial(_as_a_worker, os.getpid()))
 
 
-_forks: list[bool] = []
+_forks: list[Callable[..., object]] = []
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -68,7 +73,12 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _as_a_worker() -> None:
+def _as_a_worker(parent: int) -> None:
+    if os.getppid() == parent:  # not a fork of a fork
+        for prctl in _forks:
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            os._exit(1)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -362,6 +362,21 @@ def test_a_killed_coordinator_is_gone_on_from(tmp_path: Path, seed: int) -> None
     check(source, copy)
 
 
+_KILLED = """
+import os, signal, time
+from sparsesync.workers.engines import engine
+with engine("concurrent.futures:ProcessPoolExecutor") as executor:
+    executor.submit(time.time).result()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_no_process_of_a_pool_outlives_a_killed_coordinator() -> None:
+    # They have the same standard output, which ends with the last of them.
+    done = subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, timeout=20)
+    assert done.returncode == -9
+
+
 def _tasks_in(journal: Path) -> list[str]:
     return [line for line in journal.read_text().splitlines()[1:] if line]
 
