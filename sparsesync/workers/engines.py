@@ -10,12 +10,16 @@ import contextlib
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+_END_SECONDS = 10.0
+"""How long a pool of processes has to end, when all that it was given is done or given up."""
 
 KINDS = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
 
@@ -138,8 +142,28 @@ def _made(name: str, module: str, function: str) -> Iterator[Executor]:
     executor: Any = made() if callable(made) else None
     if not hasattr(executor, "submit"):
         raise ValueError(f"{name}: it is no function that returns an executor (concurrent.futures.Executor)")
-    with executor if hasattr(executor, "__exit__") else contextlib.nullcontext():
+    if not hasattr(executor, "__exit__"):
         yield executor
+        return
+    with executor, contextlib.ExitStack() as stack:
+        stack.callback(_have_ended, executor)
+        yield executor
+
+
+def _have_ended(executor: Any) -> None:
+    """Have the processes of a pool killed if they go on after it has been asked to end."""
+    # One that is killed while it waits for a task has the lock by which others wait for theirs. A pool that hears of
+    # that while it is ending, waits for them for good.
+    processes = [*(getattr(executor, "_processes", None) or {}).values()]
+
+    def kill() -> None:
+        for process in processes:
+            with contextlib.suppress(ValueError):  # it has ended
+                process.kill()
+
+    timer = threading.Timer(_END_SECONDS, kill)
+    timer.daemon = True
+    timer.start()
 
 
 def _missing(name: str, extra: str, error: ImportError) -> ValueError:

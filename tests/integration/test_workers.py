@@ -22,7 +22,7 @@ from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
-from sparsesync.workers import bundles, comparing, coordinator, file_copy, run, scanning
+from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, run, scanning
 from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs
@@ -151,6 +151,7 @@ def test_an_unruly_executor_sends_the_same_tree_or_none(
 
 def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(run, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(bundles, "GRACE_SECONDS", 0.1)
     monkeypatch.setattr(bundles, "_MOST_FILES", 2)
     source, copy = made_tree(tmp_path), tmp_path / "dst"
@@ -375,6 +376,14 @@ def test_no_process_of_a_pool_outlives_a_killed_coordinator() -> None:
     # They have the same standard output, which ends with the last of them.
     done = subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, timeout=20)
     assert done.returncode == -9
+
+
+def test_a_pool_whose_process_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_END_SECONDS", 0.1)
+    with engines.engine("concurrent.futures:ProcessPoolExecutor") as pool:
+        late = pool.submit(time.sleep, 1000)
+        pool.submit(time.time).result()
+    assert late.done()
 
 
 def _tasks_in(journal: Path) -> list[str]:
