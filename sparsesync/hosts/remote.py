@@ -272,17 +272,17 @@ class RemoteDestination:
         return found
 
     def open(self, path: str, opening: Opening, needs: Iterable[SpaceNeed] = ()) -> str | None:
-        self._as = path, opening
         # All that is asked of a destination before the first file, in one round trip.
         opened = self.host.connection.post("open", path=path, opening=opening)
         self.expect(needs)
         self._space = self.host.connection.post("space")
         with named(self.host.name):
             reason: str | None = get(opened.get(), "answer", maybe(TEXT))
+        self._as = path, opening
         return reason
 
     def open_again(self) -> None:
-        """Open the same destination with a new agent."""
+        """Open the same destination with a new agent, if it could be opened."""
         if self._as is not None:
             self.host._call(maybe(TEXT), "open", path=self._as[0], opening=self._as[1])
 
