@@ -36,8 +36,7 @@ from ..engine.errors import OnError, OnProgress, error_path
 from ..engine.files.beneath import open_beneath
 from ..engine.files.claims import check_holes
 from ..engine.tree.left_out import LeftOut, NameRules, left_out
-from ..engine.tree.manifest import Names
-from ..engine.tree.node import Node, has_content
+from ..engine.tree.node import Names, Node, has_content
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import is_remote
 from .difference import Difference, of_attributes

@@ -29,7 +29,7 @@ import errno
 import os
 import stat
 import struct
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..content.compare import Tally
 from ..errors import TruncatedError, error_path
@@ -40,7 +40,7 @@ from ..files.syscalls import read_full
 from ..wire.capabilities import Digest
 from ..wire.protocol import BLOCK_BYTES, LARGEST
 from .left_out import LeftOut, left_out
-from .node import Node, has_content
+from .node import Names, Node, has_content
 
 DIGEST_BYTES = 16
 """How many bytes of a digest are told."""
@@ -102,22 +102,6 @@ Event = Union[Entry, Directory, Blocks, Trouble]
 def key(path: str) -> List[bytes]:
     """Return the sort key of a directory: the bytes of each component."""
     return os.fsencode(path).split(b"/") if path else []
-
-
-class Names:
-    """Which of the names that are passed belong to one file. What is held is each file with several names."""
-
-    def __init__(self) -> None:
-        self._passed: Set[Tuple[int, int]] = set()
-
-    def again(self, st: os.stat_result) -> bool:
-        """Return whether another name of the file was passed before this one."""
-        if st.st_nlink < 2 or stat.S_ISDIR(st.st_mode):
-            return False
-        inode = (st.st_dev, st.st_ino)
-        again = inode in self._passed
-        self._passed.add(inode)
-        return again
 
 
 class Reading(NamedTuple):

@@ -8,7 +8,7 @@ whole path: below a descriptor the system's own name says too little.
 import errno
 import os
 import stat
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Set, Tuple
 
 from ..errors import error_path
 from ..files.status import open_quietly
@@ -40,6 +40,22 @@ class Node(NamedTuple):
                 os.close(fd)
                 raise OSError(errno.ESTALE, "the file was replaced while it was compared")
             return fd
+
+
+class Names:
+    """Which of the names that are passed belong to one file. What is held is each file with several names."""
+
+    def __init__(self) -> None:
+        self._passed: Set[Tuple[int, int]] = set()
+
+    def again(self, st: os.stat_result) -> bool:
+        """Return whether another name of the file was passed before this one."""
+        if st.st_nlink < 2 or stat.S_ISDIR(st.st_mode):
+            return False
+        inode = (st.st_dev, st.st_ino)
+        again = inode in self._passed
+        self._passed.add(inode)
+        return again
 
 
 def has_content(st: os.stat_result) -> bool:
