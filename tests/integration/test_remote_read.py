@@ -238,7 +238,8 @@ def test_a_preset_looks_at_the_far_host(tmp_path: Path) -> None:
     need_root("a mount namespace needs root")
     need_tools("unshare")
     (tmp_path / "etc/docker").mkdir(parents=True)
-    (tmp_path / "srv/layers/overlay2/1/merged").mkdir(parents=True)
+    for name in ("merged", "diff"):
+        (tmp_path / "srv/layers/overlay2/1" / name).mkdir(parents=True)
     configuration = tmp_path / "etc/docker/daemon.json"
     configuration.write_text(json.dumps({"data-root": f"{tmp_path}/srv/layers"}))
     (tmp_path / "swaps").write_text(f"Filename\tType\n{tmp_path}/srv/swap\\040file file\n")

@@ -97,7 +97,7 @@ def patterns(preset: str, source: str, relative: bool = False) -> list[str]:
 
 def test_a_preset_is_anchored_where_the_transfer_begins(fs: FakeFilesystem) -> None:
     lay_out(fs, "/var/lib/docker", *DOCKER)
-    views = ["overlay2/*/merged/*", "containers/*/mounts/shm/*", "tmp/*"]
+    views = ["overlay2/*/merged/*", "containers/*/mounts/*/*", "tmp/*"]
     assert patterns("docker", "/var/lib/docker/") == [f"/{place}" for place in views]
     assert patterns("docker", "/var/lib/docker") == [f"/docker/{place}" for place in views]
     assert patterns("docker", "/var/lib/docker", relative=True) == [f"/var/lib/docker/{place}" for place in views]
