@@ -111,7 +111,7 @@ class Connection:
         """Gives one more connection to the same host, which asks nobody. It takes the ``check`` of :func:`connect`."""
         self.why_alone = "only of ssh is it known that it asks nobody"
         """Why there is not another."""
-        self.beside = contextlib.ExitStack()
+        self.beside: contextlib.ExitStack = contextlib.ExitStack()
         """What ends with the connection."""
         self.served: bool = False
         """Whether a forced command answers, with an engine of its own and for one directory only."""

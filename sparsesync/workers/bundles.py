@@ -62,7 +62,7 @@ class WorkersHands(Hands):
     """
 
     def __init__(self, workers: int, data: int, directory: str) -> None:
-        self.copy = FileCopy(workers, journaled=data > LEAST_BYTES)
+        self.copy: FileCopy = FileCopy(workers, journaled=data > LEAST_BYTES)
         self.directory = directory
         self.keep = False
 
