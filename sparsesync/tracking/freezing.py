@@ -12,12 +12,17 @@ The shell waits for the end of a pipe, of which this process has the other end. 
 exception, a signal, also SIGKILL. It has a session of its own, so that what a terminal sends does not end it. Nor does
 a clone that does not return: the shell is let go after MOST_SECONDS. That is so if what was frozen is the filesystem
 of the files themselves, on which no clone can be made.
+
+A freeze that is still under way must not come after the thaw. If an exception ends it, all of its session is
+killed first. If a signal ends this process, nobody does that, and the freeze goes on. Once it has ended it finds that
+nobody listens, and thaws, once more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -69,14 +74,24 @@ class Pause:
     seconds: float | None = None
 
 
-def _run(command: str) -> None:
-    try:
-        words = [_SHELL, "-c", command]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=_STDERR, timeout=MOST_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise FreezeError(f"--seed-freeze: {command!r} took longer than {MOST_SECONDS} s") from None
-    if done.returncode:
-        raise FreezeError(f"--seed-freeze: {command!r} ended with status {done.returncode}")
+_FREEZE = '(eval "$1") >&2; status=$?; trap "" PIPE; echo 2>/dev/null || (eval "$2") >&2; exit $status'
+"""Freeze, and thaw unless somebody still listens."""
+
+
+def _run(command: str, thaw: str) -> None:
+    words = [_SHELL, "-c", _FREEZE, _SHELL, command, thaw]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True) as freezing:
+        try:
+            freezing.communicate(timeout=MOST_SECONDS)
+        except BaseException as error:
+            # All of it: what goes on freezes after the thaw.
+            if freezing.poll() is None:
+                os.killpg(freezing.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise FreezeError(f"--seed-freeze: {command!r} took longer than {MOST_SECONDS} s") from None
+            raise
+    if freezing.returncode:
+        raise FreezeError(f"--seed-freeze: {command!r} ended with status {freezing.returncode}")
 
 
 @contextlib.contextmanager
@@ -109,7 +124,7 @@ def frozen(freeze: Freeze) -> Iterator[Pause]:
     timer.daemon = True
     began = time.monotonic()
     try:
-        _run(freeze.freeze)
+        _run(freeze.freeze, freeze.thaw)
         timer.start()
         yield pause
     finally:
