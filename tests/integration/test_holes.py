@@ -320,6 +320,7 @@ def test_versions_of_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versio
     monkeypatch.setattr(claims, "_ZFS_VERSION", str(tmp_path / "version"))
     monkeypatch.setattr(mounts, "filesystem_type", lambda device, mount: "zfs")
     monkeypatch.setattr(mounts, "_mounts", mounts._Mounts())
+    monkeypatch.setattr(mounts, "_held", {})
     path = sparse_file(tmp_path / "f", MIB, [])
     assert with_fd(path, believes) is not loses
 

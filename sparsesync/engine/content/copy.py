@@ -123,7 +123,7 @@ def copying(
     """
     check_choices(sparse, reflink, target.inplace, holes)
     before = os.fstat(source)
-    size = file_size(source)
+    size = file_size(source, before)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
         with error_path(target.path):
             if not target.continued and clone(source, target.fd):
@@ -134,13 +134,13 @@ def copying(
                 data = allocated(os.fstat(target.fd))
                 _tell(progress, data)
                 return data
-    if basis is not None and not target.inplace and stat.S_ISREG(before.st_mode) and not is_view(source):
+    if basis is not None and not target.inplace and stat.S_ISREG(before.st_mode) and not is_view(source, before):
         target.clone(basis)
     if reflink == "always":
         raise OSError(errno.EOPNOTSUPP, "the filesystems cannot share extents (reflink)", target.path)
     with error_path(source_path):
-        view = is_view(source)
-        believed = view or believes(source, holes)
+        view = is_view(source, before)
+        believed = view or believes(source, holes, before)
         if target.merging and (view or not believed):
             raise not_to_be_merged(source_path)
     block = 0 if believed and sparse == "auto" else zero_block(target)

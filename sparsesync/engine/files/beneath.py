@@ -26,7 +26,7 @@ from ..errors import LeftToRsync
 from .attributes import has_default_acl
 from .claims import is_anybodys
 from .flags import keeps_names
-from .mounts import filesystem_of, noted
+from .mounts import filesystem_of, hold, let_go, noted
 from .status import SparseStat, cannot_tell, stat_sparse
 from .syscalls import flush_directory, is_ours_alone
 
@@ -198,9 +198,10 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
     if keeps_names(directory):
         why = "its directory is append-only; chattr -a lifts that, or write into it in place (--inplace)"
         raise PermissionError(errno.EPERM, why, path)
-    if not is_anybodys(directory) or filesystem_of(directory) in _RENAMING:
+    st = os.fstat(directory)
+    if not is_anybodys(directory, st) or filesystem_of(directory, st) in _RENAMING:
         return
-    works = os.fstat(directory).st_dev, "renames to a new name" if new else "replaces"
+    works = st.st_dev, "renames to a new name" if new else "replaces"
     if works in noted():
         return
     names = [".sparsesync." + os.urandom(4).hex() for _ in range(2)]
@@ -257,7 +258,7 @@ class Sources:
         self.follow = follow
         self.listed = listed
         self._last: Optional[Tuple[str, str, bool]] = None
-        self._directory = -1
+        self._directory = self._device = -1
         self._modes: List[int] = []
 
     def find(self, path: str, name: str) -> Found:
@@ -280,6 +281,8 @@ class Sources:
                 self._directory = self._open(path[: len(path) - len(name)], parent)
             else:
                 self._directory = self._open(os.path.dirname(path), "")
+            if self._directory >= 0:
+                self._device = hold(self._directory)
             self._last = where
         if self.follow:
             return Found(None, path, self._modes)
@@ -310,9 +313,11 @@ class Sources:
 
     def close(self) -> None:
         """Close the directory."""
+        if self._device >= 0:
+            let_go(self._device)
         if self._directory >= 0:
             os.close(self._directory)
-        self._last, self._directory = None, -1
+        self._last, self._directory, self._device = None, -1, -1
 
     def __enter__(self) -> "Sources":
         return self

@@ -24,7 +24,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 from . import fiemap
 from .flags import is_compressed
@@ -97,21 +97,23 @@ def may_be_sparse(st: os.stat_result) -> bool:
     return looks_sparse(st) or (stat.S_ISREG(st.st_mode) and st.st_size >= MIN_DENSE_BYTES)
 
 
-def file_size(fd: int) -> int:
-    """Return the size in bytes of an open file, or of a block device, whose ``st_size`` is 0."""
-    st = os.fstat(fd)
+def file_size(fd: int, st: Optional[os.stat_result] = None) -> int:
+    """Return the size in bytes of an open file, or of a block device, whose ``st_size`` is 0. ``st``: its stat."""
+    st = os.fstat(fd) if st is None else st
     return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
 
 
-def is_view(fd: int) -> bool:
+def is_view(fd: int, st: Optional[os.stat_result] = None) -> bool:
     """Return whether an open file's content does not end at ``st_size``, as in proc and sysfs.
 
     The file is tested, not its filesystem: FUSE has such files too, and some in proc have a true size. One byte is
     read, and only if the file has no storage.
 
+    ``st``: the file's stat, if it was just taken.
+
     Raises OSError as pread(2).
     """
-    st = os.fstat(fd)
+    st = os.fstat(fd) if st is None else st
     if not stat.S_ISREG(st.st_mode) or st.st_blocks:
         return False
     if st.st_size == 0:
@@ -125,18 +127,20 @@ def check_holes(holes: str) -> None:
         raise ValueError("holes must be 'auto', 'trust', 'check' or 'read', not {!r}".format(holes))
 
 
-def believes(fd: int, holes: str = "auto") -> bool:
+def believes(fd: int, holes: str = "auto", st: Optional[os.stat_result] = None) -> bool:
     """Return whether the map of an open file is believed. If it is not, the file must be read to find its holes.
 
     ``holes``: "auto" decides by filesystem, and never believes a block device, which has no map. "trust" believes, and
     "read" does not. "check" believes unless a block of a claimed hole holds data; then it warns (RuntimeWarning) of the
     offset. A map without holes is not believed, unless its filesystem is trusted.
 
+    ``st``: the file's stat, if it was just taken.
+
     Raises ValueError for another ``holes``, OSError as fstat(2), and as pread(2) of a hole.
     """
     check_holes(holes)
-    st = os.fstat(fd)
-    word = _READ if stat.S_ISBLK(st.st_mode) else _word(fd)
+    st = os.fstat(fd) if st is None else st
+    word = _READ if stat.S_ISBLK(st.st_mode) else _word(fd, st)
     if holes == "auto":
         holes = word
     if holes == _READ:
@@ -146,14 +150,17 @@ def believes(fd: int, holes: str = "auto") -> bool:
     return holes == _TRUST or _holds(fd)
 
 
-def knows_holes(fd: int) -> bool:
-    """Return whether an open file is on a filesystem whose map needs no check."""
-    return _word(fd) == _TRUST
+def knows_holes(fd: int, st: Optional[os.stat_result] = None) -> bool:
+    """Return whether an open file is on a filesystem whose map needs no check. ``st``: its stat, if that is known."""
+    return _word(fd, st) == _TRUST
 
 
-def is_anybodys(fd: int) -> bool:
-    """Return whether nothing is known of the filesystem of an open file or directory: it may be anybody's program."""
-    return _WORD.get(filesystem_of(fd), _READ) == _READ
+def is_anybodys(fd: int, st: Optional[os.stat_result] = None) -> bool:
+    """Return whether nothing is known of the filesystem of an open file or directory: it may be anybody's program.
+
+    ``st``: its stat, if that is known.
+    """
+    return _WORD.get(filesystem_of(fd, st), _READ) == _READ
 
 
 def cache_hides(fd: int) -> bool:
@@ -161,9 +168,9 @@ def cache_hides(fd: int) -> bool:
     return filesystem_of(fd) in _CACHE_HIDES
 
 
-def asks_fiemap(fd: int) -> bool:
-    """Return whether FIEMAP improves on SEEK_DATA for an open file, and is not slow."""
-    name = filesystem_of(fd)
+def asks_fiemap(fd: int, st: Optional[os.stat_result] = None) -> bool:
+    """Return whether FIEMAP improves on SEEK_DATA for an open file, and is not slow. ``st``: its stat, if known."""
+    name = filesystem_of(fd, st)
     return name in _CACHE_HIDES or name == "overlay" or (name == "btrfs" and _kernel() >= _CHEAP_ON_BTRFS)
 
 
@@ -247,9 +254,9 @@ def _name_of(fd: int) -> str:
         return "a file"
 
 
-def _word(fd: int) -> str:
+def _word(fd: int, st: Optional[os.stat_result]) -> str:
     """Whether the map of an open file is to be trusted, to be checked, or not to be asked for."""
-    name = filesystem_of(fd)
+    name = filesystem_of(fd, st)
     word = _WORD.get(name, _READ)
     if name == "zfs" and _zfs_loses_data():
         return _READ

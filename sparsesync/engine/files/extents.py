@@ -69,10 +69,11 @@ def is_sparse(fd: int, holes: str = "auto") -> bool:
 
     ``holes``: as for :func:`believes`, which also documents the exceptions.
     """
-    believed, st = believes(fd, holes), os.fstat(fd)
+    st = os.fstat(fd)
+    believed = believes(fd, holes, st)
     if not believed and holes != "read" and stat.S_ISREG(st.st_mode) and not looks_sparse(st):
         return False
-    size, end = file_size(fd), 0
+    size, end = file_size(fd, st), 0
     for offset, length in extents(fd, 0, size, "trust" if believed else "read"):
         if offset > end:
             return True
@@ -92,13 +93,14 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "au
     Raises ValueError for an unknown ``holes``, OSError as :func:`believes` and, if the file is read, as
     :func:`nonzero`.
     """
-    size = file_size(fd)
+    st = os.fstat(fd)
+    size = file_size(fd, st)
     end = size if end is None else min(end, size)
     if start >= end:
         return iter(())
-    if not believes(fd, holes):
+    if not believes(fd, holes, st):
         return nonzero(fd, start, end - start)
-    if asks_fiemap(fd):
+    if asks_fiemap(fd, st):
         return _mapped(fd, start, end)
     return _sought(fd, start, end)
 
@@ -163,9 +165,10 @@ def own_extents(fd: int, start: int, end: int, exactly: bool = False) -> Iterato
 
 def has_data(fd: int, offset: int, length: int) -> bool:
     """Return whether there may be data in a range of an open file that is being written. Reads nothing."""
-    if not knows_holes(fd):
+    st = os.fstat(fd)
+    if not knows_holes(fd, st):
         return length > 0
-    end = min(offset + length, file_size(fd))
+    end = min(offset + length, file_size(fd, st))
     return next(_sought(fd, offset, end, reads=False), None) is not None
 
 

@@ -2,7 +2,8 @@
 
 The mount by which the file was opened tells that, in the kernel's table (proc_pid_mountinfo(5)). A device number does
 not: a btrfs subvolume has one that is listed nowhere. What is known of a filesystem is forgotten at the next mount or
-unmount, which may give its number to another.
+unmount, which may give its number to another. No other gets it while a file of it is open: what is going to be asked
+for many files of one filesystem is held so long (:func:`hold`), and the table is not looked at.
 
 In a chroot whose root is no mount point, the table does not have the mount that it is on. Then statfs(2) tells a few
 filesystems, by numbers that no other one has.
@@ -11,7 +12,7 @@ filesystems, by numbers that no other one has.
 import contextlib
 import os
 import select
-from typing import Dict, Optional, Set, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 _MAGIC = {
     0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs", 0xF2F52010: "f2fs",
@@ -45,13 +46,17 @@ def mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
     return None, ""
 
 
-def filesystem_of(fd: int) -> str:
+def filesystem_of(fd: int, st: Optional[os.stat_result] = None) -> str:
     """Return the type of the filesystem of an open file, or "" if unknown.
 
     It is remembered by device number until the next mount or unmount, which may reuse the number.
+
+    ``st``: the file's stat, if it is known.
     """
+    device = (os.fstat(fd) if st is None else st).st_dev
+    for held in _held.get(device, ()):
+        return held
     types = _mounts.types()
-    device = os.fstat(fd).st_dev
     name = types.get(device)
     if name is None:
         name = types[device] = filesystem_type(device, mount_of(fd)) or _by_magic(fd)
@@ -100,6 +105,25 @@ class _Mounts:
 
 
 _mounts = _Mounts()
+
+_held: Dict[int, List[str]] = {}
+"""By device number, the type for each file that is held. A list is never removed: other threads may have it."""
+
+
+def hold(fd: int) -> int:
+    """Remember the filesystem of an open file, without a look at the table, until :func:`let_go`.
+
+    Returns its device number. The file has to be open for as long: that keeps the number from meaning another
+    filesystem, also in a fork, which has the file open too. Thread-safe.
+    """
+    st = os.fstat(fd)
+    _held.setdefault(st.st_dev, []).append(filesystem_of(fd, st))
+    return st.st_dev
+
+
+def let_go(device: int) -> None:
+    """Undo one :func:`hold`, before its file is closed."""
+    _held[device].pop()
 
 
 def noted() -> Set[Tuple[int, object]]:

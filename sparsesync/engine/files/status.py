@@ -189,7 +189,7 @@ def identity(fd: int) -> Optional[Identity]:
     That is so for other files than regular ones, for a filesystem that is not known, and for one that counts seconds.
     """
     st = os.fstat(fd)
-    if not stat.S_ISREG(st.st_mode) or not knows_holes(fd) or not st.st_ctime_ns % 10**9:
+    if not stat.S_ISREG(st.st_mode) or not knows_holes(fd, st) or not st.st_ctime_ns % 10**9:
         return None
     return identity_of(st)
 
@@ -295,9 +295,10 @@ def stat_sparse(
     try:
         fd = open_quietly(path, 0 if follow else os.O_NOFOLLOW, directory)
         try:
-            if not os.path.samestat(os.fstat(fd), st) or is_view(fd):
+            opened = os.fstat(fd)
+            if not os.path.samestat(opened, st) or is_view(fd, opened):
                 return None
-            believed = believes(fd, holes)
+            believed = believes(fd, holes, opened)
             if not believed:
                 data = min(allocated(st), st.st_size)
             elif reserved:

@@ -55,8 +55,8 @@ _refused: Set[Tuple[str, int, str, int, str]] = set()
 def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:
     """Return the result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
     # The number alone may soon be that of another filesystem: of a loop device, or of a disk that was unplugged.
-    ends = [(os.fstat(fd).st_dev, filesystem_of(fd)) for fd in (source, target)]
-    key = (call, *ends[0], *ends[1])
+    of, to = os.fstat(source), os.fstat(target)
+    key = call, of.st_dev, filesystem_of(source, of), to.st_dev, filesystem_of(target, to)
     if key in _refused:
         return None
     try:
@@ -200,7 +200,7 @@ def release(fd: int) -> None:
     fifth of the clone's time. A reservation that is left shares the source's.
     """
     st = os.fstat(fd)
-    if not allocated(st) or not knows_holes(fd):
+    if not allocated(st) or not knows_holes(fd, st):
         return
     try:
         if allocated(st) < st.st_size:

@@ -82,11 +82,11 @@ class OutgoingFile:
         except LeftToRsync:
             os.close(fd)
             raise
-        if is_view(fd):
+        if is_view(fd, st):
             os.close(fd)
             raise LeftToRsync("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
         self.fd, self.opened = fd, st
-        self.believed = believes(fd, self.holes)
+        self.believed = believes(fd, self.holes, st)
         if self.overlay and not self.believed:
             self.close()
             raise not_to_be_merged(self.path)

@@ -31,6 +31,7 @@ from ...files.attributes import has_default_acl, seeded_mode, umask
 from ...files.beneath import Temporaries, deepest, make_directory, open_beneath, open_trusted
 from ...files.claims import allocated
 from ...files.flags import forbids_replacing
+from ...files.mounts import hold, let_go
 from ...files.status import has_inodes, identity_at, identity_of, open_quietly
 from ...files.syscalls import is_ours_alone
 from ...text import hidden_name, name_limit
@@ -116,6 +117,7 @@ class Destination:
                 raise
             make_directory(path, make & 0o777, mkpath, fsync)
             self._root = open_trusted(path)
+        self._device = hold(self._root)
         self._bases = Bases(self._root, bases, fuzzy)
         self._parents = Parents(
             self._root, like=like, perms=perms, group=group, implied_dirs=implied_dirs, fsync=fsync, mask=self._umask
@@ -124,6 +126,7 @@ class Destination:
     def close(self) -> None:
         """Close the directory."""
         self._bases.close()
+        let_go(self._device)
         os.close(self._root)
         self._temporaries.close()
 

@@ -151,7 +151,8 @@ class DestinationFile(Target):
             self.close()
             raise LeftToRsync(_KEPT)
         # What cannot be opened is closed, with its directory.
-        owner, anybodys = os.fstat(self.directory).st_uid, is_anybodys(self.directory)
+        place = os.fstat(self.directory)
+        owner, anybodys = place.st_uid, is_anybodys(self.directory, place)
         try:
             super().open()
         except PermissionError as error:
