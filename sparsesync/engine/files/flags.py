@@ -200,11 +200,14 @@ def keeps_names(directory: int) -> bool:
 
     False if the directory may not be read.
     """
-    try:
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        return bool((_flags(fd) or 0) & _APPEND)
-    finally:
-        os.close(fd)
+    flags = _flags(directory)
+    if flags is None:  # perhaps it is open as a place only (O_PATH)
+        try:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            return False
+        try:
+            flags = _flags(fd)
+        finally:
+            os.close(fd)
+    return bool((flags or 0) & _APPEND)

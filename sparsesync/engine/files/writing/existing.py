@@ -89,10 +89,11 @@ def rename_over(directory: int, name: str, to_directory: int, to_name: str) -> N
 
     encfs keeps the seconds of it.
     """
+    if not is_anybodys(to_directory):
+        os.replace(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
+        return
     before = os.stat(name, dir_fd=directory, follow_symlinks=False)
     os.replace(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
-    if not is_anybodys(to_directory):
-        return
     now = os.stat(to_name, dir_fd=to_directory, follow_symlinks=False)
     if now.st_mtime_ns != before.st_mtime_ns:
         with contextlib.suppress(OSError):  # where times cannot be set, that was told

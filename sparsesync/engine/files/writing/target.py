@@ -369,10 +369,10 @@ class Target:
         with error_path(self.path, instead=True):
             if (self._taken_up or self.resumed) and not is_anybodys(self.fd):  # FUSE may open it once more
                 copy_on_write_by_block(self.fd, False)
-            if mode is not None and stat.S_IMODE(os.fstat(self.fd).st_mode) != mode:
+            st = os.fstat(self.fd)
+            if mode is not None and stat.S_IMODE(st.st_mode) != mode:
                 os.fchmod(self.fd, mode)
             if mtime_ns is not None:
-                st = os.fstat(self.fd)
                 self.allocated = allocated(st)
                 os.utime(self.fd, ns=(st.st_atime_ns, mtime_ns))
             if fsync:
