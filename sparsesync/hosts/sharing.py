@@ -158,7 +158,9 @@ def wait_for_session(
 
     ``check``: called while that is waited for; what it raises ends that.
     """
-    asked = [*command, *shared.only, *login, "true"]
+    # A session for a command would begin with the user's shell and all that it reads. No server has this subsystem, but
+    # says so only once the session is open.
+    asked = [*command, *shared.only, "-s", *login, "sparsesync-session"]
     silent = subprocess.DEVNULL
     until = time.monotonic() + _FREE_SECONDS
     while shared.control and shared.strict and time.monotonic() < until:
