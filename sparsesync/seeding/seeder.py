@@ -169,8 +169,7 @@ class Seeding:
         plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         total = count = sparse = holes = 0
         for planned in self.sparse(listing):
-            json.dump(planned, plan)
-            plan.write("\n")
+            plan.write(json.dumps(planned) + "\n")  # json.dump() is Python's own, and takes three times as long
             total += planned.data
             holes += planned.size - planned.data
             count += 1
