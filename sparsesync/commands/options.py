@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from ..console.messages import print_error
 from ..engine.text import escape_name
@@ -14,9 +16,36 @@ from . import TROUBLE
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+_COLUMNS = 80
+"""Where there is no terminal."""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """A formatter that knows its width.
+
+    argparse makes one for each option that is added, and would import shutil for the width, and that what unpacks bz2.
+    """
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, **{"width": _columns() - 2, **settings})
+
+
+def _columns() -> int:
+    """Return the columns of the terminal, as shutil.get_terminal_size() has them."""
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+        if columns > 0:
+            return columns
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # there is no standard output, or no terminal
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr]
+    return _COLUMNS
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that escapes its errors for a terminal, since they quote the arguments."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Formatter, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and an error, and exit."""

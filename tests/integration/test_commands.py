@@ -559,11 +559,17 @@ def test_the_public_names() -> None:
 
 
 def test_start_up_imports_only_what_is_used() -> None:
-    script = "import sys, sparsesync, sparsesync.hosts.copies; sparsesync.copyfile; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
-                             env={"PYTHONPATH": str(Path(__file__).parents[2])}).stdout.split()  # fmt: skip
+    def imported(what: str) -> set[str]:
+        script = f"import sys, sparsesync; {what}; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
+                              env={"PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+        return set(done.stdout.split())
+
+    modules = imported("import sparsesync.hosts.copies; sparsesync.copyfile")
     assert "sparsesync.engine.content.copy_file" in modules
-    assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync.command"} & set(modules)
+    assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync.command"} & modules
+    modules = imported("from sparsesync.commands.main import parser; parser(['copy'], ['copy'])")
+    assert "argparse" in modules and not {"tqdm", "shutil"} & modules
 
 
 @pytest.mark.slow
