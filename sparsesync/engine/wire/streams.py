@@ -20,7 +20,8 @@ first one, by a socket of the machine (unix(7)), and from then on only waits for
     client -> first agent      widen [1, ...]  takes them
 
 Both sides of the socket look whose process the other is. A further agent that gets to another machine of the same name,
-or into another container, finds no socket, and there is one stream less.
+or into another container, finds no socket, and there is one stream less. So it is where the
+socket's queue is full: any user of the machine may connect to it.
 """
 
 import errno
@@ -117,13 +118,14 @@ class Meeting:
 def join(link: Link, name: str, secret: str, number: int) -> NoReturn:
     """Hand the descriptors of a link over at a meeting, tell its peer so, and wait until the meeting is over.
 
-    Raises OSError, before the peer is told, if there is no meeting of that name on this machine, or if it is somebody
-    else's. Raises LinkError in the end: the connection was another agent's.
+    Raises OSError, before the peer is told, if there is no meeting of that name on this machine, if it is somebody
+    else's, or if its queue is full. Raises LinkError in the end: the connection was another agent's.
     """
     import array
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as there:
+        there.settimeout(_WAIT_SECONDS)  # others may have filled the queue: whoever is on the machine may connect
         there.connect(_address(name))
         if not _is_ours(there):
             raise PermissionError(errno.EPERM, "the first connection's agent is another user's")
@@ -131,6 +133,7 @@ def join(link: Link, name: str, secret: str, number: int) -> NoReturn:
         there.sendmsg([bytes.fromhex(secret), bytes([number])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         link.send_json(protocol.DONE, answer=None)
         link.close()
+        there.settimeout(None)
         there.recv(1)
     raise LinkError("the connection was another agent's")
 

@@ -118,6 +118,29 @@ def test_a_meeting_takes_those_who_know_the_secret(monkeypatch: pytest.MonkeyPat
         join(main, name, secret, 4)
 
 
+def test_a_crowd_at_the_meeting_keeps_nobody_waiting() -> None:
+    """Any user of the machine may connect: a meeting's name is in /proc/net/unix."""
+    with Meeting() as meeting, linked(1) as (main, _), contextlib.ExitStack() as stack:
+        name, secret = meeting.open()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stranger = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                stranger.setblocking(False)
+                stranger.connect("\0sparsesync-" + name)
+        failed: list[OSError] = []
+
+        def come() -> None:
+            try:
+                join(main, name, secret, 1)
+            except OSError as error:
+                failed.append(error)
+
+        coming = threading.Thread(target=come, daemon=True)
+        coming.start()
+        coming.join(5)
+        assert isinstance(failed[0], BlockingIOError)
+
+
 def _joining(link: Link, name: str, secret: str, number: int) -> None:
     with pytest.raises(LinkError, match="another agent's"):
         join(link, name, secret, number)
