@@ -91,9 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     rows = _copy_each(arguments, sources, destination, troubles, total)
     if arguments.json:
         arguments.document.open_list("files")
+        done = False
         for source, made in rows:
+            done = True
             arguments.document.item({"source": source, "destination": made.path, **_sizes(made)})
         arguments.document.add({"total": total})
+        if not done:
+            arguments.document.failure = troubles.first
         return troubles.status
     for source, made in rows:
         if arguments.dry_run:

@@ -33,9 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     rows = _dig_each(arguments, troubles, total)
     if arguments.json:
         arguments.document.open_list("files")
+        done = False
         for path, sizes in rows:
+            done = True
             arguments.document.item({"path": path, **sizes})
         arguments.document.add({"total": total})
+        if not done:
+            arguments.document.failure = troubles.first
         return troubles.status
     for path, sizes in rows:
         held = f"{iec(sizes['allocated'])} of {iec(sizes['size'])} allocated"

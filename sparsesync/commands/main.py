@@ -144,7 +144,7 @@ def _run(arguments: argparse.Namespace, name: str) -> int:
             except OSError:  # what ends the command is told all the same
                 streams.give_up_output()
             raise
-        document.end(status)
+        document.end(status, document.failure)
     sys.stdout.flush()
     return status
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from ..console.messages import print_error
+from ..console.messages import format_error, print_error
 from ..engine.text import escape_name
 from . import TROUBLE
 
@@ -161,11 +161,13 @@ def preset_names(text: str, none: bool = True) -> str:
 
 
 class Troubles:
-    """A callback that prints each error, and remembers that there was one."""
+    """A callback that prints each error, and remembers that there was one, and what the first one said."""
 
     status: int = 0
+    first: str | None = None
 
     def __call__(self, error: Exception) -> None:
         """Print the error."""
         print_error(error)
+        self.first = self.first or format_error(error)
         self.status = TROUBLE

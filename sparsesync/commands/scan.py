@@ -122,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
             total[name] += more
     if scanned_any or count or arguments.json:
         _show(rows, total, arguments)
+    if arguments.json and not scanned_any:
+        arguments.document.failure = troubles.first
     return troubles.status
 
 

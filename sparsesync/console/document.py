@@ -7,7 +7,7 @@
     {"path": "disk.img", ...},
     {"path": "data", ...}
     ], "total": {...},
-    "status": 0, "failure": null}            the exit status, and what ended the command early
+    "status": 0, "failure": null}            the exit status, and what the command failed for
 
 Each item of a list has a line of its own, and is written as soon as it is known. So memory does not grow with a list,
 neither here nor in a program that reads line by line. A command that fails on the way still ends its object: so does
@@ -41,9 +41,13 @@ def ending(error: BaseException) -> tuple[int, str]:
 
 
 class Document:
-    """The object of a command, while it is written. ``out``: where to; None: to standard output."""
+    """The object of a command, while it is written. ``out``: where to; None: to standard output.
+
+    ``failure``: what kept a command that came to its end from all that was named; None if nothing did.
+    """
 
     def __init__(self, name: str, out: TextIO | None = None) -> None:
+        self.failure: str | None = None
         self._out = out or sys.stdout
         self._begin = f'{{"schema": {json.dumps(schema(name))}'
         self._names = {"schema"}
@@ -72,7 +76,7 @@ class Document:
                 self._field(name, json.dumps(value))
 
     def end(self, status: int, failure: str | None = None) -> None:
-        """End the object. ``failure``: what ended the command before it was done."""
+        """End the object. ``failure``: what ended the command before it was done, or :attr:`failure`."""
         if self._broken:
             return
         self.add({"status": status, "failure": failure})
