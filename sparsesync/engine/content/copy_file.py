@@ -19,7 +19,7 @@ from typing import Iterator, List, NamedTuple, Optional, Union
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
 from ..files.claims import file_size, is_view
-from ..files.status import check_replaceable, open_source, special_file, was_written
+from ..files.status import check_replaceable, no_directory, open_source, special_file, was_written
 from ..files.syscalls import flush_directory
 from ..files.writing.target import Target
 from .copy import check_choices, copy_content
@@ -236,7 +236,10 @@ def _open_directory(path: str, given: str, fsync: bool) -> int:
     # Only what may be read can be flushed, and to write into a directory one need not be able to read it.
     access = os.O_RDONLY if fsync else os.O_PATH
     with error_path(given, instead=True):
-        return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return os.open(os.path.dirname(path) or ".", access | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise no_directory(given) from None
 
 
 def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:

@@ -164,6 +164,14 @@ def stat_mode(path: str) -> Tuple[Optional[int], bool]:
         return None, os.path.lexists(path)
 
 
+def no_directory(path: str) -> FileNotFoundError:
+    """Return the error for a file that is to be made in a directory that is missing. The system's words say it of both.
+
+    ``path``: of the file, as shutil has it.
+    """
+    return FileNotFoundError(errno.ENOENT, "the directory for it does not exist", path)
+
+
 def check_no_lost_device(path: str) -> None:
     """Raise FileNotFoundError if a new file would be made in /dev, in memory, where a device was meant."""
     real = os.path.realpath(path)

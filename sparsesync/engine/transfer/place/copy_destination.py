@@ -13,7 +13,7 @@ from ...content.copy_file import CopyOptions
 from ...files import attributes
 from ...files.claims import is_anybodys
 from ...files.flags import carry
-from ...files.status import check_no_lost_device, check_replaceable
+from ...files.status import check_no_lost_device, check_replaceable, no_directory
 from ..records import FileSpec
 from .destination import Destination
 from .destination_file import DestinationFile
@@ -38,16 +38,19 @@ class CopyDestination(Destination):
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, base = os.path.split(target)
-        super().__init__(
-            directory,
-            base,
-            inplace=options.in_place,
-            resume=resume,
-            preallocate=options.reserve,
-            fsync=options.fsync,
-            space_check=options.space_check,
-            merging=options.overlay,
-        )
+        try:
+            super().__init__(
+                directory,
+                base,
+                inplace=options.in_place,
+                resume=resume,
+                preallocate=options.reserve,
+                fsync=options.fsync,
+                space_check=options.space_check,
+                merging=options.overlay,
+            )
+        except FileNotFoundError:
+            raise no_directory(path) from None
         self.file = path
         self.keep: str = options.keep
         self.carries: bool = options.keep != "content"
