@@ -62,7 +62,8 @@ class Parser(argparse.ArgumentParser):
         for option in unknown:
             name = option.partition("=")[0]
             near = get_close_matches(name, self._option_string_actions, 1, 0.75) if name.startswith("--") else []
-            hint = self.hint(name) or (f"did you mean {near[0]}?" if near else None)
+            seeds = "options of that kind belong to 'sparsesync sync'" if name.startswith("--seed-") else None
+            hint = self.hint(name) or seeds or (f"did you mean {near[0]}?" if near else None)
             if hint:
                 self.error(f"{said}; {hint}")
         self.error(said)

@@ -541,6 +541,7 @@ def test_help_and_version(tree: Path) -> None:
     for argv, said in (
         ("copy -r d x", "for trees use 'sparsesync sync -a'"), ("scan --mni-size 1 d", "did you mean --min-size?"),
         ("migrate d x --delete", "migrate SRC DEST -- --delete"), ("migrate --exclude=a d x", "-- --exclude"),
+        ("scan --seed-off d", "--seed-off; options of that kind belong to 'sparsesync sync'"),
         ("map --frob d", "unrecognized arguments: --frob"),
     ):  # fmt: skip
         done = run(*argv.split(), cwd=tree)
