@@ -83,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.one_file_system,
                 arguments.preset,
                 arguments.format,
-                arguments.null,
+                # JSON holds any name, as --from0 does.
+                arguments.null or (not written and arguments.format == "rsync"),
             ),
             on_error=troubles,
             command=f"sparsesync {__version__}",

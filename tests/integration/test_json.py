@@ -27,7 +27,7 @@ CALLS = {
     "map": ["src/disk", "none"],
     "copy": ["src/disk to", "-n src/disk to", "none to", "src/disk none none/to"],
     "dig": ["src/zeros", "none"],
-    "exclude": ["src/", "--preset system -o list src/", "none"],
+    "exclude": ["src/", "odd/", "--preset system -o list src/", "none"],
     "verify": ["src other", "src/disk src/disk", "src none"],
     "track": ["list kept", "check kept", "drop kept 0123456789abcdef0123456789abcdef", "drop kept"],
     "migrate": ["--check src/ to", "src/ to -- --foo"],
@@ -37,11 +37,12 @@ CALLS = {
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("src", "other", "kept"):
+    for name in ("src", "other", "kept", "odd"):
         (tmp_path / name).mkdir()
     sparse_file(tmp_path / "src/disk", 2 * MIB, [(0, 4096), (MIB, 4096)])
     (tmp_path / "src/zeros").write_bytes(bytes(MIB))
     sparse_file(tmp_path / "other/disk", 2 * MIB, [(0, 4096)])
+    sparse_file(tmp_path / "odd/line\nbreak", 2 * MIB, [(0, 4096)])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
