@@ -367,7 +367,8 @@ def _reason(error: LinkError, connection: Connection, shell: Shell, status: int 
     """Return why there is no agent, from the remote shell's exit status and its last standard error."""
     host = connection.host
     if status == NO_PYTHON:
-        return NoAgentError("no Python 3.6 or newer was found there", host, retryable=False)
+        at = f"at {shell.python}" if shell.python else "there"
+        return NoAgentError(f"no Python 3.6 or newer was found {at}", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
         reason = next((f": {reason}" for word, reason in _REASONS.items() if word in said), "")

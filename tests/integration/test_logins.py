@@ -157,7 +157,7 @@ def test_other_users_and_namespaces_by_the_documented_lines(place: Path, open_pl
 
 def test_what_is_wrong_by_another_shell_than_ssh(place: Path, other_shell: str) -> None:
     done = ours(place, other_shell, "scan", "--python=/no/python", f"box:{place}/src")
-    assert done.stderr == b"sparsesync: box: no Python 3.6 or newer was found there\n"
+    assert done.stderr == b"sparsesync: box: no Python 3.6 or newer was found at /no/python\n"
     for shell, why in (
         (script(place / "sad", "echo 'no such container' >&2; exit 1"), b"box: no agent could be started: "),
         (script(place / "chatty", "echo 'Welcome!'; sh"), b"perhaps a .bashrc or a login banner: 'Welcome!'"),
@@ -208,7 +208,7 @@ def test_one_login_where_there_is_no_python(one_session: Sshd, place: Path, way:
     before = one_session.logins()
     ends = ["src/", f"far:{place}/dst/"] if way == "push" else [f"far:{place}/src/", "dst/"]
     done = ours(place, one_session.rsh, "sync", "-a", "--seed-python=/no/python", *ends)
-    assert done.returncode == 0 and done.stderr.endswith(b": far: no Python 3.6 or newer was found there\n")
+    assert done.returncode == 0 and done.stderr.endswith(b": far: no Python 3.6 or newer was found at /no/python\n")
     assert is_copied(place, seeded=False) and one_session.logins() == before + 1
 
 

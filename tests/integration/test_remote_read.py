@@ -539,7 +539,7 @@ def test_options_say_how_to_get_there(sshd_server: Sshd, tree: Path) -> None:
     done = run("false", "map", "-e", sshd_server.rsh, "--python", sys.executable, f"far:{tree}/t/dense", cwd=tree)
     assert done.returncode == 0
     done = run(sshd_server.rsh, "map", "--python", "/no/python", f"far:{tree}/t/dense", cwd=tree)
-    assert (done.returncode, done.stderr) == (1, b"sparsesync: far: no Python 3.6 or newer was found there\n")
+    assert (done.returncode, done.stderr) == (1, b"sparsesync: far: no Python 3.6 or newer was found at /no/python\n")
     done = run("no-such-shell", "verify", ".", "far:", cwd=tree)
     assert (done.returncode, done.stderr) == (2, b"sparsesync: no-such-shell: no such remote shell\n")
     done = run("'", "scan", "far:", cwd=tree)

@@ -280,7 +280,7 @@ def test_without_python_there_rsync_does_it_all(sshd_server: Sshd, tmp_path: Pat
     done = sync(sshd_server.rsh, "-a", "--seed-python=/nonexistent", *paths, cwd=tmp_path)
     assert done.returncode == 0
     (said,) = done.stderr.decode().splitlines()
-    assert said.startswith("sparsesync: ") and said.endswith(": far: no Python 3.6 or newer was found there")
+    assert said.startswith("sparsesync: ") and said.endswith(": far: no Python 3.6 or newer was found at /nonexistent")
     assert "holes as data" in said and (direction == "pull" or " sparse files are left to rsync, which may" in said)
     assert difference(snapshot(tmp_path / "dst", time.time()), snapshot(tmp_path / "src", time.time())).keys() <= {
         "a/link3", "c/link1", "c/link2", "top.img", "a/disk one"
