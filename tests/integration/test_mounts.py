@@ -211,7 +211,7 @@ def test_a_mount_that_cannot_rename_is_known_before_anything_is_copied(tmp_path:
 @pytest.mark.parametrize(
     ("refused", "keeps_holes", "inplace"),
     [
-        ({"fallocate": 0, "rename_open": errno.EBUSY, "times_by_rename": 0}, True, True),
+        ({"fallocate": 0, "rename_open": errno.EBUSY, "times_by_rename": 0, "flock": errno.ENOSYS}, True, True),
         ({"read_write": errno.EINVAL, "open_to_read": errno.EACCES}, True, True),
         ({"read": errno.EPERM}, True, True),
         ({"resize": 0}, False, True),
@@ -256,6 +256,23 @@ def test_a_mount_that_does_not_do_what_it_says(
                 there.write_bytes(b"x" * 3 * MIB)
                 sparsesync.copyfile(source, mount / "disk", overlay=True)
                 assert data_bytes(there) == 3 * MIB and there.read_bytes()[-5:] == b"xxxxx"
+
+
+def test_a_partial_file_that_cannot_be_locked_is_not_continued(tmp_path: Path) -> None:
+    """Another run may be writing to it, by way of a mount that has locks."""
+    for name in ("src", "below"):
+        (tmp_path / name).mkdir()
+    source, there = sparse_file(tmp_path / "src/disk", 2 * MIB, [(MIB, 4096)]), tmp_path / "below/disk"
+    partial = sparse_file(tmp_path / "below/.disk.sparsesync-partial", MIB, [(0, 4096)])
+    partial.chmod(0o600)
+    shell = local_shell(tmp_path / "rsh")
+    with refuser(tmp_path / "below", tmp_path / "refuser", flock=errno.ENOLCK) as mount:
+        sparsesync.copyfile(source, f"host:{mount}/disk", rsh=shell)
+        assert same_content(source, there)
+        there.unlink()
+        command(sys.executable, "-m", "sparsesync", "sync", "-rt", "-e", shell, f"{tmp_path}/src/", f"host:{mount}")
+        assert same_content(source, there) and allocated(there) < MIB
+    assert sorted(os.listdir(tmp_path / "below")) == [partial.name, "disk"] and allocated(partial) == 4096
 
 
 def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from ..claims import is_anybodys
 UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """How a file that is there is opened to be read and written to."""
 
+CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a new file is made."""
+
 _WRITE = UPDATE ^ (os.O_RDWR | os.O_WRONLY)
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -8,7 +8,8 @@ made it, may have it open, or have given it a second name, and another run may b
         ours                                              locked; if another run has the lock, that is an error
         ours, and another user may have it open           removed
 
-What is left is ours alone, until the descriptor is closed.
+What is left is ours alone, until the descriptor is closed. Where a mount has no locks nothing is ours for sure, so
+there a copy has no partial file.
 """
 
 import contextlib
@@ -16,19 +17,40 @@ import errno
 import fcntl
 import os
 import stat
+from typing import Optional, Tuple
 
 from ..syscalls import drop_lease, is_ours_alone, take_lease
-from .existing import UPDATE
+from .existing import CREATE, UPDATE
+
+_MAX_ATTEMPTS = 16
 
 
-def open_partial(directory: int, name: str, mode: int) -> int:
-    """Return a descriptor of an existing partial file; -1 if it was not ours, and is removed now.
+def take_up(directory: int, name: str, mode: int) -> Optional[Tuple[int, bool]]:
+    """Return a descriptor of a partial file that is ours alone, and whether it was there; None if there can be none.
 
     ``directory``: an open one.
-    ``mode``: the most that the file may permit.
+    ``mode``: that of a new file, less the umask, and the most that an old one may permit.
 
-    Raises OSError.
+    Raises OSError, of EBUSY if another run has locked it.
     """
+    for _ in range(_MAX_ATTEMPTS):
+        try:
+            fd, resumed = os.open(name, CREATE, mode, dir_fd=directory), False
+        except FileExistsError:
+            fd, resumed = _open_partial(directory, name, mode), True
+        except OSError:
+            return None  # a temporary file may do with less, or whoever makes it will tell
+        if fd >= 0:
+            held = _hold(fd, directory, name, resumed)
+            if held is None:
+                return None
+            if held:
+                return fd, resumed
+    raise OSError(errno.EBUSY, "another process keeps creating its partial file")
+
+
+def _open_partial(directory: int, name: str, mode: int) -> int:
+    """Return a descriptor of an existing partial file; -1 if it was not ours, and is removed now."""
     try:
         fd = os.open(name, UPDATE, dir_fd=directory)
     except FileNotFoundError:
@@ -53,29 +75,33 @@ def open_partial(directory: int, name: str, mode: int) -> int:
     return -1
 
 
-def hold(fd: int, directory: int, name: str, resumed: bool) -> bool:
+def _hold(fd: int, directory: int, name: str, resumed: bool) -> Optional[bool]:
     """Lock an open partial file, and return whether it still has its name, and is ours alone. If not, it is closed.
 
-    ``resumed``: it was there already.
-
-    Raises OSError, of EBUSY if another run has locked it.
+    Returns None if nothing can be locked. Then one that was there, which another run may be writing by way of a mount
+    that has locks, stays as it is.
     """
+    held: Optional[bool] = False  # the run that had it may have just finished
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(errno.EBUSY, "another run is writing it") from None
-        with contextlib.suppress(FileNotFoundError):
-            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if os.path.samestat(st, os.fstat(fd)):
-                if not resumed or _is_only_ours(fd, directory):
-                    return True
+        except OSError:
+            held = None
+            if not resumed:
                 os.unlink(name, dir_fd=directory)
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)  # or the run that had it has just finished
-    return False
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if os.path.samestat(st, os.fstat(fd)):
+                    held = not resumed or _is_only_ours(fd, directory)
+                    if not held:
+                        os.unlink(name, dir_fd=directory)
+        return held
+    finally:
+        if not held:
+            os.close(fd)
 
 
 def _is_only_ours(fd: int, directory: int) -> bool:

@@ -34,14 +34,12 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import emptied, is_empty, make, open_existing, rename_over
-from .partial import hold, open_partial
+from .existing import CREATE, emptied, is_empty, make, open_existing, rename_over
+from .partial import take_up
 
-_MAX_ATTEMPTS = 16
 _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 
 _Target = TypeVar("_Target", bound="Target")
@@ -57,7 +55,7 @@ class Target:
     ``partial``: a directory's descriptor and a name, which make the temporary file a partial file. An earlier run's
     partial file is continued (``resumed``: it has content already), and is kept once more if :attr:`keep` is set. The
     partial file is locked, so that only one run writes to it. One that another user may have open, or linked, is
-    replaced by a new one.
+    replaced by a new one. Where none can be made or locked, it is a temporary file.
     ``mode``: the mode of a new temporary or partial file, less the umask. It must not permit reading to a user who may
     not read the finished file.
     ``new``: there is no file of that name, as far as the caller knows.
@@ -203,7 +201,7 @@ class Target:
         release(self.fd)
 
     def _create(self) -> None:
-        limit, how = name_limit(self.directory), _CREATE
+        limit, how = name_limit(self.directory), CREATE
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
@@ -230,20 +228,12 @@ class Target:
                     raise cannot_replace(error, self.path, self.name, self.directory) from None
 
     def _take_up(self, directory: int, name: str) -> None:
-        for _ in range(_MAX_ATTEMPTS):
-            try:
-                fd, resumed = os.open(name, _CREATE, self._create_mode, dir_fd=directory), False
-            except FileExistsError:
-                fd, resumed = open_partial(directory, name, self._create_mode), True
-            except OSError as error:
-                if self.seeds:
-                    raise cannot_replace(error, self.path, self.name, self.directory) from None
-                return self._create()  # which may do with less, and cannot be continued
-            if fd >= 0 and hold(fd, directory, name, resumed):
-                self.fd, self.resumed, self._taken_up = fd, resumed, True
-                self.temporary_directory, self._temporary = directory, name
-                return
-        raise OSError(errno.EBUSY, "another process keeps creating its partial file")
+        taken = take_up(directory, name, self._create_mode)
+        if taken is None:
+            self._create()
+            return
+        self.fd, self.resumed = taken
+        self._taken_up, self.temporary_directory, self._temporary = True, directory, name
 
     def renew(self) -> None:
         """Begin a new partial file. Who still has the old one open cannot reach the new one."""
