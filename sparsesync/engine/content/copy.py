@@ -40,7 +40,7 @@ from ..files.claims import (
 )
 from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
-from ..files.syscalls import NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
+from ..files.syscalls import NO_ORDER, NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
 from .writer import Asked, Hands, Threads, Work, read_on, read_ranges, write_in_order
@@ -148,8 +148,8 @@ def copying(
     with error_path(target.path):
         if target.overlay and not view:
             _begin_over(source, target, size, at_most, believed)
-        elif target.overlay and not target.is_readable:
-            target.empty()
+        elif target.overlay:
+            target.give_up_unusable()
         written, held = None, None  # type: Optional[int], Optional[_Counted]
         if view:
             written = _copy_view(source, target, size, _both(progress, pace), source_path)
@@ -296,7 +296,7 @@ def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Generator[Aske
     except OSError as error:
         target = work.target
         kept = target.continued or target.merging or (target.seeds and target.inplace) or not is_anybodys(target.fd)
-        if kept or error.filename == work.source_path or error.errno not in NO_SIZE - {errno.EIO}:
+        if kept or error.filename == work.source_path or error.errno not in NO_ORDER:
             raise
         target.empty()
     return None

@@ -72,8 +72,8 @@ class _Writer:
     """Writes the pieces of a stream to a target, less what is zeros or there already."""
 
     def __init__(self, target: Target) -> None:
-        if target.overlay and not target.is_readable:
-            target.empty()
+        if target.overlay:
+            target.give_up_unusable()
         self.target = target
         self.block = zero_block(target)
         self._there = memoryview(bytearray(PIECE_BYTES if target.overlay else 0))

@@ -22,7 +22,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 from ..errors import OnProgress, TruncatedError, error_path
 from ..files.claims import is_anybodys
 from ..files.extents import Extent
-from ..files.syscalls import NO_SIZE, copy_range, read_into, resize, write_all
+from ..files.syscalls import NO_ORDER, copy_range, read_into, resize, write_all
 from ..files.writing.target import Target
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
 
@@ -381,7 +381,7 @@ class PieceWriter:
     def _begin_in_order(self, error: OSError) -> None:
         """Take it that a mount refused what was not at the end. Raises ``error`` if it cannot be that."""
         target = self._target
-        if error.errno not in NO_SIZE - {errno.EIO} or target.overlay or not is_anybodys(target.fd):
+        if error.errno not in NO_ORDER or target.overlay or not is_anybodys(target.fd):
             raise error
         if not self._reached and os.fstat(target.fd).st_size:
             resize(target.fd, 0)

@@ -45,6 +45,9 @@ _CANNOT_SAY = frozenset([errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP
 NO_SIZE = frozenset([errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESPIPE, errno.EINVAL, errno.EIO])
 """What a mount says that cannot set a size in advance (rclone without a cache), or write beyond the end."""
 
+NO_ORDER = NO_SIZE - {errno.EIO}
+"""What a mount says to a write that is not at the end; EIO is what a disk says, too."""
+
 _BLOCK_BYTES = 4096
 _SAMPLED_EXTENTS = 32
 _TRIAL_BYTES = 64 * 1024

@@ -6,6 +6,8 @@ For one that is there they are tried in turn, and the less it can be opened for,
     to write                  nothing is known of what is there: it is emptied, as cp does it
     to be emptied             as well; rclone takes a file only so
 
+So is one that opens for all, and takes bytes at its end only (:func:`takes_any_order`).
+
 Nothing is emptied before :func:`emptied`, so what does not fit, or cannot be read at the source, changes nothing.
 """
 
@@ -15,6 +17,7 @@ import os
 from typing import List, Tuple
 
 from ..claims import is_anybodys
+from ..syscalls import NO_ORDER
 
 UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """How a file that is there is opened to be read and written to."""
@@ -56,6 +59,19 @@ def _can_be_read(fd: int) -> bool:
             os.pread(fd, 1, 0)
     except OSError:
         return False
+    return True
+
+
+def takes_any_order(fd: int) -> bool:
+    """Return whether an open file can be written to where it has content. A byte of it is written once more.
+
+    Whatever else is wrong, whoever writes will hear of it.
+    """
+    try:
+        if is_anybodys(fd):
+            os.pwrite(fd, os.pread(fd, 1, 0), 0)
+    except OSError as error:
+        return error.errno not in NO_ORDER
     return True
 
 

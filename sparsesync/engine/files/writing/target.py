@@ -34,7 +34,7 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import CREATE, emptied, is_empty, make, open_existing, rename_over
+from .existing import CREATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order
 from .partial import take_up
 
 _MIN_NAME_BYTES = 32
@@ -164,8 +164,7 @@ class Target:
         Raises NoSpaceError before anything is changed, OSError.
         """
         self.check_room(needed - allocated(os.fstat(self.fd)))
-        if not self.is_readable and not self.merging:
-            self.empty()
+        if self.give_up_unusable():
             return
         there = os.fstat(self.fd).st_size
         if there < size or (not self.merging and there > size):
@@ -175,6 +174,13 @@ class Target:
                 if error.errno not in NO_SIZE or self.merging or self.seeds or not self.inplace:
                     raise
                 self.empty()
+
+    def give_up_unusable(self) -> bool:
+        """Empty a file, in place, whose content cannot be read or written over. Returns whether that was so."""
+        if self.merging or (self.is_readable and (not self.inplace or self.seeds or takes_any_order(self.fd))):
+            return False
+        self.empty()
+        return True
 
     def empty(self) -> None:
         """Remove all content, so that there is nothing below what is written. Raises OSError."""
