@@ -141,7 +141,7 @@ def test_a_mount_that_refuses_what_cp_and_rsync_do_without(tmp_path: Path, code:
     calls = ["fallocate", "chmod", "chown", "setxattr", "listxattr", *besides]
     with refuser(tmp_path / "below", tmp_path / "refuser", **dict.fromkeys(calls, code)) as mount:
         for size in (0, MIB):
-            with pytest.warns(RuntimeWarning, match="not kept, since it cannot be set there") as told:
+            with pytest.warns(RuntimeWarning, match="not kept, since it cannot be read or set there") as told:
                 sparsesync.copy2(source, mount / "disk")
             assert any("cannot be listed" in str(each.message) for each in told) == (code == errno.EIO)
             assert same_content(source, there) and os.listdir(mount) == ["disk"], size

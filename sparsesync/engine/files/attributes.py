@@ -36,17 +36,24 @@ _ONLY_ROOTS = ("security.", "trusted.")
 _FLAGS = "btrfs."
 """How a property of btrfs begins that is a flag by another name, and the directory's or the old file's: btrfs(5)."""
 
-_OWNER, _MODE = "the owner", "the mode"
+_OWNER, _MODE, _XATTR = "the owner", "the mode", "the extended attribute "
 _TAG_USER, _TAG_GROUP, _TAG_MASK, _TAG_OTHER = 0x01, 0x04, 0x10, 0x20
 """ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_MASK and ACL_OTHER: linux/posix_acl.h."""
 
 
 def read(file: Union[int, str]) -> Attributes:
     """Return the attributes of a file, given by descriptor or path; times in ns. Raises OSError."""
+    return _read(file, [])
+
+
+def _read(file: Union[int, str], unread: List[str]) -> Attributes:
+    """As :func:`read`. ``unread``: gets a description of each attribute that may not be read."""
     st = os.stat(file)
     xattrs: Dict[str, str] = {}
     for name in _names(file):
-        _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(file, name)).decode()}))  # type: ignore[misc]
+        held = _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(file, name)).decode()}))  # type: ignore[misc]
+        if not held and not name.startswith(_ONLY_ROOTS):
+            unread.append(_XATTR + name)
     return {
         "mode": stat.S_IMODE(st.st_mode),
         "uid": st.st_uid,
@@ -61,11 +68,13 @@ def of_replaced(file: Union[int, str]) -> Attributes:
     """Return the attributes of a file that its replacement keeps.
 
     These are the attributes that a write to the old file would leave: a write removes capabilities, and a write by
-    another user than root also the setuid and setgid bits (chmod(2), capabilities(7)).
+    another user than root also the setuid and setgid bits (chmod(2), capabilities(7)). A file that may be written to
+    and not read has others, which are lost: "unread" describes them.
 
     Raises OSError.
     """
-    found = read(file)
+    unread: List[str] = []
+    found = {**_read(file, unread), "unread": unread}
     if os.geteuid() != 0:
         found["mode"] &= ~(stat.S_ISUID | stat.S_ISGID)
     found["xattrs"].pop("security.capability", None)
@@ -120,7 +129,7 @@ def finish(
     """
     lost: List[str] = []
     if old is not None and not inplace:
-        lost += apply(fd, old)
+        lost += old["unread"] + apply(fd, old)
     elif not inplace:
         bits = carried["mode"] if carried is not None and keep == "new-mode" else 0o666
         set_mode(fd, created_mode(directory, bits))  # where that is not kept, a file that cp makes has another one too
@@ -138,7 +147,7 @@ def finish(
 def tell(path: str, lost: List[str]) -> None:
     """Warn, once, of the attributes that a file does not keep."""
     if lost:
-        what = "{}: not kept, since it cannot be set there: {}".format(path, ", ".join(sorted(set(lost))))
+        what = "{}: not kept, since it cannot be read or set there: {}".format(path, ", ".join(sorted(set(lost))))
         warnings.warn(what, RuntimeWarning, stacklevel=5)
 
 
@@ -172,7 +181,7 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
     for name in sorted(wanted):
         held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _NOT_SET)  # type: ignore[misc]
         if not held and not name.startswith(_ONLY_ROOTS):
-            lost.append("the extended attribute " + name)
+            lost.append(_XATTR + name)
     return lost + set_mode(fd, mode)
 
 
