@@ -270,6 +270,21 @@ def test_a_partial_file_that_cannot_be_locked_is_not_continued(tmp_path: Path) -
     assert sorted(os.listdir(tmp_path / "below")) == [partial.name, "disk"] and allocated(partial) == 4096
 
 
+def test_a_mount_that_removes_nothing_has_nothing_left_on_it(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    source = sparse_file(tmp_path / "disk", 2 * MIB, [(MIB, 4096)])
+    for number, dst in enumerate(("{}/disk", "host:{}/disk")):
+        with refuser(tmp_path / "below", tmp_path / f"refuser{number}", unlink=errno.EPERM) as mount:
+            for old in (number, 1):  # it is tried how a new file gets its name, and how it gets another's
+                if not old:
+                    (tmp_path / "below/disk").unlink(missing_ok=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    sparsesync.copyfile(source, dst.format(mount), rsh=local_shell(tmp_path / "rsh"))
+                assert same_content(source, tmp_path / "below/disk") and os.listdir(tmp_path / "below") == ["disk"]
+                assert allocated(tmp_path / "below/disk") < MIB
+
+
 def test_a_mount_beside_whose_files_nothing_can_be_made(tmp_path: Path) -> None:
     for name in ("src", "below"):
         (tmp_path / name).mkdir()

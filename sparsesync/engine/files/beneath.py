@@ -188,10 +188,11 @@ class Temporaries:
             os.close(self._fd)
 
 
-def check_renaming(directory: int, path: str, new: bool) -> None:
+def check_renaming(directory: int, path: str, new: bool) -> Optional[str]:
     """Raise OSError if a file in an open directory cannot take the name of another, or a ``new`` one.
 
-    Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted.
+    Where nothing is known of the filesystem, that is tried with small files, once as long as it is mounted. Returns the
+    name of one that cannot be removed, but renamed, so that it may become the file that is to be written.
 
     ``path``: the file that is to be written, in messages.
     """
@@ -200,10 +201,10 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
         raise PermissionError(errno.EPERM, why, path)
     st = os.fstat(directory)
     if not is_anybodys(directory, st) or filesystem_of(directory, st) in _RENAMING:
-        return
+        return None
     works = st.st_dev, "renames to a new name" if new else "replaces"
     if works in noted():
-        return
+        return None
     names = [".sparsesync." + os.urandom(4).hex() for _ in range(2)]
     try:
         for name in names[new:]:
@@ -213,7 +214,7 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
             finally:
                 os.close(fd)
     except OSError:
-        return  # whoever makes the file will tell
+        return None  # whoever makes the file will tell
     else:
         try:
             os.replace(names[1], names[0], src_dir_fd=directory, dst_dir_fd=directory)
@@ -222,16 +223,22 @@ def check_renaming(directory: int, path: str, new: bool) -> None:
             why = text.format("rename" if new else "replace", error.strerror)
             raise OSError(error.errno, why, path) from None
         noted().add(works)
+        if not _is_removed(names[0], directory):
+            return names.pop(0)
     finally:
         for name in names:
-            try:
-                os.unlink(name, dir_fd=directory)
-            except OSError as error:
-                if not os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
-                    continue
-                what = "{}: it was made to try the filesystem, and cannot be removed: {}"
+            if not _is_removed(name, directory):
+                what = "{}: it was made to try the filesystem, and cannot be removed"
                 place = os.path.join(os.path.dirname(path), name)
-                warnings.warn(what.format(place, error.strerror), RuntimeWarning, stacklevel=2)
+                warnings.warn(what.format(place), RuntimeWarning, stacklevel=2)
+    return None
+
+
+def _is_removed(name: str, directory: int) -> bool:
+    """Remove a file, and return whether there is none of that name."""
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+    return not os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False)
 
 
 class Found(NamedTuple):

@@ -34,7 +34,7 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import CREATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order
+from .existing import CREATE, UPDATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order
 from .partial import take_up
 
 _MIN_NAME_BYTES = 32
@@ -120,6 +120,9 @@ class Target:
                     self.check_renaming()
                     if self._nameless:
                         self.fd = os.open(".", _NAMELESS, self._create_mode, dir_fd=self.directory)
+                    elif self._temporary is not None:  # what was tried with, and cannot be removed
+                        self.temporary_directory = self.directory
+                        self.fd = os.open(self._temporary, UPDATE | os.O_TRUNC, dir_fd=self.directory)
                     elif self._partial is not None and not self._named:
                         self._take_up(*self._partial)
                     else:
@@ -144,7 +147,7 @@ class Target:
     def check_renaming(self) -> None:
         """Raise OSError if it is known, or can be tried, that the temporary file cannot take its name in the end."""
         try:
-            check_renaming(self.directory, self.path, self._new)
+            self._temporary = check_renaming(self.directory, self.path, self._new)
         except OSError:
             self._named = self._may_be_named
             self._nameless = self._new and not self._named and keeps_names(self.directory)
