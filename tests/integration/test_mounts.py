@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import errno
 import os
+import stat
 import subprocess
 import sys
 import warnings
@@ -170,13 +171,22 @@ def test_a_mount_that_only_says_that_it_sets_mode_and_owner(tmp_path: Path) -> N
             sparsesync.copyfile(source, mount / "disk")
         sparsesync.copyfile(source, f"host:{mount}/far", rsh=local_shell(tmp_path / "rsh"))
         assert (tmp_path / "below/far").stat().st_mode == there.stat().st_mode
+        for dst in (mount / "disk", f"host:{mount}/disk"):  # as cp has it, which writes to the old file
+            there.chmod(0o644)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                sparsesync.copyfile(source, dst, rsh=local_shell(tmp_path / "rsh"))
+            assert stat.S_IMODE(there.stat().st_mode) == 0o644
+        # Until it has its owner, a group may be the wrong one; and only the finished file may be for others.
         there.chmod(0o640)
-        for copied, lost in ((sparsesync.copyfile, "the mode 0640"), (sparsesync.copy2, "the mode 0751, the owner")):
+        os.chown(there, 0, 77)
+        for copied, mode in ((sparsesync.copyfile, "0640"), (sparsesync.copy2, "0751")):
+            lost = f"the mode {mode}, the owner"
             with pytest.warns(RuntimeWarning, match=f"^{mount}/disk: not kept, .*: {lost}$") as told:
                 copied(source, mount / "disk")
             assert len(told) == 1 and not there.stat().st_mode & 0o4077
             there.unlink()
-            there.touch(0o640)
+            there.touch(0o644)
 
 
 def test_a_mount_that_cannot_rename_is_known_before_anything_is_copied(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Iterator, List, NamedTuple, Optional, Union
 
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
-from ..files.claims import file_size, is_view
+from ..files.claims import file_size, is_anybodys, is_view
 from ..files.status import check_replaceable, no_directory, open_source, special_file, was_written
 from ..files.syscalls import flush_directory
 from ..files.writing.target import Target
@@ -202,6 +202,8 @@ def replacing(
         mode = attributes.without_privileges(carried["mode"])
     name = os.path.basename(real)
     try:
+        if old is not None and options.keep not in ("mode", "all") and is_anybodys(directory):
+            mode = attributes.replacing_mode(directory, name, old)
         if old is not None and not inplace:
             check_replaceable(name, directory, path)
         partial = hands.partial(directory, name)

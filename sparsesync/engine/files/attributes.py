@@ -81,6 +81,20 @@ def of_replaced(file: Union[int, str]) -> Attributes:
     return found
 
 
+def replacing_mode(directory: int, name: str, old: os.stat_result) -> int:
+    """Return the mode to make the temporary file with that replaces a file of an open directory, and keeps its mode.
+
+    A mount may refuse to change that later. Until the file is finished, nobody may do more with it than with the old
+    one, so it is 0600 where a group or an ACL may come to be another.
+    """
+    mode = old.st_mode & 0o777 | _PRIVATE
+    place = os.fstat(directory)
+    groups = {os.getegid(), place.st_gid if place.st_mode & stat.S_ISGID else os.getegid()}
+    path = "/proc/self/fd/{}/{}".format(directory, name)  # the directory may be open as a place only (O_PATH)
+    has_acl = _if_held(lambda: os.getxattr(path, "system.posix_acl_access"))
+    return _PRIVATE if has_acl or (mode >> 3 & 7 != mode & 7 and groups != {old.st_gid}) else mode
+
+
 def without_privileges(mode: int) -> int:
     """Return the mode of a copy that does not get the source's owner, as cp(1) without -p."""
     return mode & 0o777
@@ -250,7 +264,7 @@ def _names(file: Union[int, str]) -> List[str]:
     return names
 
 
-def _if_held(call: Callable[[], None], not_held: AbstractSet[int] = _NO_XATTR) -> bool:
+def _if_held(call: Callable[[], object], not_held: AbstractSet[int] = _NO_XATTR) -> bool:
     try:
         call()
     except OSError as error:

@@ -67,8 +67,10 @@ class CopyDestination(Destination):
 
     def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
         # A mount may refuse to change it. That nobody else may write shows whose a partial file is.
-        if old is not None or self.keep in ("mode", "all") or not is_anybodys(directory):
+        if self.keep in ("mode", "all") or not is_anybodys(directory):
             return 0o600
+        if old is not None:
+            return attributes.replacing_mode(directory, self.single or spec.name, old) & ~0o022
         if self.keep == "new-mode" and spec.attributes is not None:
             return attributes.without_privileges(spec.attributes["mode"]) & ~0o022
         return 0o666 & ~0o022
