@@ -62,6 +62,9 @@ def _place(name: str, top: Path, mounted: Mounted) -> Iterator[tuple[Path, Path]
         elif kind == "NTFS":
             place = stack.enter_context(mounts.ntfs(top / "fs"))
             yield place, place
+        elif kind == "s3fs":
+            place = stack.enter_context(mounts.s3fs(top / "fs"))
+            yield place, place
         elif name.startswith("rclone with"):
             cache = ("--vfs-cache-mode=writes", "--vfs-write-back=0s")
             yield stack.enter_context(mounts.rclone(below, top / "fs", *cache)), below

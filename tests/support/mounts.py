@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +122,37 @@ def rclone(below: Path, top: Path, *options: str) -> Iterator[Path]:
     argv: list[str | Path] = ["rclone", "mount", *options, "--cache-dir", top / "cache", below, mountpoint]
     with _served(mountpoint, *argv, config=f"{top}/none"):
         yield mountpoint
+
+
+@contextlib.contextmanager
+def s3fs(top: Path) -> Iterator[Path]:
+    """A bucket of a server by S3, moto, which has it in memory."""
+    _installed("s3fs", "moto_server")
+    mountpoint = _mountpoint(top)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    # moto does not look at the signature.
+    signed = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=b"
+    request = urllib.request.Request(f"{url}/bucket", headers={"Authorization": signed}, method="PUT")
+    (top / "password").touch(0o600)
+    (top / "password").write_text("a:b")
+    null = subprocess.DEVNULL
+    with subprocess.Popen(["moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=null, stderr=null) as server:
+        try:
+            while True:
+                assert server.poll() is None
+                try:
+                    urllib.request.urlopen(request, timeout=10).close()
+                    break
+                except urllib.error.URLError:
+                    time.sleep(0.05)
+            options = f"url={url},use_path_request_style,passwd_file={top}/password"
+            with _served(mountpoint, "s3fs", "bucket", mountpoint, "-f", "-o", options):
+                yield mountpoint
+        finally:
+            server.terminate()
 
 
 @contextlib.contextmanager
