@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory, and there are several sources", destination)
     if len(sources) > 1 and is_remote(destination):
         # Nobody has looked whether it is a directory; with the slash it has to be one.
-        destination += "./" if destination.endswith(":") else "/"
+        destination += "./" if destination.endswith(":") else "/" * (not destination.endswith("/"))
     if arguments.bwlimit and not all(is_remote(destination) or is_remote(source) for source in sources):
         raise ValueError("--bwlimit is for copies to and from another host")
     if arguments.streams > 1 and not any(is_remote(path) for path in arguments.paths):

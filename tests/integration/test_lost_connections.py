@@ -149,7 +149,9 @@ def test_what_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not caught.value.retryable and caught.value.host is None
 
 
-def test_a_path_on_another_host_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_on_another_host_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     far = local_shell(tmp_path / "far", "cd")
     rsh = script(tmp_path / "rsh", f'while [ "$1" != far ]; do shift; done; exec {far} "$@"')  # not "-l me"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -164,6 +166,8 @@ def test_a_path_on_another_host_is_named_as_it_was_given(tmp_path: Path, monkeyp
     with pytest.raises(FileNotFoundError) as caught:
         list(sparsesync.scan(f"me@far:{tmp_path}/none", rsh=rsh))
     assert caught.value.filename == f"me@far:{tmp_path}/none"
+    assert main(["copy", "-e", rsh, f"{tmp_path}/f", f"{tmp_path}/f", "far:~/none/"]) == 1
+    assert "far:~/none/: Not a directory" in capfd.readouterr().err
     (tmp_path / "below").mkdir()
     sparse_file(tmp_path / "below/disk", MIB, [])
     assert [file.path for file in sparsesync.scan("me@far:~/below", rsh=rsh)] == ["me@far:~/below/disk"]
