@@ -358,3 +358,17 @@ def test_a_file_that_is_mounted_is_written_to_only_in_place(tmp_path: Path, sour
     finally:
         command("umount", tmp_path / "mounted")
     assert sorted(os.listdir(tmp_path)) == sorted(["src", "volume", "mounted", *(["rsh"] if remote else [])])
+
+
+def test_a_program_that_runs_is_replaced_and_not_written_to(tmp_path: Path, source: Path) -> None:
+    program = tmp_path / "program"
+    shutil.copy2(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "60"]) as running:
+        try:
+            with pytest.raises(OSError, match="a program that runs can be replaced, without --inplace") as raised:
+                sparsesync.copyfile(source, program, inplace=True)
+            assert (raised.value.errno, raised.value.filename) == (errno.ETXTBSY, str(program))
+            sparsesync.copyfile(source, program)
+        finally:
+            running.kill()
+    assert same_content(source, program)

@@ -174,10 +174,13 @@ def copy_on_write_by_block(fd: int, by_block: bool) -> None:
 
 
 def refusal(error: OSError, path: str, name: str, directory: int) -> OSError:
-    """Return the error to raise for ``path``, with the reason where the system only says EPERM.
+    """Return the error to raise for ``path``, with the reason where the system only says EPERM or ETXTBSY.
 
     ``path`` is for messages. The file is ``name`` in the open ``directory``.
     """
+    if error.errno == errno.ETXTBSY:
+        busy = "it is in use; a program that runs can be replaced, without --inplace and --overlay"
+        return OSError(error.errno, busy, path)
     why = why_refused(name, directory) if error.errno == errno.EPERM else None
     return error if why is None else PermissionError(errno.EPERM, why, path)
 
