@@ -1,12 +1,11 @@
 """One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
 :func:`copy_file` opens the source, makes a :class:`~.writing.target.Target` for the destination (:func:`replacing`),
-has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor
-and commits. So an existing destination is replaced whole or not at all; what shutil would
-have left of it (for ``copyfile`` its owner, mode and extended attributes, for ``copy`` all
-but the mode) is carried over to the new file, as far as it may be read. A destination that is a symlink
-is followed, as shutil does, and the file it leads to is replaced. A hard-linked destination
-loses its other names, unless ``inplace``. A device is written to instead (:mod:`device`).
+has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor and commits. So an existing
+destination is replaced whole or not at all; what shutil would have left of it (for ``copyfile`` its owner, mode and
+extended attributes, for ``copy`` all but the mode) is carried over to the new file, as far as it may be read. A
+destination that is a symlink is followed, as shutil does, and the file it leads to is replaced. A hard-linked
+destination loses its other names, unless ``inplace``. A device is written to instead (:mod:`device`).
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Who copies the ranges: :class:`Threads`, and the seam for others, :class:`Hands`.
 
-On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a
-server can copy by itself. On a local disk that call is a copy in the page cache on
-one core, and threads that read and write are faster: threads of their own (:mod:`workers`) take
-pieces of the large extents while the caller's thread goes on mapping and takes the rest.
+On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a server can copy by
+itself. On a local disk that call is a copy in the page cache on one core, and threads that read and write are faster:
+threads of their own (:mod:`workers`) take pieces of the large extents while the caller's thread goes on mapping and
+takes the rest.
 
 The functions are for content piece by piece: from what has no map, a file of the kernel's or a pipe, and to a mount
 without random access, which takes bytes only one after the other.

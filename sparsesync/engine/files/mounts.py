@@ -23,16 +23,12 @@ _STATFS_BYTES = 256
 
 
 def filesystem_type(device: int, mount: bytes = b"") -> Optional[str]:
-    """Return the type, as in mount(8), of the filesystem with this ``st_dev``, or mount ID; None if unknown.
-
-    It is read from /proc/self/mountinfo (proc_pid_mountinfo(5)). The device number of a btrfs subvolume is not listed
-    there.
-    """
+    """Return the type, as in mount(8), of a mount, by its ID, or else ``st_dev``; None if unknown."""
     return mounted(device, mount)[0]
 
 
 def mounted(device: int, mount: bytes) -> Tuple[Optional[str], str]:
-    """Return the type and the filesystem's own options of a mount, by its ID or else its device; None if unknown."""
+    """Return the type and the filesystem's own options of a mount, by its ID, or else ``st_dev``; None if unknown."""
     number = "{}:{}".format(os.major(device), os.minor(device)).encode()
     try:
         with open("/proc/self/mountinfo", "rb") as table:

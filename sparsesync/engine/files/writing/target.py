@@ -1,6 +1,6 @@
 """The file a copy writes to, and how it takes the place of the old one.
 
-:class:`Target` mostly is a temporary beside the file, created with O_EXCL and mode 0600, that is renamed over it when
+:class:`Target` mostly is a temporary beside the file, created with O_EXCL where that is had, and renamed over it when
 :meth:`Target.commit` is called, so whoever looks sees the old file or the new one. Where nothing is known of the
 filesystem, renaming is tried before, since it would be too late to hear of it when all is written. In an append-only
 directory, where a name stays once it is made, a new file has none until then::

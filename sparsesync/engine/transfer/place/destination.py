@@ -45,7 +45,6 @@ PARTIAL = ".sparsesync-partial"
 WRITE_FAILED = "write failed on"
 """How it begins what rsync says of what ends its run."""
 
-
 _UNFINISHED_NS = 7 * 86400 * 10**9
 """How much older than its source a file seems that was written to in place and not finished; nanoseconds."""
 
