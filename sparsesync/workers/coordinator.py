@@ -79,7 +79,7 @@ class Coordinator(Hands):
                     raise OSError(errno.EBUSY, what, target.path)
             copy.check_source(work)
         except BaseException as error:
-            self._keep = not getattr(error, "untrue", False) and copy.any_done
+            self._keep = target.taken_up and not getattr(error, "untrue", False) and copy.any_done
             target.keep = self._keep
             raise
         return copy.written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -25,7 +26,7 @@ from sparsesync.seeding.embedded import Done
 from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, run, scanning
 from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
-from tests.support.mounts import bindfs
+from tests.support.mounts import bindfs, refuser
 
 KIB = 1024
 MIB = 1 << 20
@@ -406,6 +407,20 @@ def test_a_journal_of_another_source_is_not_believed(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         sparsesync.copy2(source, copy, reflink="never", executor=threads)
     check(source, copy)
+
+
+def test_nothing_is_left_to_go_on_from_where_nothing_can_be_locked(tmp_path: Path) -> None:
+    def fail(count: int) -> None:
+        if count == 15:
+            time.sleep(0.1)
+            raise RuntimeError("gone")
+
+    (tmp_path / "files").mkdir()
+    source, copy = made(tmp_path / "files")
+    with refuser(tmp_path / "files", tmp_path / "refuser", flock=errno.ENOSYS) as mount:
+        with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+            sparsesync.copyfile(mount / source.name, mount / copy.name, executor=executor)
+        assert os.listdir(tmp_path / "files") == [source.name]
 
 
 def test_two_mounts_of_one_folder(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Target:
     ``partial``: a directory's descriptor and a name, which make the temporary file a partial file. An earlier run's
     partial file is continued (``resumed``: it has content already), and is kept once more if :attr:`keep` is set. The
     partial file is locked, so that only one run writes to it. One that another user may have open, or linked, is
-    replaced by a new one. Where none can be made or locked, it is a temporary file.
+    replaced by a new one. Where none can be made or locked, it is a temporary file (:attr:`taken_up` is not set).
     ``mode``: the mode of a new temporary or partial file, less the umask. It must not permit reading to a user who may
     not read the finished file.
     ``new``: there is no file of that name, as far as the caller knows.
@@ -93,7 +93,7 @@ class Target:
         named: bool = False,
     ) -> None:
         self._create_mode, self._new, self._may_be_named = mode, new, new and named
-        self._named = self._nameless = self._closed = self._taken_up = self._is_empty = False
+        self._named = self._nameless = self._closed = self.taken_up = self._is_empty = False
         self.directory: int = directory
         self.name: str = name
         self.path: str = path
@@ -242,14 +242,14 @@ class Target:
             self._create()
             return
         self.fd, self.resumed = taken
-        self._taken_up, self.temporary_directory, self._temporary = True, directory, name
+        self.taken_up, self.temporary_directory, self._temporary = True, directory, name
 
     def renew(self) -> None:
         """Begin a new partial file. Who still has the old one open cannot reach the new one."""
         with error_path(self.path, instead=True):
             os.unlink(str(self._temporary), dir_fd=self.temporary_directory)
             os.close(self.fd)
-            self.fd, self.resumed, self._taken_up = -1, False, False
+            self.fd, self.resumed, self.taken_up = -1, False, False
             self._take_up(*self._partial)  # type: ignore[misc]
 
     @property
@@ -282,7 +282,7 @@ class Target:
         expected = FileNotFoundError if made >= 0 else OSError
         try:
             # What is removed while open, FUSE and NFS show a while longer. But a partial file is ours while it is open.
-            if made >= 0 and not self._taken_up:
+            if made >= 0 and not self.taken_up:
                 made, closing = -1, made
                 if self._temporary is not None:
                     self._write_once(closing, self._temporary)
@@ -366,7 +366,7 @@ class Target:
         be flushed, there is no rename.
         """
         with error_path(self.path, instead=True):
-            if (self._taken_up or self.resumed) and not is_anybodys(self.fd):  # FUSE may open it once more
+            if (self.taken_up or self.resumed) and not is_anybodys(self.fd):  # FUSE may open it once more
                 copy_on_write_by_block(self.fd, False)
             st = os.fstat(self.fd)
             if mode is not None and stat.S_IMODE(st.st_mode) != mode:
