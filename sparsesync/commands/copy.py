@@ -152,7 +152,8 @@ def _copy_each(
                     with data_bar(work, "copying", arguments.quiet, fd, name) as advance:
                         made = _copy(copies, source, destination, options, advance)
             except IsADirectoryError as error:
-                hint = "is a directory; for trees use 'sparsesync sync -a'"
+                do = "name a file in it" if source == _STREAM else "for trees use 'sparsesync sync -a'"
+                hint = f"is a directory; {do}"
                 troubles(IsADirectoryError(errno.EISDIR, hint, error.filename))
             except (LinkError, BrokenPipeError):
                 raise

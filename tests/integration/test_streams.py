@@ -86,7 +86,7 @@ def test_a_reader_that_goes(tmp_path: Path) -> None:
         (["-z", "-", "f"], "--compress and -"), (["--bwlimit=1m", "f", "-"], "--bwlimit is for"),
         (["-p", "-", "f"], "--preserve and -"), (["--overlay", "-", "f"], "--overlay and -"),
         (["-v", "f", "-"], "--verbose and -"), (["--json", "f", "-"], "--json and -"),
-        (["-n", "-", "f"], "--dry-run and -"), (["-", "."], "is a directory"), (["-", "no/f"], "no/f: No such file"),
+        (["-n", "-", "f"], "--dry-run and -"), (["-", "."], "name a file in it"), (["-", "no/f"], "no/f: No such file"),
     ],
 )  # fmt: skip
 def test_what_a_stream_cannot_do(tmp_path: Path, words: list[str], said: str) -> None:
@@ -140,7 +140,7 @@ def test_a_stream_that_does_not_arrive(sshd_server: Sshd, tmp_path: Path) -> Non
     """The old file stays, and of a file that cannot be read nothing is printed."""
     (tmp_path / "old").write_bytes(b"old")
     for words, said in (
-        (["-", f"host:{tmp_path}"], b"is a directory"),
+        (["-", f"host:{tmp_path}"], b"is a directory; name a file in it"),
         (["-", f"host:{tmp_path}/no/f"], b"No such file"),
         ([f"host:{tmp_path}/no", "-"], b"No such file"),
     ):
