@@ -28,6 +28,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ..engine.content.copy import after_hands
 from ..engine.content.writer import Asked, Hands, Threads, Work
 from ..engine.errors import LinkError
 from ..engine.files.extents import Extent
@@ -263,12 +264,7 @@ def _until_asked(steps: Steps, go: Callable[..., Asked], what: object) -> Asked 
     try:
         asked = go(what)
         while not (isinstance(asked.hands, WorkersHands) and asked.hands.copy.possible):
-            try:
-                written = asked.hands.write(asked.work, asked.ranges)
-            except BaseException as error:
-                asked = steps.throw(error)
-            else:
-                asked = steps.send(written)
+            asked = after_hands(steps, asked)
     except StopIteration:
         return None
     return asked

@@ -198,7 +198,8 @@ def test_what_is_compared_is_told_and_can_be_cancelled(mounted: Mounted, way: st
             else:
                 with Target(directory, "new", str(top / "new")) as target:
                     fd, basis_fd = file.fileno(), basis.fileno()
-                    engine_copy.copy_content(fd, target, reflink="never", progress=progress, basis=basis_fd)
+                    steps = engine_copy.copying(fd, target, reflink="never", progress=progress, basis=basis_fd)
+                    engine_copy.by_hands(steps)
                     assert same_content(source, Path(f"/proc/{os.getpid()}/fd/{target.fd}"))
         if most > 40 * MIB:
             assert sum(told) == 26 * MIB + 2 * 4096  # in whole blocks

@@ -1,6 +1,6 @@
 """Bring one target to one source's content, at the cost of the data alone.
 
-:func:`copy_content` is the whole of it::
+:func:`copying` is the whole of it::
 
     a new file:     clone the source, if both filesystems can; else
                     give the target its size, and write each data extent,
@@ -14,8 +14,8 @@ What is to be written is a stream of ranges, and the writer does not ask where i
 from: all data extents, those found by looking for zeros as well, or those that differ.
 
 Nor does it ask who copies them: :mod:`writer` has this thread and others of the process, and whoever calls may give
-other hands. In the comparing of two files for an update in place threads help in the same way (:mod:`workers`).
-Where many files are to be under way at a time, :func:`copying` does the same, and stops where ranges are to be copied.
+other hands: it stops where ranges are to be copied, so that many files can be under way at a time, or goes on at once
+(:func:`by_hands`). In the comparing of two files for an update in place threads help in the same way (:mod:`workers`).
 
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
@@ -25,7 +25,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Generator, Iterable, Iterator, Optional, TypeVar
+from typing import Any, Generator, Iterable, Iterator, Optional, TypeVar
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import (
@@ -51,44 +51,26 @@ _MAX_BLOCK_BYTES = 64 * 1024
 """Of a filesystem on Linux."""
 
 
-def copy_content(
-    source: int,
-    target: Target,
-    *,
-    sparse: str = "auto",
-    reflink: str = "auto",
-    holes: str = "auto",
-    progress: OnProgress = None,
-    pace: OnProgress = None,
-    source_path: str = "source",
-    basis: Optional[int] = None,
-    hands: Hands = Threads(),  # noqa: B008
-) -> int:
-    """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
-
-    The parameters are those of :func:`copying`. Raises what that does.
-    """
-    return by_hands(
-        copying(
-            source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, pace=pace,
-            source_path=source_path, basis=basis, hands=hands,
-        )
-    )  # fmt: skip
-
-
 def by_hands(steps: Generator[Asked, int, _T]) -> _T:
     """Have each step's ranges copied by its hands, and return what the steps do in the end."""
     try:
         asked = next(steps)
         while True:
-            try:
-                written = asked.hands.write(asked.work, asked.ranges)
-            except BaseException as error:
-                asked = steps.throw(error)
-            else:
-                asked = steps.send(written)
+            asked = after_hands(steps, asked)
     except StopIteration as ended:
         return ended.value  # type: ignore[no-any-return]
+
+
+def after_hands(steps: Generator[Asked, int, Any], asked: Asked) -> Asked:
+    """Have the ranges that steps ask for copied by their hands, and return what is asked for next.
+
+    Raises StopIteration at the end, and what the steps raise.
+    """
+    try:
+        written = asked.hands.write(asked.work, asked.ranges)
+    except BaseException as error:
+        return steps.throw(error)
+    return steps.send(written)
 
 
 def copying(

@@ -1,7 +1,7 @@
 """One file copied by its path, as shutil's ``copyfile``, ``copy`` and ``copy2`` do it, with holes.
 
 :func:`copy_file` opens the source, makes a :class:`~.writing.target.Target` for the destination (:func:`replacing`),
-has :func:`~.copy.copy_content` fill it, gives it its attributes through the open descriptor and commits. So an existing
+has :func:`~.copy.copying` fill it, gives it its attributes through the open descriptor and commits. So an existing
 destination is replaced whole or not at all; what shutil would have left of it (for ``copyfile`` its owner, mode and
 extended attributes, for ``copy`` all but the mode) is carried over to the new file, as far as it may be read. A
 destination that is a symlink is followed, as shutil does, and the file it leads to is replaced. A hard-linked
@@ -21,7 +21,7 @@ from ..files.claims import file_size, is_anybodys, is_view
 from ..files.status import check_replaceable, no_directory, open_source, special_file, was_written
 from ..files.syscalls import flush_directory
 from ..files.writing.target import Target
-from .copy import check_choices, copy_content
+from .copy import by_hands, check_choices, copying
 from .writer import Hands, Threads
 
 Path = Union[str, "os.PathLike[str]"]
@@ -116,10 +116,11 @@ def copy_file(
         with hands, replacing(path, old, options, carried, hands) as target:
             target.reserving, target.checks_room = options.reserve, options.space_check
             hands.begin(source, source_path, target)
-            written = copy_content(
+            steps = copying(
                 source, target, sparse=sparse, reflink=reflink, holes=holes, progress=progress, source_path=source_path,
                 hands=hands,
             )  # fmt: skip
+            written = by_hands(steps)
             _tell_of_change(source, before, source_path)
             return Copied(os.fspath(dst), os.fstat(target.fd).st_size, written)
     finally:

@@ -51,7 +51,7 @@ def write_device(
     ``source`` may be a pipe. ``fd``: written to in order instead of the device, and closed.
 
     ``overlay``: leave what is a hole in the source as it is on a block device. Other options are those of
-    :func:`copy.copy_content`.
+    :func:`copy.copying`.
 
     Raises NoSpaceError before anything is written if a block device is too small, TruncatedError if the source is
     truncated meanwhile, OSError as the system calls do.

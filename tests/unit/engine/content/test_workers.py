@@ -98,7 +98,7 @@ def test_nothing_is_complete_where_a_helper_has_failed(
         with open(tmp_path / "src", "rb") as source, Target(directory, "new", "new") as target:
             # An error may be heard before the interruption is, if it comes before the next piece is offered.
             with pytest.raises((Interrupted, OSError)):
-                copy.copy_content(source.fileno(), target, reflink="never")
+                copy.by_hands(copy.copying(source.fileno(), target, reflink="never"))
             assert (target.reached > 0) is not fails
             written = os.pread(target.fd, target.reached, 0)
             assert written == (tmp_path / "src").read_bytes()[: target.reached]
@@ -122,9 +122,12 @@ def test_no_thread_is_left_when_an_update_fails(tmp_path: Path, monkeypatch: pyt
     try:
         with open(tmp_path / "src", "rb") as source, Target(directory, "old", "old", inplace=True) as target:
             changes = [(0, size, True)]
-            write = partial(update.update, changes=changes, size=size) if tracked else copy.copy_content
+            if tracked:
+                write = partial(update.update, source.fileno(), target, changes=changes, size=size, pace=fail)
+            else:
+                write = partial(copy.by_hands, copy.copying(source.fileno(), target, pace=fail))
             with pytest.raises(OSError, match="no more") as raised:
-                write(source.fileno(), target, pace=fail)
+                write()
             assert set(threading.enumerate()) == threads, raised.traceback
     finally:
         os.close(directory)
