@@ -311,7 +311,7 @@ def test_copy(tree: Path) -> None:
         (["copy", "d/small", "d/small"], "'d/small' and 'd/small' are the same file"),
         (["copy", "d/small", ""], "'': No such file or directory"),
         (["copy", "", "x"], "'': No such file or directory"),
-        (["copy", "d/small", "no/x"], "no/x: the directory for it does not exist"),
+        (["copy", "d/small", "no/x"], "no/x: No such file or directory (its directory does not exist)"),
         (["copy", "d/small"], "d/small: a destination is missing"),
         (["copy", "d/small", "d/dense", "x"], "x: is not a directory, and there are several sources"),
         (["map", "none"], "none: No such file or directory"),

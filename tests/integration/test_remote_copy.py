@@ -105,7 +105,10 @@ def test_bad_input(sshd_server: Sshd, source: Path, tmp_path: Path) -> None:
         ((f"host:{tmp_path}/none", tmp_path / "x"), f"host:{tmp_path}/none: No such file or directory"),
         ((tmp_path / "none", f"host:{tmp_path}/x"), f"{tmp_path}/none: No such file or directory"),
         ((f"host:{tmp_path}", tmp_path / "x"), f"host:{tmp_path}: is a directory; for trees use 'sparsesync sync -a'"),
-        ((source, f"host:{tmp_path}/none/x"), f"host:{tmp_path}/none/x: the directory for it does not exist"),
+        (
+            (source, f"host:{tmp_path}/none/x"),
+            f"host:{tmp_path}/none/x: No such file or directory (its directory does not exist)",
+        ),
         ((f"host:{source}", f"host:{tmp_path}/x"), "cannot both be on another host"),
         ((source, "host::x"), "an rsync daemon is not reached through a remote shell"),
         (("host:/dev/null", tmp_path / "x"), "host:/dev/null: not a regular file"),

@@ -169,7 +169,7 @@ def no_directory(path: str) -> FileNotFoundError:
 
     ``path``: of the file, as shutil has it.
     """
-    return FileNotFoundError(errno.ENOENT, "the directory for it does not exist", path)
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + " (its directory does not exist)", path)
 
 
 def check_no_lost_device(path: str) -> None:
