@@ -10,6 +10,7 @@ import stat
 from typing import Any, Iterator, List
 
 from ..mounts import is_below
+from .reading import is_path
 from .roots import Root
 from .settings import at, json_of
 
@@ -38,9 +39,9 @@ def _sources(file: str) -> List[str]:
         found = [mount.get("Source") or mount.get("source") for mount in mounts if _is_bind(mount)]
         if "bind" in str(settings.get("MountOpts")):
             found.append(settings.get("MountDevice"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return []  # it has gone, or is none
-    return [path for path in found if isinstance(path, str) and path.startswith("/") and "\0" not in path]
+    return [path for path in found if isinstance(path, str) and is_path(path)]
 
 
 def _is_bind(mount: Any) -> bool:

@@ -6,9 +6,10 @@ folder, and may be JSON with a "filename".
 
 import os
 import re
-import stat
 import struct
 from typing import Iterator, List, Set
+
+from .reading import open_regular
 
 _HEADER = struct.Struct(">4sIQI")
 """Magic, version, offset and size of the backing file's name."""
@@ -28,6 +29,8 @@ def needed_by(image: str) -> Iterator[str]:
     while waiting and len(seen) < _MAX_CHAIN:
         path = waiting.pop()
         for name in _names(_head(path)):
+            if not name or "\0" in name:
+                continue
             found = os.path.realpath(os.path.join(os.path.dirname(path), name))
             if found not in seen and os.path.exists(found):
                 seen.add(found)
@@ -37,11 +40,11 @@ def needed_by(image: str) -> Iterator[str]:
 
 def _head(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError:
         return b""
     try:
-        magic = os.read(fd, 4) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        magic = os.read(fd, 4)
         return magic + os.read(fd, _CLUSTER_BYTES - 4) if magic == b"QFI\xfb" else b""
     except OSError:
         return b""
@@ -72,5 +75,5 @@ def _file(name: bytes) -> str:
     text = os.fsdecode(name)
     if text.startswith("json:"):
         match = re.search(r'"(?:file\.)?filename"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
-        return re.sub(r"\\(.)", r"\1", match.group(1)) if match else "/"
+        return re.sub(r"\\(.)", r"\1", match.group(1)) if match else ""
     return text[len("file:") :] if text.startswith("file:") else text

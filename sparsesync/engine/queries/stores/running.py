@@ -9,8 +9,9 @@ what he has, may run on any.
 import fnmatch
 import glob
 import os
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
+from .reading import open_regular
 from .table import Kind
 
 
@@ -26,7 +27,7 @@ def running(kind: Kind, path: str, certainly: bool) -> Iterator[Process]:
     names = {}
     for pattern in kind.pid_files:
         for file in glob.glob(pattern):
-            names[_first_word(file)] = os.path.basename(file).partition(".pid")[0]
+            names[_first_word(file, open_regular)] = os.path.basename(file).partition(".pid")[0]
     for process in processes_of(kind.processes):
         if _holds(process.number, kind, path) in ((True,) if certainly else (True, None)):
             yield process._replace(name=names.get(process.number, process.name))
@@ -77,9 +78,9 @@ def listed(path: str) -> List[str]:
         return []
 
 
-def _first_word(path: str) -> str:
+def _first_word(path: str, opening: Callable[[str], Union[int, str]] = str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(opening(path), "rb") as file:
             return os.fsdecode((file.read(100).split() or [b""])[0])
     except OSError:
         return ""

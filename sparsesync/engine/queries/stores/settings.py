@@ -8,7 +8,6 @@ if the path is the same to the daemon, who may be in a container. A process of a
 directories alone: its name is whatever that user wants.
 """
 
-import errno
 import glob
 import json
 import os
@@ -18,10 +17,12 @@ import stat
 from fnmatch import fnmatchcase
 from typing import Any, Iterator, List, Optional, Set, Tuple
 
+from .reading import is_path, open_regular
 from .running import Process, processes_of, words_of
 from .table import Kind, Setting
 
 _MAX_CHARACTERS = 1 << 22
+_MAX_IMPORTS = 100
 
 _Found = Tuple[str, str]
 """A path, and the home directory of the user whose setting it is, or ""."""
@@ -121,9 +122,14 @@ def _of_file(file: str, setting: Setting, top: str, home: str) -> Iterator[_Foun
         of_users = setting.format == "toml" and "$" in path
         for whose in [home] if home or not of_users else homes(top):
             expanded = _expanded(path, whose, top) if of_users else path
-            if expanded.startswith("/"):
-                # The machine's own encoding may be another than that of the file.
-                yield os.fsdecode(expanded.encode("utf-8", "surrogateescape")), whose
+            # The machine's own encoding may be another than that of the file.
+            found = os.fsdecode(expanded.encode("utf-8", "surrogateescape")) if _is_text(expanded) else ""
+            if is_path(found):
+                yield found, whose
+
+
+def _is_text(text: str) -> bool:
+    return not re.search("[\ud800-\udc7f\udd00-\udfff]", text)  # half a character, which JSON can name
 
 
 def _expanded(path: str, home: str, top: str) -> str:
@@ -173,15 +179,17 @@ def _toml(file: str, setting: Setting, top: str) -> Iterator[str]:
     """Yield the strings that a file has for the setting's keys, and those of the files that it imports."""
     waiting: List[str] = [file]
     seen: Set[str] = set()
-    while waiting:
+    while waiting and len(seen) < _MAX_IMPORTS:
         file = waiting.pop(0)
         if file in seen:
             continue
         seen.add(file)
         for key, value in _toml_values(_text(file)):
             if key == "imports":
-                pattern = at(glob.escape(top), value) if value.startswith("/") else value
-                waiting += sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(file)), pattern)))
+                # Whoever writes it would have all of a machine searched by wildcards in a path's other components.
+                path = at(top, value) if value.startswith("/") else value
+                folder, name = os.path.split(os.path.join(os.path.dirname(file), path))
+                waiting += sorted(glob.glob(os.path.join(glob.escape(folder), name)))
             elif any(fnmatchcase(key, wanted) for wanted in setting.keys):
                 yield value
 
@@ -255,10 +263,7 @@ def text_of(file: str) -> str:
 
     Raises OSError.
     """
-    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, encoding="utf-8", errors="surrogateescape") as opened:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", file)
+    with open(open_regular(file), encoding="utf-8", errors="surrogateescape") as opened:
         return opened.read(_MAX_CHARACTERS)
 
 

@@ -150,7 +150,7 @@ def _needed(root: Root, drivers: List[str]) -> List[Needed]:
     for image in [*images, *found] if root.kind.images else ():
         for path in needed_by(image):
             found.setdefault(path, Needed(path, "the backing file of an image", True))
-    return sorted(found.values())[:_MAX_REPORTED]
+    return sorted(list(found.values())[:_MAX_REPORTED])
 
 
 def _pools(root: Root) -> Iterator[Needed]:

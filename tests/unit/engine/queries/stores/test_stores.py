@@ -10,8 +10,10 @@ import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from sparsesync.engine.queries.registry import answer_query
+from sparsesync.engine.queries.stores.running import running
 from sparsesync.engine.queries.stores.settings import text_of
 from sparsesync.engine.queries.stores.stores import Needed, Store
+from sparsesync.engine.queries.stores.table import BY_NAME
 from tests.support.fake import (
     CONTAINERD,
     DOCKER,
@@ -229,6 +231,8 @@ def test_nobody_waits_for_a_users_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         text_of(str(tmp_path / "pipe"))
+    libvirt = BY_NAME["libvirt"]._replace(pid_files=(f"{tmp_path}/pipe",), processes=())
+    assert list(running(libvirt, str(tmp_path), False)) == []
     with open(tmp_path / "large", "wb") as large:
         large.truncate(1 << 30)
     assert len(text_of(str(tmp_path / "large"))) < 1 << 28
@@ -241,6 +245,8 @@ def test_a_users_configuration_takes_no_time(fs: FakeFilesystem) -> None:
         for file in ("containers/storage.conf.d/{}.conf", "libvirt/qemu/{}.xml", "libvirt/storage/{}.xml"):
             lay_out(fs, home, contents={file.format(number): text * 20_000})
     lay_out(fs, home, contents={"docker/daemon.json": '{"a":[' * 20_000})
+    for user, path in (("v", "/\\ud800"), ("w", "/a\\u0000b")):
+        lay_out(fs, f"/home/{user}/.config/docker", contents={"daemon.json": f'{{"data-root": "{path}"}}'})
     lay_out(fs, "/var/lib/libvirt", *LIBVIRT)
     assert [each.kind for each in stores("/var/lib")] == ["libvirt"]
 
@@ -351,7 +357,8 @@ def test_what_containers_have_mounted(
     fs: FakeFilesystem, root: str, tree: tuple[str, ...], file: str, text: dict[str, object]
 ) -> None:
     odd = os.path.join(file.rpartition("/c1")[0] or "volumes", "odd", file.partition("/c1/")[2] or "opts.json")
-    lay_out(fs, root, *tree, contents={file: json.dumps(text), odd: "[1]"})
+    number = os.path.join(os.path.dirname(os.path.dirname(odd)), "number", os.path.basename(odd))
+    lay_out(fs, root, *tree, contents={file: json.dumps(text), odd: "[1]", number: '{"mounts": 5, "MountPoints": {}}'})
     lay_out(fs, "", "srv/app/", "srv/other/", "usr/x/", "run/x/", "usr/share/zone")
     fs.create_symlink("/etc/localtime", "/usr/share/zone")
     fs.create_symlink("/srv/link", "app")
