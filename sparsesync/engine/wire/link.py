@@ -370,9 +370,9 @@ class Link:
         for stream in self.streams:
             stream.close()
         with self._reading, self._writing:
-            for fd in set() if self._closed else {self.source, self.sink}:
+            fds, self._closed = set() if self._closed else {self.source, self.sink}, True
+            for fd in fds:
                 os.close(fd)
-            self._closed = True
 
 
 def peer_error(value: Dict[str, Any]) -> Exception:
