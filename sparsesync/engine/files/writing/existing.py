@@ -78,7 +78,7 @@ def takes_any_order(fd: int) -> bool:
 def is_empty(fd: int) -> bool:
     """Return whether an open file has nothing that could be below what is written."""
     st = os.fstat(fd)
-    return not st.st_size and (is_anybodys(fd) or not st.st_blocks)
+    return not st.st_size and not st.st_blocks and not is_anybodys(fd)  # whose size may be out of date
 
 
 def make(directory: int, name: str, how: int, mode: int) -> int:
