@@ -93,7 +93,8 @@ class Target:
         named: bool = False,
     ) -> None:
         self._create_mode, self._new, self._may_be_named = mode, new, new and named
-        self._named = self._nameless = self._closed = self.taken_up = self._is_empty = False
+        self._named = self._nameless = self._closed = self._is_empty = False
+        self.taken_up: bool = False
         self.directory: int = directory
         self.name: str = name
         self.path: str = path
