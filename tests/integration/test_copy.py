@@ -586,7 +586,7 @@ def test_without_write_permission(tmp_path: Path) -> None:
         "import os, shutil, sys, sparsesync, sparsesync.hosts.copies; sparsesync.copy2\n"
         "os.setegid(65534); os.seteuid(65534)\n"
         "for dst in sys.argv[2:]:\n"
-        "    try: sparsesync.copyfile(sys.argv[1], dst)\n"
+        "    try: sparsesync.{}(sys.argv[1], dst)\n"
         "    except PermissionError as error: print('refused', error.filename)\n"
         "    else: print('copied', os.stat(dst).st_uid, os.listxattr(dst))\n"
     )
@@ -598,10 +598,15 @@ def test_without_write_permission(tmp_path: Path) -> None:
     for parent in tmp_path.parents:
         if parent != Path("/tmp") and os.stat(parent).st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
             os.chmod(parent, 0o755)
-    output = command(sys.executable, "-u", "-c", script, str(source), *targets)
+    output = command(sys.executable, "-u", "-c", script.format("copyfile"), str(source), *targets)
     lost = f"{targets[3]}: not kept, since it cannot be read or set there: the extended attribute user.note"
     assert [line.rpartition("Warning: ")[2] for line in output.splitlines() if not line.startswith("  ")] == [
         f"refused {targets[0]}", f"refused {targets[1]}", "copied 65534 []", lost, "copied 65534 []"
+    ]  # fmt: skip
+    assert same_content(source, tmp_path / "own/unreadable")
+    output = command(sys.executable, "-c", script.format("copy2"), str(source), *targets)
+    assert [line.rpartition(" [")[0] or line for line in output.splitlines()] == [
+        f"refused {targets[0]}", f"refused {targets[1]}", "copied 65534", "copied 65534"
     ]  # fmt: skip
     assert same_content(source, tmp_path / "own/unreadable")
 

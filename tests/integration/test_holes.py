@@ -111,7 +111,7 @@ lies = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=350, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(0, 4), max_size=40),
     st.integers(0, BLOCK - 1),

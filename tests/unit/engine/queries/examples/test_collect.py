@@ -141,6 +141,7 @@ def test_examples_are_few(tmp_path: Path) -> None:
     (tmp_path / "a:b").touch()
     found = examples(tmp_path)
     assert len(found) < 30 and "a:b" in {each.name for each in found}
+    assert sum(len(ascii(each)) for each in found) < 1 << 19
 
 
 def test_the_largest_of_many_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
