@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 import sparsesync
-from tests.support.filesystems import allocated, command, filesystem, need_tools, same_content, sparse_file
+from tests.support.filesystems import (
+    allocated,
+    command,
+    filesystem,
+    need_root,
+    need_tools,
+    same_content,
+    sparse_file,
+)
+from tests.support.shells import script
 from tests.support.sshd import Sshd
 
 pytestmark = pytest.mark.ssh
@@ -84,6 +93,20 @@ def test_an_existing_file_is_replaced_and_keeps_what_it_had(
     assert (stat.S_IMODE(after.st_mode), after.st_uid, after.st_gid) == (0o604, 7, 8)
     assert (after.st_ino == inode) == inplace
     assert (tmp_path / "link").is_symlink()
+
+
+def test_a_host_without_proc(source: Path, tmp_path: Path) -> None:
+    """As in a chroot into which nothing is mounted."""
+    need_root("a mount namespace needs root")
+    need_tools("unshare")
+    hidden = "mount -t tmpfs tmpfs /proc; exec sh -c"
+    rsh = script(tmp_path / "rsh", f'shift; exec unshare -m sh -c \'{hidden} "$*"\' sh "$@"')
+    there = tmp_path / "there"
+    there.write_bytes(b"old")
+    os.chmod(there, 0o604)
+    python = os.path.realpath(sys.executable)
+    sparsesync.copyfile(source, f"host:{there}", rsh=rsh, python=python)
+    assert same_content(source, there) and stat.S_IMODE(there.stat().st_mode) == 0o604
 
 
 @pytest.mark.slow

@@ -91,7 +91,11 @@ def replacing_mode(directory: int, name: str, old: os.stat_result) -> int:
     place = os.fstat(directory)
     groups = {os.getegid(), place.st_gid if place.st_mode & stat.S_ISGID else os.getegid()}
     path = "/proc/self/fd/{}/{}".format(directory, name)  # the directory may be open as a place only (O_PATH)
-    has_acl = _if_held(lambda: os.getxattr(path, "system.posix_acl_access"))
+    try:
+        has_acl = _if_held(lambda: os.getxattr(path, "system.posix_acl_access"))
+        has_acl = has_acl or _if_held(lambda: os.getxattr(os.path.dirname(path), "system.posix_acl_default"))
+    except OSError:
+        has_acl = True  # perhaps: there is no /proc, or the mount cannot say
     return _PRIVATE if has_acl or (mode >> 3 & 7 != mode & 7 and groups != {old.st_gid}) else mode
 
 

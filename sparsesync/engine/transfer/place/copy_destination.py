@@ -79,19 +79,19 @@ class CopyDestination(Destination):
         """Set the attributes of the file, and commit it."""
         replaced = None
         lost: List[str] = []
-        place = target.open_place_of_old()
-        if place is not None:
-            try:
-                # By its name: it may be written to, and not read.
-                replaced = attributes.of_replaced("/proc/self/fd/{}".format(place))
-            finally:
-                os.close(place)
         old = target.open_old()
-        if old is not None:
-            try:
+        place = target.open_place_of_old() if old is None else None
+        try:
+            if old is not None:
+                replaced = attributes.of_replaced(old)
                 lost += carry(old, target.fd)
-            finally:
-                os.close(old)
+            elif place is not None:
+                # It may be written to, and not read. Then only its name tells what it has.
+                replaced = attributes.of_replaced("/proc/self/fd/{}".format(place))
+        finally:
+            for fd in (old, place):
+                if fd is not None:
+                    os.close(fd)
         lost += attributes.finish(
             target.fd, target.directory, self.keep, spec.attributes, replaced, inplace=target.inplace
         )
