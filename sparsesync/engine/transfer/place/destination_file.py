@@ -80,6 +80,8 @@ class DestinationFile(Target):
 
     def use_partial(self, name: str) -> None:
         """Make the temporary file a partial file ``name`` in the directory, before it is opened."""
+        if self._partial is not None:
+            os.close(self._partial[0])
         self._partial = os.dup(self.directory), name
 
     def is_known(self, fd: int, known: Sequence[int]) -> bool:
