@@ -55,9 +55,10 @@ class Meeting:
         if not self._held:
             import socket  # every agent imports this module, and few need that one
 
-            self._held.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            self._held[0].bind(_address(self._name))
-            self._held[0].listen(_BACKLOG)
+            place = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            place.bind(_address(self._name))
+            place.listen(_BACKLOG)
+            self._held.append(place)
         return self._name, self._secret.hex()
 
     def __enter__(self) -> "Meeting":
