@@ -8,7 +8,8 @@ For one that is there they are tried in turn, and the less it can be opened for,
 
 So is one that opens for all, and takes bytes at its end only (:func:`takes_any_order`).
 
-Nothing is emptied before :func:`emptied`, so what does not fit, or cannot be read at the source, changes nothing.
+Nothing is emptied before :func:`emptied`, so what does not seem to fit, or cannot be opened at the source, changes
+nothing. What comes to an end too early after that leaves a part, as with cp.
 """
 
 import contextlib
