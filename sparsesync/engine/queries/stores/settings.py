@@ -84,12 +84,20 @@ def _flags(words: List[str]) -> Iterator[Tuple[str, str]]:
 
 
 def _home_of(process: Process) -> Optional[str]:
-    """Return the home directory of whom a process is, "" for root, None if there is none."""
+    """Return the home directory of whom a process is, "" for root, None if there is none.
+
+    A setuid program that a user has started under a daemon's name says nothing.
+    """
     try:
         user = os.stat("/proc/" + process.number).st_uid
-        return "" if user == 0 else pwd.getpwuid(user).pw_dir
-    except (OSError, KeyError):
+        with open("/proc/{}/status".format(process.number)) as status:
+            started_by = next(line.split()[1] for line in status if line.startswith("Uid:"))
+        if started_by != str(user):
+            return None
+        home = "" if user == 0 else pwd.getpwuid(user).pw_dir
+    except (OSError, KeyError, StopIteration):
         return None
+    return home if user == 0 or _is_own(home, started_by) else None
 
 
 def _is_the_same(process: Process, path: str) -> bool:

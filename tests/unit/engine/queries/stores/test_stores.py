@@ -212,6 +212,7 @@ def test_where_a_daemon_was_told(fs: FakeFilesystem, command: str, kind: str) ->
     argv, _, environ = command.partition("\0INCUS")
     comm, environ = f"{argv.partition(chr(0))[0]}\n", f"A=b\0INCUS{environ}\0" if environ else ""
     lay_out(fs, "/proc/7", contents={"comm": comm, "cmdline": argv + "\0", "environ": environ})
+    status = fs.create_file("/proc/7/status", contents="Uid:\t0\t0\t0\t0\n")
     lay_out(fs, "/srv/x", "nothing/")
     lay_out(fs, "/container/srv/x", "nothing/")
     lay_out(fs, "", contents={"/opt/own": '{"data-root": "/srv/x"}', "/opt/toml": 'imports = [\n "two.toml", # 2\n]'})
@@ -221,9 +222,11 @@ def test_where_a_daemon_was_told(fs: FakeFilesystem, command: str, kind: str) ->
         assert [each.kind for each in stores("/srv")] == found
         fs.remove("/proc/7/root")
     fs.create_symlink("/proc/7/root", "/")
-    os.chown("/proc/7", 1, 1)
     os.chown("/srv/x", 0, 0)
-    assert stores("/srv") == []
+    for user, owner in ((1000, 0), (1, 1)):
+        status.set_contents(f"Uid:\t{user}\t{owner}\t{owner}\t{owner}\n")
+        os.chown("/proc/7", owner, owner)
+        assert stores("/srv") == []
 
 
 def test_nobody_waits_for_a_users_pipe(tmp_path: Path) -> None:
