@@ -23,6 +23,9 @@ from ..syscalls import NO_ORDER
 UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """How a file that is there is opened to be read and written to."""
 
+LACKING = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+"""What open(2) says that is not of the file."""
+
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a new file is made."""
 
@@ -48,6 +51,8 @@ def open_existing(directory: int, name: str, read: bool, keep: bool) -> Tuple[in
         try:
             fd = os.open(name, way, dir_fd=directory)
         except OSError as error:
+            if error.errno in LACKING:
+                raise
             refused.append(error)
         else:
             return fd, way == UPDATE and _can_be_read(fd)

@@ -20,6 +20,7 @@ from ...errors import LeftToRsync
 from ...files.claims import is_anybodys
 from ...files.flags import forbids_replacing
 from ...files.status import Identity, identity, is_past
+from ...files.writing.existing import LACKING
 from ...files.writing.target import Target
 
 _SECOND = 10**9
@@ -252,7 +253,8 @@ class DestinationFile(Target):
     def open_old(self) -> Optional[int]:
         """Return a descriptor, for reading, of the file that will be replaced, or None; also if it cannot be read.
 
-        Raises LeftToRsync if it was replaced; where rsync comes after, OSError if it cannot be read.
+        Raises LeftToRsync if it was replaced, OSError if descriptors lack, or where rsync comes after and it cannot be
+        read.
         """
         try:
             fd = self._open_replaced(os.O_RDONLY | os.O_NONBLOCK)
@@ -262,8 +264,8 @@ class DestinationFile(Target):
                 except BaseException:
                     os.close(fd)
                     raise
-        except OSError:
-            if self.seeds:
+        except OSError as error:
+            if self.seeds or error.errno in LACKING:
                 raise
             return None
         return fd
