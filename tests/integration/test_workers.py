@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -24,7 +23,7 @@ from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
 from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, run, scanning
-from tests.support.executors import Counting, Unruly, Wrapped, dies_once, sees_another_mount
+from tests.support.executors import Counting, Stalling, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs, refuser
 
@@ -156,15 +155,6 @@ def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(bundles, "GRACE_SECONDS", 0.1)
     monkeypatch.setattr(bundles, "_MOST_FILES", 2)
     source, copy = made_tree(tmp_path), tmp_path / "dst"
-    go_on = threading.Event()
-
-    class Stalls(ThreadPoolExecutor):
-        count = 0
-
-        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
-            self.count += 1
-            stalls = self.count == 5
-            return super().submit(lambda: (stalls and go_on.wait(20), do(*args))[1])
 
     def change(count: int) -> None:
         if count == 25:  # some of its tasks are done
@@ -175,10 +165,10 @@ def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: py
         result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=counting)
     assert result.status == 0 and [name for name, why in result.left if "changed" in why] == ["a/b/other name"]
     shutil.rmtree(copy)
-    with Stalls(3) as executor:
+    with Stalling(3) as executor:
         result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=executor)
         assert len(result.left) == 2 and all("does not answer" in why for _, why in result.left)
-        go_on.set()
+        executor.go_on.set()
     assert not list(copy.rglob(".*"))
     assert subprocess.run(["diff", "-r", source, copy]).returncode == 0
 
@@ -243,34 +233,16 @@ def test_an_unruly_executor_gives_the_same_file_or_an_error(tmp_path: Path, seed
 def test_late_workers_write_nothing_into_the_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
     source, copy = made(tmp_path)
-    go_on = threading.Event()
-    late: list[object] = []
-    lock = threading.Lock()
-
-    class Stalls(ThreadPoolExecutor):
-        count = 0
-
-        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
-            self.count += 1
-
-            def stalled() -> object:
-                go_on.wait(20)
-                with lock:
-                    late.append(do(*args))
-                return late[-1]
-
-            return super().submit(stalled) if self.count == 5 else super().submit(do, *args)
-
     withdraw = Target.withdraw
 
     def then_go_on(target: Target, name: str) -> None:
         withdraw(target, name)
-        go_on.set()
+        stalling.go_on.set()
 
     monkeypatch.setattr(Target, "withdraw", then_go_on)
-    with Stalls(3) as executor:
-        sparsesync.copy2(source, copy, reflink="never", executor=executor)
-        assert isinstance(late[0], tuple) and late[0][0] == "stopped"
+    with Stalling(3) as stalling:
+        sparsesync.copy2(source, copy, reflink="never", executor=stalling)
+        assert isinstance(stalling.late[0], tuple) and stalling.late[0][0] == "stopped"
     check(source, copy)
 
 
@@ -279,21 +251,11 @@ def test_a_worker_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(coordinator, "GRACE_SECONDS", 0.1)
     source, copy = made(tmp_path)
     copy.write_bytes(b"old")
-    go_on = threading.Event()
-
-    class Stalls(ThreadPoolExecutor):
-        count = 0
-
-        def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
-            self.count += 1
-            stalls = self.count == 5
-            return super().submit(lambda: (stalls and go_on.wait(20), do(*args))[1])
-
-    with Stalls(3) as executor:
+    with Stalling(3) as executor:
         with pytest.raises(OSError, match="does not answer, and may still write"):
             sparsesync.copy2(source, copy, reflink="never", executor=executor)
         assert copy.read_bytes() == b"old"
-        go_on.set()
+        executor.go_on.set()
     with ThreadPoolExecutor(2) as threads:
         sparsesync.copy2(source, copy, reflink="never", executor=threads)
     check(source, copy)

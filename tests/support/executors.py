@@ -19,6 +19,25 @@ from typing import Any, Callable
 Do = Callable[..., Any]
 
 
+class Stalling(ThreadPoolExecutor):
+    """Threads, of which one does its task, the fifth that is given out, when ``go_on`` is set. ``late``: its answer."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.go_on = threading.Event()
+        self.late: list[object] = []
+        self._count = 0
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        self._count += 1
+        return super().submit(self._stalled, do, *args) if self._count == 5 else super().submit(do, *args)
+
+    def _stalled(self, do: Do, *args: Any) -> object:
+        self.go_on.wait(20)
+        self.late.append(do(*args))
+        return self.late[-1]
+
+
 class Unruly(Executor):
     """Runs tasks in any order, some twice, some late, and loses one in ten. ``seed`` decides which."""
 
