@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Callable
 
 from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
-from ..engine.content.writer import Hands, Threads
+from ..engine.content.hands.writer import Hands, Threads
 from ..engine.errors import NoSpaceError, OnProgress, error_path
 from ..engine.files.status import Identity
 from .base import PathLike, Rsh

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.messages import format_error
 from ..engine.content.copy import by_hands, copying
+from ..engine.content.hands.writer import Asked, Hands, Threads
 from ..engine.content.update import update
-from ..engine.content.writer import Asked, Hands, Threads
 from ..engine.errors import LeftToRsync, LinkError, NoSpaceError, OnProgress
 from ..engine.roles import LocalDestination, LocalSource, OnResult, Planned, failed
 from ..engine.transfer.outgoing import OutgoingFile

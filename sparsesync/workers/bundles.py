@@ -29,7 +29,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..engine.content.copy import after_hands
-from ..engine.content.writer import Asked, Hands, Threads, Work
+from ..engine.content.hands.writer import Asked, Hands, Threads, Work
 from ..engine.errors import LinkError
 from ..engine.files.extents import Extent
 from ..engine.files.writing.target import Target

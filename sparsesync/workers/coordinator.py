@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..engine.content.writer import Hands, Threads, Work
+from ..engine.content.hands.writer import Hands, Threads, Work
 from ..engine.files.extents import Extent
 from ..engine.files.writing.target import Target
 from .file_copy import FileCopy, absolute

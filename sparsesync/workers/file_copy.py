@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..engine.content.writer import Work
+from ..engine.content.hands.writer import Work
 from ..engine.errors import OnProgress
 from ..engine.files.claims import allocated
 from ..engine.files.extents import Extent

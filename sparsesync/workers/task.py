@@ -28,7 +28,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
-from ..engine.content.writer import RangeWriter, read_ranges
+from ..engine.content.hands.writer import RangeWriter
+from ..engine.content.pieces import read_ranges
 from ..engine.errors import TruncatedError, error_path
 from ..engine.files.beneath import open_trusted
 from ..engine.files.extents import extents
@@ -57,7 +58,7 @@ class Request(NamedTuple):
     ``ranges``: the data in it, packed.
     ``believed``: the source's map may be asked again.
     ``kernel``: copy_file_range(2) may be used.
-    ``zero_block``: as of :class:`..engine.content.writer.Work`.
+    ``zero_block``: as of :class:`..engine.content.hands.writer.Work`.
     ``digest``: a digest is wanted.
     ``flush``: it is to be on the disk before the answer. Otherwise it is only to be seen by the coordinator, on the
     same machine or another.

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import sparsesync
 from sparsesync.engine.content import copy as engine_copy
-from sparsesync.engine.content import writer as engine_writer
+from sparsesync.engine.content.hands import writer as engine_writer
 from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.mounts import filesystem_of
 from sparsesync.engine.files.writing.target import Target
@@ -212,7 +212,7 @@ def test_what_is_compared_is_told_and_can_be_cancelled(mounted: Mounted, way: st
 
 
 def test_what_the_kernel_copies_is_told_by_and_by(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsesync.engine.content.writer._KERNEL_BYTES", MIB)
+    monkeypatch.setattr("sparsesync.engine.content.hands.writer._KERNEL_BYTES", MIB)
     source = sparse_file(mounted("tmpfs") / "src", 40 * MIB, [(0, 32 * MIB)])
     told: list[int] = []
     with pytest.raises(Cancelled):

@@ -305,7 +305,7 @@ def test_no_symlink_is_followed_below_the_destination(tree: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_seeded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsesync.engine.content.writer import Threads, Work
+    from sparsesync.engine.content.hands.writer import Threads, Work
 
     write = Threads.write
 

@@ -32,7 +32,7 @@ from ..errors import OnProgress, TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
-from .workers import PIECE_BYTES, Helpers, helps, pieces
+from .hands.workers import PIECE_BYTES, Helpers, helps, pieces
 
 BUFFER_BYTES = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""

@@ -13,9 +13,9 @@
 What is to be written is a stream of ranges, and the writer does not ask where it comes
 from: all data extents, those found by looking for zeros as well, or those that differ.
 
-Nor does it ask who copies them: :mod:`writer` has this thread and others of the process, and whoever calls may give
-other hands: it stops where ranges are to be copied, so that many files can be under way at a time, or goes on at once
-(:func:`by_hands`). In the comparing of two files for an update in place threads help in the same way (:mod:`workers`).
+Nor does it ask who copies them: :mod:`hands` has this thread and others that help, and whoever calls may give other
+hands: it stops where ranges are to be copied, so that many files can be under way at a time, or goes on at once
+(:func:`by_hands`). In the comparing of two files for an update in place threads help in the same way.
 
 Sizes and offsets are bytes. :mod:`copy_file` has the functions for paths.
 """
@@ -43,7 +43,8 @@ from ..files.fiemap import records
 from ..files.syscalls import NO_ORDER, NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
 from .compare import MAX_RANGE_BYTES, all_differing
-from .writer import Asked, Hands, Threads, Work, read_on, read_ranges, write_in_order
+from .hands.writer import Asked, Hands, Threads, Work
+from .pieces import read_on, read_ranges, write_in_order
 
 _T = TypeVar("_T")
 

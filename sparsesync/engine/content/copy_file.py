@@ -22,7 +22,7 @@ from ..files.status import check_replaceable, no_directory, open_source, special
 from ..files.syscalls import flush_directory
 from ..files.writing.target import Target
 from .copy import by_hands, check_choices, copying
-from .writer import Hands, Threads
+from .hands.writer import Hands, Threads
 
 Path = Union[str, "os.PathLike[str]"]
 

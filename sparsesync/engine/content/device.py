@@ -24,8 +24,8 @@ from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import ZERO_BLOCK_BYTES, believes, file_size, is_view
 from ..files.syscalls import punch, write_all
 from .copy import data_ranges, not_to_be_merged
-from .workers import PIECE_BYTES
-from .writer import read_on, read_ranges, read_stream
+from .hands.workers import PIECE_BYTES
+from .pieces import read_on, read_ranges, read_stream
 
 _ZEROS = memoryview(bytes(PIECE_BYTES))
 

@@ -23,8 +23,8 @@ from ..files.writing.target import Target
 from .copy import zero_block
 from .copy_file import Copied, CopyOptions, Path, existing, replacing
 from .device import write_device
-from .workers import PIECE_BYTES
-from .writer import PieceWriter, not_zeros, read_stream
+from .hands.workers import PIECE_BYTES
+from .pieces import PieceWriter, not_zeros, read_stream
 
 INPUT = "standard input"
 

@@ -23,7 +23,7 @@ from ..files.writing.target import Target
 from .changes import Change
 from .compare import MAX_RANGE_BYTES, all_differing, differing
 from .copy import zero_block
-from .workers import PIECE_BYTES, pieces
+from .hands.workers import PIECE_BYTES, pieces
 
 SHORT_BYTES = 64 * 1024
 """To look whether a range of so many bytes has only moved may cost as much as to write it."""

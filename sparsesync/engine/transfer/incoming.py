@@ -10,8 +10,8 @@ import os
 from heapq import heappop, heappush
 from typing import Any, List, Optional, Tuple
 
+from ..content.pieces import PieceWriter, read_ranges
 from ..content.update import copy_bytes
-from ..content.writer import PieceWriter, read_ranges
 from ..errors import LeftToRsync, NoSpaceError
 from ..files.extents import extents, has_data, own_extents
 from ..files.syscalls import NO_SIZE, read_full, resize

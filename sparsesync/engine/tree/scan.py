@@ -47,8 +47,9 @@ from ..files.claims import (
 from ..files.extents import is_sparse
 from ..files.mounts import filesystem_type
 from ..files.status import open_quietly
+from ..second import possible
 from .left_out import LeftOut, left_out
-from .scan_helper import Found, Helper, possible
+from .scan_helper import Found, Helper
 
 # The kernel's own views; see filesystems(5) and the kernel's Documentation/filesystems. devtmpfs is none: as in any
 # tmpfs, files in it hold what was written to them, and /dev/shm may be a directory of it.

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.content import copy, update, writer
-from sparsesync.engine.content.workers import PIECE_BYTES, Helpers
+from sparsesync.engine.content import copy, update
+from sparsesync.engine.content.hands import writer
+from sparsesync.engine.content.hands.workers import PIECE_BYTES, Helpers
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.stderr_relay import StderrRelay
 

@@ -154,13 +154,13 @@ def test_beside_other_threads_there_is_no_fork() -> None:
     alone = subprocess.run(
         [sys.executable, "-c", """
 import _thread, threading
-from sparsesync.engine.tree import scan_helper
-scan_helper.os.sched_getaffinity = lambda process: {0, 1}
-print(scan_helper.possible())
+from sparsesync.engine import second
+second.os.sched_getaffinity = lambda process: {0, 1}
+print(second.possible())
 held = _thread.allocate_lock()
 held.acquire()
 _thread.start_new_thread(held.acquire, ())
-print(scan_helper.possible(), threading.active_count())
+print(second.possible(), threading.active_count())
 """],
         check=True, capture_output=True, text=True,
     )  # fmt: skip

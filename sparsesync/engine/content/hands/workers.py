@@ -13,7 +13,7 @@ import time
 from functools import lru_cache, partial
 from typing import Callable, Iterator, List, Optional, Tuple
 
-from ..files.extents import Extent
+from ...files.extents import Extent
 
 PIECE_BYTES = 256 * 1024
 """How much one thread copies at a time; measured: smaller costs calls, larger falls out of the CPU's cache."""

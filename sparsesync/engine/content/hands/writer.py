@@ -3,27 +3,25 @@
 On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a server can copy by
 itself. On a local disk that call is a copy in the page cache on one core, and threads that read and write are faster:
 threads of their own (:mod:`workers`) take pieces of the large extents while the caller's thread goes on mapping and
-takes the rest.
-
-The functions are for content piece by piece: from what has no map, a file of the kernel's or a pipe, and to a mount
-without random access, which takes bytes only one after the other.
+takes the rest. Of very many small extents a second process takes a part (:mod:`copy_helper`).
 
 Sizes and offsets are bytes.
 """
 
-import errno
+import contextlib
 import os
 import stat
-import warnings
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 
-from ..errors import OnProgress, TruncatedError, error_path
-from ..files.claims import is_anybodys
-from ..files.extents import Extent
-from ..files.syscalls import NO_ORDER, copy_range, read_into, resize, write_all
-from ..files.writing.target import Target
+from ...errors import OnProgress, TruncatedError
+from ...files.extents import Extent
+from ...files.syscalls import copy_range, read_into, write_all
+from ...files.writing.target import Target
+from ...second import possible
+from ..pieces import not_zeros
+from .copy_helper import CopyHelper
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
 
 _PROGRESS_BYTES = 1 << 20
@@ -31,7 +29,8 @@ _PROGRESS_BYTES = 1 << 20
 _KERNEL_BYTES = 1 << 30
 """How much one call of copy_file_range(2) is asked for, so that an interrupt, and whoever cancels, is heard."""
 
-_ZEROS = bytes(PIECE_BYTES)
+_FEW_RANGES = 4096
+"""Ranges that this process copies by itself; measured: to start a second one takes as long as some 300 of them."""
 
 
 class Work(NamedTuple):
@@ -140,6 +139,7 @@ class RangeWriter:
         self.told: int = 0
         self.position: int = 0
         self.proven: bool = False
+        self._second: Optional[CopyHelper] = None
         self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source)
@@ -150,7 +150,7 @@ class RangeWriter:
         buffer = memoryview(b"")
         helper: Optional[Helpers] = None
         try:
-            for offset, length in ranges:
+            for offset, length in self._own(ranges):
                 self.position = offset
                 if self.kernel and self._by_kernel(offset, length, helper):
                     self.written += length
@@ -182,18 +182,47 @@ class RangeWriter:
             if helper is not None:
                 helper.finish()
         finally:
-            if helper is not None:
-                try:
+            try:
+                if helper is not None:
                     helper.stop()
-                finally:
-                    if helper.failed:  # of what was offered before, some may not be there
-                        self.position = 0
+            finally:
+                if self._second is not None:
+                    self._second.close()
+                    missing = self._second.missing
+                    self.position = self.position if missing is None else min(missing, self.position)
+                if helper is not None and helper.failed:  # of what was offered before, some may not be there
+                    self.position = 0
         self._tell(helper)
-        return self.written + (helper.result if helper is not None else 0)
+        written = self.written if self._second is None else self.written + self._second.written
+        return written + (helper.result if helper is not None else 0)
+
+    def _own(self, ranges: Iterable[Extent]) -> Iterator[Extent]:
+        """Yield the ranges that this process is to copy: all, or what a second one leaves of very many."""
+        ranges = iter(ranges)
+        if self.helps:
+            for extent in islice(ranges, _FEW_RANGES):
+                yield extent
+            more = list(islice(ranges, 1))
+            ranges = chain(more, ranges)
+            if more and possible():
+                with contextlib.suppress(OSError):  # no more processes are allowed
+                    self._second = CopyHelper(self._alone(), PIECE_BYTES)
+        for extent in ranges if self._second is None else self._second.leave(ranges):
+            yield extent
+
+    def _alone(self) -> Callable[[Iterable[Extent]], int]:
+        """Return a function that copies ranges in another process, and returns the bytes written."""
+        writer = RangeWriter(self.source, self.target, self.kernel, self.zero_block, None, self.source_path, 1)
+
+        def copy(ranges: Iterable[Extent]) -> int:
+            before = writer.written
+            return writer.write(ranges) - before
+
+        return copy
 
     def _tell(self, helper: "Optional[Helpers]") -> None:
         # From the caller's thread alone: progress bars are rarely safe to share.
-        done = self.done + (helper.done if helper is not None else 0)
+        done = self.done + sum(each.done for each in (helper, self._second) if each is not None)
         if self.progress is not None and done > self.told:
             self.progress(done - self.told)
         self.told = done
@@ -241,155 +270,3 @@ class RangeWriter:
             if self.done - self.told >= _PROGRESS_BYTES:
                 self._tell(helper)
         return True
-
-
-def read_on(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """Yield all there is to read in an open file, as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    offset = 0
-    with error_path(source_path):
-        count = read_into(source, buffer, offset)
-        while count:
-            yield offset, buffer[:count]
-            offset += count
-            count = read_into(source, buffer, offset)
-
-
-def read_ranges(source: int, ranges: Iterable[Extent], source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """Yield the content of the ranges as (offset, data). The data is valid until the next step."""
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    with error_path(source_path):
-        for offset, length in ranges:
-            while length:
-                count = read_into(source, buffer[:length], offset)
-                if not count:
-                    raise TruncatedError(source_path)
-                yield offset, buffer[:count]
-                offset += count
-                length -= count
-
-
-def read_stream(source: int, source_path: str) -> Iterator[Tuple[int, memoryview]]:
-    """Yield what comes from a pipe or the like, as (offset, data). The data is valid until the next step.
-
-    All parts but the last have the same size.
-    """
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    offset = filled = 0
-    with error_path(source_path):
-        count = os.readv(source, [buffer])
-        while count:
-            filled += count
-            if filled == len(buffer):
-                yield offset, buffer
-                offset, filled = offset + filled, 0
-            count = os.readv(source, [buffer[filled:]])
-    if filled:
-        yield offset, buffer[:filled]
-
-
-def not_zeros(content: memoryview, offset: int, block: int) -> Iterator[Extent]:
-    """Yield the parts of ``content`` that are not blocks of zeros, as (index in ``content``, length).
-
-    ``offset``: that of ``content`` in its file, by which blocks are counted.
-    """
-    if _ZEROS.startswith(content):
-        return
-    size = len(content)
-    start = at = 0
-    while at < size:
-        stop = min(at + block - (offset + at) % block, size)
-        if _ZEROS.startswith(content[at:stop]):
-            if at > start:
-                yield start, at - start
-            start = stop
-        at = stop
-    if size > start:
-        yield start, size - start
-
-
-def write_in_order(target: int, pieces: Iterable[Tuple[int, memoryview]], size: int) -> int:
-    """Write pieces, and zeros between them, one after the other, and return the bytes written.
-
-    ``pieces``: (offset, data), ascending.
-    ``size``: of the file, which ends with zeros if the pieces end before.
-    """
-    writer = _InOrder(target, 0)
-    for offset, data in chain(pieces, [(size, memoryview(b""))]):
-        writer.write(data, offset)
-    return writer.position
-
-
-class _InOrder:
-    """Writes to an open file from ``position`` on, and zeros for what is left out."""
-
-    def __init__(self, fd: int, position: int) -> None:
-        self.position = position
-        self._fd = fd
-
-    def write(self, data: memoryview, offset: int) -> None:
-        if offset < self.position:
-            raise OSError(errno.ESPIPE, "its mount takes bytes in order only")
-        while self.position < offset:
-            self._put(memoryview(_ZEROS)[: offset - self.position])
-        self._put(data)
-
-    def _put(self, data: memoryview) -> None:
-        write_all(self._fd, data, self.position)
-        self.position += len(data)
-
-
-class PieceWriter:
-    """Writes pieces of a file to a target: where they belong, until its mount shows that it takes bytes in order only.
-
-    Then the zeros between them are written too. Failures are OSError.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.in_order: bool = False
-        self._target = target
-        self._reached = 0
-        self._ordered = _InOrder(target.fd, 0)
-
-    def place(self, data: memoryview, offset: int) -> bool:
-        """Write a piece where it belongs. Returns False if that can be done in order only: :meth:`write`."""
-        if self.in_order:
-            return False
-        try:
-            write_all(self._target.fd, data, offset)
-        except OSError as error:
-            self._begin_in_order(error)
-            return False
-        self._reached = max(self._reached, offset + len(data))
-        return True
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Write a piece that is behind all others."""
-        if not self.place(data, offset):
-            self._ordered.write(data, offset)
-
-    def set_size(self, size: int) -> None:
-        """Set the size of the file, which has nothing behind that."""
-        if not self.in_order:
-            try:
-                resize(self._target.fd, size)
-                return
-            except OSError as error:
-                self._begin_in_order(error)
-        self._ordered.write(memoryview(b""), size)
-
-    def _begin_in_order(self, error: OSError) -> None:
-        """Take it that a mount refused what was not at the end. Raises ``error`` if it cannot be that."""
-        target = self._target
-        if error.errno not in NO_ORDER or target.overlay or not is_anybodys(target.fd):
-            raise error
-        if not self._reached and os.fstat(target.fd).st_size:
-            resize(target.fd, 0)
-        self.begin_in_order()
-
-    def begin_in_order(self) -> None:
-        """Write in order from now on, and warn of that."""
-        self.in_order = True
-        self._ordered.position = self._reached
-        what = "{}: its mount takes bytes in order only: zeros will be written too"
-        warnings.warn(what.format(self._target.path), RuntimeWarning, stacklevel=5)

@@ -1,0 +1,5 @@
+"""Who copies the ranges of a file.
+
+Read :mod:`writer` (the seam, and this process), :mod:`workers` (the threads that help with large ranges) and
+:mod:`copy_helper` (the second process that helps with very many small ones).
+"""

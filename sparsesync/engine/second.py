@@ -1,0 +1,135 @@
+"""A second process of this one, which does a part of what takes long: a fork that answers questions.
+
+Python runs on one processor, whatever its threads do. Where nearly all the time goes into Python and into short system
+calls, another process can do half of the work. Who needs one makes a :class:`SecondProcess` with the function that
+answers, gives it questions, and goes on with its own part. It takes the answers when there are some.
+
+The two talk through pipes, in values that :mod:`marshal` writes, none of them long. The second process is a fork: to
+start another Python takes longer than most work that is shared. An error of the system goes back to who asked.
+"""
+
+import errno
+import marshal
+import os
+import select
+import signal
+import struct
+from typing import Any, Callable, Iterable, Iterator, Optional
+
+_LENGTH = struct.Struct("=I")
+
+
+def possible() -> bool:
+    """Return whether a second process is useful and a fork is safe: no other thread may hold a lock meanwhile."""
+    try:
+        # Those of libraries are not in threading.
+        return len(os.sched_getaffinity(0)) > 1 and len(os.listdir("/proc/self/task")) == 1
+    except FileNotFoundError:
+        return False
+
+
+class HasEnded(OSError):
+    """A second process that is gone, killed most likely, before it had answered."""
+
+
+class SecondProcess:
+    """The second process.
+
+    ``answer``: called in it with each question; yields the parts of the answer.
+    ``helps``: what the process helps to do, for the error that it has ended.
+    ``waiting``: the questions that are not yet answered to the end.
+
+    Raises OSError as fork(2) and pipe(2).
+    """
+
+    def __init__(self, answer: Callable[[Any], Iterable[Any]], helps: str) -> None:
+        self.waiting: int = 0
+        self._helps = helps
+        asked, self._questions = os.pipe()
+        self._answers, answering = os.pipe()
+        self.pid: int = os.fork()
+        if not self.pid:
+            try:
+                os.close(self._questions)
+                os.close(self._answers)
+                self._serve(answer, asked, answering)
+            except BaseException:
+                # An interrupt, or that the first process has gone. Of anything else it learns by what is missing.
+                os._exit(1)
+            os._exit(0)
+        os.close(asked)
+        os.close(answering)
+        self._poll = select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+
+    def ask(self, question: Any) -> None:
+        """Hand over a question."""
+        self.waiting += 1
+        try:
+            _send(self._questions, question)
+        except BrokenPipeError:
+            pass  # it is gone: there will be no answer, and that is the error
+
+    def answers(self, wait: bool) -> Iterator[Any]:
+        """Yield the parts of the answers so far, and None at the end of each. ``wait``: also all there is to come.
+
+        Raises what answering raised, an OSError, and HasEnded if the process has ended before it had answered.
+        """
+        while self.waiting and self._poll.poll(None if wait else 0):
+            answer = _receive(self._answers)
+            if answer is None:
+                raise HasEnded(errno.EIO, "the process that helps to {} has ended".format(self._helps))
+            failed, last, part = answer
+            if failed:
+                import pickle
+
+                raise pickle.loads(part)  # of ourselves
+            self.waiting -= last
+            yield None if last else part
+
+    def close(self) -> None:
+        """End the process, even if it is busy."""
+        os.close(self._questions)
+        os.close(self._answers)
+        os.kill(self.pid, signal.SIGKILL)
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # the program waits for children of its own, and got this one too
+
+    def _serve(self, answer: Callable[[Any], Iterable[Any]], asked: int, answering: int) -> None:
+        question = _receive(asked)
+        while question is not None:
+            try:
+                for part in answer(question):
+                    _send(answering, (False, False, part))
+            except OSError as error:
+                import pickle
+
+                _send(answering, (True, True, pickle.dumps(error)))
+            else:
+                _send(answering, (False, True, None))
+            question = _receive(asked)
+
+
+def _send(fd: int, value: Any) -> None:
+    data = marshal.dumps(value)
+    left = memoryview(_LENGTH.pack(len(data)) + data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def _receive(fd: int) -> Optional[Any]:
+    """Return what :func:`_send` sent, or None at the end."""
+    length = _read(fd, _LENGTH.size)
+    return marshal.loads(_read(fd, _LENGTH.unpack(length)[0])) if length else None
+
+
+def _read(fd: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = os.read(fd, count - len(data))
+        if not more:
+            return b""
+        data += more
+    return data
