@@ -1,50 +1,30 @@
-"""Which blocks of two files differ.
+"""Whether two files are equal, and if not, where they part.
 
-Two questions, answered by reading both files side by side into two buffers that are
-used again and again, so memory stays the same whatever the size of the files::
-
-    for each buffer's worth of the range:
-        read A, read B
-        equal as a whole?  -> on to the next         # one memcmp, most often the end of it
-        not equal          -> look closer: block by block, or for the one byte
-
-:func:`differing` yields the ranges that an update has to write, in whole blocks. It has
-read what it yields and nothing it has yet to yield, so the caller may write a range to B
-before asking for the next. :func:`all_differing` does it for many ranges, and has other threads help with large ones.
-
-:func:`first_difference` says whether two files are equal and, if not, where they part.
-A hole reads as zeros, so it looks only where there is data: it walks the extents of
+A hole reads as zeros, so :func:`first_difference` looks only where there is data: it walks the extents of
 both files in step (:func:`_segments`; a file whose map is not believed is all data), compares where both
 have data, wants zeros where one has, and passes over what is a hole in both. A hole in one file equals
 data of zeros in the other. A file that does not know its size (:func:`files.claims.is_view`) has no
 extents to walk, and is read on beside the other until one of them ends.
+
+Both are read side by side into two buffers that are used again and again, so memory stays the same whatever the size of
+the files. Of very many small extents a second process compares a part (:mod:`hands.range_helper`).
 
 Buffers are compared with ``bytearray.startswith(memoryview)``, which is memcmp in
 CPython. ``memoryview == memoryview`` unpacks every byte and is some 70 times slower,
 and slices of bytes or bytearrays are copies.
 """
 
-from collections import deque
-from functools import partial
-from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Optional, Tuple
+from itertools import islice, takewhile
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from ..errors import OnProgress, TruncatedError
+from ..errors import TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
-from .hands.workers import PIECE_BYTES, Helpers, helps, pieces
+from .hands.range_helper import FEW_RANGES, RangeHelper
 
 BUFFER_BYTES = 256 * 1024
 """How much of each file is held at a time; measured: with more, the two fall out of the CPU's cache."""
-
-MAX_RANGE_BYTES = 16 << 20
-"""Where a range that differs is cut: the caller reads it again, and then it should still be in the page cache."""
-
-_PIECE_BYTES = 1 << 20
-"""How much one thread compares at a time."""
-
-_MAX_PIECES_DONE = 64
-"""Pieces that are compared before one that is not: then it is waited for."""
 
 _PROGRESS_BYTES = 1 << 20
 
@@ -68,128 +48,6 @@ class Tally:
     def asdict(self) -> Dict[str, int]:
         """Return the fields by name, for JSON."""
         return dict(vars(self))
-
-
-def differing(
-    a_fd: int,
-    b_fd: int,
-    offset: int,
-    length: int,
-    block: int = 4096,
-    *,
-    a_path: Optional[str] = None,
-    b_path: Optional[str] = None,
-    buffers: Optional[Tuple[bytearray, bytearray]] = None,
-) -> Iterator[Extent]:
-    """Yield the parts of [offset, offset + length) where A's bytes are not B's, ascending, as (offset, length).
-
-    Blocks are counted from the start of the file, whatever the range. Neighbouring parts are merged, up to about
-    MAX_RANGE_BYTES bytes. What lies beyond B's end differs.
-
-    ``block``: bytes.
-    ``a_path``, ``b_path``: the names in messages.
-    ``buffers``: optional pair of BUFFER_BYTES arrays, reused between calls. If given, ``block`` must not exceed
-    BUFFER_BYTES.
-
-    Raises ValueError if ``block`` is less than 1, TruncatedError if A ends before the range does, OSError as pread(2).
-    """
-    if block < 1:
-        raise ValueError("a block has at least one byte, not {}".format(block))
-    end = offset + length
-    size = max(BUFFER_BYTES // block, 1) * block
-    if buffers is None:
-        buffers = bytearray(max(min(size, length), 0)), bytearray(max(min(size, length), 0))
-    a, b = buffers
-    a_view, b_view = memoryview(a), memoryview(b)
-    run_start = run_end = offset
-    while offset < end:
-        count = min(size - offset % block, end - offset)
-        if _fill(a_fd, a_view[:count], offset, a_path) < count:
-            raise TruncatedError(a_path)
-        b_count = _fill(b_fd, b_view[:count], offset, b_path)
-        if b_count < count or not a.startswith(b_view[:count]):
-            at = 0
-            while at < count:
-                stop = min(at + block - (offset + at) % block, count)
-                if stop > b_count or not a.startswith(b_view[at:stop], at):
-                    if offset + at != run_end:
-                        if run_end > run_start:
-                            yield run_start, run_end - run_start
-                        run_start = offset + at
-                    run_end = offset + stop
-                at = stop
-        offset += count
-        # A run that has ended must not wait for the next one, which may be far away.
-        if run_end > run_start and (run_end < offset or run_end - run_start >= MAX_RANGE_BYTES):
-            yield run_start, run_end - run_start
-            run_start = run_end
-    if run_end > run_start:
-        yield run_start, run_end - run_start
-
-
-def all_differing(
-    a: int,
-    b: int,
-    ranges: Iterable[Extent],
-    a_path: str,
-    b_path: str,
-    progress: OnProgress = None,
-    jobs: Optional[int] = None,
-) -> Generator[Extent, None, None]:
-    """Yield what :func:`differing` yields, for many ranges. Other threads compare pieces of the large ones.
-
-    Whoever takes it closes it: until then the threads are there. The garbage collector may come as late as when the
-    program ends. The threads are gone by then, and would be waited for forever.
-
-    ``jobs``: how many threads in all; None is two.
-    ``progress``: called with the bytes compared since the last call, by the caller's thread. What differs among them
-    was yielded, and the next step was asked for.
-    """
-    found: Dict[int, List[Extent]] = {}
-    order: Deque[Extent] = deque()
-    untold = 0
-    helper: Optional[Helpers] = None
-
-    def compare(buffers: Tuple[bytearray, bytearray], offset: int, length: int) -> int:
-        found[offset] = list(differing(a, b, offset, length, a_path=a_path, b_path=b_path, buffers=buffers))
-        return length
-
-    def settled(untold: int) -> Generator[Extent, None, int]:
-        """Yield what differs in the pieces whose turn it is, and return the bytes that are still to be told."""
-        while order and order[0][0] in found:
-            offset, length = order.popleft()
-            for run in found.pop(offset):
-                yield run
-            untold += length
-            if progress is not None and untold >= _PROGRESS_BYTES:
-                progress(untold)
-                untold = 0
-        return untold
-
-    own = _comparing_buffers()
-    try:
-        for offset, length in ranges:
-            if helper is None and length > PIECE_BYTES and helps(jobs):
-                helper = Helpers(lambda: partial(compare, _comparing_buffers()), None if jobs is None else jobs - 1)
-            for piece, count in pieces(offset, length, _PIECE_BYTES):
-                order.append((piece, count))
-                if helper is None or count <= PIECE_BYTES or not helper.offer(piece, count):
-                    compare(own, piece, count)
-                if helper is not None and len(order) > _MAX_PIECES_DONE:
-                    helper.wait()
-                untold = yield from settled(untold)
-        if helper is not None:
-            helper.finish()
-        untold = yield from settled(untold)
-        if progress is not None and untold:
-            progress(untold)
-    finally:
-        if helper is not None:
-            helper.stop()
-
-
-def _comparing_buffers() -> Tuple[bytearray, bytearray]:
-    return bytearray(BUFFER_BYTES), bytearray(BUFFER_BYTES)
 
 
 def first_difference(
@@ -226,7 +84,7 @@ def first_difference(
     else:
         segments = _segments(_extents(a_fd, common, holes, a_path), _extents(b_fd, common, holes, b_path))
     before = tallies[0].read, tallies[1].read
-    found = first_in(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
+    found = _first_by_two(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
     for tally, read in zip(tallies, before):
         tally.believed += max(0, (common if found is None else found) - (tally.read - read))
     # What vanishes with the end of a file looks like a hole, and would be judged as one.
@@ -259,7 +117,7 @@ def _read_on(
     a_view, b_view = memoryview(a), memoryview(b)
     offset = 0
     while True:
-        a_count, b_count = _fill(a_fd, a_view, offset, a_path), _fill(b_fd, b_view, offset, b_path)
+        a_count, b_count = fill(a_fd, a_view, offset, a_path), fill(b_fd, b_view, offset, b_path)
         count = min(a_count, b_count)
         tallies[0].read += a_count
         tallies[1].read += b_count
@@ -272,6 +130,52 @@ def _read_on(
             return offset
         if not count:
             return None
+
+
+def _first_by_two(
+    a_fd: int,
+    b_fd: int,
+    segments: Iterable[Segment],
+    size: int,
+    tallies: Tuple[Tally, Tally],
+    progress: Optional[Callable[[int], object]],
+    a_path: Optional[str],
+    b_path: Optional[str],
+) -> Optional[int]:
+    """As :func:`first_in`. Of very many segments a second process compares a part."""
+
+    def here(segments: Iterable[Segment]) -> Optional[int]:
+        return first_in(a_fd, b_fd, segments, size, tallies, progress, a_path, b_path)
+
+    def do(segments: Iterable[Segment]) -> Tuple[Optional[int], int, int]:
+        read = Tally(), Tally()
+        offset = first_in(a_fd, b_fd, segments, size, read, None, a_path, b_path)
+        return offset, read[0].read, read[1].read
+
+    def took(result: Tuple[Optional[int], int, int], count: int) -> None:
+        offset, tallies[0].read, tallies[1].read = result[0], tallies[0].read + result[1], tallies[1].read + result[2]
+        if offset is not None:
+            found.append(offset)
+        if progress is not None:
+            progress(count)
+
+    found: List[int] = []
+    segments = iter(segments)
+    first = here(islice(segments, FEW_RANGES))
+    if first is not None:
+        return first
+    rest, helper = RangeHelper.for_rest(segments, do, took, size, "compare")
+    if helper is None:
+        return here(rest)
+    try:
+        # What lies behind a difference is not asked for, and what lies before one may still be with the helper.
+        for part in (takewhile(lambda _: not found, helper.leave(rest)), helper.missing()):
+            offset = here(part)
+            if offset is not None:
+                found.append(offset)
+    finally:
+        helper.close()
+    return min(found, default=None)
 
 
 def first_in(
@@ -300,11 +204,11 @@ def first_in(
                 cut, a_view, b_view = count, memoryview(a)[:count], memoryview(b)[:count]
             if a_has:
                 a_read += count
-                if _fill(a_fd, a_view, offset, a_path) < count:
+                if fill(a_fd, a_view, offset, a_path) < count:
                     raise TruncatedError(a_path)
             if b_has:
                 b_read += count
-                if _fill(b_fd, b_view, offset, b_path) < count:
+                if fill(b_fd, b_view, offset, b_path) < count:
                     raise TruncatedError(b_path)
             one = a if a_has else b
             other = b_view if a_has and b_has else zeros[:count]
@@ -366,7 +270,8 @@ def _extents(fd: int, end: int, holes: str, path: Optional[str]) -> Iterator[Ext
         raise
 
 
-def _fill(fd: int, view: memoryview, offset: int, path: Optional[str]) -> int:
+def fill(fd: int, view: memoryview, offset: int, path: Optional[str]) -> int:
+    """Read into all of ``view``. Returns the bytes read: fewer at the end of the file. Raises OSError as pread(2)."""
     try:
         return read_full(fd, view, offset)
     except OSError as error:

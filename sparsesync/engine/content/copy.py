@@ -42,7 +42,7 @@ from ..files.extents import Extent, extents, has_data, layers, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import NO_ORDER, NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
-from .compare import MAX_RANGE_BYTES, all_differing
+from .differing import MAX_RANGE_BYTES, all_differing
 from .hands.writer import Asked, Hands, Threads, Work
 from .pieces import read_on, read_ranges, write_in_order
 

@@ -21,8 +21,8 @@ from ..files.extents import Extent, nonzero
 from ..files.syscalls import copy_range, read_into, resize, write_all
 from ..files.writing.target import Target
 from .changes import Change
-from .compare import MAX_RANGE_BYTES, all_differing, differing
 from .copy import zero_block
+from .differing import MAX_RANGE_BYTES, all_differing, differing
 from .hands.workers import PIECE_BYTES, pieces
 
 SHORT_BYTES = 64 * 1024

@@ -1,5 +1,5 @@
 """Who copies the ranges of a file.
 
 Read :mod:`writer` (the seam, and this process), :mod:`workers` (the threads that help with large ranges) and
-:mod:`copy_helper` (the second process that helps with very many small ones).
+:mod:`range_helper` (the second process that helps with very many small ones, and also to compare them).
 """

@@ -3,34 +3,29 @@
 On network and stacked filesystems and in memory the ranges go through copy_file_range(2), so that a server can copy by
 itself. On a local disk that call is a copy in the page cache on one core, and threads that read and write are faster:
 threads of their own (:mod:`workers`) take pieces of the large extents while the caller's thread goes on mapping and
-takes the rest. Of very many small extents a second process takes a part (:mod:`copy_helper`).
+takes the rest. Of very many small extents a second process takes a part (:mod:`range_helper`).
 
 Sizes and offsets are bytes.
 """
 
-import contextlib
 import os
 import stat
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ...errors import OnProgress, TruncatedError
 from ...files.extents import Extent
 from ...files.syscalls import copy_range, read_into, write_all
 from ...files.writing.target import Target
-from ...second import possible
 from ..pieces import not_zeros
-from .copy_helper import CopyHelper
+from .range_helper import FEW_RANGES, RangeHelper
 from .workers import PIECE_BYTES, Clock, Helpers, helps, pieces
 
 _PROGRESS_BYTES = 1 << 20
 
 _KERNEL_BYTES = 1 << 30
 """How much one call of copy_file_range(2) is asked for, so that an interrupt, and whoever cancels, is heard."""
-
-_FEW_RANGES = 4096
-"""Ranges that this process copies by itself; measured: to start a second one takes as long as some 300 of them."""
 
 
 class Work(NamedTuple):
@@ -139,7 +134,7 @@ class RangeWriter:
         self.told: int = 0
         self.position: int = 0
         self.proven: bool = False
-        self._second: Optional[CopyHelper] = None
+        self._second: Optional[RangeHelper[Extent]] = None
         self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source)
@@ -188,25 +183,20 @@ class RangeWriter:
             finally:
                 if self._second is not None:
                     self._second.close()
-                    missing = self._second.missing
+                    missing = self._second.first_missing
                     self.position = self.position if missing is None else min(missing, self.position)
                 if helper is not None and helper.failed:  # of what was offered before, some may not be there
                     self.position = 0
         self._tell(helper)
-        written = self.written if self._second is None else self.written + self._second.written
-        return written + (helper.result if helper is not None else 0)
+        return self.written + (helper.result if helper is not None else 0)
 
     def _own(self, ranges: Iterable[Extent]) -> Iterator[Extent]:
         """Yield the ranges that this process is to copy: all, or what a second one leaves of very many."""
         ranges = iter(ranges)
         if self.helps:
-            for extent in islice(ranges, _FEW_RANGES):
+            for extent in islice(ranges, FEW_RANGES):
                 yield extent
-            more = list(islice(ranges, 1))
-            ranges = chain(more, ranges)
-            if more and possible():
-                with contextlib.suppress(OSError):  # no more processes are allowed
-                    self._second = CopyHelper(self._alone(), PIECE_BYTES)
+            ranges, self._second = RangeHelper.for_rest(ranges, self._alone(), self._took, PIECE_BYTES, "copy")
         for extent in ranges if self._second is None else self._second.leave(ranges):
             yield extent
 
@@ -220,9 +210,13 @@ class RangeWriter:
 
         return copy
 
+    def _took(self, written: int, done: int) -> None:
+        self.written += written
+        self.done += done
+
     def _tell(self, helper: "Optional[Helpers]") -> None:
         # From the caller's thread alone: progress bars are rarely safe to share.
-        done = self.done + sum(each.done for each in (helper, self._second) if each is not None)
+        done = self.done + (helper.done if helper is not None else 0)
         if self.progress is not None and done > self.told:
             self.progress(done - self.told)
         self.told = done

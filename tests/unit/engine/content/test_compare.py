@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine.content import compare
-from sparsesync.engine.content.compare import differing, first_difference
+from sparsesync.engine.content import differing as update
+from sparsesync.engine.content.compare import first_difference
+from sparsesync.engine.content.differing import differing
 from sparsesync.engine.errors import TruncatedError
 from sparsesync.engine.files import syscalls
 from sparsesync.engine.files.extents import extents
@@ -162,7 +164,7 @@ def test_first_difference_is_that_of_cmp(pair: Pair, full: bool, buffer: int) ->
     st.sampled_from([4 * KIB, 7000, compare.BUFFER_BYTES]),
 )
 def test_differing_is_what_reading_all_finds(pair: Pair, part: tuple[float, float], block: int, buffer: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(compare, "BUFFER_BYTES", buffer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(update, "BUFFER_BYTES", buffer):
         a = layout(folder + "/a", pair[0], pair[1])
         b = layout(folder + "/b", pair[2], pair[3])
         start = int(part[0] * pair[0])
@@ -185,7 +187,7 @@ def test_a_caller_may_write_to_b_on_the_way(pair: Pair, block: int, buffer: int,
         os.truncate(b, pair[0])
         expected = by_reading(a, b, 0, pair[0], block)
         written = []
-        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(compare, BUFFER_BYTES=buffer, MAX_RANGE_BYTES=longest):
+        with Opened(a, b) as (a_fd, b_fd), mock.patch.multiple(update, BUFFER_BYTES=buffer, MAX_RANGE_BYTES=longest):
             for offset, length in differing(a_fd, b_fd, 0, pair[0], block):
                 os.pwrite(b_fd, os.pread(a_fd, length, offset), offset)
                 written.append((offset, length))
@@ -349,7 +351,7 @@ def test_a_read_error_names_the_file(tmp_path: Path, bad: int) -> None:
 
 
 def test_blocks_are_whole_wherever_the_range_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "BUFFER_BYTES", 8 * KIB)
+    monkeypatch.setattr(update, "BUFFER_BYTES", 8 * KIB)
     a, b = write(tmp_path / "a", 1 << 20, (20_481, b"x"), (40_959, b"x")), write(tmp_path / "b", 1 << 20)
     with Opened(a, b) as (a_fd, b_fd):
         for start in (0, 1, 100, 5000):

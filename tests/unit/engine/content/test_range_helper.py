@@ -1,4 +1,4 @@
-"""The second process of a copy of very many small extents: what it does is what one alone does, and nothing is left."""
+"""The second process for very many small extents: what two do is what one alone does, and nothing is left of it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsesync.engine.content.hands import copy_helper, writer
-from sparsesync.engine.content.hands.copy_helper import CopyHelper
+from sparsesync.engine.content import compare
+from sparsesync.engine.content.compare import Tally, first_difference
+from sparsesync.engine.content.hands import range_helper, writer
+from sparsesync.engine.content.hands.range_helper import RangeHelper
 from sparsesync.engine.errors import TruncatedError
+
+Helpers = list[RangeHelper[tuple[int, ...]]]
 
 SIZE = 1 << 20
 EVERYWHERE = [(offset, 512) for offset in range(0, SIZE, 1024)]
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[CopyHelper]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Helpers:
     """The helpers that were made, each after 10 ranges, and given 7 at a time."""
-    helpers: list[CopyHelper] = []
+    helpers: Helpers = []
 
-    class Noted(CopyHelper):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments)  # type: ignore[arg-type]
+    class Noted(RangeHelper[tuple[int, ...]]):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             helpers.append(self)
 
-    monkeypatch.setattr(writer, "possible", lambda: True)
-    monkeypatch.setattr(writer, "CopyHelper", Noted)
-    monkeypatch.setattr(writer, "_FEW_RANGES", 10)
-    monkeypatch.setattr(copy_helper, "_BATCH_RANGES", 7)
+    for user in (writer, compare):
+        monkeypatch.setattr(user, "RangeHelper", Noted)
+        monkeypatch.setattr(user, "FEW_RANGES", 10)
+    monkeypatch.setattr(range_helper, "possible", lambda: True)
+    monkeypatch.setattr(range_helper, "_BATCH_RANGES", 7)
     return helpers
 
 
@@ -52,7 +58,11 @@ def range_writer(source: int, target: int, told: list[int] | None = None) -> wri
     return writer.RangeWriter(source, target, False, 0, None if told is None else told.append, "source", 2)
 
 
-def gone(helpers: list[CopyHelper]) -> bool:
+def taken(result: Any, count: int) -> None:
+    """Take a result, where nobody wants it."""
+
+
+def gone(helpers: Sequence[RangeHelper[Any]]) -> bool:
     """Whether the processes have ended, and somebody has taken note of it."""
     return bool(helpers) and not any(Path(f"/proc/{helper._second.pid}").exists() for helper in helpers)
 
@@ -66,9 +76,7 @@ def expected(source: int, ranges: list[tuple[int, int]], size: int) -> bytes:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 3000)), min_size=11, max_size=120))
-def test_two_copy_what_one_copies(
-    files: tuple[int, int], made: list[CopyHelper], lengths: list[tuple[int, int]]
-) -> None:
+def test_two_copy_what_one_copies(files: tuple[int, int], made: Helpers, lengths: list[tuple[int, int]]) -> None:
     source, target = files
     made.clear()
     ranges, end = [], 0
@@ -85,12 +93,12 @@ def test_two_copy_what_one_copies(
     assert gone(made)
 
 
-def test_few_ranges_need_no_second_process(files: tuple[int, int], made: list[CopyHelper]) -> None:
+def test_few_ranges_need_no_second_process(files: tuple[int, int], made: Helpers) -> None:
     assert range_writer(*files).write(iter(EVERYWHERE[:10])) == 10 * 512
     assert made == []
 
 
-def test_what_a_killed_one_has_not_done_is_done_here(files: tuple[int, int], made: list[CopyHelper]) -> None:
+def test_what_a_killed_one_has_not_done_is_done_here(files: tuple[int, int], made: Helpers) -> None:
     source, target = files
 
     def ranges() -> Iterator[tuple[int, int]]:
@@ -100,13 +108,12 @@ def test_what_a_killed_one_has_not_done_is_done_here(files: tuple[int, int], mad
             yield extent
 
     assert range_writer(source, target).write(ranges()) == SIZE // 2
-    assert made[0].done < SIZE // 2
     os.ftruncate(target, SIZE)
     assert os.pread(target, SIZE, 0) == expected(source, EVERYWHERE, SIZE)
     assert gone(made)
 
 
-def test_its_error_is_the_error_of_the_copy(files: tuple[int, int], made: list[CopyHelper]) -> None:
+def test_its_error_is_the_error_of_the_copy(files: tuple[int, int], made: Helpers) -> None:
     """Whoever of the two comes to the end of the source: what is before the position is copied."""
     source, target = files
     os.ftruncate(source, SIZE // 2)
@@ -120,21 +127,21 @@ def test_its_error_is_the_error_of_the_copy(files: tuple[int, int], made: list[C
     assert gone(made)
 
 
-def test_a_limit_that_only_it_meets(files: tuple[int, int], made: list[CopyHelper]) -> None:
+def test_a_limit_that_only_it_meets(files: tuple[int, int], made: Helpers) -> None:
     source, target = files
 
-    class Limited(CopyHelper):
-        def _answer(self, batch: list[tuple[int, int]]) -> Iterator[int]:
+    class Limited(RangeHelper[tuple[int, int]]):
+        def _answer(self, batch: list[tuple[int, int]]) -> Iterator[tuple[Any]]:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, SIZE // 2))
             return super()._answer(batch)
 
-    limited = Limited(range_writer(source, target)._alone(), SIZE)
+    limited = Limited(range_writer(source, target)._alone(), taken, SIZE, "copy")
     try:
         with pytest.raises(OSError) as raised:
             list(limited.leave(iter(EVERYWHERE[512:])))
         assert raised.value.errno == errno.EFBIG
-        assert limited.missing == SIZE // 2
+        assert limited.first_missing == SIZE // 2
     finally:
         limited.close()
     assert gone([limited])
@@ -146,7 +153,7 @@ def test_it_writes_nothing_for_a_process_that_is_gone(files: tuple[int, int]) ->
     reader, speaker = os.pipe()
     copying = os.fork()
     if not copying:
-        helper = CopyHelper(range_writer(source, target)._alone(), SIZE)
+        helper = RangeHelper(range_writer(source, target)._alone(), taken, SIZE, "copy")
         os.kill(helper._second.pid, signal.SIGSTOP)
         helper._second.ask([(0, 512)])
         os.write(speaker, b"%d" % helper._second.pid)
@@ -158,3 +165,35 @@ def test_it_writes_nothing_for_a_process_that_is_gone(files: tuple[int, int]) ->
     assert os.read(reader, 1) == b""  # it has ended, and nobody has the other end any more
     os.close(reader)
     assert os.fstat(target).st_size == 0
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changed=st.sets(st.integers(0, SIZE - 1), max_size=3), killed=st.booleans())
+def test_two_find_the_difference_that_one_finds(
+    tmp_path: Path, made: Helpers, monkeypatch: pytest.MonkeyPatch, changed: set[int], killed: bool
+) -> None:
+    made.clear()
+    content = bytearray(os.urandom(SIZE))
+    (tmp_path / "a").write_bytes(content)
+    for offset in changed:
+        content[offset] ^= 1
+    (tmp_path / "b").write_bytes(content)
+    asked = 0
+
+    def segments(*_: object) -> Iterator[tuple[int, int, bool, bool]]:
+        nonlocal asked
+        for offset in range(0, SIZE, 1024):
+            asked += 1
+            if asked == 200 and killed and made:
+                os.kill(made[0]._second.pid, signal.SIGKILL)
+            yield offset, 1024, True, True
+
+    monkeypatch.setattr(compare, "_segments", segments)
+    told: list[int] = []
+    tallies = Tally(), Tally()
+    with open(tmp_path / "a", "rb") as a, open(tmp_path / "b", "rb") as b:
+        found = first_difference(a.fileno(), b.fileno(), tallies=tallies, progress=told.append)
+    assert found == min(changed, default=None)
+    if not changed:
+        assert sum(told) == tallies[0].read == tallies[1].read == SIZE
+    assert gone(made) or (found is not None and found < 10 * 1024)
