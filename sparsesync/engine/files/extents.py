@@ -81,7 +81,9 @@ def is_sparse(fd: int, holes: str = "auto") -> bool:
     return end < size
 
 
-def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Extent]:
+def extents(
+    fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto", st: Optional[os.stat_result] = None
+) -> Iterator[Extent]:
     """Yield the data extents of an open file between two offsets, ascending, as (offset, length).
 
     Extents are cut to [start, end). The end of the file is read once: appended data is not mapped, and a file that
@@ -89,11 +91,12 @@ def extents(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "au
 
     ``holes``: "trust" believes the filesystem's map, "read" looks for blocks of zeros instead, "check" and "auto"
     decide as :func:`believes`.
+    ``st``: the file's stat, if it was just taken.
 
     Raises ValueError for an unknown ``holes``, OSError as :func:`believes` and, if the file is read, as
     :func:`nonzero`.
     """
-    st = os.fstat(fd)
+    st = os.fstat(fd) if st is None else st
     size = file_size(fd, st)
     end = size if end is None else min(end, size)
     if start >= end:
@@ -235,7 +238,7 @@ def _mapped(fd: int, start: int, end: int, unwritten: Optional[List[Extent]] = N
                 except OSError as error:
                     data = stop
                     if error.errno == errno.ENXIO:  # no data from here on
-                        if offset >= file_size(fd):  # the end, or it shrank
+                        if offset >= end or offset >= file_size(fd):  # the end, or it shrank
                             end = stop
                             break
                         data = offset

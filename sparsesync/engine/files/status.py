@@ -313,7 +313,7 @@ def stat_sparse(
                 for _, length, is_data in layers(fd, holes="trust"):
                     data, kept = (data + length, kept) if is_data else (data, kept + length)
             else:
-                data = sum(length for _, length in extents(fd, holes="trust"))
+                data = sum(length for _, length in extents(fd, holes="trust", st=opened))
         finally:
             os.close(fd)
     except OSError as error:
