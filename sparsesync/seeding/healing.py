@@ -17,9 +17,7 @@ Sizes are bytes.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import IO, Callable, TypeVar
@@ -35,6 +33,7 @@ from ..rsync import command as rsync
 from ..rsync.listing import parse_unchanged, source_path
 from .losses import is_filled
 from .options.own import SeedOptions
+from .planned.plan import Plan
 from .settled import open_existing
 
 _BATCH_FILES = 1000
@@ -75,14 +74,13 @@ class Healing:
         self.wanted: bool = options.heal and not command.preallocate  # what is reserved then, has to stay so
         self.found: int = 0
         self.healed: list[tuple[str, int]] = []
-        self._plan: IO[str] | None = None
+        self._plan: Plan = Plan()
 
     def find(self, unchanged: IO[bytes]) -> None:
         """Find the files that lost their holes among those that rsync leaves as they are. Raises OSError, LinkError.
 
         With ``--dry-run`` they are only reported.
         """
-        self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
         for planned, allocated in self._states(self._sparse(unchanged)):
             # What is not there yet will be a link to what --link-dest has or to another name, or a copy.
             if allocated is not None and not is_filled(allocated, planned.data):
@@ -91,15 +89,14 @@ class Healing:
                 if allocated is not None:
                     self._make_holes(planned, asks=True)
                 continue
-            json.dump(planned, self._plan)
-            self._plan.write("\n")
+            self._plan.add(planned)
             self.found += 1
 
     def heal(self, more: Iterable[Planned]) -> None:
         """Restore the holes of the found files, and of those in ``more`` that need it. Raises OSError, LinkError."""
         if not self.wanted or self.command.dry_run:
             return
-        states = self._states(chain(self._found(), more))
+        states = self._states(chain(self._plan, more))
         found = ((planned, held or 0) for planned, held in states if is_filled(held or 0, planned.data))
         for batch in _batches(found, _BATCH_FILES):
             # By now a source may be another one, and so what its holes are.
@@ -117,8 +114,7 @@ class Healing:
 
     def close(self) -> None:
         """Discard the found files."""
-        if self._plan is not None:
-            self._plan.close()
+        self._plan.close()
 
     def _sparse(self, unchanged: IO[bytes]) -> Iterator[Planned]:
         """Yield the listed files that are sparse at the source."""
@@ -144,12 +140,6 @@ class Healing:
                 is_open = open_existing(self.destination, self.path, self.command)
             states = self.destination.states([each.name for each in batch]) if is_open else [None] * len(batch)
             yield from ((planned, state[0] if state else None) for planned, state in zip(batch, states))
-
-    def _found(self) -> Iterator[Planned]:
-        if self._plan is not None:
-            self._plan.seek(0)
-            for line in self._plan:
-                yield Planned(*json.loads(line))
 
     def _make_holes(self, planned: Planned, advance: OnProgress = None, asks: bool = False) -> None:
         """Restore the holes of one file. ``asks``: only report them."""

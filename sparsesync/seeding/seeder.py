@@ -14,10 +14,8 @@ destination does (:mod:`.engine.transfer.place.destination`).
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple
@@ -38,6 +36,7 @@ from ..rsync.program import Status
 from .healing import Healing
 from .losses import Losses
 from .options.own import SeedOptions
+from .planned.plan import Plan
 from .settled import NOTHING_SPARSE
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ class Seeding:
         check: Callable[[], object] = lambda: None,
     ) -> None:
         self.tracking: Tracking | None = None
+        self.tells: bool = True
+        """Whether anybody hears what is said of each file that was seeded."""
         self.check = check
         self.command = command
         self.options = options
@@ -120,7 +121,7 @@ class Seeding:
         """The sparse files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._filled: set[str] = set()
-        self._plan: IO[str] | None = None
+        self._plan: Plan = Plan()
         self._modes: list[Callable[[], int | None]] = []
         """Each gives the mode of a source."""
         self._top_modes: list[Callable[[], int | None]] = []
@@ -166,10 +167,10 @@ class Seeding:
         self._modes = [self.source.ask_mode(path) for path in self._sources]
         tops = (sent_as_top(path, self.command.relative) for path in self._sources)
         self._top_modes = [self.source.ask_mode(path) for path in tops if path is not None]
-        plan = self._plan = tempfile.TemporaryFile("w+", encoding="ascii")
+        plan = self._plan
         total = count = sparse = holes = 0
         for planned in self.sparse(listing):
-            plan.write(json.dumps(planned) + "\n")  # json.dump() is Python's own, and takes three times as long
+            plan.add(planned)
             total += planned.data
             holes += planned.size - planned.data
             count += 1
@@ -179,12 +180,12 @@ class Seeding:
             return NOTHING_SPARSE
         if self.command.dry_run:
             reason = self.destination.find(self._destination, self._opening(listing))
-            for planned in [] if reason else _planned(plan):
+            for planned in [] if reason else plan:
                 self.say(f"would seed {planned.name}: {_sizes(planned.size, planned.data)}")
             return reason
         # --delete may make room, and how much --sparse leaves is known only once all is read.
         checked = self.options.space_check and not (self.command.delete or self.command.sparse)
-        coming = needs(self.source, _planned(plan)) if checked else iter(())
+        coming = needs(self.source, plan) if checked else iter(())
         self.refused_all = True  # unless it is opened
         reason = self.destination.open(self._destination, self._opening(listing), coming)
         self.refused_all = False
@@ -195,22 +196,21 @@ class Seeding:
                 check_space(self.destination)
             except NoSpaceError:
                 # What else rsync will write may make room: a file that becomes shorter.
-                self.destination.expect(needs(self.source, self.others(listing, _planned(plan))))
+                self.destination.expect(needs(self.source, self.others(listing, iter(plan))))
                 check_space(self.destination)
         if self.tracking is not None:
-            self.tracking.clone(self.source, _planned(plan))
+            self.tracking.clone(self.source, plan)
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
-            files = self._started(_planned(plan), advance)
+            files = self._started(iter(plan), advance)
             transfer(self.source, self.destination, files, self.settings.sized(total), self._done, advance)
         if self.options.source_is_live:
-            self.changing += self._changing(_planned(plan))
+            self.changing += self._changing(iter(plan))
         return None
 
     def close(self) -> None:
         """Discard the plan."""
         self.healing.close()
-        if self._plan is not None:
-            self._plan.close()
+        self._plan.close()
 
     def _started(self, plan: Iterator[Planned], advance: OnProgress) -> Iterator[Planned]:
         for planned in plan:
@@ -246,8 +246,7 @@ class Seeding:
         Raises OSError, LinkError.
         """
         whole = {*kept, *(each.name for each in self.seeded)} - self._filled
-        planned = _planned(self._plan) if self._plan is not None else iter(())
-        self.healing.heal(each for each in planned if each.name not in whole)
+        self.healing.heal(each for each in self._plan if each.name not in whole)
         return self.healing.healed
 
     def touch(self) -> None:
@@ -261,7 +260,7 @@ class Seeding:
         """
         files, holes, first = 0, 0, ""
         seeded = {each.name: each for each in self.seeded}
-        plan = (planned for planned in (_planned(self._plan) if self._plan else ()) if planned.name in seeded)
+        plan = (planned for planned in self._plan if planned.name in seeded)
         for batch in iter(lambda: list(islice(plan, 1000)), []):
             states = list(self.destination.states([planned.name for planned in batch]))
             # What has another time by now is what the source was when rsync came to it; its holes may be others.
@@ -366,9 +365,10 @@ class Seeding:
         holes = self._under_way.pop(result.name, 0)
         if result.reason is None:
             self.seeded.append(Seeded(*result[:4], result.allocated))
-            sent = f", {iec(result.sent)} sent" if self.command.remote else ""
             how = self.tracking.seeded(result) if self.tracking else ""
-            self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}{how}")
+            if self.tells:
+                sent = f", {iec(result.sent)} sent" if self.command.remote else ""
+                self.say(f"seeded {result.name}: {_sizes(result.size, result.data)}{sent}{how}")
             return
         if holes and result.refusal is not None and not result.at_source:
             self.refused[result.name] = Refused(result.refusal, result.errno or 0, result.reason)
@@ -387,12 +387,6 @@ def why_not_list(command: rsync.Command, host: Host | None) -> str | None:
     mode = host.source(SourceSettings()).ask_mode(command.remote_list)()
     # Where there is none, the dry run fails on it as the run itself will.
     return None if mode is None or stat.S_ISREG(mode) else "--files-from names something that can be read only once"
-
-
-def _planned(plan: IO[str]) -> Iterator[Planned]:
-    plan.seek(0)
-    for line in plan:
-        yield Planned(*json.loads(line))
 
 
 def _sizes(size: int, data: int) -> str:

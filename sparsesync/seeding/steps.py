@@ -195,7 +195,7 @@ class SeededRun:
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )
-        seeding.tracking = self.tracking
+        seeding.tracking, seeding.tells = self.tracking, seed.verbose or self.embedding is not None
         stack.callback(seeding.close)
         handoff = self._ask_and_seed(seeding, stack)
         self.note(
