@@ -39,11 +39,14 @@ class Room:
     def __init__(self) -> None:
         self._growth: Dict[int, int] = {}
         self._example: Dict[int, str] = {}
+        self._last: Tuple[Optional[str], int, int] = (None, 0, 0)
 
     def take(self, directory: str, data: int, held: int) -> None:
         """Count a file of so many bytes of data in a directory, less the bytes ``held`` already."""
-        device = os.stat(directory).st_dev
-        block = filesystem_at(directory).f_frsize
+        last, device, block = self._last
+        if directory != last:  # most files are in the directory of the one before
+            device, block = os.stat(directory).st_dev, filesystem_at(directory).f_frsize
+            self._last = directory, device, block
         self._growth[device] = self._growth.get(device, 0) + -(-data // block) * block - held
         self._example[device] = directory
 

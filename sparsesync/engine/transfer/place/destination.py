@@ -131,12 +131,15 @@ class Destination:
 
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Add ``needs`` to what :meth:`space` counts."""
+        last, there, holder, device = None, "", "", 0  # type: Optional[str], str, str, int
         for need in needs:
             check_name(need.name)
             parent, base = os.path.split(self.single or need.name)
-            there = deepest(self._root, parent)
-            holder = os.path.join(self.path, there) if there else self.path
-            if os.stat(holder or ".").st_dev == need.device:
+            if parent != last:
+                last, there = parent, deepest(self._root, parent)
+                holder = os.path.join(self.path, there) if there else self.path
+                device = os.stat(holder or ".").st_dev
+            if device == need.device:
                 continue  # extents may be shared; the target itself checks once it knows
             held = 0
             for name in (base, self._partial_name(self._root, base)) if there == parent else ():
