@@ -55,10 +55,15 @@ _TRIAL_BYTES = 64 * 1024
 _refused: Set[Tuple[str, int, str, int, str]] = set()
 
 
-def _once(call: str, source: int, target: int, attempt: Callable[[], Any]) -> Any:
-    """Return the result of ``attempt``, or None if these filesystems refuse the call, now or earlier."""
+def _once(call: str, source: int, target: int, attempt: Callable[[], Any], *stats: Optional[os.stat_result]) -> Any:
+    """Return the result of ``attempt``, or None if these filesystems refuse the call, now or earlier.
+
+    ``stats``: as ``of`` and ``to`` of :func:`clone`.
+    """
+    of, to = stats or (None, None)
     # The number alone may soon be that of another filesystem: of a loop device, or of a disk that was unplugged.
-    of, to = os.fstat(source), os.fstat(target)
+    of = os.fstat(source) if of is None else of
+    to = os.fstat(target) if to is None else to
     key = call, of.st_dev, filesystem_of(source, of), to.st_dev, filesystem_of(target, to)
     if key in _refused:
         return None
@@ -76,10 +81,13 @@ def share(source: int, target: int) -> int:
     return fcntl.ioctl(target, FICLONE, source)
 
 
-def clone(source: int, target: int) -> bool:
-    """Make ``target`` share all of ``source``'s extents (FICLONE), and return whether that was possible."""
+def clone(source: int, target: int, of: Optional[os.stat_result] = None, to: Optional[os.stat_result] = None) -> bool:
+    """Make ``target`` share all of ``source``'s extents (FICLONE), and return whether that was possible.
+
+    ``of``, ``to``: the stats of ``source``, and of ``target`` or another file of the same filesystem, if known.
+    """
     try:
-        return _once("clone", source, target, lambda: share(source, target)) is not None
+        return _once("clone", source, target, lambda: share(source, target), of, to) is not None
     except OSError as error:
         # Of this pair of files only: one is nodatacow, a swap file, immutable: ioctl_ficlone(2)
         if error.errno in (errno.EINVAL, errno.ETXTBSY, errno.EPERM):
@@ -218,10 +226,13 @@ def release(fd: int) -> None:
             raise
 
 
-def resize(fd: int, size: int) -> None:
-    """Set the size of an open file. Raises OSError, with EOPNOTSUPP also if the filesystem only says that it did."""
+def resize(fd: int, size: int, trusted: bool = False) -> None:
+    """Set the size of an open file. Raises OSError, with EOPNOTSUPP also if the filesystem only says that it did.
+
+    ``trusted``: the filesystem is known to be none that does so.
+    """
     os.ftruncate(fd, size)
-    if os.fstat(fd).st_size != size and is_anybodys(fd):
+    if not trusted and os.fstat(fd).st_size != size and is_anybodys(fd):
         raise OSError(errno.EOPNOTSUPP, "its filesystem does not set the size of a file")
 
 

@@ -109,12 +109,26 @@ def emptied(fd: int) -> int:
     return found
 
 
-def rename_over(directory: int, name: str, to_directory: int, to_name: str) -> None:
+def write_once(fd: int, directory: int, name: str) -> None:
+    """Write a byte to the open file ``name`` of an open directory, if it is empty, so that it can be removed for good.
+
+    rclone makes a file that was never written to when it hears of the end: after it was removed. One that has got
+    another name meanwhile, though that is not noted yet, is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not os.fstat(fd).st_size:
+            os.pwrite(fd, b"\0", 0)
+
+
+def rename_over(directory: int, name: str, to_directory: int, to_name: str, trusted: bool = False) -> None:
     """Rename a file, over another if there is one, and see to it that it keeps its modification time. Raises OSError.
 
     encfs keeps the seconds of it.
+
+    ``trusted``: the filesystem is known.
     """
-    if not is_anybodys(to_directory):
+    if trusted or not is_anybodys(to_directory):
         os.replace(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
         return
     before = os.stat(name, dir_fd=directory, follow_symlinks=False)

@@ -34,7 +34,8 @@ from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
 from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
-from .existing import CREATE, UPDATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order
+from .existing import CREATE, UPDATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order, write_once
+from .known import Known
 from .partial import take_up
 
 _MIN_NAME_BYTES = 32
@@ -75,6 +76,8 @@ class Target:
     Up to :attr:`reached`, bytes, a copy that was interrupted is complete.
 
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
+
+    :attr:`known`: what is known of its directory, if it is to be a new file there, without a partial file.
     """
 
     seeds = False
@@ -110,6 +113,7 @@ class Target:
         self._partial = partial
         self._temporary: Optional[str] = None
         self.temporary_directory: int = directory
+        self.known: Optional[Known] = None
 
     def open(self) -> None:
         """Open the file, or make the temporary file. If that is interrupted, even by a signal, nothing is left."""
@@ -147,6 +151,8 @@ class Target:
 
     def check_renaming(self) -> None:
         """Raise OSError if it is known, or can be tried, that the temporary file cannot take its name in the end."""
+        if self.known is not None and not self.known.keeps_names:
+            return
         try:
             self._temporary = check_renaming(self.directory, self.path, self._new)
         except OSError:
@@ -211,7 +217,7 @@ class Target:
         release(self.fd)
 
     def _create(self) -> None:
-        limit, how = name_limit(self.directory), CREATE
+        limit, how = name_limit(self.directory) if self.known is None else self.known.name_limit, CREATE
         while True:
             # As rsync names its temporaries, so that its users recognise them and their excludes match.
             suffix = "." + os.urandom(4).hex()
@@ -286,7 +292,7 @@ class Target:
             if made >= 0 and not self.taken_up:
                 made, closing = -1, made
                 if self._temporary is not None:
-                    self._write_once(closing, self._temporary)
+                    write_once(closing, self.temporary_directory, self._temporary)
                 with error_path(self.path):
                     os.close(closing)
         finally:
@@ -298,33 +304,25 @@ class Target:
                 if made >= 0:
                     os.close(made)
 
-    def _write_once(self, fd: int, temporary: str) -> None:
-        # rclone makes a file that was never written to when it hears of the end: after it was removed. One that has got
-        # its name meanwhile, though that is not noted yet, is not a temporary file any more.
-        with contextlib.suppress(OSError):
-            os.stat(temporary, dir_fd=self.temporary_directory, follow_symlinks=False)
-            if not os.fstat(fd).st_size:
-                os.pwrite(fd, b"\0", 0)
-
     def reserve(self, size: int, needed: int) -> bool:
         """Set the size of the new, empty file, after a check that ``needed`` bytes of data fit.
 
         Returns whether the filesystem keeps holes. Where it does not, all of ``size`` must fit.
         Raises NoSpaceError before anything is written.
         """
-        holes = needed >= size or keeps_holes(self.fd, size)
+        holes = needed >= size or self.known is not None or keeps_holes(self.fd, size)
         if not holes:
             what = "{}: its filesystem has no holes: {} bytes will be written, not {}"
             warnings.warn(what.format(self.path, size, needed), RuntimeWarning, stacklevel=4)
             needed = size
         self.check_room(needed)
-        resize(self.fd, size)
+        resize(self.fd, size, trusted=self.known is not None)
         return holes
 
     def check_room(self, needed: int) -> None:
         """Raise NoSpaceError if ``needed`` more bytes do not fit, unless :attr:`checks_room` is not set."""
         if self.checks_room:
-            check_room(self.fd, needed, self.path)
+            (self.known.check_room if self.known is not None else check_room)(self.fd, needed, self.path)
 
     def punch(self, offset: int, length: int) -> None:
         """Make a range a hole. A new temporary file is left as it is, since what is not written is a hole already."""
@@ -390,7 +388,7 @@ class Target:
     def _take_name(self, temporary: str) -> None:
         where = self.temporary_directory, temporary, self.directory, self.name
         try:
-            rename_over(*where)
+            rename_over(*where, trusted=self.known is not None)
         except OSError:
             if not is_anybodys(self.directory):
                 raise

@@ -27,7 +27,7 @@ from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ...content.basis import Bases
 from ...errors import LeftToRsync
-from ...files.attributes import has_default_acl, seeded_mode, umask
+from ...files.attributes import seeded_mode, umask
 from ...files.beneath import Temporaries, deepest, make_directory, open_beneath, open_trusted
 from ...files.claims import allocated
 from ...files.flags import forbids_replacing
@@ -124,6 +124,7 @@ class Destination:
 
     def close(self) -> None:
         """Close the directory."""
+        self._parents.close()
         self._bases.close()
         let_go(self._device)
         os.close(self._root)
@@ -175,12 +176,12 @@ class Destination:
         name = spec.name
         parent, base = os.path.split(self.single or name)
         check_name(name)
-        directory = self._parents.open(parent, spec.parents)
+        found = self._parents.find(parent, spec.parents)
+        directory = os.dup(found.fd)
         try:
-            self._parents.check_setgid(directory, spec.parents)
             old = self._existing(directory, base)
             inplace = self.inplace and old is not None
-            if not self.perms and has_default_acl(directory):
+            if found.has_acl:
                 raise LeftToRsync("the directory's default ACL decides its mode")
             mode = (
                 None if inplace else seeded_mode(spec.mode, old, perms=self.perms, group=self.group, mask=self._umask)
@@ -204,6 +205,8 @@ class Destination:
             )
             if not inplace:
                 target.temporary_directory = self._temporaries.directory(directory)
+                if kept is None and target.temporary_directory == directory:
+                    target.known = found.known
             target.reserving, target.checks_room = self.preallocate, self.space_check
             target.merging, target.tells, target.seeds = self.merging, spec.known is not None, self.seeds
             target.only_new = self.only_new

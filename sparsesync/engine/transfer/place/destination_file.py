@@ -83,7 +83,7 @@ class DestinationFile(Target):
         """Make the temporary file a partial file ``name`` in the directory, before it is opened."""
         if self._partial is not None:
             os.close(self._partial[0])
-        self._partial = os.dup(self.directory), name
+        self._partial, self.known = (os.dup(self.directory), name), None
 
     def is_known(self, fd: int, known: Sequence[int]) -> bool:
         """Return whether the open file, which the target begins with, is the one with the identity ``known``.
@@ -154,8 +154,8 @@ class DestinationFile(Target):
             self.close()
             raise LeftToRsync(_KEPT)
         # What cannot be opened is closed, with its directory.
-        place = os.fstat(self.directory)
-        owner, anybodys = place.st_uid, is_anybodys(self.directory, place)
+        place = os.fstat(self.directory) if self.known is None else self.known.st
+        owner, anybodys = place.st_uid, self.known is None and is_anybodys(self.directory, place)
         try:
             super().open()
         except PermissionError as error:
@@ -206,14 +206,17 @@ class DestinationFile(Target):
             raise PermissionError(errno.EPERM, why, self.path)
 
     def _try_time(self) -> None:
-        if self.window is None or self.mtime_ns is None:
+        if self.window is None or self.mtime_ns is None or (self.known is not None and self.known.holds(self.mtime_ns)):
             return
         try:
             os.utime(self.fd, ns=(os.fstat(self.fd).st_atime_ns, self.mtime_ns))
         except OSError as error:
             # rsync goes on without, and says so.
             raise LeftToRsync("its time cannot be set at the destination: {}".format(error.strerror)) from None
-        self._check_time(os.fstat(self.fd))
+        st = os.fstat(self.fd)
+        self._check_time(st)
+        if self.known is not None:
+            self.known.held(self.mtime_ns, st.st_mtime_ns)
 
     def _check_time(self, st: os.stat_result) -> None:
         if self.window is None or self.mtime_ns is None or is_near(st.st_mtime_ns, self.mtime_ns, self.window):

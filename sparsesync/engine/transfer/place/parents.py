@@ -10,15 +10,32 @@ No symlink is followed below the root.
 import errno
 import os
 import stat
-from typing import Dict, Optional, Sequence
+import time
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from ...errors import LeftToRsync
-from ...files.attributes import check_group
+from ...files.attributes import check_group, has_default_acl
 from ...files.beneath import open_beneath
+from ...files.writing.known import Known, look_at_directory
 
 NO_ROOM = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 REFUSALS = NO_ROOM | {errno.EACCES, errno.EPERM, errno.EROFS}
 """What a destination says that takes nothing more, or nothing at all."""
+
+_KEPT_SECONDS = 0.1
+"""How long a directory stays open for the next file in it. One file may take longer."""
+
+
+class Parent(NamedTuple):
+    """A directory that files are in: ``fd`` is open as long as no other is asked for.
+
+    ``has_acl``: new files inherit an ACL; False with ``-p``, which does not care. ``known``: what else is known of it.
+    """
+
+    fd: int
+    st: os.stat_result
+    has_acl: bool
+    known: Optional[Known]
 
 
 class Parents:
@@ -46,6 +63,40 @@ class Parents:
         self._root = root
         self._umask = mask
         self._unsettled: Dict[str, int] = {}
+        self._last: Optional[Parent] = None
+        self._last_asked: Tuple[str, Sequence[int]] = "", ()
+        self._until = 0.0
+
+    def find(self, parent: str, modes: Sequence[int]) -> Parent:
+        """Return the directory ``parent``, a path below the root, which is made if it is missing.
+
+        What is asked for again within a moment is not looked up again: most files are in the directory of the one
+        before.
+
+        ``modes``: what the source's directories have, from the root's first one on.
+
+        Raises LeftToRsync if rsync must make it, or may open it, or if its bits decide on the group of files; OSError.
+        """
+        modes, last = list(modes), self._last
+        if last is not None and (parent, modes) == self._last_asked and time.monotonic() < self._until:
+            return last
+        self.close()
+        fd = self.open(parent, modes)
+        try:
+            st = os.fstat(fd)
+            self._check_setgid(st.st_mode, modes)
+            found = Parent(fd, st, not self.perms and has_default_acl(fd), look_at_directory(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        self._last, self._last_asked, self._until = found, (parent, modes), time.monotonic() + _KEPT_SECONDS
+        return found
+
+    def close(self) -> None:
+        """Close the directory of the last file."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            os.close(last.fd)
 
     def open(self, parent: str, modes: Sequence[int]) -> int:
         """Return a descriptor of the directory ``parent``, a path below the root, which is made if it is missing.
@@ -81,15 +132,14 @@ class Parents:
                 raise LeftToRsync("its directory cannot be made: {}".format(error.strerror)) from None
             raise
 
-    def check_setgid(self, directory: int, modes: Sequence[int]) -> None:
-        """Raise LeftToRsync if the group of a file in an open directory depends on a setgid bit, now or later.
+    def _check_setgid(self, mode: int, modes: Sequence[int]) -> None:
+        """Raise LeftToRsync if the group of a file in a directory depends on a setgid bit, now or later.
 
-        ``modes``: as for :meth:`open`.
+        ``mode``: the directory's. ``modes``: as for :meth:`open`.
         """
         # rsync gives directories their modes first, and a setgid bit that comes or goes decides on the group of files.
         if not self.perms:
             return
-        mode = os.fstat(directory).st_mode
         seen = [mode, *modes] + ([] if self.like is None else [self.like])
         comes = modes[-1] if modes else mode if self.like is None else self.like
         if not self.group and any(each & stat.S_ISGID for each in seen):
@@ -99,6 +149,7 @@ class Parents:
 
     def settle(self) -> None:
         """Set the final mode of the directories that were made with more permissions, as rsync does."""
+        self.close()
         for path in sorted(self._unsettled, reverse=True):
             mode = self._unsettled.pop(path)
             try:
