@@ -208,10 +208,11 @@ def _copy(
             )
             target.trim(spec.data + spec.data // 64 + 64 * 1024)  # blocks of a map are no data
             data = spec.data
+            file.check(os.fstat(fd))
         else:
             data = yield from copying(
                 fd, target, sparse=sparse, holes=file.holes, progress=progress, pace=pace, source_path=file.path,
-                basis=basis, hands=hands,
+                basis=basis, hands=hands, before=file.opened, check=file.check,
             )  # fmt: skip
     except (KeyboardInterrupt, SystemExit):
         destination.place.interrupted(target)
@@ -219,7 +220,6 @@ def _copy(
     finally:
         if basis is not None:
             os.close(basis)
-    file.check(os.fstat(fd))
     destination.place.finish(target, spec)
     return FileResult(spec.name, spec.size, data, sent, allocated=target.allocated, there=target.there, was_known=known)
 

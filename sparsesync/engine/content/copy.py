@@ -25,7 +25,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Any, Generator, Iterable, Iterator, Optional, TypeVar
+from typing import Any, Callable, Generator, Iterable, Iterator, Optional, TypeVar
 
 from ..errors import NoSpaceError, OnProgress, TruncatedError, error_path
 from ..files.claims import (
@@ -86,6 +86,8 @@ def copying(
     source_path: str = "source",
     basis: Optional[int] = None,
     hands: Hands = Threads(),  # noqa: B008
+    before: Optional[os.stat_result] = None,
+    check: Callable[[os.stat_result], object] = lambda st: None,
 ) -> Generator[Asked, int, int]:
     """Make ``target`` hold what the open file ``source`` holds, and return the bytes of data written.
 
@@ -100,22 +102,26 @@ def copying(
     ``pace``: called with the bytes copied since the last call.
     ``basis``: an open file. A new file shares extents with it where they are equal, if it can with no other.
     ``hands``: who copies the ranges.
+    ``before``: the source's stat, if it was just taken.
+    ``check``: called with the source's stat at the end; raises what makes the copy a failure.
 
     Raises TruncatedError if the source is truncated meanwhile, NoSpaceError before anything is written if the data
     cannot fit, OSError as the system calls do.
     """
     check_choices(sparse, reflink, target.inplace, holes)
-    before = os.fstat(source)
+    before = os.fstat(source) if before is None else before
     size = file_size(source, before)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
         with error_path(target.path):
-            if not target.continued and clone(source, target.fd):
+            known = target.known
+            if not target.continued and clone(source, target.fd, before, None if known is None else known.st):
                 if target.reserving:
                     _reserve_like(source, target, size)
                 else:
                     target.release()
                 data = allocated(os.fstat(target.fd))
                 _tell(progress, data)
+                check(os.fstat(source))
                 return data
     if basis is not None and not target.inplace and stat.S_ISREG(before.st_mode) and not is_view(source, before):
         target.clone(basis)
@@ -147,8 +153,8 @@ def copying(
         else:
             if target.continued or _make_room(target, size, at_most, source, believed):
                 kernel, tell = not block and reflink != "never", _both(progress, pace)
-                work = Work(source, source_path, target, kernel, block, tell, believed)
-                written = yield from _write(hands, work, _all_data(source, size, believed))
+                work = Work(source, source_path, target, kernel, block, tell, believed, before)
+                written = yield from _write(hands, work, _all_data(source, size, believed, before))
         if written is None:
             data = _write_in_order(source, target, size, believed, source_path)
             _tell(_both(progress, pace), data)
@@ -156,8 +162,10 @@ def copying(
             data = written if held is None or target.inplace else held.total  # what it shares is its own, too
         if target.reserving and believed and not view:
             _reserve_like(source, target, size)
-    if file_size(source) < size:
+    after = os.fstat(source)
+    if file_size(source, after) < size:
         raise TruncatedError(source_path)
+    check(after)
     return data
 
 
@@ -268,8 +276,8 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
     return True
 
 
-def _all_data(source: int, size: int, believed: bool) -> Iterator[Extent]:
-    return extents(source, 0, size, "trust") if believed else iter([(0, size)])
+def _all_data(source: int, size: int, believed: bool, st: Optional[os.stat_result] = None) -> Iterator[Extent]:
+    return extents(source, 0, size, "trust", st) if believed else iter([(0, size)])
 
 
 def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Generator[Asked, int, Optional[int]]:

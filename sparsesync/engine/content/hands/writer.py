@@ -35,6 +35,7 @@ class Work(NamedTuple):
     ``zero_block``: if not 0, blocks of that size that hold zeros are not written: they are holes of a new target.
     ``progress``: called with the bytes done since the last call.
     ``believed``: the source's map is believed, so that it may be asked again.
+    ``st``: the source's stat, if it was just taken.
     """
 
     source: int
@@ -44,6 +45,7 @@ class Work(NamedTuple):
     zero_block: int
     progress: OnProgress
     believed: bool = True
+    st: Optional[os.stat_result] = None
 
 
 class Hands:
@@ -92,8 +94,9 @@ class Threads(Hands):
     def write(self, work: Work, ranges: Iterable[Extent]) -> int:
         """Copy every range, and return the bytes written."""
         writer = RangeWriter(
-            work.source, work.target.fd, work.kernel, work.zero_block, work.progress, work.source_path, self.jobs
-        )
+            work.source, work.target.fd, work.kernel, work.zero_block, work.progress, work.source_path, self.jobs,
+            st=work.st,
+        )  # fmt: skip
         try:
             return writer.write(ranges)
         finally:
@@ -120,6 +123,7 @@ class RangeWriter:
         source_path: str,
         jobs: Optional[int] = None,
         on_read: Optional[Callable[[memoryview], object]] = None,
+        st: Optional[os.stat_result] = None,
     ) -> None:
         self.source = source
         self.target = target
@@ -137,7 +141,7 @@ class RangeWriter:
         self._second: Optional[RangeHelper[Extent]] = None
         self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
-        st = os.fstat(source)
+        st = os.fstat(source) if st is None else st
         self.kernel: bool = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
 
     def write(self, ranges: Iterable[Extent]) -> int:
