@@ -7,6 +7,7 @@ it is written as Python's :mod:`marshal` has it, which takes a tenth of the time
 from __future__ import annotations
 
 import marshal
+import struct
 import tempfile
 from collections.abc import Iterator
 from itertools import starmap
@@ -15,6 +16,9 @@ from typing import IO, Any
 from ...engine.roles import Planned
 
 _BATCH_FILES = 1000
+
+_LENGTH = struct.Struct("=Q")
+"""The bytes of a batch, before it: marshal.load() reads a file in bits."""
 
 
 class Plan:
@@ -32,7 +36,8 @@ class Plan:
             if self._file is None:
                 self._file = tempfile.TemporaryFile()
             self._file.seek(self._end)
-            marshal.dump(self._last, self._file)
+            batch = marshal.dumps(self._last)
+            self._file.write(_LENGTH.pack(len(batch)) + batch)
             self._file.flush()  # a full disk is told now, and not when nobody expects it
             self._end, self._last = self._file.tell(), []
 
@@ -41,9 +46,9 @@ class Plan:
         end, last, position = self._end, tuple(self._last), 0
         while self._file is not None and position < end:
             self._file.seek(position)  # somebody else may have moved it
-            batch = marshal.load(self._file)
+            batch = self._file.read(*_LENGTH.unpack(self._file.read(_LENGTH.size)))
             position = self._file.tell()
-            yield from starmap(Planned, batch)
+            yield from starmap(Planned, marshal.loads(batch))
         yield from starmap(Planned, last)
 
     def close(self) -> None:
