@@ -6,12 +6,16 @@ is flushed after each frame, and each can be read when it has arrived.
 What compression does not make smaller is sent as it is. The stream has taken it in by then, and the receiver's has not;
 so a new stream begins with the next frame, whose code has :data:`FRESH` in it.
 
+For zstd there are two libraries, and what one makes the other reads: Python's own, from 3.14 on, and the package
+zstandard.
+
 A sender may be hostile. No frame makes more bytes than it announces, and no stream has a window of more than
 :data:`_WINDOW_BITS`.
 """
 
+import sys
 import zlib
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 from ..errors import ProtocolError
 from .protocol import PAYLOAD_BYTES
@@ -25,18 +29,31 @@ FRESH = 16
 _WINDOW_BITS = 21
 """The logarithm of the bytes that zstd looks back: 2 MiB, as much as its level 3 has."""
 
+_TABLES_LEVEL = 11
+"""Above this level zstd has tables for a larger window than that, of up to 640 MiB."""
+
 
 class Compressor:
     """A compressor of what is sent in one transfer. ``level``: None for the library's default."""
 
     def __init__(self, name: str, level: Optional[int]) -> None:
+        self._begin: Callable[[], Any]
         if name == "zstd":
             self._code = ZSTD
-            zstd = _zstd()
             chosen = 3 if level is None else max(1, min(level, 22))
-            settings = zstd.ZstdCompressionParameters.from_level(chosen, source_size=1 << _WINDOW_BITS)
-            self._begin = zstd.ZstdCompressor(compression_params=settings).compressobj
-            self._flush = zstd.COMPRESSOBJ_FLUSH_BLOCK
+            own = _own_zstd()  # type: Any
+            zstd = _zstandard()  # type: Any
+            if own is not None:
+                names = own.CompressionParameter
+                options = {names.compression_level: chosen, names.window_log: _WINDOW_BITS}
+                if chosen > _TABLES_LEVEL:
+                    options[names.chain_log] = options[names.hash_log] = _WINDOW_BITS + 1
+                self._begin = lambda: own.ZstdCompressor(options=options)
+                self._flush = own.ZstdCompressor.FLUSH_BLOCK
+            else:
+                settings = zstd.ZstdCompressionParameters.from_level(chosen, source_size=1 << _WINDOW_BITS)
+                self._begin = zstd.ZstdCompressor(compression_params=settings).compressobj
+                self._flush = zstd.COMPRESSOBJ_FLUSH_BLOCK
         else:
             self._code = ZLIB
             chosen = -1 if level is None else max(-1, min(level, 9))
@@ -101,11 +118,19 @@ class _Zlib:
         return made
 
 
-class _Zstd:
-    def __init__(self) -> None:
-        zstd = _zstd()
-        if zstd is None:
-            raise ProtocolError("data is compressed by an unknown method")
+class _OwnZstd:
+    def __init__(self, zstd: Any) -> None:
+        self._stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_BITS})
+
+    def decompress(self, data: memoryview, size: int) -> bytes:
+        made = self._stream.decompress(data, size + 1)
+        if not self._stream.needs_input:  # it has more, or its end
+            raise _other_length()
+        return bytes(made)
+
+
+class _Zstandard:
+    def __init__(self, zstd: Any) -> None:
         self._data: Optional[bytes] = None
         self._stream = zstd.ZstdDecompressor(max_window_size=1 << _WINDOW_BITS).stream_reader(self)
 
@@ -125,7 +150,16 @@ class _Zstd:
         return bytes(made)
 
 
-_STREAMS = {ZLIB: _Zlib, ZSTD: _Zstd}  # type: Any
+def _decompress_zstd() -> Any:
+    own, zstd = _own_zstd(), _zstandard()
+    if own is not None:
+        return _OwnZstd(own)
+    if zstd is not None:
+        return _Zstandard(zstd)
+    raise ProtocolError("data is compressed by an unknown method")
+
+
+_STREAMS = {ZLIB: _Zlib, ZSTD: _decompress_zstd}  # type: Any
 
 
 def _other_length() -> ProtocolError:
@@ -134,10 +168,22 @@ def _other_length() -> ProtocolError:
 
 def compressors() -> List[str]:
     """Return the names of what this machine can compress with."""
-    return ["zlib"] if _zstd() is None else ["zstd", "zlib"]
+    return ["zlib"] if _own_zstd() is None and _zstandard() is None else ["zstd", "zlib"]
 
 
-def _zstd() -> Any:
+def _own_zstd() -> Any:
+    """Return Python's module, or None."""
+    if sys.version_info < (3, 14):
+        return None
+    import importlib  # it is named by a string, for who looks for what Python 3.6 has not
+
+    try:
+        return importlib.import_module("compression.zstd")
+    except ImportError:
+        return None  # a part of Python that may be left out
+
+
+def _zstandard() -> Any:
     try:
         import zstandard
 

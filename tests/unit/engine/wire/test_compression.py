@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsesync.engine.errors import ProtocolError
-from sparsesync.engine.wire import protocol
+from sparsesync.engine.wire import compression, protocol
 from sparsesync.engine.wire.compression import FRESH, ZLIB, ZSTD, Compressor, Decompressor, compressors
 
 CODES = {"zlib": ZLIB, "zstd": ZSTD}
@@ -25,6 +25,14 @@ def through(compressor: Compressor, decompressor: Decompressor, content: bytes) 
         assert len(made) < len(content)
         assert decompressor.decompress(compressor.code, memoryview(made), len(content)) == content
     return made
+
+
+def use(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Have zstd made by one library only. The package that has Python 3.14's module for older ones stands in for it."""
+    zstandard = pytest.importorskip("zstandard")
+    own = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    monkeypatch.setattr(compression, "_own_zstd", lambda: own if library == "own" else None)
+    monkeypatch.setattr(compression, "_zstandard", lambda: zstandard if library == "zstandard" else None)
 
 
 @pytest.mark.parametrize("level", [None, -7, 0, 1, 9, 22, 100])
@@ -94,15 +102,48 @@ def test_more_than_was_announced() -> None:
         Decompressor().decompress(compressor.code, memoryview(made), 4999)
 
 
-def test_more_than_was_announced_comes_with_the_next_frame_of_zstd() -> None:
+def test_more_than_was_announced_comes_with_the_next_frame_of_zstd(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the guard differs."""
-    if "zstd" not in compressors():
-        pytest.skip("zstandard is an optional dependency")
+    use(monkeypatch, "zstandard")
     compressor, decompressor = Compressor("zstd", None), Decompressor()
     made = compressor.compress(memoryview(b"first" * 1000))
     assert made and decompressor.decompress(compressor.code, memoryview(made), 4998) == (b"first" * 1000)[:4998]
     made = compressor.compress(memoryview(b"second" * 1000))
     assert made and decompressor.decompress(compressor.code, memoryview(made), 6000) == b"st" + (b"second" * 1000)[:-2]
+
+
+@pytest.mark.parametrize(("made_by", "read_by"), [("own", "own"), ("own", "zstandard"), ("zstandard", "own")])
+@pytest.mark.parametrize("level", [None, 1, 22])
+def test_both_libraries_of_zstd(monkeypatch: pytest.MonkeyPatch, made_by: str, read_by: str, level: int | None) -> None:
+    use(monkeypatch, made_by)
+    compressor = Compressor("zstd", level)
+    frames = []
+    words = random.Random(3).randbytes(50_000).hex().encode()
+    for content in (words, words, random.Random(4).randbytes(5000), bytes(protocol.PAYLOAD_BYTES), words, b"x"):
+        made = compressor.compress(memoryview(content))
+        frames += [] if made is None else [(compressor.code, made, content)]
+    assert [code for code, *_ in frames] == [ZSTD | FRESH, ZSTD, ZSTD | FRESH, ZSTD]
+    assert len(frames[1][1]) < len(words) // 20
+    use(monkeypatch, read_by)
+    decompressor = Decompressor()
+    for code, made, content in frames:
+        assert decompressor.decompress(code, memoryview(made), len(content)) == content
+
+
+def test_what_python_s_own_zstd_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "zstandard")
+    frame = pytest.importorskip("zstandard").compress(bytes(200 << 20))
+    use(monkeypatch, "own")
+    made = Compressor("zstd", None).compress(memoryview(b"ab" * 1000)) or b""
+    for content, size in ((made, 1999), (made, 2001), (made[:-1], 2000), (b"", 2000), (frame, 1 << 18), (b"x", 0)):
+        with pytest.raises(ProtocolError):
+            Decompressor().decompress(ZSTD | FRESH, memoryview(content), size)
+    whole = pytest.importorskip("zstandard").compress(b"a frame that ends")
+    with pytest.raises(ProtocolError, match="another length"):
+        Decompressor().decompress(ZSTD | FRESH, memoryview(whole), 17)
+    wide = b"\x28\xb5\x2f\xfd\x00\x88" + ((128 << 10) << 3 | 2).to_bytes(3, "little") + b"x"
+    with pytest.raises(ProtocolError, match="broken"):
+        Decompressor().decompress(ZSTD | FRESH, memoryview(wide), 128 << 10)
 
 
 @pytest.mark.parametrize("name", compressors())
