@@ -74,6 +74,18 @@ def parse_streams(value: str) -> int:
     return int(value)
 
 
+def ordered(read: Callable[[], Iterator[Planned]], settings: Settings) -> Iterator[Planned]:
+    """Return files in the order in which to transfer them: for workers large ones first, else as they are.
+
+    ``read``: returns the files, each time it is called.
+    """
+    if settings.workers is None:
+        return read()
+    from ..workers.plan import large_files_first
+
+    return large_files_first(read, lambda file: file.data)
+
+
 def transfer(
     source: Source,
     destination: Destination,

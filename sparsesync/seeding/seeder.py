@@ -28,7 +28,7 @@ from ..engine.roles import Opening, Planned, SourceSettings
 from ..engine.transfer.place.destination import WRITE_FAILED
 from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Host, Source
-from ..hosts.transfer import Settings, check_space, needs, transfer
+from ..hosts.transfer import Settings, check_space, needs, ordered, transfer
 from ..rsync import command as rsync
 from ..rsync.listing import parse_listing, source_path
 from ..rsync.paths import is_wild, sent_as_top
@@ -201,7 +201,7 @@ class Seeding:
         if self.tracking is not None:
             self.tracking.clone(self.source, plan)
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
-            files = self._started(iter(plan), advance)
+            files = self._started(ordered(lambda: iter(plan), self.settings), advance)
             transfer(self.source, self.destination, files, self.settings.sized(total), self._done, advance)
         if self.options.source_is_live:
             self.changing += self._changing(iter(plan))

@@ -7,6 +7,9 @@ as many are under way as the workers need, and no more::
     a bundle          the tasks of files, until there is enough data, or there are enough files, for one to be given out
     an answer         each file all of whose tasks are done goes on: it gets its attributes and its name
 
+The files come with the large ones first (:func:`.plan.large_files_first`), so that in the end bundles are left, which
+take every worker about as long.
+
 A file that fails is a file that fails: its steps are told, and the rest goes on. An engine that is gone, or a worker
 that does not see the files, ends all. A file with several tasks has a journal (:mod:`journal`), and is gone on with by
 the next run. Of a bundle the next run does all.

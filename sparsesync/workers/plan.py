@@ -19,8 +19,8 @@ import heapq
 import itertools
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from ..engine.files.extents import Extent
 
@@ -41,6 +41,11 @@ _TASKS_A_WORKER = 4
 
 _WINDOW = 64
 """Tasks that are read ahead, to find the largest."""
+
+_MOST_LARGE = 1024
+"""Files of a tree that are held, to be given out before the others: more than that end at about the same time."""
+
+_File = TypeVar("_File")
 
 
 class Task(NamedTuple):
@@ -102,6 +107,25 @@ def largest_first(tasks: Iterator[Task]) -> Iterator[Task]:
         yield heapq.heapreplace(heap, (-task.data, task.number, task))[2]
     while heap:
         yield heapq.heappop(heap)[2]
+
+
+def large_files_first(read: Callable[[], Iterable[_File]], data: Callable[[_File], int]) -> Iterator[_File]:
+    """Yield all files: first the largest, as many as are held, in descending order; then the others in theirs.
+
+    A file whose data goes into a bundle with that of others is not large.
+
+    ``read``: returns the files. It is called twice, so that only the large ones are held.
+    ``data``: returns the data of a file.
+    """
+    sizes = ((data(file), -number, file) for number, file in enumerate(read()))
+    # The number decides between two of one size, before files are compared that have no order.
+    large = heapq.nlargest(_MOST_LARGE, (each for each in sizes if each[0] > LEAST_BYTES))
+    first = {-number for _, number, _ in large}
+    for _, _, file in large:
+        yield file
+    for number, file in enumerate(read()):
+        if number not in first:
+            yield file
 
 
 def pack(ranges: Iterable[Extent]) -> bytes:

@@ -22,8 +22,9 @@ from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
-from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, run, scanning
-from tests.support.executors import Counting, Stalling, Unruly, Wrapped, dies_once, sees_another_mount
+from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning
+from sparsesync.workers.task import Request
+from tests.support.executors import Counting, Recording, Stalling, Unruly, Wrapped, dies_once, sees_another_mount
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs, refuser
 
@@ -147,6 +148,28 @@ def test_an_unruly_executor_sends_the_same_tree_or_none(
     monkeypatch.setattr(scanning, "_TASK_SECONDS", 0)
     with Unruly(seed) as executor:
         assert list(sparsesync.scan(source, executor=executor)) == list(sparsesync.scan(source))
+
+
+@pytest.mark.parametrize("options", ["-aHAX", "-aAX"])
+def test_large_files_are_given_out_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    monkeypatch.setattr(plan, "LEAST_BYTES", 128 * KIB)
+    source, copy = made_tree(tmp_path), tmp_path / "dst"
+    last = sparse_file(source / "z", SIZE, EXTENTS[12:])
+    with Recording() as executor:
+        result = sparsesync.sync(f"{source}/", copy, options, executor=executor)
+    links = options == "-aAX"
+    assert result.status == 0 and not result.left and len(result.seeded) == 42 + links
+    order: list[str] = []
+    for _, requests in executor.given:
+        order += [os.path.basename(Request(*request).source) for request in requests]
+    files = list(dict.fromkeys(order))
+    # Of one inode rsync asks for one name, or for a file of each.
+    large = ["large", "other name"] if links else ["other name"]
+    assert sorted(files[: len(large)]) == large and files[len(large)] == last.name and len(files) == len(result.seeded)
+    if links:
+        assert subprocess.run(["diff", "-r", source, copy]).returncode == 0
+    else:
+        is_sent(source, copy)
 
 
 def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,18 @@ class Counting(ThreadPoolExecutor):
         return super().submit(do, *args, **more)
 
 
+class Recording(ThreadPoolExecutor):
+    """Two threads. ``given``: what each task was called with, in the order in which the tasks were given out."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.given: list[Any] = []
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        self.given += args
+        return super().submit(do, *args, **more)
+
+
 def killed_at_some_task() -> Executor:
     """Threads, whose process is killed at the task that SPARSESYNC_TEST_KILL numbers, if any."""
     at = int(os.environ.get("SPARSESYNC_TEST_KILL", 0))

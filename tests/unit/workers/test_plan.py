@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparsesync.engine.files.extents import Extent
 from sparsesync.workers import plan as module
-from sparsesync.workers.plan import largest_first, pack, plan, union, unpack
+from sparsesync.workers.plan import large_files_first, largest_first, pack, plan, union, unpack
 
 gaps_and_lengths = st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 3000)), max_size=30)
 
@@ -58,6 +58,19 @@ def test_a_task_has_few_extents_and_none_is_passed_over(made: list[tuple[int, in
     assert all(len(list(unpack(task.ranges))) == 3 for task in tasks[:-1])
     ordered = list(largest_first(iter(tasks)))
     assert sorted(ordered) == tasks and [task.data for task in ordered] == sorted((t.data for t in tasks), reverse=True)
+
+
+@given(sizes=st.lists(st.integers(0, 2 * module.LEAST_BYTES)), held=st.integers(0, 5))
+def test_large_files_come_first_and_few_are_held(sizes: list[int], held: int) -> None:
+    before, module._MOST_LARGE = module._MOST_LARGE, held
+    try:
+        files = list(enumerate(sizes))
+        ordered = list(large_files_first(lambda: iter(files), lambda file: file[1]))
+    finally:
+        module._MOST_LARGE = before
+    large = sorted((file for file in files if file[1] > module.LEAST_BYTES), key=lambda file: (-file[1], file))[:held]
+    assert ordered[: len(large)] == large
+    assert ordered[len(large) :] == [file for file in files if file not in large]
 
 
 @given(a=gaps_and_lengths, b=gaps_and_lengths)
