@@ -26,7 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from sparsesync.engine.content.writer import Asked, Work
+from sparsesync.engine.content.hands.writer import Asked, Work
 from sparsesync.workers import bundles, coordinator, run
 from sparsesync.workers.file_copy import FileCopy
 from sparsesync.workers.journal import Journal
