@@ -33,7 +33,7 @@ _PUBLIC = {
     "MigrationResult": "migration.called.result",
     "NoSpaceError": "engine.errors",
     "RsyncTooOldError": "rsync.program",
-    "Seeded": "seeding.seeder",
+    "Seeded": "seeding.result",
     "Segment": "engine.files.extents",
     "Session": "api.session",
     "Sparse": "engine.tree.scan",
@@ -73,8 +73,7 @@ if TYPE_CHECKING:
     from .migration.called.result import MigrationError, MigrationResult
     from .rsync.program import RsyncTooOldError
     from .seeding.embedded import Done
-    from .seeding.result import RsyncError, SyncCancelledError, SyncResult, SyncTimeoutError
-    from .seeding.seeder import Seeded
+    from .seeding.result import RsyncError, Seeded, SyncCancelledError, SyncResult, SyncTimeoutError
 
 __all__ = [
     "Difference",

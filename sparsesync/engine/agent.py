@@ -9,6 +9,9 @@ DONE or FAIL. ``receive`` and ``send`` turn the connection into a transfer (:mod
 Whoever may log in may do all that his user may, as with rsync: the agent checks what it is told for sense, and
 paths below a destination for leading out of it, but it is no guard against its own user. What may be used of a host is
 for an :class:`~.access.Access` to say, which sees all arguments first.
+
+All of the engine's sources are here, and what an operation needs is compiled when it is asked for: half of them are
+never needed, and the client waits.
 """
 
 import contextlib
@@ -16,26 +19,18 @@ import os
 import sys
 import warnings
 from itertools import islice
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .access import Access
-from .content.compare import Tally
-from .content.copy_file import CopyOptions
 from .errors import LinkError, ProtocolError
 from .files.claims import HOLES
 from .host import LocalHost
 from .queries.registry import QUERIES, checked
 from .roles import LocalDestination, Opening, SourceSettings
 from .text import escape_name
-from .transfer.outgoing import OutgoingFile
-from .transfer.receiver import Receiver
 from .transfer.records import SpaceNeed
-from .transfer.sender import Sender
-from .tree.manifest_wire import batches
-from .tree.scan import ScanOptions
 from .wire import protocol
 from .wire.capabilities import Digest, capabilities, choose_files
-from .wire.compression import Compressor
 from .wire.fields import (
     NAME_RULES,
     PATH,
@@ -54,8 +49,10 @@ from .wire.fields import (
     text,
 )
 from .wire.link import Link
-from .wire.rate_limit import RateLimit
 from .wire.streams import Meeting, join
+
+if TYPE_CHECKING:
+    from .transfer.outgoing import OutgoingFile
 
 _BATCH_ITEMS = 500
 
@@ -71,17 +68,9 @@ _OPENING = row(
 """An :class:`~.roles.Opening`."""
 _SPARSE = one_of("auto", "always")
 _COPY_OPTIONS = row(
-    one_of("content", "mode", "new-mode", "all"),
-    flag,
-    flag,
-    one_of("auto", "always", "never"),
-    _SPARSE,
-    _HOLES,
-    flag,
-    flag,
-    flag,
-    flag,
-)
+    one_of("content", "mode", "new-mode", "all"), flag, flag, one_of("auto", "always", "never"), _SPARSE, _HOLES,
+    flag, flag, flag, flag,
+)  # fmt: skip
 """A :class:`~.content.copy_file.CopyOptions`."""
 _SCAN_OPTIONS = row(flag, flag, flag, SIZE, listed(PATH), flag, _HOLES, maybe(NAME_RULES))
 """A :class:`~.tree.scan.ScanOptions`."""
@@ -215,6 +204,8 @@ def _extents(agent: Agent, path: str, name: str, settings: List[Any]) -> Dict[st
 
 
 def _scan(agent: Agent, path: str, options: List[Any], measured: bool, zeros: bool) -> Dict[str, Any]:
+    from .tree.scan import ScanOptions
+
     found = agent.host.scan(path, ScanOptions(*options), measured=measured, zeros=zeros, on_error=agent.trouble)
     for file, data, count, empty in found:
         agent.link.send_json(
@@ -247,6 +238,9 @@ def _batched(parts: Iterator[Any]) -> Iterator[List[Any]]:
 def _manifest(
     agent: Agent, path: str, full: bool, holes: str, rules: Optional[List[Any]] = None, attributes: bool = False
 ) -> Dict[str, Any]:
+    from .content.compare import Tally
+    from .tree.manifest_wire import batches
+
     tally = Tally()
     for batch in batches(agent.host.manifest(path, full, holes, tally, rules, attributes)):
         if isinstance(batch, OSError):
@@ -271,6 +265,8 @@ def _find(agent: Agent, path: str, opening: List[Any]) -> Optional[str]:
 
 
 def _open_copy(agent: Agent, path: str, name: str, options: List[Any]) -> str:
+    from .content.copy_file import CopyOptions
+
     return agent.destination.open_copy(path, name, CopyOptions(*options))
 
 
@@ -279,6 +275,8 @@ def _expect(agent: Agent, needs: List[Tuple[str, int]]) -> None:
 
 
 def _receive(agent: Agent) -> None:
+    from .transfer.receiver import Receiver
+
     Receiver(agent.link, agent.host.digest, agent.destination.place, lambda result: None).run()
 
 
@@ -289,11 +287,15 @@ def _send(
     compressor: Optional[Tuple[str, Optional[int]]] = None,
     bwlimit: Optional[int] = None,
 ) -> None:
+    from .transfer.sender import Sender
+    from .wire.compression import Compressor
+    from .wire.rate_limit import RateLimit
+
     agent.link.pace = RateLimit(bwlimit) if bwlimit else None
     squeeze = None if compressor is None else Compressor(compressor[0], compressor[1])
     source = agent.host.source(SourceSettings(*settings))
 
-    def make(path: str, name: str) -> OutgoingFile:
+    def make(path: str, name: str) -> "OutgoingFile":
         return source.open(agent.access.wanted(path), name)
 
     try:

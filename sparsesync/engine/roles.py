@@ -4,24 +4,27 @@ A source is asked which of some files are sparse, and then gives them one by one
 destination is opened once, told what is going to come, asked whether there is room for it, and given to what writes
 the files. Who copies, and over what, is not known here: sparsesync.hosts.transfer knows it at the one end, and
 :mod:`.agent` at the other.
+
+What a method needs is imported when it is called: another host compiles whatever is imported there, and many a
+destination is only asked what it has.
 """
 
 import errno
 import os
 import stat
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .content.basis import find_within
-from .content.copy_file import CopyOptions
 from .errors import NoSpaceError, ProtocolError, error_path
 from .files.beneath import Sources, look_at
-from .files.dig import Dug, dig, measure
 from .files.extents import Extent, extents
 from .files.status import SparseStat, open_quietly, stat_mode
-from .transfer.outgoing import OutgoingFile, outgoing
-from .transfer.place.copy_destination import CopyDestination
-from .transfer.place.destination import Destination
 from .transfer.records import FileResult, Listed, Space, SpaceNeed, Tracked, reason
+
+if TYPE_CHECKING:
+    from .content.copy_file import CopyOptions
+    from .files.dig import Dug
+    from .transfer.outgoing import OutgoingFile
+    from .transfer.place.destination import Destination
 
 OnResult = Callable[[FileResult], None]
 
@@ -123,11 +126,15 @@ class LocalSource:
 
     def measure(self, path: str) -> Tuple[int, int]:
         """Return the size of a file, and the bytes that a copy takes. Raises OSError."""
+        from .transfer.outgoing import outgoing
+
         spec = outgoing(path, "", self._sources, holes=self.settings.holes, reserve=self.settings.reserve).spec
         return spec.size, spec.data
 
-    def open(self, path: str, name: str, data: Optional[int] = None) -> OutgoingFile:
+    def open(self, path: str, name: str, data: Optional[int] = None) -> "OutgoingFile":
         """Return a file, ready to be sent. ``data``: the bytes that a copy takes, if known. Raises OSError."""
+        from .transfer.outgoing import outgoing
+
         settings = self.settings
         return outgoing(
             path,
@@ -158,7 +165,7 @@ class LocalSource:
         found, follow = self._sources.find(path, name), self.settings.follow
         return open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
 
-    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator[OutgoingFile]:
+    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator["OutgoingFile"]:
         """Yield the files, ready to be sent. ``on_result`` gets those that cannot be opened."""
         for file in planned:
             try:
@@ -183,10 +190,10 @@ class LocalDestination:
         self._resume = resume
         self._partial = partial
         self._only_new = only_new
-        self._place: Optional[Destination] = None
+        self._place: Optional["Destination"] = None
 
     @property
-    def place(self) -> Destination:
+    def place(self) -> "Destination":
         """The opened destination. Raises ProtocolError if none is open, which a correct client cannot cause."""
         if self._place is None:
             raise ProtocolError("no destination is open")
@@ -227,6 +234,8 @@ class LocalDestination:
 
         Raises OSError if the root can neither be opened nor made, as it cannot for rsync then.
         """
+        from .transfer.place.destination import Destination
+
         reason, root, single = self._find(path, opening)
         reason = self._closed or reason or _check_bases(root, opening)
         if reason:
@@ -267,13 +276,15 @@ class LocalDestination:
         self.expect(needs)
         return None
 
-    def open_copy(self, path: str, name: str, options: CopyOptions) -> str:
+    def open_copy(self, path: str, name: str, options: "CopyOptions") -> str:
         """Open the destination of a copy, and return the path of the new file. Raises OSError."""
+        from .transfer.place.copy_destination import CopyDestination
+
         place = CopyDestination(path, name, options, resume=self._resume)
         self._open(place)
         return place.file
 
-    def _open(self, place: Destination) -> None:
+    def _open(self, place: "Destination") -> None:
         self.close()
         place.only_new = self._only_new
         self._place = place
@@ -295,7 +306,7 @@ class LocalDestination:
         """Yield what each regular file is: allocated bytes, modification time, and identity; None if it is none."""
         return self.place.states(names)
 
-    def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> Dug:
+    def dig(self, name: str, size: int, holes: Sequence[Extent], asks: bool) -> "Dug":
         """Make holes of the zeros in a file, where its source has ``holes``.
 
         ``size``: a file of another size is left alone.
@@ -303,6 +314,8 @@ class LocalDestination:
 
         An error is the result's reason.
         """
+        from .files.dig import Dug, dig, measure
+
         for directory, base in self.place.each([name]):
             try:
                 if directory is None:
@@ -323,6 +336,10 @@ class LocalDestination:
 
 def _check_bases(root: str, opening: Opening) -> Optional[str]:
     """Return why seeding would change rsync's other work, or None: with --compare-dest it removes the file."""
+    if not opening.bases:
+        return None
+    from .content.basis import find_within
+
     inside = find_within(root, opening.bases)
     return (
         None

@@ -52,10 +52,12 @@ _LINE = (
 
 # ``sources`` has for each module's name whether it is a package, and its text.
 # An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
+# Nothing of what is compiled is garbage, and to look for that each time would take a tenth of the whole.
 _STAGE_TWO = """
-import signal, importlib.abc, importlib.machinery
+import gc, signal, importlib.machinery
+gc.disable()
 signal.signal(signal.SIGINT, lambda number, frame: None)
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Finder:
     def find_spec(self, name, path, target=None):
         if name in sources:
             return importlib.machinery.ModuleSpec(name, self, is_package=sources[name][0])
@@ -65,6 +67,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(sources[module.__name__][1], module.__name__, "exec"), module.__dict__)
 sys.meta_path.insert(0, Finder())
 from sparsesync.engine.agent import main
+gc.enable()
 sys.exit(main())
 """
 

@@ -16,6 +16,7 @@ by rsync's own definition: ``sudo``, or ``cd there &&``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import signal
@@ -116,6 +117,11 @@ class Connection:
         self.served: bool = False
         """Whether a forced command answers, with an engine of its own and for one directory only."""
 
+    @functools.cached_property
+    def _ours(self) -> dict[str, Any]:
+        """What this end offers, which takes some time to find out."""
+        return capabilities()
+
     def load(self, script: bytes, prefixed: bool) -> None:
         """Send the script, if there is one, and the program, and read the greeting. Raises LinkError.
 
@@ -124,7 +130,7 @@ class Connection:
         with self.link.at_once():
             if script:
                 self.link.write(script)
-            sources = program()  # while the host is logged in to
+            sources, _ = program(), self._ours  # while the host is logged in to
             if script:
                 try:
                     self.link.expect(READY)
@@ -150,7 +156,7 @@ class Connection:
     def _agree(self, frame: Frame, digest: Digest | None) -> None:
         if frame.kind != protocol.HELLO:
             raise unexpected(frame)
-        theirs, ours = frame.json(), capabilities()
+        theirs, ours = frame.json(), self._ours
         version = get(theirs, "protocol", integer(0, 1 << 31))
         if version != protocol.VERSION:
             raise ProtocolError(f"speaks version {version} of the protocol, not {protocol.VERSION}")

@@ -10,7 +10,24 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..engine.errors import Error
-from .seeder import Seeded
+
+
+class Seeded(NamedTuple):
+    """A seeded file: its name in the transfer, its apparent size and its data in bytes.
+
+    ``sent``: the bytes of content that crossed the network, before compression.
+    ``allocated``: its allocated bytes when it was put in place.
+    """
+
+    name: str
+    size: int
+    data: int
+    sent: int = 0
+    allocated: int = 0
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the fields by name, for JSON."""
+        return self._asdict()
 
 
 class SyncResult(NamedTuple):

@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import IO, TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.messages import format_error
 from ..console.progress import BarFactory, begin_file, data_bar
@@ -37,6 +37,7 @@ from .healing import Healing
 from .losses import Losses
 from .options.own import SeedOptions
 from .planned.plan import Plan
+from .result import Seeded
 from .settled import NOTHING_SPARSE
 
 if TYPE_CHECKING:
@@ -49,24 +50,6 @@ _OWN_BYTES = 16 * 1024
 """So much a filesystem may allocate for a file's extents, besides its data."""
 _SEND_DIRECTORIES = frozenset(["archive", "recursive", "dirs", "old-dirs"])
 _SEND_NONE = frozenset(["no-recursive", "no-dirs"])
-
-
-class Seeded(NamedTuple):
-    """A seeded file: its name in the transfer, its apparent size and its data in bytes.
-
-    ``sent``: the bytes of content that crossed the network, before compression.
-    ``allocated``: its allocated bytes when it was put in place.
-    """
-
-    name: str
-    size: int
-    data: int
-    sent: int = 0
-    allocated: int = 0
-
-    def asdict(self) -> dict[str, Any]:
-        """Return the fields by name, for JSON."""
-        return self._asdict()
 
 
 class Refused(NamedTuple):

@@ -1,7 +1,8 @@
 """A run in which something may be seeded, step by step: :mod:`run` says which steps there are.
 
 :class:`SeededRun` has the state that they share. What is seeded is decided and done by :mod:`seeder`; here is what
-comes before it (the two ends), and what a run is told to say or to end with.
+comes before it (the two ends), and what a run is told to say or to end with. It is imported only once the destination
+lacks something: a repeat with nothing to do is told so by the other host, and is done without.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from ..engine.errors import LinkError, LoginError, NoSpaceError, ProtocolError
 from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
-from ..hosts.transfer import Settings
 from ..rsync import command as rsync
 from ..rsync.listing import LISTED, with_options
 from ..rsync.process import run_rsync, spooled
@@ -31,7 +31,6 @@ from . import losses
 from .login import Login
 from .options.own import SeedOptions
 from .result import SyncResult
-from .seeder import Refused, Seeding, why_not_list
 from .settled import NOTHING_SPARSE, NOTHING_TO_SEED, Looked, are_settled, open_existing
 from .telling import as_rsync_says, ending, hiding, report_of, telling, tries_all
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination, Source
     from ..rsync.report import Report
     from ..tracking.files import Tracking
+    from .seeder import Refused, Seeding
 
 
 class _EndedError(Exception):
@@ -178,6 +178,9 @@ class SeededRun:
             if self.strict or (lost and self.embedding is not None):
                 raise
             return format_error(error)
+        from ..hosts.transfer import Settings
+        from .seeder import Seeding, why_not_list
+
         if self.command.spool_stdin:
             # Not what a program has in its place: rsync gets the descriptor.
             self.spool = stack.enter_context(spooled(stack.enter_context(open(0, "rb", closefd=False))))

@@ -25,10 +25,10 @@ from ..rsync.listing import parse_listing, source_path
 from ..rsync.process import ESCAPES_LOG, version
 from ..rsync.program import Status, environment, program
 from ..rsync.verbosity import shown
-from .seeder import Refused, Seeding
 
 if TYPE_CHECKING:
     from ..rsync.report import Report
+    from .seeder import Refused, Seeding
 
 Output = Optional[Callable[[bytes], object]]
 """What gets rsync's output; None: our standard output."""
