@@ -10,8 +10,11 @@ What :class:`Run` does::
             no answer  -> the engine has lost it: give it out again, a few times
         what takes five times the median is given out a second time; the first answer counts
 
-An executor is anything with ``submit``, whose futures have ``add_done_callback``, ``cancel`` and ``result``. Sizes and
-offsets are bytes.
+An executor is anything with ``submit``, whose futures have ``add_done_callback``, ``cancel`` and ``result``. That a
+task was cancelled is believed only of an engine that tells which tasks run: dask cancels any task, and the worker goes
+on with it.
+
+Sizes and offsets are bytes.
 """
 
 from __future__ import annotations
@@ -74,6 +77,7 @@ class Run:
         self._heard: queue.SimpleQueue[tuple[Given, Future[Any]]] = queue.SimpleQueue()
         self._took: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._looked = time.monotonic()
+        self._tells = False
         self.outstanding: set[Future[Any]] = set()
 
     def request(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
@@ -116,14 +120,26 @@ class Run:
                     self._given.add(given)
                     self.give(given)
                 if not self._given:
-                    return
+                    break
                 self._listen()
                 yield
                 self._give_slow_ones_again()
-        finally:
-            for future in list(self.outstanding):
+            self._look_for_running()
+            if self._tells:
+                self._cancel()
+        except BaseException:
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
+        """Have what is given out not be begun, where that can be had."""
+        for future in list(self.outstanding):
+            with contextlib.suppress(Exception):  # an engine may have no such thing, and says so in its own way
                 if future.cancel():
                     self.outstanding.discard(future)
+
+    def _look_for_running(self) -> None:
+        self._tells = self._tells or any(_runs(future) for future in self.outstanding)
 
     def give(self, given: Given) -> None:
         """Give a task out, once more if it is out already. Raises OSError if the engine takes none."""
@@ -182,6 +198,7 @@ class Run:
         if len(self._took) < 3 or time.monotonic() < self._looked + _POLL_SECONDS:
             return
         self._looked = time.monotonic()
+        self._look_for_running()
         late = time.monotonic() - max(_SLOW_SECONDS, _SLOW * statistics.median(self._took))
         for given in [given for given in self._given if given.since < late and len(given.out) == 1]:
             self.give(given)
@@ -199,6 +216,13 @@ class Run:
                 given.out.discard(future)
                 self.back(given)
         return True
+
+
+def _runs(future: Future[Any]) -> bool:
+    """Return whether an engine says that a task runs."""
+    with contextlib.suppress(Exception):
+        return bool(future.running())
+    return False
 
 
 def gone_text(error: BaseException) -> str:

@@ -24,7 +24,16 @@ from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
 from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning
 from sparsesync.workers.task import Request
-from tests.support.executors import Counting, Recording, Stalling, Unruly, Wrapped, dies_once, sees_another_mount
+from tests.support.executors import (
+    Counting,
+    Forgetting,
+    Recording,
+    Stalling,
+    Unruly,
+    Wrapped,
+    dies_once,
+    sees_another_mount,
+)
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs, refuser
 
@@ -172,7 +181,10 @@ def test_large_files_are_given_out_first(tmp_path: Path, monkeypatch: pytest.Mon
         is_sent(source, copy)
 
 
-def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stalling", [Stalling, Forgetting])
+def test_files_that_workers_cannot_send_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stalling: type[Stalling]
+) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
     monkeypatch.setattr(run, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(bundles, "GRACE_SECONDS", 0.1)
@@ -188,7 +200,7 @@ def test_files_that_workers_cannot_send_are_told(tmp_path: Path, monkeypatch: py
         result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=counting)
     assert result.status == 0 and [name for name, why in result.left if "changed" in why] == ["a/b/other name"]
     shutil.rmtree(copy)
-    with Stalling(3) as executor:
+    with stalling(3) as executor:
         result = sparsesync.sync(f"{source}/", copy, "-aHAX", executor=executor)
         assert len(result.left) == 2 and all("does not answer" in why for _, why in result.left)
         executor.go_on.set()
@@ -253,7 +265,10 @@ def test_an_unruly_executor_gives_the_same_file_or_an_error(tmp_path: Path, seed
     check(source, copy)
 
 
-def test_late_workers_write_nothing_into_the_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [Stalling, Forgetting])
+def test_late_workers_write_nothing_into_the_finished_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Stalling]
+) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
     source, copy = made(tmp_path)
     withdraw = Target.withdraw
@@ -263,18 +278,21 @@ def test_late_workers_write_nothing_into_the_finished_file(tmp_path: Path, monke
         stalling.go_on.set()
 
     monkeypatch.setattr(Target, "withdraw", then_go_on)
-    with Stalling(3) as stalling:
+    with kind(3) as stalling:
         sparsesync.copy2(source, copy, reflink="never", executor=stalling)
         assert isinstance(stalling.late[0], tuple) and stalling.late[0][0] == "stopped"
     check(source, copy)
 
 
-def test_a_worker_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [Stalling, Forgetting])
+def test_a_worker_that_does_not_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Stalling]
+) -> None:
     monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
     monkeypatch.setattr(coordinator, "GRACE_SECONDS", 0.1)
     source, copy = made(tmp_path)
     copy.write_bytes(b"old")
-    with Stalling(3) as executor:
+    with kind(3) as executor:
         with pytest.raises(OSError, match="does not answer, and may still write"):
             sparsesync.copy2(source, copy, reflink="never", executor=executor)
         assert copy.read_bytes() == b"old"

@@ -38,6 +38,20 @@ class Stalling(ThreadPoolExecutor):
         return self.late[-1]
 
 
+class Forgetting(Stalling):
+    """As dask: it never says that a task runs, cancels one that does, and has it go on."""
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        told: Future[Any] = Future()
+
+        def answer(done: Future[Any]) -> None:
+            if not told.cancelled():
+                told.set_result(done.result())
+
+        super().submit(do, *args, **more).add_done_callback(answer)
+        return told
+
+
 class Unruly(Executor):
     """Runs tasks in any order, some twice, some late, and loses one in ten. ``seed`` decides which."""
 
