@@ -64,7 +64,7 @@ class Parents:
         self._umask = mask
         self._unsettled: Dict[str, int] = {}
         self._last: Optional[Parent] = None
-        self._last_asked: Tuple[str, Sequence[int]] = "", ()
+        self._last_asked: Tuple[str, Sequence[int]] = ("", ())
         self._until = 0.0
 
     def find(self, parent: str, modes: Sequence[int]) -> Parent:
