@@ -17,7 +17,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from ..embedding import WAIT_SECONDS
 from ..engine.errors import LoginError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..engine.wire.capabilities import Digest
     from .address import Remote
     from .remote import RemoteHost
-    from .sharing import Sharing
+    from .sharing import Sharing, Trial
 
 _COMMON = "blake2b"
 """The digest two agents use: every Python has it, and no machine is slow at it."""
@@ -178,8 +178,30 @@ class HostPool:
         again = self._connect(host.user, host.name)
         host.connection, host.leave = again.connection, again.leave
 
-    def end_agent(self, host: RemoteHost) -> None:
-        """End the agent of a host. Another may have its session then, if the connection is shared."""
+    @contextlib.contextmanager
+    def trying_session(self, host: RemoteHost) -> Iterator[Trial | None]:
+        """Have the host asked, during the context, whether it opens another session in the connection of its agent.
+
+        None: nobody has to ask, since whoever finds no room logs in by himself.
+        """
+        from .sharing import Sharing, Trial
+
+        login = _login(host.user, host.name)
+        shared = self._shared.get(login, Sharing([], []))
+        if not shared.is_private:
+            yield None
+            return
+        with Trial(self._words(), login, shared, self._environ) as trial:
+            yield trial
+
+    def end_agent(self, host: RemoteHost, trial: Trial | None = None) -> None:
+        """End the agent of a host. Another may have its session then, if the connection is shared.
+
+        ``trial``: if it finds room for that other one, the agent's end is not waited for.
+        """
+        if trial is not None and trial.finds_room(self._check):
+            host.connection.link.close()
+            return
         host.leave()
         self._wait_for_session(host)
 
@@ -187,9 +209,8 @@ class HostPool:
         from .sharing import wait_for_session
 
         login = _login(host.user, host.name)
-        check = self._embedding.check if self._embedding else lambda: None
         if login in self._shared:
-            wait_for_session(self._words(), login, self._shared[login], self._environ, check)
+            wait_for_session(self._words(), login, self._shared[login], self._environ, self._check)
 
     def _connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         if self._lender is not None:
@@ -212,8 +233,7 @@ class HostPool:
         if self._logins is not None and tuple(words) == self._logins.words:
             self._shared[login] = self._logins.login(login, self._embedding)
         if login not in self._shared:
-            check = self._embedding.check if self._embedding else lambda: None
-            opening_login = sharing(words, login, self._share, self._environ, check)
+            opening_login = sharing(words, login, self._share, self._environ, self._check)
             shared = self._shared[login] = self._opened.enter_context(opening_login)
             options = shared.login
         else:
@@ -239,6 +259,10 @@ class HostPool:
                 embedding=self._embedding, stderr=lambda said: None,
             )  # fmt: skip
         return RemoteHost(connection, user, opened.close)
+
+    @property
+    def _check(self) -> Callable[[], object]:
+        return self._embedding.check if self._embedding else lambda: None
 
     @property
     def _environ(self) -> Mapping[str, str]:

@@ -74,6 +74,11 @@ class Sharing(NamedTuple):
         return [*self.control, "-o", "ProxyCommand=false"] if self.control and self.strict else self.control
 
     @property
+    def is_private(self) -> bool:
+        """Whether there is a connection, and nobody else opens a session in it."""
+        return bool(self.control) and self.strict
+
+    @property
     def lost(self) -> bool:
         """Whether the connection is there no more, or was none."""
         return bool(self.control) and not os.path.exists(self.control[1].partition("=")[2])
@@ -144,6 +149,41 @@ def sharing(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class Trial:
+    """The question whether the server opens one more session in a shared connection. It is asked at once.
+
+    As a context manager it ends with the context.
+    """
+
+    def __init__(
+        self, command: Sequence[str], login: Sequence[str], shared: Sharing, environ: Mapping[str, str]
+    ) -> None:
+        # A session for a command would begin with the user's shell and all that it reads. No server has this subsystem,
+        # but says so only once the session is open.
+        asked = [*command, *shared.only, "-s", *login, "sparsesync-session"]
+        silent = subprocess.DEVNULL
+        self._said = tempfile.TemporaryFile()
+        try:
+            self._ssh = subprocess.Popen(asked, stdin=silent, stdout=silent, stderr=self._said, env=environ)
+        except BaseException:
+            self._said.close()
+            raise
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._ssh.terminate()
+        self._ssh.wait()
+        self._said.close()
+
+    def finds_room(self, check: Callable[[], object], until: float = math.inf) -> bool:
+        """Return whether it does, as far as is known at the time ``until`` of time.monotonic()."""
+        _wait(self._ssh, check, until)
+        self._said.seek(0)
+        return REFUSED_SESSION not in self._said.read()
+
+
 def wait_for_session(
     command: Sequence[str],
     login: Sequence[str],
@@ -158,21 +198,10 @@ def wait_for_session(
 
     ``check``: called while that is waited for; what it raises ends that.
     """
-    # A session for a command would begin with the user's shell and all that it reads. No server has this subsystem, but
-    # says so only once the session is open.
-    asked = [*command, *shared.only, "-s", *login, "sparsesync-session"]
-    silent = subprocess.DEVNULL
     until = time.monotonic() + _FREE_SECONDS
-    while shared.control and shared.strict and time.monotonic() < until:
-        with tempfile.TemporaryFile() as said:
-            trial = subprocess.Popen(asked, stdin=silent, stdout=silent, stderr=said, env=environ)
-            try:
-                _wait(trial, check, until)
-            finally:
-                trial.terminate()
-                trial.wait()
-            said.seek(0)
-            if REFUSED_SESSION not in said.read():
+    while shared.is_private and time.monotonic() < until:
+        with Trial(command, login, shared, environ) as trial:
+            if trial.finds_room(check, until):
                 return
         check()
         time.sleep(WAIT_SECONDS)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..hosts.base import Destination
     from ..hosts.pool import Connections, HostPool
     from ..hosts.remote import RemoteHost
+    from ..hosts.sharing import Trial
     from ..hosts.stderr_relay import Greeting
     from ..rsync.command import Command
 
@@ -152,13 +153,19 @@ class Login:
             return [], environ
         return [f"--rsh={shell}"], environ
 
-    def end_agent(self) -> None:
+    def trying_session(self) -> contextlib.AbstractContextManager[Trial | None]:
+        """Have the host asked meanwhile whether rsync finds room in the connection beside the agent."""
+        return self._own.trying_session(self.host) if self._own and self.host else contextlib.nullcontext()
+
+    def end_agent(self, trial: Trial | None) -> None:
         """End the agent, of which nothing more is wanted, before rsync opens a session in its connection.
 
         A connection that others use too is left as it is.
+
+        ``trial``: of :meth:`trying_session`.
         """
         if self._own is not None and self.host is not None:
-            self._own.end_agent(self.host)
+            self._own.end_agent(self.host, trial)
 
     @contextlib.contextmanager
     def without_agent(self, destination: Destination | None) -> Iterator[None]:

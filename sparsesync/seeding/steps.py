@@ -166,9 +166,11 @@ class SeededRun:
         """Run steps 3 to 5. Returns why nothing was seeded, or None."""
         try:
             source, destination = self._ends(stack)
-            if unsettled and self._is_settled(destination, unsettled):
-                self.login.end_agent()
-                return NOTHING_SPARSE
+            if unsettled:
+                with self.login.trying_session() as trial:
+                    if self._is_settled(destination, unsettled):
+                        self.login.end_agent(trial)
+                        return NOTHING_SPARSE
         except (LoginError, FileNotFoundError):
             raise
         except OSError as error:

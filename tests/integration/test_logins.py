@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sparsesync.hosts import sharing
-from tests.support.filesystems import allocated, command, filesystem, need_root, need_tools, same_content
+from tests.support.filesystems import allocated, command, filesystem, need_root, need_tools, same_content, sparse_file
 from tests.support.shells import STAND_INS, script
 from tests.support.sshd import Sshd, sshd
 from tests.support.sync import sparse
@@ -192,6 +192,19 @@ def test_one_login_where_one_session_at_a_time_is_allowed(
     assert done.returncode == 0 and (more or not done.stderr) and is_copied(place)
     assert one_session.logins() == before + 1
     assert "-r" not in options or (place / "dst/img").stat().st_mtime > (place / "src/img").stat().st_mtime
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_one_login_and_two_sessions_where_nothing_is_to_be_done(tmp_path: Path, place: Path, most: int) -> None:
+    """The agent and rsync, side by side where the server allows that; whether it does is asked without a command."""
+    for number in range(100):  # a small tree is not worth a question
+        sparse_file(place / f"src/{number}", 1 << 20, [(0, 4096)])
+    subprocess.run(["cp", "-a", "--sparse=always", "src", "dst"], cwd=place, check=True)
+    with sshd(tmp_path / "server", server=f"MaxSessions {most}") as server:
+        done = ours(place, server.rsh, "sync", "-a", "src/", f"far:{place}/dst/")
+        log = (server.directory / "log").read_text()
+        assert (done.returncode, done.stderr, server.logins()) == (0, b"", 1)
+        assert log.count("Starting session: command") == 2, log
 
 
 @pytest.mark.parametrize(("to", "status"), [("no/such/dst/", 11), pytest.param("file", 3, marks=pytest.mark.slow)])
