@@ -10,6 +10,7 @@ where there is something to be done, what. No trouble ends in a traceback: see :
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
         if argv[:1] == ["sync"] and (in_place_of_rsync or argv[1:] != ["--help"]):
             from . import sync
 
+            _collect_garbage()
             return sync.run(argv[1:])
         rest: list[str] = []
         if argv[:1] == ["migrate"] and "--" in argv:
@@ -128,6 +130,7 @@ def main(argv: Sequence[str] | None = None, in_place_of_rsync: bool = False) -> 
 
 def _run(arguments: argparse.Namespace, name: str) -> int:
     """Run a command, and return its exit status. With ``--json`` its object comes to its end, whatever happens."""
+    _collect_garbage()
     if not getattr(arguments, "json", False):
         status: int = arguments.run(arguments)
     else:
@@ -147,6 +150,13 @@ def _run(arguments: argparse.Namespace, name: str) -> int:
         document.end(status, document.failure)
     sys.stdout.flush()
     return status
+
+
+def _collect_garbage() -> None:
+    """Have garbage looked for from here on, if it was not, but not in what has been imported, nor at the end."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _refuse(word: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, **{"width": _columns() - 2, **settings})
 
 
+@functools.cache
 def _columns() -> int:
     """Return the columns of the terminal, as shutil.get_terminal_size() has them."""
     with contextlib.suppress(KeyError, ValueError):
@@ -118,7 +120,7 @@ def add_workers(command: argparse.ArgumentParser, does: str) -> None:
 
 def add_engine(command: argparse.ArgumentParser, does: str) -> None:
     """Add the option for workers. ``does``: what they do."""
-    from ..workers.engines import KINDS
+    from ..workers import KINDS
 
     command.add_argument("--workers", metavar="ENGINE", help=f"have workers {does}, of {KINDS}")
 

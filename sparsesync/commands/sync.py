@@ -33,7 +33,7 @@ _NOT_FOUND = 127
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add what there is to be told of the command to its parser."""
-    from ..workers.engines import KINDS
+    from ..workers import KINDS
 
     command.usage = "sparsesync sync [RSYNC OPTIONS] SRC... DEST"
     command.description = (

@@ -14,17 +14,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..engine.errors import OnProgress
 from ..engine.text import escape_name
 from .streams import is_open
 from .units import iec
 
-BarFactory = Callable[[Optional[int], str, bool], "contextlib.AbstractContextManager[OnProgress]"]
+if TYPE_CHECKING:
+    import threading
+
+BarFactory = Callable[[Optional[int], str, bool], contextlib.AbstractContextManager[OnProgress]]
 """What makes a bar: :func:`data_bar`, or a :class:`ProgressBar`'s ``phase``."""
 
 
@@ -95,14 +97,16 @@ class ProgressBar:
         self._bar: Any = None
         self._moved = time.monotonic()
         self._due = self._moved + _DELAY_SECONDS
-        self._ended = threading.Event()
+        self._ended: threading.Event | None = None
+        """Ends the thread that watches the bar."""
         self._wanted = not quiet and sys.stderr.isatty() and _drawable()
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._ended.set()
+        if self._ended is not None:
+            self._ended.set()
         if self._bar is not None:
             self._bar.close()
 
@@ -141,6 +145,8 @@ class ProgressBar:
         """Begin with the bar once it is due: to import what draws it takes longer than to copy a small file."""
         if self._bar is not None or time.monotonic() < self._due:
             return
+        import threading
+
         from tqdm import tqdm
 
         class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
@@ -161,12 +167,13 @@ class ProgressBar:
             leave=False,
             dynamic_ncols=True,
         )
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, args=(self._ended,), daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, ended: threading.Event) -> None:
         """Say when nothing has moved for long."""
         told = False
-        while not self._ended.wait(min(1, _STALLED_SECONDS)):
+        while not ended.wait(min(1, _STALLED_SECONDS)):
             still = time.monotonic() - self._moved
             if told or still >= _STALLED_SECONDS:
                 told = still >= _STALLED_SECONDS

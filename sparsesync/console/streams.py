@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import os
-import select
 import stat
 import sys
 from collections.abc import Iterator
@@ -80,6 +79,8 @@ def write_error(said: bytes) -> None:
         try:
             rest = rest[os.write(2, rest) :]
         except BlockingIOError:
+            import select
+
             poll = select.poll()
             poll.register(2, select.POLLOUT)
             poll.poll()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGTPE])(?:i?B)?|B)?", re.IGNORECASE)
+# Few commands are given a size: re compiles it when it is first used, and keeps it.
+_SIZE = r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([KMGTPE])(?:i?B)?|B)?"
 
 
 def iec(size: int, digits: int = 0) -> str:
@@ -31,7 +32,7 @@ def parse_size(text: str) -> int:
 
     Raises ValueError for anything else.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"{text!r} is not a size; write for instance 4096, 64K, 1.5M or 10G")
     letter = (match[2] or "").upper()

@@ -22,7 +22,6 @@ from ..engine.content.copy_file import Copied, CopyOptions, copy_file, existing
 from ..engine.content.hands.writer import Hands, Threads
 from ..engine.errors import NoSpaceError, OnProgress, error_path
 from ..engine.files.status import Identity
-from .base import PathLike, Rsh
 from .pool import HostPool, remote_part
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from ..tracking.entry import Entry
     from ..tracking.store import Store
     from .address import Remote
-    from .base import Destination, Source
+    from .base import Destination, PathLike, Rsh, Source
 
 
 class Copies:

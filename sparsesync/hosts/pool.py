@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Callable
 
-from ..embedding import WAIT_SECONDS
 from ..engine.errors import LoginError
-from ..engine.host import LocalHost
-from .base import Host, Location, PathLike, Rsh
 
 if TYPE_CHECKING:
     from ..embedding import Embedding, Write
     from ..engine.wire.capabilities import Digest
     from .address import Remote
+    from .base import Host, Location, PathLike, Rsh
     from .remote import RemoteHost
     from .sharing import Sharing, Trial
 
@@ -90,7 +87,6 @@ class HostPool:
         self._opened = contextlib.ExitStack()
         self._logins = logins
         self._stderr = stderr
-        self._local = LocalHost()
         self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
 
@@ -110,10 +106,13 @@ class HostPool:
 
     def local(self, path: PathLike) -> Location:
         """Return the location of ``path`` on this machine, even if it looks like one on another host."""
-        return _location(self._local, path, None)
+        from ..engine.host import LocalHost
+
+        return _location(LocalHost(), path, None)
 
     def locate_pair(self, a: PathLike, b: PathLike) -> tuple[Location, Location]:
         """Return two locations whose hosts compute the same digests, and can be read at the same time."""
+        from ..engine.host import LocalHost
         from ..engine.wire.capabilities import Digest, capabilities, choose_digest
 
         remotes = remote_part(a), remote_part(b)
@@ -307,6 +306,8 @@ class Connections:
     """
 
     def __init__(self, rsh: Rsh = None, python: str | None = None) -> None:
+        import threading
+
         from .address import remote_shell, split_shell
 
         self.salt: bytes = os.urandom(16)
@@ -332,6 +333,7 @@ class Connections:
 
         Raises ValueError if the connections are closed.
         """
+        from ..embedding import WAIT_SECONDS
         from .sharing import lasting
 
         check = embedding.check if embedding else lambda: None
@@ -372,6 +374,8 @@ class Connections:
 
 
 def _location(host: Host, path: PathLike, remote: Remote | None) -> Location:
+    from .base import Location
+
     given = os.fsdecode(path)
     if remote is None:
         return Location(host, given, "")

@@ -5,3 +5,6 @@ that goes on), :mod:`run` (who gives the tasks out), :mod:`coordinator` (what is
 runs them: dask, MPI, or anything with the interface of concurrent.futures.Executor). No content goes through an
 engine, only ranges and digests.
 """
+
+KINDS = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
+"""What people name as an engine."""

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
+from . import KINDS
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _END_SECONDS = 10.0
 """How long a pool of processes has to end, when all that it was given is done or given up."""
-
-KINDS = "dask:local, dask:tcp://HOST:PORT, dask:FILE.json, mpi or MODULE:FUNCTION"
 
 
 def check_name(name: str) -> None:

@@ -559,7 +559,7 @@ def test_the_public_names() -> None:
         sparsesync.frob  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_start_up_imports_only_what_is_used() -> None:
+def test_start_up_imports_only_what_is_used(tmp_path: Path) -> None:
     def imported(what: str) -> set[str]:
         script = f"import sys, sparsesync; {what}; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True,
@@ -571,6 +571,29 @@ def test_start_up_imports_only_what_is_used() -> None:
     assert not {"tqdm", "argparse", "subprocess", "shutil", "ctypes", "sparsesync.rsync.command"} & modules
     modules = imported("from sparsesync.commands.main import parser; parser(['copy'], ['copy'])")
     assert "argparse" in modules and not {"tqdm", "shutil"} & modules
+    sparse_file(tmp_path / "a", MIB, [(0, 4096)])
+    modules = imported(f"sys.argv[1:] = ['copy', '-q', '{tmp_path}/a', '{tmp_path}/b']\n"
+                       "try: from sparsesync.__main__ import run; run()\n"
+                       "except SystemExit: pass\nfinally: print(*sys.modules)\n#")  # fmt: skip
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    assert {"sparsesync.hosts.copies", "sparsesync.console.progress"} <= modules
+    assert not {"threading", "base64", "zlib", "sparsesync.hosts.base", "sparsesync.engine.host"} & modules
+    assert not {"sparsesync.embedding", "sparsesync.workers.engines", "sparsesync.hosts.address"} & modules
+
+
+def test_garbage_is_collected_once_the_work_begins() -> None:
+    """Of the installed command. In another's process that is left as it is."""
+    for command in ("copy", "sync"):
+        script = (
+            f"import gc, sys; import sparsesync.commands.{command} as command; from sparsesync.__main__ import run\n"
+            "command.run = lambda given: print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
+            f"sys.argv[1:] = ['{command}', 'a', 'b']; run()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("True True\n", "")
+        script = script.replace("sparsesync.__main__ import run", "sparsesync.commands.main import main as run")
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
 @pytest.mark.slow

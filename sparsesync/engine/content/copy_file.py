@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Iterator, List, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Optional, Union
 
 from ..errors import OnProgress, error_path
 from ..files import attributes, flags
@@ -24,7 +24,8 @@ from ..files.writing.target import Target
 from .copy import by_hands, check_choices, copying
 from .hands.writer import Hands, Threads
 
-Path = Union[str, "os.PathLike[str]"]
+if TYPE_CHECKING:  # as in :mod:`..files.writing.target`
+    Path = Union[str, "os.PathLike[str]"]
 
 
 class CopyOptions(NamedTuple):
@@ -75,8 +76,8 @@ class Copied(NamedTuple):
 
 
 def copy_file(
-    src: Path,
-    dst: Path,
+    src: "Path",
+    dst: "Path",
     options: CopyOptions,
     progress: OnProgress = None,
     hands: Hands = Threads(),  # noqa: B008
@@ -244,7 +245,7 @@ def _open_directory(path: str, given: str, fsync: bool) -> int:
             raise no_directory(given) from None
 
 
-def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:
+def _copy_symlink(src: str, dst: "Path", keep: str, fsync: bool) -> "Path":
     directory = _open_directory(os.fspath(dst), os.fspath(dst), fsync)
     try:
         _make_symlink(src, dst, keep)
@@ -255,7 +256,7 @@ def _copy_symlink(src: str, dst: Path, keep: str, fsync: bool) -> Path:
     return dst
 
 
-def _make_symlink(src: str, dst: Path, keep: str) -> None:
+def _make_symlink(src: str, dst: "Path", keep: str) -> None:
     os.symlink(os.readlink(src), dst)
     if keep == "all":
         import shutil

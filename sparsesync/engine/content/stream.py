@@ -15,21 +15,25 @@ has to look at the status of what is before the pipe.
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from ..errors import OnProgress, error_path
 from ..files.status import open_source
 from ..files.syscalls import read_full
 from ..files.writing.target import Target
 from .copy import zero_block
-from .copy_file import Copied, CopyOptions, Path, existing, replacing
+from .copy_file import Copied, CopyOptions, existing, replacing
 from .device import write_device
 from .hands.workers import PIECE_BYTES
 from .pieces import PieceWriter, not_zeros, read_stream
 
+if TYPE_CHECKING:
+    from .copy_file import Path
+
 INPUT = "standard input"
 
 
-def copy_in(stream: int, dst: Path, options: CopyOptions, progress: OnProgress = None) -> Copied:
+def copy_in(stream: int, dst: "Path", options: CopyOptions, progress: OnProgress = None) -> Copied:
     """Copy what comes from a stream to the file ``dst`` on this machine.
 
     Raises what :func:`~.copy_file.copy_file` does, and IsADirectoryError for a directory, since a stream has no name.
@@ -55,7 +59,7 @@ def copy_in(stream: int, dst: Path, options: CopyOptions, progress: OnProgress =
     return Copied(path, size, written)
 
 
-def copy_out(src: Path, stream: int, name: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
+def copy_out(src: "Path", stream: int, name: str, options: CopyOptions, progress: OnProgress = None) -> Copied:
     """Copy the content of ``src`` on this machine to a stream. ``name``: what the stream is called in an error."""
     path = os.fspath(src)
     source = open_source(path)

@@ -14,7 +14,6 @@ import os
 import stat
 import struct
 import warnings
-from base64 import b64decode, b64encode
 from typing import AbstractSet, Any, Callable, Dict, List, Optional, Union
 
 from ..errors import LeftToRsync
@@ -46,12 +45,18 @@ def read(file: Union[int, str]) -> Attributes:
     return _read(file, [])
 
 
+def _value(file: Union[int, str], name: str) -> str:
+    from base64 import b64encode
+
+    return b64encode(os.getxattr(file, name)).decode()
+
+
 def _read(file: Union[int, str], unread: List[str]) -> Attributes:
     """As :func:`read`. ``unread``: gets a description of each attribute that may not be read."""
     st = os.stat(file)
     xattrs: Dict[str, str] = {}
     for name in _names(file):
-        held = _if_held(lambda name=name: xattrs.update({name: b64encode(os.getxattr(file, name)).decode()}))  # type: ignore[misc]
+        held = _if_held(lambda name=name: xattrs.update({name: _value(file, name)}))  # type: ignore[misc]
         if not held and not name.startswith(_ONLY_ROOTS):
             unread.append(_XATTR + name)
     return {
@@ -195,6 +200,8 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
             continue
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
     if wanted:  # to set one takes the right to write, which a default ACL may have taken from the owner
+        from base64 import b64decode
+
         set_mode(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IWUSR)
     for name in sorted(wanted):
         held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _NOT_SET)  # type: ignore[misc]

@@ -24,7 +24,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Optional, Tuple, TypeVar
 
 from ...errors import error_path
 from ...text import hidden_name, name_limit
@@ -43,7 +43,8 @@ _MIN_NAME_BYTES = 32
 
 _NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 
-_Target = TypeVar("_Target", bound="Target")
+if TYPE_CHECKING:  # what has a forward reference in it is compiled, and that takes longer than all of this module
+    _Target = TypeVar("_Target", bound="Target")
 
 
 class Target:
