@@ -52,6 +52,7 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed-jobs", metavar="N", help="copy with N threads, on one machine")
     command.add_argument("--seed-workers", metavar="ENGINE", help=f"have workers copy, of {KINDS}")
+    command.add_argument("--seed-check", choices=["other"], help="have another worker read back what one wrote")
     command.add_argument("--seed-track", metavar="DIR", help="keep clones there, and send what changed since")
     command.add_argument("--seed-track-verify", metavar="N", help="compare all of what is tracked every N runs")
     command.add_argument("--seed-progress-fd", metavar="N", help="write seeding's progress there, as lines of JSON")

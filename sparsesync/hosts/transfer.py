@@ -51,6 +51,7 @@ class Settings(NamedTuple):
     ``jobs``: how many threads copy, on one machine; None is as many as help.
     ``workers``: opens the executor whose workers copy, on one machine, instead of threads.
     ``check``: called now and then while workers copy; what it raises ends the transfer.
+    ``check_other``: have another of the workers read back what one wrote.
     """
 
     sparse: bool = False
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     jobs: int | None = None
     workers: Callable[[], AbstractContextManager[Executor]] | None = None
     check: Callable[[], object] = lambda: None
+    check_other: bool = False
 
     def sized(self, data: int) -> Settings:
         """Return the settings for files that have so many bytes of data."""
@@ -131,14 +133,17 @@ def _local(
     else:
         from ..workers.bundles import copy_all
         from ..workers.engines import count_workers
+        from ..workers.run import check_enough
 
         with ExitStack() as stack:
             try:
                 executor = stack.enter_context(settings.workers())
+                workers = count_workers(executor)
+                if settings.check_other:
+                    check_enough(workers)
             except (OSError, ValueError) as error:
                 raise LinkError(format_error(error), retryable=isinstance(error, OSError)) from error
-            workers = count_workers(executor)
-            copy_all(executor, (put(file, workers) for file in outgoing), settings.check)
+            copy_all(executor, (put(file, workers) for file in outgoing), settings.check, settings.check_other)
     destination.place.settle()
 
 
@@ -184,7 +189,7 @@ def _hands(file: OutgoingFile, target: DestinationFile, place: Place, settings: 
     from ..workers.file_copy import absolute
 
     directory = os.path.join(absolute(place.path), os.path.dirname(place.single or file.spec.name))
-    hands = WorkersHands(workers, file.spec.data, directory)
+    hands = WorkersHands(workers, file.spec.data, directory, settings.check_other)
     target.use_partial(hands.partial(target.directory, target.name)[1])
     return hands
 

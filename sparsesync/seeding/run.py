@@ -90,6 +90,8 @@ def run(
     output = embedding.stdout if embedding and output is None else output
     if seed.engine is not None and command.remote is not None:
         raise ValueError("workers see both ends through a shared filesystem; neither can be host:path")
+    if seed.check_other and seed.engine is None:
+        raise ValueError("--seed-check=other is for --seed-workers")
     with contextlib.ExitStack() as stack:
         tracking = None
         if seed.track is not None:

@@ -195,8 +195,9 @@ class SeededRun:
         compression = rsync.compression(command) if command.compress else None
         seed = self.seed
         settings = Settings(
-            command.sparse, command.bwlimit, compression, seed.streams, self.say, seed.jobs, seed.engine, self.check
-        )
+            command.sparse, command.bwlimit, compression, seed.streams, self.say, seed.jobs, seed.engine, self.check,
+            seed.check_other,
+        )  # fmt: skip
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check
         )

@@ -40,11 +40,11 @@ from .coordinator import GRACE_SECONDS
 from .engines import count_workers
 from .file_copy import FileCopy
 from .plan import LEAST_BYTES, MOST_EXTENTS, Task, largest_first
-from .run import Do, Given, Run, gone_text, raise_failure
-from .task import Answer, bundle_task, version
+from .run import CheckedRun, Do, Given, compare_digests, gone_text, parts_of, raise_failure
+from .task import Answer, NotBy, bundle_task, check_task, version
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
 Steps = Generator[Asked, int, None]
 
@@ -63,10 +63,11 @@ class WorkersHands(Hands):
 
     ``data``: about how many bytes the file has.
     ``directory``: the absolute path of the temporary's directory.
+    ``check_other``: have another worker read back what one wrote.
     """
 
-    def __init__(self, workers: int, data: int, directory: str) -> None:
-        self.copy: FileCopy = FileCopy(workers, journaled=data > LEAST_BYTES)
+    def __init__(self, workers: int, data: int, directory: str, check_other: bool = False) -> None:
+        self.copy: FileCopy = FileCopy(workers, check_other, journaled=data > LEAST_BYTES)
         self.directory = directory
         self.keep = False
 
@@ -109,23 +110,28 @@ class _Bundle(NamedTuple):
     parts: list[tuple[_File, Task]]
 
 
-def copy_all(executor: Executor, files: Iterable[Steps], check: Callable[[], object]) -> None:
+def copy_all(
+    executor: Executor, files: Iterable[Steps], check: Callable[[], object], check_other: bool = False
+) -> None:
     """Run the steps of all files, and have an executor's workers copy what they ask of :class:`WorkersHands`.
 
     ``check``: called now and then; what it raises ends all.
+    ``check_other``: have another worker read back what one wrote.
 
     Raises LinkError if the workers are gone, and what the steps raise.
     """
-    with _BundleRun(executor, count_workers(executor), check) as run:
+    with _BundleRun(executor, count_workers(executor), check, check_other) as run:
         run.all_of(run.bundles(iter(files)))
         run.end()
 
 
-class _BundleRun(Run):
+class _BundleRun(CheckedRun):
     """The tasks of many files. A context manager: files that are under way at its end are given up."""
 
-    def __init__(self, executor: Executor, workers: int, check: Callable[[], object]) -> None:
-        super().__init__(executor, workers, "")
+    def __init__(
+        self, executor: Executor, workers: int, check: Callable[[], object], check_other: bool = False
+    ) -> None:
+        super().__init__(executor, workers, "", check_other)
         self._check = check
         self._files: set[_File] = set()
         self._flushed = time.monotonic()
@@ -173,12 +179,21 @@ class _BundleRun(Run):
             self._end(file, file.steps.throw, error)
 
     def request(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
-        """Return what copies a bundle."""
-        requests = []
-        for file, task in given.task.parts:
+        """Return what copies a bundle, or reads it back. One more may have its files open then."""
+        for file, _ in given.task.parts:
             file.out += 1
-            requests.append(tuple(file.hands.copy.requested(task)))
+        return super().request(given)
+
+    def to_copy(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
+        """Return what copies a bundle."""
+        requests = (tuple(file.hands.copy.requested(task)) for file, task in given.task.parts)
         return bundle_task, (version(), tuple(requests))
+
+    def to_check(self, given: Given, copied: Answer, not_by: NotBy) -> tuple[Do, tuple[Any, ...]]:
+        """Return what reads back a bundle. What failed is read, too, and nobody looks at that."""
+        answers = parts_of(copied, len(given.task.parts))
+        requests = (file.hands.copy.to_be_read(task, told) for (file, task), told in zip(given.task.parts, answers))
+        return check_task, (version(), tuple(requests), tuple(not_by))
 
     def back(self, given: Given) -> None:
         """Go on with files that waited only for this."""
@@ -187,16 +202,17 @@ class _BundleRun(Run):
             if file.withdrawn:
                 self._go_on(file)
 
-    def ends(self, given: Given, future: Future[Any], answer: Answer) -> bool:
+    def done(self, given: Given, copied: Answer, checked: Answer | None) -> None:
         """Note what is done, and go on with the files that are."""
-        if len(answer.parts) != len(given.task.parts):
-            raise LinkError("a worker has sent no answer")
-        for (file, task), part in zip(given.task.parts, answer.parts):
+        count = len(given.task.parts)
+        read_back = [None] * count if checked is None else parts_of(checked, count)
+        for (file, task), told, read in zip(given.task.parts, parts_of(copied, count), read_back):
             if file.over:
                 continue
             try:
-                told = Answer(*part)
                 raise_failure(told, file.work.source_path)
+                if read is not None:
+                    compare_digests(told, read, file.work.target.path)
                 file.hands.copy.take(task, told.written)
             except OSError as error:
                 if isinstance(error, LinkError):
@@ -206,7 +222,6 @@ class _BundleRun(Run):
                 continue
             file.left -= 1
             self._go_on(file)
-        return True
 
     def check(self, answer: Answer) -> None:
         """Raise LinkError unless the worker has tried all of the bundle."""

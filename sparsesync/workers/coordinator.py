@@ -16,16 +16,11 @@ from ..engine.files.extents import Extent
 from ..engine.files.writing.target import Target
 from .file_copy import FileCopy, absolute
 from .plan import largest_first
-from .run import Do, Given, Run, untrue
-from .task import Answer, check_task, copy_task
+from .run import CheckedRun, Do, Given, check_enough, compare_digests, parts_of
+from .task import Answer, NotBy, check_task, copy_task, version
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
-
-_MAX_SAME = 600
-"""How often a task may come to the one worker that must not do it."""
-_HOLD_SECONDS = 0.02
-"""How long that worker keeps it, so that the other of two may take it."""
+    from concurrent.futures import Executor
 
 _FLUSH_SECONDS = 1.0
 """How often the journal is flushed. A line that a power cut takes away costs a task, and no more."""
@@ -62,8 +57,8 @@ class Coordinator(Hands):
         if not copy.possible:
             return Threads().write(work, ranges)
         copy.check_source(work)
-        if self._check_other and self._workers < 2:
-            raise ValueError("there is only one worker, and what it wrote is to be read back by another")
+        if self._check_other:
+            check_enough(self._workers)
         self._keep = True
         path = target.path
         real = os.path.realpath(path) if os.path.islink(path) else path
@@ -89,49 +84,27 @@ class Coordinator(Hands):
         self._copy.close(self._keep and exc_info[0] is not None)
 
 
-class CopyRun(Run):
-    """The tasks of one copy.
-
-    ``checks``: another worker reads back what one wrote.
-    """
+class CopyRun(CheckedRun):
+    """The tasks of one copy."""
 
     def __init__(self, executor: Executor, workers: int, copy: FileCopy, checks: bool, path: str) -> None:
-        super().__init__(executor, workers, path)
+        super().__init__(executor, workers, path, checks)
         self._copy = copy
-        self._checks = checks
         self._flushed = time.monotonic()
 
-    def request(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
-        """Return what copies, or reads back."""
-        request, copied = self._copy.requested(given.task), given.copied
-        if copied is None:
-            return copy_task, tuple(request)
-        hold = min(10, given.same) * _HOLD_SECONDS
-        return check_task, tuple(request._replace(ranges=copied.ranges or request.ranges, not_by=copied.by, hold=hold))
+    def to_copy(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
+        """Return what copies."""
+        return copy_task, tuple(self._copy.requested(given.task))
 
-    def ends(self, given: Given, future: Future[Any], answer: Answer) -> bool:
-        """Have what was copied read back, if that is wanted, and note what is done."""
-        if answer.kind == "same":
-            given.same += 1
-            if given.same > _MAX_SAME:
-                what = f"no other worker than {answer.by} could be had to read back what it wrote"
-                raise OSError(errno.EAGAIN, what, self._path)
-            if not given.out:  # the one who wrote it takes one of two, and while it keeps that, another is free
-                self.give(given)
-                self.give(given)
-            return False
-        if self._checks and future not in given.checks:
-            if given.copied is None:
-                given.copied = answer
-                self.give(given)
-            return False
-        if given.copied is not None:
-            if answer.digest != given.copied.digest:
-                what = f"what {given.copied.by} wrote is not what {answer.by} has read back"
-                raise untrue(OSError(errno.EIO, what, self._path))
-            answer = given.copied
-        self._copy.take(given.task, answer.written)
-        return True
+    def to_check(self, given: Given, copied: Answer, not_by: NotBy) -> tuple[Do, tuple[Any, ...]]:
+        """Return what reads back."""
+        return check_task, (version(), (self._copy.to_be_read(given.task, copied),), tuple(not_by))
+
+    def done(self, given: Given, copied: Answer, checked: Answer | None) -> None:
+        """Note what is done, if what was read back is that."""
+        if checked is not None:
+            compare_digests(copied, parts_of(checked, 1)[0], self._path)
+        self._copy.take(given.task, copied.written)
 
     def idle(self) -> None:
         """Flush the journal."""

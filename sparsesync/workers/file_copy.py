@@ -34,7 +34,7 @@ from ..engine.text import hidden_name, name_limit
 from .journal import Journal
 from .plan import UNIT_BYTES, Task, plan, share_of
 from .run import untrue
-from .task import CHANGED, Identity, Request, identity, machine, version
+from .task import CHANGED, Answer, Identity, Request, identity, machine, version
 
 _MAX_UNIT_BYTES = 64 << 20
 
@@ -176,6 +176,10 @@ class FileCopy:
         """Return the request for a task."""
         assert self.request is not None
         return self.request._replace(start=task.start, stop=task.stop, ranges=task.ranges)
+
+    def to_be_read(self, task: Task, copied: Answer) -> tuple[Any, ...]:
+        """Return the request for what a worker has ``copied`` of a task, as a plain tuple."""
+        return tuple(self.requested(task)._replace(ranges=copied.ranges or task.ranges))
 
     def take(self, task: Task, written: int) -> None:
         """Note that a task is done. ``written``: bytes."""

@@ -10,6 +10,8 @@ What :class:`Run` does::
             no answer  -> the engine has lost it: give it out again, a few times
         what takes five times the median is given out a second time; the first answer counts
 
+:class:`CheckedRun` is for tasks that another worker may be asked to read back: that is the other step.
+
 An executor is anything with ``submit``, whose futures have ``add_done_callback``, ``cancel`` and ``result``. That a
 task was cancelled is believed only of an engine that tells which tasks run: dask cancels any task, and the worker goes
 on with it.
@@ -28,7 +30,8 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from .task import Answer, answers
+from ..engine.errors import LinkError
+from .task import Answer, NotBy, answers
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -41,6 +44,11 @@ _SLOW = 5
 """A task that takes so many times the median is given out a second time, but not before _SLOW_SECONDS."""
 _SLOW_SECONDS = 5.0
 _MEDIAN_OF = 101
+
+_MAX_SAME = 600
+"""How often a task may come to the one worker that must not do it."""
+_HOLD_SECONDS = 0.02
+"""How long that worker keeps it, so that the other of two may take it."""
 
 
 Do = Callable[..., Any]
@@ -216,6 +224,81 @@ class Run:
                 given.out.discard(future)
                 self.back(given)
         return True
+
+
+class CheckedRun(Run):
+    """Tasks that copy, each of which another worker reads back if ``checks`` is set."""
+
+    def __init__(self, executor: Executor, workers: int, path: str, checks: bool) -> None:
+        super().__init__(executor, workers, path)
+        self._checks = checks
+
+    def to_copy(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
+        """Return what copies, as :meth:`request`."""
+        raise NotImplementedError
+
+    def to_check(self, given: Given, copied: Answer, not_by: NotBy) -> tuple[Do, tuple[Any, ...]]:
+        """Return what reads back what was copied, as :meth:`request`. ``copied``: what the worker who wrote it said."""
+        raise NotImplementedError
+
+    def done(self, given: Given, copied: Answer, checked: Answer | None) -> None:
+        """Take note of a task that is done. ``checked``: what the other worker said, if it was read back.
+
+        Raises OSError, also if what was read back is something else.
+        """
+        raise NotImplementedError
+
+    def request(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
+        """Return what copies, or reads back."""
+        if given.copied is None:
+            return self.to_copy(given)
+        hold = min(10, given.same) * _HOLD_SECONDS
+        return self.to_check(given, given.copied, NotBy(given.copied.by, hold))
+
+    def ends(self, given: Given, future: Future[Any], answer: Answer) -> bool:
+        """Have what was copied read back, if that is wanted, and note what is done."""
+        if answer.kind == "same":
+            given.same += 1
+            if given.same > _MAX_SAME:
+                what = f"no other worker than {answer.by} could be had to read back what it wrote"
+                raise OSError(errno.EAGAIN, what, self._path)
+            if not given.out:  # the one who wrote it takes one of two, and while it keeps that, another is free
+                self.give(given)
+                self.give(given)
+            return False
+        if given.copied is None:
+            if not self._checks:
+                self.done(given, answer, None)
+                return True
+            given.copied = answer
+            self.give(given)
+            return False
+        if future not in given.checks:
+            return False
+        self.done(given, given.copied, answer)
+        return True
+
+
+def parts_of(answer: Answer, count: int) -> list[Answer]:
+    """Return the answers to each of ``count`` requests. Raises LinkError if there are not as many."""
+    parts = [found for part in answer.parts for found in answers(part)]
+    if len(parts) != count:
+        raise LinkError("a worker has sent no answer")
+    return parts
+
+
+def compare_digests(copied: Answer, checked: Answer, path: str) -> None:
+    """Raise OSError unless another worker has read back what one wrote."""
+    raise_failure(checked, path)
+    if checked.digest != copied.digest:
+        what = f"what {copied.by} wrote is not what {checked.by} has read back"
+        raise untrue(OSError(errno.EIO, what, path))
+
+
+def check_enough(workers: int) -> None:
+    """Raise ValueError if there is no other worker to read back what one wrote."""
+    if workers < 2:
+        raise ValueError("there is only one worker, and what it wrote is to be read back by another")
 
 
 def _runs(future: Future[Any]) -> bool:

@@ -1,6 +1,6 @@
-"""What a worker does: :func:`copy_task`, and :func:`check_task`, which reads back what another has written.
+"""What a worker does: :func:`copy_task` and :func:`bundle_task`, and :func:`check_task`, which reads back.
 
-Both are functions of a module that is installed wherever they run, and take and return plain tuples, so that any engine
+They are functions of a module that is installed wherever they run, and take and return plain tuples, so that any engine
 can carry them, and so that another version of the package can say no to what it would not understand.
 
 A task trusts nobody. It opens both files itself and makes sure that they are those that the coordinator has open: by
@@ -62,8 +62,6 @@ class Request(NamedTuple):
     ``digest``: a digest is wanted.
     ``flush``: it is to be on the disk before the answer. Otherwise it is only to be seen by the coordinator, on the
     same machine or another.
-    ``not_by``: the worker that must not do it, as it named itself; "" is none.
-    ``hold``: how many seconds that worker keeps it, so that another may be free by then.
     """
 
     version: str
@@ -81,8 +79,16 @@ class Request(NamedTuple):
     zero_block: int
     digest: bool
     flush: bool = True
-    not_by: str = ""
-    hold: float = 0.0
+
+
+class NotBy(NamedTuple):
+    """Who must not do a task: the worker that named itself so. It keeps it for so long that another may be free then.
+
+    ``hold``: seconds.
+    """
+
+    by: str
+    hold: float
 
 
 class Answer(NamedTuple):
@@ -160,8 +166,19 @@ def bundle_task(request: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def check_task(request: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Read back what a :class:`Request` names, and return an :class:`Answer`, both as plain tuples."""
-    return answered(request, _check)
+    """Read back what several requests name: a version, a tuple of them, and a :class:`NotBy`, as plain tuples.
+
+    The answer is as of :func:`bundle_task`.
+    """
+
+    def each(request: tuple[Any, ...], answer: Answer) -> Answer:
+        not_by = NotBy(*request[2])
+        if not_by.by == answer.by:
+            time.sleep(not_by.hold)
+            return answer._replace(kind="same")
+        return answer._replace(parts=tuple(answered(part, _check) for part in request[1]))
+
+    return answered(request, each)
 
 
 def answered(request: tuple[Any, ...], do: Callable[[tuple[Any, ...], Answer], Answer]) -> tuple[Any, ...]:
@@ -222,9 +239,6 @@ def _copy(request: tuple[Any, ...], answer: Answer) -> Answer:
 
 def _check(request: tuple[Any, ...], answer: Answer) -> Answer:
     task = Request(*request)
-    if task.not_by == answer.by:
-        time.sleep(task.hold)
-        return answer._replace(kind="same")
     with contextlib.ExitStack() as stack:
         directory, target = _open_temporary(task, os.O_RDONLY, stack)
         look = _Watch(directory, task).look

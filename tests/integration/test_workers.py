@@ -33,6 +33,7 @@ from tests.support.executors import (
     Wrapped,
     dies_once,
     sees_another_mount,
+    writes_wrong,
 )
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
 from tests.support.mounts import bindfs, refuser
@@ -424,6 +425,32 @@ def test_nothing_is_left_to_go_on_from_where_nothing_can_be_locked(tmp_path: Pat
         with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
             sparsesync.copyfile(mount / source.name, mount / copy.name, executor=executor)
         assert os.listdir(tmp_path / "files") == [source.name]
+
+
+def test_what_a_worker_writes_wrong_is_found_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "LEAST_BYTES", 128 * KIB)
+    (tmp_path / "files").mkdir()
+    source, copy = made(tmp_path / "files")
+    tree, dst = made_tree(tmp_path), tmp_path / "dst"
+    options = ["-aHAX", "--seed-check=other"]
+    with ProcessPoolExecutor(2) as pool:
+        with pytest.raises(OSError, match=r"what .* wrote is not what .* has read back"):
+            copy_checked(source, copy, Wrapped(pool, writes_wrong, "dst"))
+        assert os.listdir(source.parent) == ["src"]
+        for wrong in ("f7", "other name"):
+            result = sparsesync.sync(f"{tree}/", dst, options, executor=Wrapped(pool, writes_wrong, wrong))
+            assert result.status == 0 and [os.path.basename(name) for name, _ in result.left] == [wrong]
+            assert "has read back" in result.left[0][1] and not list(dst.rglob(".*"))
+            assert subprocess.run(["diff", "-r", tree, dst]).returncode == 0
+            shutil.rmtree(dst)
+        result = sparsesync.sync(f"{tree}/", dst, options, executor=pool)
+        assert result.status == 0 and not result.left
+    is_sent(tree, dst)
+    with ThreadPoolExecutor(1) as one, pytest.raises(sparsesync.LinkError, match="there is only one worker"):
+        sparsesync.sync(f"{tree}/", tmp_path / "other", options, executor=one)
+    for option, told in (("--seed-check=other", "is for --seed-workers"), ("--seed-check=me", "'me' is not other")):
+        with pytest.raises(ValueError, match=told):
+            sparsesync.sync(f"{tree}/", tmp_path / "other", ["-a", option])
 
 
 def test_two_mounts_of_one_folder(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable
 
+from sparsesync.workers.plan import unpack
+from sparsesync.workers.task import Request, bundle_task, copy_task
+
 Do = Callable[..., Any]
 
 
@@ -146,8 +149,25 @@ def dies_once(marker: str, do: Do, *args: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def writes_wrong(name: str, do: Do, request: Any) -> Any:
+    """Run a task. If it has copied to a temporary of the file ``name``, change a byte of that."""
+    answer = do(request)
+    for each in request[1] if do is bundle_task else [request] if do is copy_task else []:
+        asked = Request(*each)
+        if asked.name.startswith(f".{name}."):
+            with open(os.path.join(asked.directory, asked.name), "r+b") as file:
+                (at, _), *_ = unpack(asked.ranges)
+                file.seek(at)
+                byte = file.read(1)
+                file.seek(at)
+                file.write(bytes([byte[0] ^ 1]))
+    return answer
+
+
 class Wrapped(Executor):
-    """Hands each task to another executor, by way of a function of this module."""
+    """Hands each task to another executor, of two workers, by way of a function of this module."""
+
+    _max_workers = 2
 
     def __init__(self, executor: Executor, by: Do, *first: Any) -> None:
         self._executor = executor

@@ -37,6 +37,7 @@ class SeedOptions(NamedTuple):
     ``streams``: how many connections to the other host carry content, at most.
     ``jobs``: how many threads copy, on one machine; None is as many as help.
     ``workers``: whose workers copy instead, by name (:mod:`...workers.engines`). ``executor``: the same by itself.
+    ``check_other``: have another of the workers read back what one wrote.
     ``heal``: restore the holes of files that were written without them (:mod:`..healing`).
     """
 
@@ -60,6 +61,7 @@ class SeedOptions(NamedTuple):
     jobs: int | None = None
     workers: str | None = None
     executor: Executor | None = None
+    check_other: bool = False
 
     @property
     def engine(self) -> Callable[[], AbstractContextManager[Executor]] | None:
@@ -131,6 +133,12 @@ def _jobs(value: str) -> int:
     return int(value)
 
 
+def _check(value: str) -> bool:
+    if value != "other":
+        raise ValueError(f"{value!r} is not other")
+    return True
+
+
 def _engine(value: str) -> str:
     from ...workers.engines import check_name
 
@@ -157,6 +165,7 @@ _VALUES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "--seed-freeze-max": ("freeze_max", "SECONDS", _seconds),
     "--seed-jobs": ("jobs", "N", _jobs),
     "--seed-workers": ("workers", "ENGINE", _engine),
+    "--seed-check": ("check_other", "other", _check),
     "--seed-progress-fd": ("progress_fd", "N", _descriptor),
     "--seed-report": ("report", "FILE", _text("file")),
     "--seed-streams": ("streams", "N", _streams),
