@@ -56,7 +56,11 @@ _Task = TypeVar("_Task")
 
 
 class Given:
-    """A task that was given out: the futures that are out, those of them that read back, and what has come of it."""
+    """A task that was given out: the futures that are out, those of them that read back, and what has come of it.
+
+    ``since``: when this step of it was first given out.
+    ``begun``: when each future was.
+    """
 
     def __init__(self, task: Any) -> None:
         self.task = task
@@ -64,6 +68,7 @@ class Given:
         self.out: set[Any] = set()
         self.checks: set[Any] = set()
         self.since: float = 0.0
+        self.begun: dict[Any, float] = {}
         self.failures = self.same = 0
         self.done = False
 
@@ -156,7 +161,8 @@ class Run:
             future = self._executor.submit(do, request)
         except Exception as error:  # what an engine raises is its own
             raise self.gone(error) from error
-        given.since = given.since or time.monotonic()
+        given.begun[future] = time.monotonic()
+        given.since = given.since or given.begun[future]
         given.out.add(future)
         if given.copied is not None:
             given.checks.add(future)
@@ -179,6 +185,7 @@ class Run:
     def _take(self, given: Given, future: Future[Any]) -> None:
         self.outstanding.discard(future)
         given.out.discard(future)
+        begun = given.begun.pop(future)
         self.back(given)
         try:
             answer = next(answers(future.result()))
@@ -197,10 +204,11 @@ class Run:
             return
         if answer.kind != "same":
             self.check(answer)
+            # Of what was given out twice, how long it took who has done it: the others wait no longer for their second.
+            self._took.append(time.monotonic() - begun)
         if self.ends(given, future, answer):
             given.done = True
             self._given.discard(given)
-            self._took.append(time.monotonic() - given.since)
 
     def _give_slow_ones_again(self) -> None:
         if len(self._took) < 3 or time.monotonic() < self._looked + _POLL_SECONDS:
@@ -270,7 +278,7 @@ class CheckedRun(Run):
             if not self._checks:
                 self.done(given, answer, None)
                 return True
-            given.copied = answer
+            given.copied, given.since = answer, 0.0
             self.give(given)
             return False
         if future not in given.checks:
