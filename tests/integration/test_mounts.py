@@ -17,6 +17,7 @@ import pytest
 import sparsesync
 from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.content.stream import copy_in
+from sparsesync.hosts.copies import Copies
 from tests.support.filesystems import allocated, command, data_bytes, filesystem, same_content, sparse_file
 from tests.support.mounts import bindfs, overlay, rclone, refuser, sshfs
 from tests.support.shells import local_shell
@@ -128,6 +129,26 @@ def test_a_mount_that_is_written_in_order_only(tmp_path: Path) -> None:
         with pytest.warns(RuntimeWarning, match="bytes in order only"):
             sparsesync.copyfile(sparse, mount / "f", inplace=True)
         assert same_content(sparse, mount / "f") and os.listdir(mount) == ["f"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_progress_where_a_mount_turns_out_to_be_written_in_order_only(tmp_path: Path) -> None:
+    """What was copied, or compared, before that is told of once."""
+    source = sparse_file(tmp_path / "src", 6 * MIB, [(0, 2 * MIB), (4 * MIB, 2 * MIB)])
+    (tmp_path / "below").mkdir()
+    there = tmp_path / "below/f"
+    with (
+        refuser(tmp_path / "below", tmp_path / "refuser", write_elsewhere=errno.EINVAL) as mount,
+        Copies(jobs=1) as copies,
+    ):
+        for options in (CopyOptions(), CopyOptions(inplace=True)):
+            told: list[int] = []
+            copies.copy(source, mount / "f", options, told.append)
+            assert sum(told) == 4 * MIB and len(told) > 1
+            assert same_content(source, there)
+            with open(there, "r+b") as file:
+                file.seek(4 * MIB)
+                file.write(b"other")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -28,6 +28,8 @@ _BELOW = os.fsencode(sys.argv[1])
 _REFUSED = {call: int(code) for call, _, code in (word.partition("=") for word in sys.argv[3:])}
 
 _opened_now: set[int] = set()
+_reached: dict[int, int] = {}
+"""Where the last write to an open file has ended, unless a file was emptied since."""
 
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW = -100, 0x100
 _FILL = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int64, c_int)
@@ -94,6 +96,8 @@ def _kinds(call: str, *arguments: Any) -> Iterator[str]:
         yield "resize"
     if call == "write" and arguments[3] != os.fstat(_fd(arguments[4]).value).st_size:
         yield "write-out-of-order"
+    if call == "write" and arguments[3] != _reached.get(_fd(arguments[4]).value, 0):
+        yield "write-elsewhere"
 
 
 def _opened(path: bytes, mode: int, info: int) -> int:
@@ -106,7 +110,20 @@ def _opened(path: bytes, mode: int, info: int) -> int:
 
 def _closed(path: bytes, info: int) -> int:
     _opened_now.discard(_fd(info).value)
+    _reached.pop(_fd(info).value, None)
     return _close(_fd(info).value)
+
+
+def _written(fd: int, data: int, size: int, offset: int) -> int:
+    count = _pwrite(fd, data, size, offset)
+    _reached[fd] = offset + max(count, 0)
+    return count
+
+
+def _truncated(path: bytes, size: int) -> int:
+    if not size:
+        _reached.clear()
+    return _truncate(path, size)
 
 
 def _listed(path: bytes, into: int, fill: int, offset: int, info: int, flags: int) -> int:
@@ -135,7 +152,7 @@ _CALLS: dict[str, tuple[list[Any], Callable[..., int]]] = {
     "link": ([c_char_p], lambda path, to: _done(os.link, _at(path), _at(to))),
     "chmod": ([c_uint, c_void_p], lambda path, mode, info: _chmod(_at(path), mode)),
     "chown": ([c_uint, c_uint, c_void_p], lambda path, user, group, info: _lchown(_at(path), user, group)),
-    "truncate": ([c_int64, c_void_p], lambda path, size, info: _truncate(_at(path), size)),
+    "truncate": ([c_int64, c_void_p], lambda path, size, info: _truncated(_at(path), size)),
     "open": ([c_void_p], lambda path, info: _opened(path, 0, info)),
     "create": ([c_uint, c_void_p], _opened),
     "read": (
@@ -144,7 +161,7 @@ _CALLS: dict[str, tuple[list[Any], Callable[..., int]]] = {
     ),
     "write": (
         [c_void_p, c_size_t, c_int64, c_void_p],
-        lambda path, data, size, offset, info: _pwrite(_fd(info).value, data, size, offset),
+        lambda path, data, size, offset, info: _written(_fd(info).value, data, size, offset),
     ),
     "statfs": ([c_void_p], lambda path, answer: _statvfs(_at(path), answer)),
     "flush": ([c_void_p], lambda path, info: 0),

@@ -109,6 +109,8 @@ def copying(
     cannot fit, OSError as the system calls do.
     """
     check_choices(sparse, reflink, target.inplace, holes)
+    told = None if progress is None else _Told(progress)
+    progress = told
     before = os.fstat(source) if before is None else before
     size = file_size(source, before)
     if not target.inplace and sparse == "auto" and reflink != "never" and stat.S_ISREG(before.st_mode):
@@ -145,8 +147,8 @@ def copying(
         elif target.overlay:
             held = _Counted(data_ranges(source, size, block, believed))
             work = Work(source, source_path, target, believed and reflink != "never", 0, pace)
-            with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as ranges:
-                written = yield from _write(hands, work, ranges)
+            with contextlib.closing(_update(source, target, held, size, source_path, progress, hands.jobs)) as changed:
+                written = yield from _write(hands, work, changed)
             if written is not None:
                 # Only now: until here another thread may have had something to write. Blocks of a map are no data.
                 target.trim(min(allocated(os.fstat(source)), held.total + held.total // 64 + 64 * 1024))
@@ -156,8 +158,11 @@ def copying(
                 work = Work(source, source_path, target, kernel, block, tell, believed, before)
                 written = yield from _write(hands, work, _all_data(source, size, believed, before))
         if written is None:
-            data = _write_in_order(source, target, size, believed, source_path)
-            _tell(_both(progress, pace), data)
+            ranges = _Counted(_all_data(source, size, believed, before))
+            data = _write_in_order(source, target, size, ranges, source_path)
+            _tell(pace, data)
+            # It is begun anew, and what was told of is done again. The zeros of holes are written, and no data.
+            _tell(progress, ranges.total - (told.count if told is not None else 0))
         else:
             data = written if held is None or target.inplace else held.total  # what it shares is its own, too
         if target.reserving and believed and not view:
@@ -207,7 +212,7 @@ def check_choices(sparse: str, reflink: str, inplace: bool, holes: str, overlay:
 
 
 def _tell(progress: OnProgress, count: int) -> None:
-    if progress is not None and count:
+    if progress is not None and count > 0:
         progress(count)
 
 
@@ -293,12 +298,12 @@ def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Generator[Aske
     return None
 
 
-def _write_in_order(source: int, target: Target, size: int, believed: bool, source_path: str) -> int:
+def _write_in_order(source: int, target: Target, size: int, ranges: Iterable[Extent], source_path: str) -> int:
     """Write an empty target from its begin to its end, and return the bytes written. Raises NoSpaceError."""
     target.check_room(size)
     what = "{}: its mount takes bytes in order only: {} bytes will be written, holes too"
     warnings.warn(what.format(target.path, size), RuntimeWarning, stacklevel=4)
-    pieces = read_ranges(source, _all_data(source, size, believed), source_path)
+    pieces = read_ranges(source, ranges, source_path)
     written = write_in_order(target.fd, pieces, size)
     if file_size(source) < size:
         raise TruncatedError(source_path)
@@ -353,6 +358,18 @@ def _update(
             _tell(progress, length)
     if target.reserving or has_data(target.fd, end, size - end):
         target.cut(end, size)
+
+
+class _Told:
+    """Tells of progress. ``count``: bytes."""
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        self._tell = tell
+        self.count = 0
+
+    def __call__(self, count: int) -> None:
+        self.count += count
+        self._tell(count)
 
 
 class _Counted:
