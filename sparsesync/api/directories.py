@@ -36,11 +36,14 @@ def copytree(
     *,
     rsh: Rsh = None,
     python: str | None = None,
+    streams: int = 1,
 ) -> StrPath:
     """Copy a directory with all below it, holes as holes, and return ``dst``. Everything is as of shutil.copytree.
 
     ``copy_function``: copies each file; give options with functools.partial: ``partial(copy2, sparse="always")``.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``streams``: how many connections carry the content of sparse files to or from another host, as of
+    :func:`~.copying.copyfile`.
 
     Files get what :func:`copy2` gives them, so the owner too. Directories and symlinks get what shutil.copystat gives
     them, and no owner. Each name of a file with several hard links becomes a file of its own.
@@ -58,10 +61,10 @@ def copytree(
     LinkError if the host cannot be reached or is lost, NoSpaceError, TypeError and ValueError for what is said above
     and if both are on other hosts, and FileNotFoundError if rsync is not installed. Then what was copied before stays.
     """
-    if _remote(src, dst, copy_function):
+    if _remote(src, dst, copy_function, streams):
         from ..directories.by_rsync import copytree as copytree_by_rsync
 
-        copytree_by_rsync(src, dst, symlinks, ignore, ignore_dangling_symlinks, dirs_exist_ok, rsh, python)
+        copytree_by_rsync(src, dst, symlinks, ignore, ignore_dangling_symlinks, dirs_exist_ok, rsh, python, streams)
         return dst
     _copytree(
         _local(src),
@@ -82,6 +85,7 @@ def move(
     *,
     rsh: Rsh = None,
     python: str | None = None,
+    streams: int = 1,
 ) -> StrPath:
     """Move a file or a directory with all below it, and return where it is now. Everything is as of shutil.move.
 
@@ -89,6 +93,7 @@ def move(
     and then removed.
 
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
+    ``streams``: as of :func:`copytree`.
 
     ``src`` or ``dst`` may be ``host:path``, with what :func:`copytree` says of it. A file is copied by :func:`copy2`,
     and may replace a file. The source is removed when rsync, asked again, finds nothing to copy, and the copy is on the
@@ -98,18 +103,22 @@ def move(
     ``src``. If something could not be copied, or the connection is lost before it is proved, nothing is removed. With
     ``host:path`` shutil.Error also names what has changed meanwhile and is still there.
     """
-    if _remote(src, dst, copy_function):
+    if _remote(src, dst, copy_function, streams):
         from ..directories.move import move as move_by_copy
 
-        return move_by_copy(src, dst, rsh, python)
+        return move_by_copy(src, dst, rsh, python, streams)
     moved: StrPath = _move(_local(src), _local(dst), copy_function)
     return moved
 
 
-def _remote(src: StrPath, dst: StrPath, copy_function: object) -> bool:
+def _remote(src: StrPath, dst: StrPath, copy_function: object, streams: int) -> bool:
     """Return whether an end is at another host. Raises ValueError, and TypeError for a ``copy_function`` then."""
     from ..hosts.pool import is_remote
 
+    if streams != 1:
+        from ..hosts.transfer import checked_streams
+
+        checked_streams(streams)
     remote = [path for path in (src, dst) if is_remote(path)]
     if remote and copy_function is not copy2:
         raise TypeError(f"{remote[0]}: copy_function is for trees on this machine; rsync copies those of other hosts")

@@ -37,6 +37,7 @@ def migrate(
     exclude_sparse: bool = False,
     skip_docker_loop: bool = False,
     remote_prefix: str = "",
+    streams: int = 1,
     output: Output | None = None,
     progress: Callable[[Done], object] | None = None,
     timeout: float | None = None,
@@ -59,6 +60,7 @@ def migrate(
     ``verify``: True compares content by digest, "full" reads the holes too.
     ``preset``: names with commas between them; None takes what suits each source.
     ``exclude_from``: a file with rsync's patterns, or several.
+    ``streams``: how many connections carry the content of sparse files, as of :func:`~.copying.copyfile`.
     ``progress``: called with the bytes of data done since the last call, by rsync and in the proof too, as far as it
     tells; ``total`` is an estimate.
     ``timeout``, ``cancel``: as of :func:`~.transfers.sync`. A question to this machine is answered to its end first.
@@ -76,6 +78,7 @@ def migrate(
     """
     import os
 
+    from ..hosts.transfer import checked_streams
     from ..migration.called import call
     from ..migration.request import Commands, Request
 
@@ -84,6 +87,7 @@ def migrate(
         dry_run=dry_run, final=final, verify=bool(verify), verify_full=verify == "full", allow_live=allow_live,
         commands=Commands(before, after, on_failure, before_dest, after_dest, on_failure_dest), python=python,
         remote_prefix=remote_prefix, track=None if track is None else os.fsdecode(track),
+        streams=checked_streams(streams),
     )  # fmt: skip
     return call.migrate(
         sources, destination, options, exclude_from, request, output=output, progress=progress, timeout=timeout,

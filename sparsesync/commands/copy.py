@@ -21,7 +21,7 @@ from ..engine.files.claims import allocated, believes, file_size, looks_sparse
 from ..engine.files.status import check_no_lost_device, open_source
 from ..hosts.copies import Copies
 from ..hosts.pool import is_remote
-from .options import Parser, Troubles, add_holes, add_progress, add_remote_end, add_workers, workers
+from .options import Parser, Troubles, add_holes, add_progress, add_remote_end, add_streams, add_workers, workers
 
 _STREAM = "-"
 """Standard input as a source, and standard output as the destination."""
@@ -55,9 +55,7 @@ def add(command: Parser) -> None:
     )
     command.add_argument("-z", "--compress", action="store_true", help="compress what goes over the network")
     command.add_argument("--bwlimit", type=_rate, metavar="RATE", help="KiB per second over the network, or as 2m")
-    command.add_argument(
-        "--streams", type=_streams, default=1, metavar="N", help="send by N connections, where one ssh is too slow"
-    )
+    add_streams(command)
     command.add_argument("-n", "--dry-run", action="store_true", help="say what would be copied, and write nothing")
     command.add_argument("-v", "--verbose", action="store_true", help="say what was copied")
     command.add_argument("--json", action="store_true", help="say it as one JSON object")
@@ -227,16 +225,6 @@ def _rate(text: str) -> int | None:
     if rate is None and not re.fullmatch("0+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no rate: KiB per second, or as 500k, 2m, 1.5g; 0 is no limit")
     return rate
-
-
-def _streams(text: str) -> int:
-    """Return a number of streams, for argparse."""
-    from ..hosts.transfer import parse_streams
-
-    try:
-        return parse_streams(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _work(source: str, holes: str) -> int:

@@ -20,7 +20,7 @@ from ..migration.called.result import MigrationError, clauses
 from ..migration.request import Commands, Request
 from ..migration.run import INTERRUPTED, Migration
 from ..rsync.program import Status
-from .options import Parser, add_progress, add_remote_end, preset_names
+from .options import Parser, add_progress, add_remote_end, add_streams, preset_names
 
 
 def add(command: Parser) -> None:
@@ -43,6 +43,7 @@ def add(command: Parser) -> None:
     command.add_argument(
         "--track", metavar="DIR", help="keep clones there: a pass costs what changed since the last one"
     )
+    add_streams(command)
     command.add_argument("--verify", action="store_true", help="in the final pass, compare the content by digest, too")
     command.add_argument("--verify=full", dest="verify_full", action="store_true", help="the same, and read the holes")
     command.add_argument(
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         commands=Commands(**{name: given[name] for name in Commands.__dataclass_fields__}),
         **{name: given[name] for name in (
             "preset", "exclude_sparse", "skip_docker_loop", "check", "dry_run", "final", "verify_full", "allow_live",
-            "track", "rsh", "python", "remote_prefix",
+            "track", "rsh", "python", "remote_prefix", "streams",
         )},
         verify=arguments.verify or arguments.verify_full,
     )  # fmt: skip

@@ -96,6 +96,23 @@ def add_remote_end(command: argparse.ArgumentParser) -> None:
     remote.add_argument("--python", metavar="PATH", help="the Python to use there (default: one is looked for)")
 
 
+def add_streams(command: argparse.ArgumentParser) -> None:
+    """Add the option for how many connections carry content."""
+    command.add_argument(
+        "--streams", type=_streams, default=1, metavar="N", help="send by N connections, where one ssh is too slow"
+    )
+
+
+def _streams(text: str) -> int:
+    """Return a number of streams, for argparse."""
+    from ..hosts.transfer import parse_streams
+
+    try:
+        return parse_streams(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_progress(command: argparse.ArgumentParser, quiet: str = "no progress") -> None:
     """Add the options for who sees the progress. ``quiet``: what ``--quiet`` does."""
     command.add_argument("--progress-fd", type=_descriptor, metavar="N", help="write progress there, as lines of JSON")

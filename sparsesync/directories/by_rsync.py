@@ -54,6 +54,7 @@ def copytree(
     exist_ok: bool,
     rsh: Rsh | Connections,
     python: str | None,
+    streams: int,
 ) -> None:
     """Copy a directory, as :func:`sparsesync.api.directories.copytree`."""
     with connected(rsh, python) as connections:
@@ -64,7 +65,7 @@ def copytree(
         dangling = not (symlinks or ignore_dangling)
         copy_tree(
             source, destination, connections,
-            symlinks=symlinks, ignore=ignore, dangling=dangling, exist_ok=exist_ok,
+            symlinks=symlinks, ignore=ignore, dangling=dangling, exist_ok=exist_ok, streams=streams,
         )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ def copy_tree(
     ignore: Ignore | None = None,
     dangling: bool = True,
     exist_ok: bool = False,
+    streams: int = 1,
 ) -> None:
     """Copy a directory to one that is made. ``dangling``: symlinks that lead nowhere are failures."""
     at_source, at_destination = source.entry(), destination.entry()
@@ -87,6 +89,7 @@ def copy_tree(
     failures = Failures([*at_source.names, *at_destination.names], dangling)
     with contextlib.ExitStack() as stack:
         options = ["-rl" if symlinks else "-rL", *_ATTRIBUTES, *excluding(left_out, stack)]
+        options += [f"--seed-streams={streams}"] * (streams != 1)
         run(source, destination, options, connections, failures)
 
 

@@ -25,7 +25,7 @@ _COARSE_SECONDS = 2
 """By as much a filesystem may round the time of a file."""
 
 
-def move(src: StrPath, dst: StrPath, rsh: Rsh | Connections, python: str | None) -> StrPath:
+def move(src: StrPath, dst: StrPath, rsh: Rsh | Connections, python: str | None, streams: int) -> StrPath:
     """Move as :func:`~sparsesync.api.directories.move`, and return where it is now."""
     with connected(rsh, python) as connections:
         source, destination = opened(src, dst, connections)
@@ -36,9 +36,9 @@ def move(src: StrPath, dst: StrPath, rsh: Rsh | Connections, python: str | None)
         made = _made(source, destination, kind)
         before = source.query("totals", path=source.path)
         if kind == stat.S_IFREG:
-            _copy_file(source, made, at_source, connections)
+            _copy_file(source, made, at_source, connections, streams)
         else:
-            _copy_by_rsync(source, made, kind == stat.S_IFDIR, connections)
+            _copy_by_rsync(source, made, kind == stat.S_IFDIR, connections, streams)
         # A filter that rsync has from elsewhere would keep the same from the copy and from its proof.
         if made.query("totals", path=made.path)[1:] != before[1:]:
             raise Error(
@@ -82,9 +82,9 @@ def _made(source: End, destination: End, kind: int) -> End:
     return destination
 
 
-def _copy_file(source: End, made: End, at_source: Entry, connections: Connections) -> None:
+def _copy_file(source: End, made: End, at_source: Entry, connections: Connections, streams: int) -> None:
     check_apart(source, made, at_source, made.entry())
-    with Copies(connections) as copies:  # type: ignore[arg-type]
+    with Copies(connections, streams=streams) as copies:  # type: ignore[arg-type]
         copies.copy(source.given, made.given, CopyOptions("all", follow_symlinks=True, fsync=True))
     copy = made.entry()
     late = abs(copy.mtime - at_source.mtime) > _COARSE_SECONDS
@@ -92,10 +92,10 @@ def _copy_file(source: End, made: End, at_source: Entry, connections: Connection
         raise Error([(source.given, made.given, "is not the same after the copy")])
 
 
-def _copy_by_rsync(source: End, made: End, contents: bool, connections: Connections) -> None:
+def _copy_by_rsync(source: End, made: End, contents: bool, connections: Connections, streams: int) -> None:
     check_carried(source, made, contents)
     if contents:
-        copy_tree(source, made, connections, symlinks=True)
+        copy_tree(source, made, connections, symlinks=True, streams=streams)
     else:
         copy_link(source, made, connections)
     prove(source, made, connections, contents)

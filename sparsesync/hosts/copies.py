@@ -68,9 +68,9 @@ class Copies:
         self._compress = compress
         self._bwlimit = bwlimit
         if streams != 1:
-            from .transfer import parse_streams
+            from .transfer import checked_streams
 
-            parse_streams(str(streams))
+            streams = checked_streams(streams)
         self._streams = streams
         self._say = say
         self._track = None if track is None else os.fsdecode(track)

@@ -76,6 +76,11 @@ def parse_streams(value: str) -> int:
     return int(value)
 
 
+def checked_streams(streams: int) -> int:
+    """Return a number of streams that a caller gave. Raises ValueError."""
+    return streams if streams == 1 else parse_streams(str(streams))
+
+
 def ordered(read: Callable[[], Iterator[Planned]], settings: Settings) -> Iterator[Planned]:
     """Return files in the order in which to transfer them: for workers large ones first, else as they are.
 

@@ -61,6 +61,7 @@ class Request:
     ``options``: more of rsync's.
     ``preset``: None for the one that suits each source.
     ``track``: the directory of clones from which the passes tell what has changed, or None.
+    ``streams``: how many connections carry the content of sparse files, at most.
     """
 
     sources: tuple[str, ...]
@@ -81,6 +82,7 @@ class Request:
     rsh: str | None = None
     python: str | None = None
     remote_prefix: str = ""
+    streams: int = 1
 
 
 class MigrationCommand:
@@ -141,6 +143,8 @@ class MigrationCommand:
             raise ValueError(f"{contents[0]}: with --verify, pull one source at a time, or name it without the slash")
         if request.track is not None:
             _check_track(request.track, request.sources, remote is not None and not remote.push)
+        if request.streams != 1 and remote is None:
+            raise ValueError("--streams is for a migration to or from another host")
         if request.verify and not request.final:
             raise ValueError("--verify needs a source that no longer changes; give it with --final")
         if any(asdict(request.commands).values()) and not request.final:

@@ -271,9 +271,11 @@ class Migration:
             with whole.phase(None, "rsync") as totals.advance:
                 hold_back = None if self.request.final else self._hold_back
                 loud = self.asked.command.verbose > 0 and not self.asked.command.quiet
+                request = self.request
                 seed = SeedOptions(
-                    python=self.request.python, hold_back=hold_back, verbose=loud, track=self.request.track
-                )
+                    python=request.python, hold_back=hold_back, verbose=loud, track=request.track,
+                    streams=request.streams,
+                )  # fmt: skip
                 run = functools.partial(seeding.run, bar=whole.phase, output=totals.feed, strict=True, hosts=self.hosts)
                 self.synced = result = run(argv, seed, embedding=self.embedding)
             totals.end()

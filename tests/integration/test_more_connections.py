@@ -46,6 +46,37 @@ def test_copies_and_sync_by_streams(sshd_server: Sshd, tmp_path: Path, image: Pa
         assert same_content(image, made) and allocated(made) <= allocated(image)
 
 
+def test_trees_by_streams(sshd_server: Sshd, tmp_path: Path, image: Path) -> None:
+    need_tools("rsync")
+    far = f"far:{tmp_path}"
+    before = sshd_server.logins()
+    with sparsesync.Session(rsh=sshd_server.rsh) as session:
+        session.copytree(image.parent, f"{far}/copied", streams=2)
+        assert sshd_server.logins() == before + 2
+        session.move(f"{far}/copied/image", tmp_path / "alone", streams=2)
+    assert not (tmp_path / "copied/image").exists()
+    assert same_content(image, tmp_path / "alone") and allocated(tmp_path / "alone") <= allocated(image)
+    for function in (sparsesync.copytree, sparsesync.move):
+        with pytest.raises(ValueError, match="0' is no number of streams"):
+            function(image.parent, tmp_path / "made", streams=0)
+    assert not (tmp_path / "made").exists() and image.exists()
+
+
+def test_a_migration_by_streams(sshd_server: Sshd, tmp_path: Path, image: Path) -> None:
+    need_tools("rsync")
+    os.utime(image, (1.7e9, 1.7e9))  # what was written a moment ago is left for the final pass
+    before = sshd_server.logins()
+    ends = f"{image.parent}/", f"far:{tmp_path}/migrated/"
+    done = sparsesync.migrate(*ends, rsh=sshd_server.rsh, preset="none", streams=2)
+    assert done.status == 0, done.failure
+    assert done.sync and len(done.sync.seeded) == 1 and sshd_server.logins() == before + 2
+    assert same_content(image, tmp_path / "migrated/image")
+    with pytest.raises(ValueError, match="--streams is for a migration to or from another host"):
+        sparsesync.migrate(ends[0], tmp_path / "here", streams=2)
+    with pytest.raises(ValueError, match="17' is no number of streams"):
+        sparsesync.migrate(*ends, streams=17)
+
+
 def test_where_there_are_fewer(sshd_server: Sshd, tmp_path: Path, image: Path) -> None:
     alone = 'case "$*" in *BatchMode=yes*" ControlPath=none "*) echo no >&2; exit 255;; esac; exec ssh "$@"'
     rsh = script(tmp_path / "ssh", alone) + sshd_server.rsh[len("ssh") :]
