@@ -4,7 +4,8 @@
 plots of it. How it works, from the outside in::
 
     __main__.py    the command line: what to run, the machine, the results' file, cleaning up
-    cases.py       what is measured on this machine; cases_ssh.py: to another host
+    cases.py       what is measured on this machine, and cases_ssh.py to another host; cases_update.py: what has
+                   changed; cases_trees.py: many files; cases_parallel.py: threads and connections
     peers.py       the peers: their programs, Debian packages, versions and command lines
     runner.py      one case: every contender once unmeasured, then in rounds of random order; each result is checked
     starter.py     one run: starts a process, and accounts for it when it has ended

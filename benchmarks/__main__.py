@@ -97,7 +97,7 @@ def _end(number: int, frame: object) -> NoReturn:
 def _run(asked: argparse.Namespace, chosen: list[Case], argv: Sequence[str]) -> int:
     absent = peers.missing({"strace", *(name for case in chosen for name in (*case.names, *case.needs))})
     for program, package in absent.items():
-        print(f"missing: {program}; apt-get install {package}", file=sys.stderr)
+        print(f"missing: {program}, of the package {package}", file=sys.stderr)
     results: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks", *argv]),
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),

@@ -22,15 +22,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import inputs, peers
-from .cases import MINUTES, inodes
+from . import cases_parallel, inputs, peers
 from .inputs import GIB, MIB, Layout, Wrong
 from .links import LINKS, NEEDS, Host, Link, host
-from .places import filesystem
+from .places import filesystem, inodes
 from .runner import Case, Contender, Prepared
 
 STATES = {"first": "copy", "touch": "copy again, only touched,", "1%": "copy again, 1 % of the data changed,"}
 
+_PLAIN = "sparsesync copy to a plain Python"
 _CAT, _DENSE = "ssh cat of the data", "rsync -z of the data"
 _FULL = ["rsync -S", "rsync -Sz", "tar | ssh tar", "qemu-img to qemu-nbd by ssh"]
 
@@ -47,7 +47,8 @@ def all_cases(seed: int, quick: bool) -> list[Case]:
     storage = Layout(5 * GIB, 48 * MIB, 48) if quick else Layout(10 * GIB, 95 * MIB, 95)
     found += [_moby(state, storage, 2_000 if quick else 20_000, seed) for state in ("first", "final")]
     images = Layout(10 * GIB, 95 * MIB, 95) if quick else Layout(100 * GIB, 950 * MIB, 950)
-    return found + [_nightly(where, images, seed) for where in ("local", "ssh")]
+    found += [_nightly(where, images, seed) for where in ("local", "ssh")]
+    return [*found, _again("files/ssh/again", 1_000 if quick else 5_000, seed), cases_parallel.streams(seed, quick)]
 
 
 def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) -> dict[str, list[str]]:
@@ -61,6 +62,11 @@ def _commands(there: Host, source: Path, dense: Path, copy: Path, state: str) ->
         "sparsesync copy": ["copy", "--python", python, "-p", *inplace, "-e", rsh, name, to],
     }
     commands = {contender: peers.sparsesync_command(*words) for contender, words in ours.items()}
+    # Whose Python has no package at all.
+    plain = there.client.with_name("python")
+    plain.write_text(f'#!/bin/sh\nexec {python} -S "$@"\n')
+    plain.chmod(0o755)
+    commands[_PLAIN] = peers.sparsesync_command("copy", "--python", plain, "-p", "-e", rsh, name, to)
     commands["rsync -S"] = ["rsync", "-aS", *inplace, "-e", rsh, name, to]
     commands["rsync -Sz"] = ["rsync", "-aSz", *inplace, "-e", rsh, name, to]
     words: dict[str, str | Path] = {
@@ -95,6 +101,7 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
     names = ["sparsesync sync", "sparsesync sync -z", "sparsesync copy", *_FULL, _CAT, _DENSE]
     # tar and qemu-img cannot update a file, and write all of it again. The baselines are those of a first copy.
     names = [name for name in names if state == "first" or name not in (_CAT, _DENSE)]
+    names += [_PLAIN] if state == "first" else []
     if link.rate is None:
         names = [name for name in names if not name.endswith("-z") and name != _DENSE]
 
@@ -124,7 +131,7 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
                 return inputs.check(dense if contender in (_CAT, _DENSE) else source, copy)
 
             skipped = {}
-            if layout.size >= MINUTES:
+            if layout.size >= peers.MINUTES:
                 # Each would take as long as that one.
                 like = ["rsync -Sz"] if state == "1%" else ["rsync -S", "rsync -Sz"]
                 reads = f"reads {inputs.iec(layout.size)} of hole: rsync -S does so with 1 % changed"
@@ -135,7 +142,7 @@ def _transfer(link: Link, layout: Layout, state: str, seed: int) -> Case:
                     Contender(
                         name,
                         commands[name],
-                        once=name.startswith("rsync -S") and layout.size >= MINUTES,
+                        once=name.startswith("rsync -S") and layout.size >= peers.MINUTES,
                         baseline=name in (_CAT, _DENSE),
                     )
                     for name in names
@@ -208,7 +215,7 @@ def _moby(state: str, layout: Layout, files: int, seed: int) -> Case:
             yield Prepared(
                 [
                     Contender("sparsesync migrate", peers.sparsesync_command("migrate", *quiet, *final, *ends)),
-                    Contender(rsync, ["rsync", "-aHAXS", *options, *ends], once=layout.size >= MINUTES),
+                    Contender(rsync, ["rsync", "-aHAXS", *options, *ends], once=layout.size >= peers.MINUTES),
                 ],
                 before=before, check=check, top=top, wire=there.wire, far=there.accounts,
             )  # fmt: skip
@@ -257,7 +264,7 @@ def _nightly(where: str, layout: Layout, seed: int) -> Case:
             yield Prepared(
                 [
                     Contender(names[0], peers.sparsesync_command(*ours, *ends)),
-                    Contender(names[1], ["rsync", "-aS", "--link-dest=../1", *ends], once=layout.size >= MINUTES),
+                    Contender(names[1], ["rsync", "-aS", "--link-dest=../1", *ends], once=layout.size >= peers.MINUTES),
                 ],
                 before=before,
                 check=check,
@@ -271,6 +278,30 @@ def _nightly(where: str, layout: Layout, seed: int) -> Case:
     how = "through ssh" if where == "ssh" else "on this machine"
     what = f"a snapshot of {layout} by --link-dest, 1 % of the data changed, on btrfs, {how}"
     return Case(f"nightly/{where}", what, names, opened, {"data": layout.data, "apparent": layout.size}, needs)
+
+
+def _again(name: str, files: int, seed: int) -> Case:
+    """Sparse files that are there already: what it costs to find that there is nothing to do."""
+
+    @contextlib.contextmanager
+    def opened(work: Path) -> Iterator[Prepared]:
+        with filesystem("ext4", work, "4G", *inodes(2 * files)) as top, host(LINKS[0], work / "host") as there:
+            source, copy = top / "source", top / "copy"
+            inputs.make_tree(source, files, seed, sparse=files)
+            subprocess.run(["cp", "-a", source, copy], check=True)
+            ends = ["-a", "-e", there.rsh, f"{source}/", f"host:{copy}/"]
+            ours = peers.sparsesync_command("sync", f"--seed-python={sys.executable}", *ends)
+            yield Prepared(
+                [Contender("sparsesync sync", ours), Contender("rsync", ["rsync", *ends])],
+                before=lambda contender: None,
+                top=top,
+                check=lambda contender, output: inputs.check_tree(source, copy),
+                wire=there.wire,
+                far=there.accounts,
+            )  # fmt: skip
+
+    what = f"sync {files} sparse files through ssh again, with nothing to do, on ext4"
+    return Case(name, what, ("sparsesync sync", "rsync"), opened, {"files": files}, (*NEEDS, "mkfs.ext4", "rsync"))
 
 
 def _free(top: Path) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .inputs import MIB, iec
+from .peers import BY_THREADS, OURS, program
 
 Case = dict[str, Any]
 Contender = dict[str, Any]
@@ -23,6 +24,9 @@ class Verdict(NamedTuple):
     goal: str
     measured: str
     reached: bool | None
+
+
+_PEERS_OF_JOBS = ["cp", *(f"{name}{count}" for name in BY_THREADS if program(name) != OURS for count in (1, 2, 4))]
 
 
 def judge(results: dict[str, Any]) -> list[Verdict]:
@@ -48,10 +52,15 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
                lambda case: _ratio(case, "sparsesync --track", "sparsesync --inplace")),
         _worst("ssh, first copy: 1.05 of ssh cat of the data", _like(cases, "ssh/*/first"), 1.05,
                lambda case: _ratio(case, "sparsesync copy", "ssh cat of the data")),
+        _worst("the same on the loopback, with nothing but Python at the other end: 1.2",
+               _like(cases, "ssh/loopback/first"), 1.2,
+               lambda case: _ratio(case, "sparsesync copy to a plain Python", "ssh cat of the data")),
         _worst("the same with sync, which runs rsync too", _like(cases, "ssh/*/first"), 1.05,
                lambda case: _ratio(case, "sparsesync sync", "ssh cat of the data")),
         _worst("ssh at 100 Mbit/s with -z: no slower than rsync -z of the data", _like(cases, "ssh/100M/first"), 1.0,
                lambda case: _ratio(case, "sparsesync sync -z", "rsync -z of the data")),
+        _worst("copy by 4 streams, where each gets a fifth of the link: 0.35 of ssh cat", _like(cases, "streams"), 0.35,
+               lambda case: _ratio(case, "sparsesync copy --streams 4", "ssh cat of the data")),
         # On the slow links the file is a smaller one, so that rsync can be waited for.
         _worst("ssh loopback, 1 % changed: 50 times faster than rsync -S --inplace",
                _like(cases, "ssh/loopback/1%"), 1 / 50, lambda case: _ratio(case, "sparsesync sync", "rsync -S")),
@@ -68,8 +77,18 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
                lambda case: _ratio(case, "sparsesync", "rsync")),
         _worst("sync, none sparse, nothing to do: 1.4 of rsync + 0.1 s",
                [*_like(cases, "sync/*/again"), *_like(cases, "sync/*/excluding")], 1.0, _again),
+        _worst("sync of sparse files with little data: 1.5 of cp -a", _like(cases, "files/5000"), 1.5,
+               lambda case: _ratio(case, "sparsesync sync", "cp -a")),
+        _worst("the same through ssh, nothing to do: 1.6 of rsync", _like(cases, "files/ssh/again"), 1.6,
+               lambda case: _ratio(case, "sparsesync sync", "rsync")),
+        _worst("copy of very many extents on tmpfs: no slower than cp", _like(cases, "copy/tmpfs/extents"), 1.0,
+               lambda case: _ratio(case, "sparsesync", "cp")),
+        _worst("copy by 2 threads: no slower than the fastest peer, with 1, 2 or 4", _like(cases, "jobs"), 1.0,
+               lambda case: _ratio(case, "sparsesync --jobs 2", *_PEERS_OF_JOBS)),
         _worst("start: 1.5 of python3 -c pass", _like(cases, "start"), 1.5,
                lambda case: _ratio(case, "sparsesync --version", "python3 -c pass")),
+        _worst("start of copy: 2.25 of python3 -c pass", _like(cases, "start/copy"), 2.25,
+               lambda case: _ratio(case, "sparsesync copy", "python3 -c pass")),
     ]  # fmt: skip
     return [*found, _memory(cases)]
 

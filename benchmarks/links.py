@@ -2,8 +2,9 @@
 
 The interface counts what passes, in both directions and with the headers of all layers (those of a packet that the
 interface is to divide are counted once); that is "on the wire" in the results.
-The link is as fast as the machine, or shaped: by netem at both interfaces, if the kernel has it, else by
-:mod:`relay`; the results say which (``Host.shaped_by``). A delay is that of a round trip, half of it each way.
+The link is as fast as the machine, or shaped: by netem at both interfaces, if the kernel has it, else, and where each
+connection is to have a part of the link, by :mod:`relay`; the results say which (``Host.shaped_by``). A delay is that
+of a round trip, half of it each way.
 
 The server's keys and configurations, and the client's, are made in one directory and gone with it. With the client's
 configuration (``ssh -F``) any name leads to the host. While the file ``Host.accounts`` exists, each command that is run
@@ -13,6 +14,7 @@ on the host is accounted for by :mod:`starter` and described there in a line.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -36,11 +38,15 @@ _LOOPBACK_MTU, _ETHERNET_MTU = "65535", "1500"
 
 @dataclass(frozen=True)
 class Link:
-    """Bytes per second in each direction (None: as fast as it goes), and the round trip in seconds."""
+    """Bytes per second in each direction (None: as fast as it goes), and the round trip in seconds.
+
+    ``each``: bytes per second in each direction that one connection gets, which the kernel does not shape.
+    """
 
     name: str
     rate: float | None = None
     round_trip: float = 0.0
+    each: float | None = None
 
 
 LINKS = [Link("loopback"), Link("1G", 1000 * MBIT, 0.020), Link("100M", 100 * MBIT, 0.020)]
@@ -77,7 +83,7 @@ def host(link: Link, directory: Path) -> Iterator[Host]:
         shaped_by = None
         near, port = address, _PORT
         if link.rate is not None:
-            if _netem(interface, namespace, link):
+            if link.each is None and _netem(interface, namespace, link):
                 shaped_by = "netem"
             else:
                 shaped_by = "a relay in user space"
@@ -85,7 +91,7 @@ def host(link: Link, directory: Path) -> Iterator[Host]:
         _configure(directory, address)
         stack.enter_context(_sshd(directory, address, namespace))
         if near == "127.0.0.1" and link.rate is not None:
-            port = stack.enter_context(relay(address, _PORT, link.rate, link.round_trip / 2))
+            port = stack.enter_context(relay(address, _PORT, link.rate, link.round_trip / 2, link.each or math.inf))
         client = directory / "client"
         client.write_text(client.read_text().format(near=near, port=port))
         yield Host(client, directory / "accounts", interface, shaped_by)

@@ -21,6 +21,8 @@ from shlex import quote
 
 import sparsesync
 
+from .inputs import GIB
+
 PACKAGES = {
     "bmaptool": "bmap-tools",
     "bsdtar": "libarchive-tools",
@@ -37,6 +39,7 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "strace": "strace",
     "tar": "tar",
+    "xcp": "xcp, which cargo installs",
     "xfs_io": "xfsprogs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
@@ -48,9 +51,27 @@ PACKAGES = {
 
 # How each is asked for its version.
 _VERSION = {"ssh": "-V", "xfs_io": "-V", "filefrag": "-V"}
-PEERS = ["bmaptool", "bsdtar", "cp", "du", "filefrag", "find", "nbdcopy", "qemu-img", "rsync", "ssh", "tar", "xfs_io"]
+PEERS = [
+    "bmaptool",
+    "bsdtar",
+    "cp",
+    "du",
+    "filefrag",
+    "find",
+    "nbdcopy",
+    "qemu-img",
+    "rsync",
+    "ssh",
+    "tar",
+    "xcp",
+    "xfs_io",
+]
 
 OURS = "sparsesync"
+
+MINUTES = 8 * GIB
+HOURS = 500 * GIB
+"""From these apparent sizes on rsync takes minutes, and hours; nbdcopy takes minutes only from the second on."""
 
 Command = Callable[[Path, Path], list[str]]
 
@@ -145,6 +166,21 @@ REPEATS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "cp": lambda source, copy, track: ["cp", "--reflink=never", str(source), str(copy)],
 }
 """How a file is copied again, that changed a little since it was copied the same way."""
+
+BY_THREADS: dict[str, Callable[[Path, Path, int], list[str]]] = {
+    f"{OURS} --jobs ": lambda source, copy, count: sparsesync_command("copy", f"--jobs={count}", source, copy),
+    # -W: in any order, without which there is one writer.
+    "qemu-img -W -m ": lambda source, copy, count: [
+        "qemu-img", "convert", "-W", "-m", str(count), "-f", "raw", "-O", "raw", str(source), str(copy),
+    ],
+    "nbdcopy --threads ": lambda source, copy, count: [
+        "nbdcopy", f"--threads={count}", f"--connections={count}", str(source), str(copy),
+    ],
+    "xcp --driver parblock -w ": lambda source, copy, count: [
+        "xcp", "--driver", "parblock", "--no-progress", "-w", str(count), str(source), str(copy),
+    ],
+}  # fmt: skip
+"""How each copies a file by so many threads; its name ends with the number."""
 
 SCANS: dict[str, Callable[[Path], list[str]]] = {
     OURS: lambda tree: sparsesync_command("scan", tree),

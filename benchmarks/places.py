@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 MAKE = {
@@ -16,6 +17,33 @@ MAKE = {
     "xfs": ["mkfs.xfs", "-q", "-f"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of filesystem, and whether extents may be shared where it can share them."""
+
+    kind: str
+    reflink: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.reflink else f"{self.kind}-noreflink"
+
+
+PLACES = [
+    Place("ext4"), Place("xfs"), Place("btrfs"), Place("btrfs", False), Place("tmpfs"),
+]  # fmt: skip
+
+
+def needs(place: Place) -> tuple[str, ...]:
+    """The programs, and root, that making it needs."""
+    return ("root", *([f"mkfs.{place.kind}"] if place.kind in MAKE else []))
+
+
+def inodes(files: int) -> list[str]:
+    """For mkfs.ext4, with room for as many files."""
+    return ["-N", str(files * 11 // 10 + 10_000)]
 
 
 def command(*argv: str | Path) -> str:

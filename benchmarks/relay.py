@@ -1,7 +1,8 @@
 """A link of a given speed and delay in user space, for kernels without netem.
 
 A TCP relay: what arrives on one side goes on to the other, each direction at ``rate`` bytes per second and ``delay``
-seconds later. All connections share the link. Of what arrives faster than the link is no more taken in than a router
+seconds later. All connections share the link, and each may have a rate of its own, as on a long line where windows end
+or packets are lost. Of what arrives faster than the link is no more taken in than a router
 would hold: then the sender is no longer read from, and its TCP slows down. (A receiver that does not read is not
 waited for.)
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 
@@ -23,9 +25,10 @@ QUEUE = 0.05
 class _Way:
     """One direction of the link."""
 
-    def __init__(self, rate: float, delay: float) -> None:
+    def __init__(self, rate: float, delay: float, each: float) -> None:
         self._rate = rate
         self._delay = delay
+        self._each = each
         self._free = 0.0
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,13 +47,16 @@ class _Way:
                 writer.write(data)
                 await writer.drain()
 
+        own = 0.0
         delivering = asyncio.ensure_future(deliver())
         try:
             # A millisecond's worth at a time, so that connections take turns.
-            while data := await reader.read(max(4096, min(1 << 16, int(self._rate / 1000)))):
+            while data := await reader.read(max(4096, min(1 << 16, int(min(self._rate, self._each) / 1000)))):
                 self._free = max(self._free, clock()) + len(data) / self._rate
-                on_the_way.put_nowait((self._free + self._delay, data))
-                ahead = self._free - clock()
+                own = max(own, clock()) + len(data) / self._each
+                passed = max(self._free, own)
+                on_the_way.put_nowait((passed + self._delay, data))
+                ahead = passed - clock()
                 if ahead > QUEUE:
                     await asyncio.sleep(ahead - QUEUE)
         except OSError:
@@ -61,8 +67,8 @@ class _Way:
             writer.write_eof()
 
 
-async def _serve(port: int, host: str, far_port: int, rate: float, delay: float) -> asyncio.AbstractServer:
-    there, back = _Way(rate, delay), _Way(rate, delay)
+async def _serve(port: int, host: str, far_port: int, rate: float, delay: float, each: float) -> asyncio.AbstractServer:
+    there, back = _Way(rate, delay, each), _Way(rate, delay, each)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(host, far_port)
@@ -78,15 +84,15 @@ async def _serve(port: int, host: str, far_port: int, rate: float, delay: float)
 
 
 @contextlib.contextmanager
-def relay(host: str, far_port: int, rate: float, delay: float) -> Iterator[int]:
+def relay(host: str, far_port: int, rate: float, delay: float, each: float = math.inf) -> Iterator[int]:
     """A relay to ``far_port`` of ``host`` for as long as the context lasts; yields its port on 127.0.0.1.
 
-    ``rate`` is bytes per second, ``delay`` seconds, one way.
+    ``rate`` is bytes per second for all connections together, ``each`` for one of them, ``delay`` seconds, one way.
     """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(_serve(0, host, far_port, rate, delay), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(_serve(0, host, far_port, rate, delay, each), loop).result(10)
     try:
         yield server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     finally:

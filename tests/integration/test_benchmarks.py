@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -266,7 +267,8 @@ def test_a_host(tmp_path: Path) -> None:
     assert not (Path("/sys/class/net") / interface).exists()
 
 
-def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [math.inf, 10e6])
+def test_the_relay_passes_everything_on(tmp_path: Path, each: float) -> None:
     import socket
     import threading
 
@@ -281,7 +283,7 @@ def test_the_relay_passes_everything_on(tmp_path: Path) -> None:
     thread = threading.Thread(target=echo, daemon=True)
     thread.start()
     sent = os.urandom(300_000)
-    with relay.relay("127.0.0.1", server.getsockname()[1], 100e6, 0.001) as port:  # noqa: SIM117
+    with relay.relay("127.0.0.1", server.getsockname()[1], 100e6, 0.001, each) as port:  # noqa: SIM117
         with socket.create_connection(("127.0.0.1", port)) as near:
             writer = threading.Thread(target=lambda: (near.sendall(sent), near.shutdown(socket.SHUT_WR)))
             writer.start()
