@@ -22,6 +22,7 @@ from ..engine.errors import LoginError
 
 if TYPE_CHECKING:
     from ..embedding import Embedding, Write
+    from ..engine.host import LocalHost
     from ..engine.wire.capabilities import Digest
     from .address import Remote
     from .base import Host, Location, PathLike, Rsh
@@ -89,6 +90,7 @@ class HostPool:
         self._stderr = stderr
         self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
+        self._local: LocalHost | None = None
 
     def __enter__(self) -> HostPool:
         return self
@@ -106,9 +108,11 @@ class HostPool:
 
     def local(self, path: PathLike) -> Location:
         """Return the location of ``path`` on this machine, even if it looks like one on another host."""
-        from ..engine.host import LocalHost
+        if self._local is None:
+            from ..engine.host import LocalHost
 
-        return _location(LocalHost(), path, None)
+            self._local = LocalHost()
+        return _location(self._local, path, None)
 
     def locate_pair(self, a: PathLike, b: PathLike) -> tuple[Location, Location]:
         """Return two locations whose hosts compute the same digests, and can be read at the same time."""
