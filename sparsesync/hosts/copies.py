@@ -230,7 +230,9 @@ class Copies:
             return Copied(made, result.size, result.sent)
         if result.there is not None:
             entry.keep(Identity(*result.there), whole=not result.was_known)
-        why = None if result.was_known else entry.why or f"what is there is not what the last copy left{unless}"
+        why = None if result.was_known else entry.why_all(result)
+        if why is None and not result.was_known:
+            why = f"what is there is not what the last copy left{unless}"
         return Copied(made, result.size, result.sent if ends.remote or result.was_known else result.data, why)
 
     @contextlib.contextmanager

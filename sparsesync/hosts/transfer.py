@@ -243,7 +243,10 @@ def _copy(
         if basis is not None:
             os.close(basis)
     destination.place.finish(target, spec)
-    return FileResult(spec.name, spec.size, data, sent, allocated=target.allocated, there=target.there, was_known=known)
+    return FileResult(
+        spec.name, spec.size, data, sent, allocated=target.allocated, there=target.there, was_known=known,
+        is_mapped=file.is_mapped,
+    )  # fmt: skip
 
 
 def _push(

@@ -26,7 +26,7 @@ from typing import Callable
 from ..engine.errors import error_path
 from ..engine.files.status import Identity, identity_at, identity_of, is_past
 from ..engine.files.syscalls import flush_directory, share
-from ..engine.transfer.records import Tracked
+from ..engine.transfer.records import FileResult, Tracked
 from .record import MAX_RECORD_BYTES, NewerRecordError, Place, Record, load
 
 RECORD = "record.json"
@@ -116,6 +116,11 @@ class Entry:
                 os.close(fd)
         since, known = self._known(whole_every)
         self.tracked = Tracked(os.path.join(self.path, self._new), since, known, self.cloned.mtime_ns)
+
+    def why_all(self, result: FileResult) -> str | None:
+        """Return why all of the file was compared, as far as that is not for what was at the destination."""
+        unknown = None if result.is_mapped else "the maps of its clones do not tell what changed"
+        return self.why or unknown
 
     def read(self) -> Record | None:
         """Return the record, or None. Raises ValueError if it is broken, NewerRecordError."""

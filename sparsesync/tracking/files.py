@@ -159,7 +159,7 @@ class Tracking:
         self._left[result.name] = result
         if result.was_known:
             return ", what changed since the last run"
-        return f", all compared: {entry.why or 'what is there is not what the last run left'}"
+        return f", all compared: {entry.why_all(result) or 'what is there is not what the last run left'}"
 
     def changed(self, source: Any) -> list[Planned]:
         """Return the seeded files that were written to since they were cloned, or may have been."""

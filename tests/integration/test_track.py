@@ -24,6 +24,7 @@ from sparsesync.hosts.copies import Copies
 from sparsesync.tracking.store import Store
 from tests.support.filesystems import Mounted, command, filesystem, qemu_map, same_content
 from tests.support.schemas import document
+from tests.support.shells import local_shell
 from tests.support.sshd import Sshd
 
 BLOCK = 4096
@@ -215,6 +216,20 @@ def test_a_source_that_is_another(change: Callable[[Path], None], here: Path, mo
     change(src)
     tracked(src, dst, track, inplace=True)
     assert same_content(src, dst)
+
+
+def test_clones_of_which_nobody_knows_what_changed(mounted: Mounted, tmp_path: Path) -> None:
+    folder = mounted("btrfs") / "nodatacow"
+    folder.mkdir()
+    command("chattr", "+C", folder)
+    src, dst, track = image(folder / "src"), folder / "dst", folder / "track"
+    why = "the maps of its clones do not tell what changed"
+    tracked(src, dst, track)
+    for inplace in (False, True):
+        assert tracked(src, dst, track, inplace=inplace).why_whole == why and same_content(src, dst)
+    with Copies(local_shell(tmp_path / "rsh"), track=track) as copies:
+        copies.copy(src, f"host:{dst}", CopyOptions())
+        assert copies.copy(src, f"host:{dst}", CopyOptions()).why_whole == why
 
 
 def test_several_destinations(here: Path, mounted: Mounted) -> None:

@@ -36,6 +36,7 @@ class OutgoingFile:
     ``listed``: what changed in it, if somebody else knows.
     ``was_known``: the destination says that it has the content of ``tracked.since``, or is ``listed.known``.
     ``since``: what changed since that, once the file is open; None if unknown.
+    ``is_mapped``: as of :class:`~.records.FileResult`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class OutgoingFile:
         self.listed = listed
         self.was_known = False
         self.since: Optional[Iterator[Change]] = None
+        self.is_mapped = True
         self._earlier: Optional[int] = None
         self.believed: bool = False
         self.number = 0
@@ -90,10 +92,11 @@ class OutgoingFile:
         if self.overlay and not self.believed:
             self.close()
             raise not_to_be_merged(self.path)
-        if self.tracked is not None and self.tracked.since is not None and self.believed:
+        if self.tracked is not None and self.tracked.since is not None:
             self._earlier = open_quietly(self.tracked.since, os.O_NOFOLLOW)
-            found = changes(fd, self._earlier)
+            found = changes(fd, self._earlier) if self.believed else None
             self.since = None if found is None else read_ahead(fd, found)
+            self.is_mapped = found is not None
         elif self.listed is not None:
             self.since = read_ahead(fd, within(fd, self.listed.changed, self.believed))
         return fd

@@ -378,6 +378,7 @@ class Receiver:
         self._held -= arriving.held
         arriving.close(keep=False)
         told = result._asdict()
-        del told["name"], told["size"], told["was_known"]  # the sender knows
+        for known in ("name", "size", "was_known", "is_mapped"):
+            del told[known]  # the sender knows
         self.link.send_json(protocol.CLOSED, id=arriving.number, **told)
         self.on_result(result)

@@ -99,6 +99,7 @@ class FileResult(NamedTuple):
     ``refusal``: what rsync would say of it, where the destination does not take the file.
     ``there``: the :class:`~.files.status.Identity` of the new file, if that was wanted and can be told.
     ``was_known``: the file that was there was the known one.
+    ``is_mapped``: of a tracked file, its clones could be compared.
     """
 
     name: str
@@ -114,6 +115,7 @@ class FileResult(NamedTuple):
     refusal: Optional[str] = None
     there: Optional[Sequence[int]] = None
     was_known: bool = False
+    is_mapped: bool = True
 
 
 class Tracked(NamedTuple):

@@ -226,7 +226,7 @@ class Sender:
         result = read_result(value, file.spec.name, file.spec.size, self._reasons)
         if not file.over and result.reason is None:
             raise ProtocolError("a file is closed that was not sent")
-        result = result._replace(was_known=file.was_known)
+        result = result._replace(was_known=file.was_known, is_mapped=file.is_mapped)
         if file.was_known:
             result = result._replace(data=max(result.data, file.spec.data))
         self._writer.drop(file)
