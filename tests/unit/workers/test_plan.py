@@ -46,6 +46,43 @@ def test_tasks_are_disjoint_by_page_and_their_union_is_the_data(
     assert bytes_of(found) == bytes_of(extents)
 
 
+def joined(ranges: list[Extent]) -> list[Extent]:
+    """The ranges, those that touch as one."""
+    found: list[Extent] = []
+    for offset, length in ranges:
+        if found and sum(found[-1]) == offset:
+            offset, length = found[-1][0], found.pop()[1] + length
+        found.append((offset, length))
+    return found
+
+
+TIB = 1 << 40
+MOST_OFFSET = (1 << 63) - 1
+
+
+@given(
+    made=gaps_and_lengths,
+    scale=st.sampled_from([1, 1000, 4096, 1 << 20]),
+    at=st.sampled_from([0, 4095, 17 * TIB, MOST_OFFSET - 30 * 6000 * (1 << 20)]),
+    parts=st.integers(1, 50),
+    unit=st.sampled_from([module.UNIT_BYTES, 1 << 20, 48 << 20, 64 << 20]),
+)
+def test_no_two_tasks_share_a_stripe_however_large_the_file_is(
+    made: list[tuple[int, int]], scale: int, at: int, parts: int, unit: int
+) -> None:
+    extents = [(at + offset * scale, length * scale) for offset, length in laid_out(made)]
+    size = sum(extents[-1]) if extents else at
+    share = sum(length for _, length in extents) // parts
+    tasks = list(plan(iter(extents), size, share, unit))
+    assert all(before.stop == task.start and task.start % unit == 0 for before, task in zip(tasks, tasks[1:]))
+    assert not tasks or (tasks[0].start, tasks[-1].stop) == (0, size)
+    for task in tasks:
+        ranges = list(unpack(task.ranges))
+        assert task.start <= ranges[0][0] and sum(ranges[-1]) <= task.stop
+        assert sum(length for _, length in ranges) == task.data <= max(share, unit) + unit
+    assert joined([part for task in tasks for part in unpack(task.ranges)]) == joined(extents)
+
+
 @given(made=gaps_and_lengths, share=st.integers(1, 3000))
 def test_a_task_has_few_extents_and_none_is_passed_over(made: list[tuple[int, int]], share: int) -> None:
     extents = laid_out(made)
