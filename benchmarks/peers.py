@@ -39,7 +39,7 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
     "strace": "strace",
     "tar": "tar",
-    "xcp": "xcp, which cargo installs",
+    "xcp": "xcp of cargo",
     "xfs_io": "xfsprogs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",

@@ -137,7 +137,8 @@ def sharing(
     path = f"{folder}/s"
     control = ["-o", f"ControlPath={path}", *alive]
     try:
-        yield Sharing(["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGER_SECONDS}", *control], control)
+        login_options = ["-o", "ControlMaster=yes", "-o", f"ControlPersist={_LINGER_SECONDS}", *control]
+        yield Sharing(login_options, control, not _jumps(command))
     finally:
         try:
             if os.path.exists(path):
@@ -291,6 +292,11 @@ def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: 
             process.wait(WAIT_SECONDS)
             return
         check()
+
+
+def _jumps(command: Sequence[str]) -> bool:
+    """Return whether a remote shell's command seems to have ssh's -J, which takes no ProxyCommand beside it."""
+    return any([re.match("-[0-9A-Za-z]*J", word) for word in command[until_ssh(command) :]])
 
 
 def _settings(

@@ -403,6 +403,13 @@ def test_where_a_socket_can_be_made(
         assert sharing._folder({}) is None
 
 
+def test_a_jump_host_in_the_remote_shell_s_command(sshd_server: Sshd, place: Path) -> None:
+    before = sshd_server.logins()
+    done = ours(place, f"{sshd_server.rsh} -4J jump", "sync", "-a", "src/", f"far:{place}/dst/")
+    assert (done.returncode, done.stderr) == (0, b"") and is_copied(place)
+    assert sshd_server.logins() == before + 2
+
+
 def test_without_a_socket_each_logs_in(sshd_server: Sshd, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "_PLACES", [])
     monkeypatch.delenv("TMPDIR", raising=False)
