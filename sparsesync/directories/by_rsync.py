@@ -15,7 +15,7 @@ from ..engine.text import escape_name
 from ..exclude import excluding
 from ..hosts.base import PathLike, Rsh
 from ..hosts.pool import Connections
-from ..hosts.ssh import is_refused
+from ..hosts.stderr_relay import is_refused
 from ..rsync import command as rsync
 from ..rsync.paths import why_not_plain
 from ..rsync.process import check_version

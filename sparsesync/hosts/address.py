@@ -9,8 +9,10 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+from ..engine.errors import LoginError
 
 _PYTHON = re.compile(r"[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./ -]*")
 _NO_NAME = re.compile(
@@ -101,3 +103,21 @@ def with_words(shell: str, words: Sequence[str]) -> str:
 def remote_shell(given: str | None, environ: Mapping[str, str] = os.environ) -> str:
     """Return the command of the remote shell: ``given``, else RSYNC_RSH, else ssh."""
     return given or environ.get("RSYNC_RSH") or "ssh"
+
+
+def login_words(user: str | None, name: str) -> tuple[str, ...]:
+    """Return the words that name a host to the remote shell."""
+    return (*(["-l", user] if user else []), name)
+
+
+@contextlib.contextmanager
+def telling_files(*paths: object) -> Iterator[None]:
+    """Say how a file here is written whose name looks like that of a host, if nobody can log in there."""
+    try:
+        yield
+    except LoginError as error:
+        meant = next((path for path in paths if isinstance(path, str) and ":" in path and os.path.lexists(path)), None)
+        if meant is None:
+            raise
+        why = f"{error.args[0]}; the file of that name here is ./{meant}"
+        raise LoginError(why, error.host, error.retryable) from None

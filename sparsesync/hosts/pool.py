@@ -14,11 +14,10 @@ their login, where the remote shell can share one (:mod:`.sharing`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Callable
-
-from ..engine.errors import LoginError
 
 if TYPE_CHECKING:
     from ..embedding import Embedding, Write
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from .base import Host, Location, PathLike, Rsh
     from .remote import RemoteHost
     from .sharing import Sharing, Trial
+    from .ssh import Connection
+
+    Dialled = tuple[Connection, Callable[[], object]]
 
 _COMMON = "blake2b"
 """The digest two agents use: every Python has it, and no machine is slow at it."""
@@ -91,6 +93,7 @@ class HostPool:
         self._shared: dict[tuple[str, ...], Sharing] = {}
         self._hosts: dict[tuple[str | None, str], RemoteHost] = {}
         self._local: LocalHost | None = None
+        self._dialled: dict[tuple[str | None, str], Dialled] = {}
 
     def __enter__(self) -> HostPool:
         return self
@@ -103,7 +106,9 @@ class HostPool:
         remote = remote_part(path)
         if remote is None:
             return self.local(path)
-        with _telling_files(path):
+        from .address import telling_files
+
+        with telling_files(path):
             return _location(self.host(remote.user, remote.host), path, remote)
 
     def local(self, path: PathLike) -> Location:
@@ -118,11 +123,12 @@ class HostPool:
         """Return two locations whose hosts compute the same digests, and can be read at the same time."""
         from ..engine.host import LocalHost
         from ..engine.wire.capabilities import Digest, capabilities, choose_digest
+        from .address import telling_files
 
         remotes = remote_part(a), remote_part(b)
         salt = self._lender.salt if self._lender else os.urandom(16)
         digest = Digest(_COMMON, salt) if all(remotes) else None
-        with _telling_files(a, b):
+        with telling_files(a, b):
             connected = [self._connect(remote.user, remote.host, digest) if remote else None for remote in remotes]
         shared = next((host.digest for host in connected if host), None)
         if shared is None:
@@ -187,9 +193,10 @@ class HostPool:
 
         None: nobody has to ask, since whoever finds no room logs in by himself.
         """
+        from .address import login_words
         from .sharing import Sharing, Trial
 
-        login = _login(host.user, host.name)
+        login = login_words(host.user, host.name)
         shared = self._shared.get(login, Sharing([], []))
         if not shared.is_private:
             yield None
@@ -209,9 +216,10 @@ class HostPool:
         self._wait_for_session(host)
 
     def _wait_for_session(self, host: RemoteHost) -> None:
+        from .address import login_words
         from .sharing import wait_for_session
 
-        login = _login(host.user, host.name)
+        login = login_words(host.user, host.name)
         if login in self._shared:
             wait_for_session(self._words(), login, self._shared[login], self._environ, self._check)
 
@@ -220,19 +228,33 @@ class HostPool:
             return self._opened.enter_context(self._lender.lend(user, name, digest))
         return self.connect(user, name, digest)
 
+    def dial(self, user: str | None, name: str) -> None:
+        """Begin to log in to a host that :meth:`host` is going to be asked for. Raises as :meth:`locate`."""
+        self._dialled[user, name] = self._dial(user, name)
+
     def connect(self, user: str | None, name: str, digest: Digest | None = None) -> RemoteHost:
         """Return the host of this name over a new connection. Raises as :meth:`locate`."""
-        from functools import partial
+        dialled = None if digest else self._dialled.pop((user, name), None)
+        connection, leave = dialled or self._dial(user, name, digest)
+        from .remote import RemoteHost  # while the host is logged in to
 
-        from .address import Remote, until_ssh
+        try:
+            connection.await_agent()
+        except BaseException:
+            leave()
+            raise
+        return RemoteHost(connection, user, leave)
+
+    def _dial(self, user: str | None, name: str, digest: Digest | None = None) -> Dialled:
+        """Begin to log in. Returns the connection, whose agent is to be waited for, and what ends it."""
+        from .address import Remote, login_words, until_ssh
         from .loader import Shell
-        from .remote import RemoteHost
         from .sharing import ALONE, sharing
         from .ssh import connect
 
         words = self._words()
         shell = Shell(tuple(words), self._prefix, self._python)
-        login = _login(user, name)
+        login = login_words(user, name)
         if self._logins is not None and tuple(words) == self._logins.words:
             self._shared[login] = self._logins.login(login, self._embedding)
         if login not in self._shared:
@@ -243,25 +265,18 @@ class HostPool:
             options = self._shared[login].control or self._shared[login].login
         opened = self._opened.enter_context(contextlib.ExitStack())
         opening = connect(
-            name,
-            shell,
-            login,
-            options,
-            prefix=Remote(user, name, "").prefix,
-            timeout=self._timeout,
-            digest=digest,
-            embedding=self._embedding,
-            stderr=self._stderr,
-        )
+            name, shell, login, options, prefix=Remote(user, name, "").prefix, timeout=self._timeout, digest=digest,
+            embedding=self._embedding, stderr=self._stderr, wait=False,
+        )  # fmt: skip
         connection = opened.enter_context(opening)
         alone = until_ssh(words)
         if alone:
             more = Shell((*words[:alone], *ALONE, *words[alone:]), self._prefix, self._python)
-            connection.another = partial(
+            connection.another = functools.partial(
                 connect, name, more, login, prefix=connection.prefix, timeout=self._timeout, digest=digest,
                 embedding=self._embedding, stderr=lambda said: None,
             )  # fmt: skip
-        return RemoteHost(connection, user, opened.close)
+        return connection, opened.close
 
     @property
     def _check(self) -> Callable[[], object]:
@@ -277,24 +292,6 @@ class HostPool:
 
         given = self._rsh
         return split_shell(remote_shell(given, self._environ)) if given is None or isinstance(given, str) else given
-
-
-@contextlib.contextmanager
-def _telling_files(*paths: PathLike) -> Iterator[None]:
-    """Say how a file here is written whose name looks like that of a host, if nobody can log in there."""
-    try:
-        yield
-    except LoginError as error:
-        meant = next((path for path in paths if isinstance(path, str) and ":" in path and os.path.lexists(path)), None)
-        if meant is None:
-            raise
-        why = f"{error.args[0]}; the file of that name here is ./{meant}"
-        raise LoginError(why, error.host, error.retryable) from None
-
-
-def _login(user: str | None, name: str) -> tuple[str, ...]:
-    """Return the words that name a host to the remote shell."""
-    return (*(["-l", user] if user else []), name)
 
 
 def _is_shell(rsh: object) -> bool:

@@ -35,7 +35,7 @@ from ..engine.wire.fields import anything, get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
 from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, fingerprint, program, start
-from .stderr_relay import StderrRelay
+from .stderr_relay import StderrRelay, is_refused, reason_of
 
 
 @contextlib.contextmanager
@@ -51,21 +51,6 @@ def named(host: str) -> Iterator[None]:
 
 _AT_ONCE = frozenset(["mode", "space", "directory", "open", "open_copy", "lock"])
 """Operations that take no time, whatever the agent has to look at: pings are no answer to them."""
-_REFUSED = ("Permission denied", "verification failed", "Too many authentication failures")
-"""What ssh says of a login that fails until somebody has changed something."""
-_REASONS = {
-    "IDENTIFICATION HAS CHANGED": "its key is another than that of earlier logins",
-    "host key is known": "its key is not known yet; log in once by hand",
-    "verification failed": "its key was not accepted",
-    "Permission denied": "it refused the user",
-    "Too many authentication failures": "it refused the user",
-    "Could not resolve": "no host of that name is known",
-    "Connection refused": "nothing takes connections there",
-    "No route to host": "it cannot be reached",
-    "Network is unreachable": "it cannot be reached",
-    "timed out": "it does not answer",
-}
-"""What ssh says, and what it means."""
 _MAX_POSTED = 100
 """Calls that wait for their answers at once: these have to fit into the pipe while nobody reads them."""
 
@@ -112,6 +97,8 @@ class Connection:
         """Gives one more connection to the same host, which asks nobody. It takes the ``check`` of :func:`connect`."""
         self.why_alone = "only of ssh is it known that it asks nobody"
         """Why there is not another."""
+        self.await_agent: Callable[[], None]
+        """Waits until there is an agent. Raises as :func:`connect`."""
         self.beside: contextlib.ExitStack = contextlib.ExitStack()
         """What ends with the connection."""
         self.served: bool = False
@@ -315,6 +302,7 @@ def connect(
     embedding: Embedding | None = None,
     stderr: Write | None = None,
     check: Callable[[], object] | None = None,
+    wait: bool = True,
 ) -> Iterator[Connection]:
     """Give a connection to an agent on a host, which ends with the context.
 
@@ -325,6 +313,7 @@ def connect(
     ``digest``: one that every engine has, instead of the best that both ends have.
     ``stderr``: called with what the host says there, in a thread; by default it goes to the program's.
     ``check``: called while something is waited for, instead of the program's own.
+    ``wait``: until there is an agent. Else :meth:`Connection.await_agent` has to be called before anything is asked.
 
     Raises LinkError if no agent can be started or the remote shell is missing, ValueError for a Python whose name is
     not a plain path.
@@ -350,23 +339,26 @@ def connect(
         connection = Connection(process, host, prefix or f"{host}:", timeout)
         connection.link.check = check or (embedding.check if embedding else None)
         stack.callback(connection.close)
-        try:
-            connection.load(script, bool(shell.prefix))
-        except Stopped:
-            process.terminate()
-            raise
-        except LinkError as error:
-            connection.link.close()  # an agent that is there after all would be waited for
-            status = connection.status()
-            relay.close()
-            raise _reason(error, connection, shell, status, relay.tail) from None
-        connection.greet(digest)
+        connection.await_agent = functools.partial(_await_agent, connection, shell, script, relay, digest)
+        if wait:
+            connection.await_agent()
         yield connection
 
 
-def is_refused(said: str) -> bool:
-    """Return whether ssh says that a login fails until somebody has changed something."""
-    return any(word in said for word in _REFUSED)
+def _await_agent(
+    connection: Connection, shell: Shell, script: bytes, relay: StderrRelay, digest: Digest | None
+) -> None:
+    try:
+        connection.load(script, bool(shell.prefix))
+    except Stopped:
+        connection.process.terminate()
+        raise
+    except LinkError as error:
+        connection.link.close()  # an agent that is there after all would be waited for
+        status = connection.status()
+        relay.close()
+        raise _reason(error, connection, shell, status, relay.tail) from None
+    connection.greet(digest)
 
 
 def _reason(error: LinkError, connection: Connection, shell: Shell, status: int | None, said: str) -> LinkError:
@@ -377,8 +369,7 @@ def _reason(error: LinkError, connection: Connection, shell: Shell, status: int 
         return NoAgentError(f"no Python 3.6 or newer was found {at}", host, retryable=False)
     # 255 is ssh's own failure: ssh(1), EXIT STATUS. It has said what is wrong.
     if status == 255:
-        reason = next((f": {reason}" for word, reason in _REASONS.items() if word in said), "")
-        return LoginError(f"ssh could not log in{reason}", host, not is_refused(said))
+        return LoginError(f"ssh could not log in{reason_of(said)}", host, not is_refused(said))
     if "rrsync" in said or "SSH_ORIGINAL_COMMAND" in said or protocol.ONLY_RSYNC in str(error):
         return NoAgentError(protocol.ONLY_RSYNC, host, retryable=False)
     if connection.python and status:

@@ -27,12 +27,38 @@ from ..embedding import Write
 from ..engine.errors import LinkError
 from ..engine.text import printable_already
 
+_REFUSED = ("Permission denied", "verification failed", "Too many authentication failures")
+"""What ssh says of a login that fails until somebody has changed something."""
+_REASONS = {
+    "IDENTIFICATION HAS CHANGED": "its key is another than that of earlier logins",
+    "host key is known": "its key is not known yet; log in once by hand",
+    "verification failed": "its key was not accepted",
+    "Permission denied": "it refused the user",
+    "Too many authentication failures": "it refused the user",
+    "Could not resolve": "no host of that name is known",
+    "Connection refused": "nothing takes connections there",
+    "No route to host": "it cannot be reached",
+    "Network is unreachable": "it cannot be reached",
+    "timed out": "it does not answer",
+}
+"""What ssh says, and what it means."""
+
 _PART_BYTES = 8192
 _TAIL = 1000
 """Characters."""
 _KEPT_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
+
+
+def is_refused(said: str) -> bool:
+    """Return whether ssh says that a login fails until somebody has changed something."""
+    return any(word in said for word in _REFUSED)
+
+
+def reason_of(said: str) -> str:
+    """Return why a login failed, by what ssh says: a colon and the reason, or nothing if none is known."""
+    return next((f": {reason}" for word, reason in _REASONS.items() if word in said), "")
 
 
 class Greeting:

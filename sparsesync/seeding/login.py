@@ -45,36 +45,47 @@ class Login:
         self.doubtful: bool = False
         """rsync is only to say once more why it cannot begin, and not to log in for that."""
 
+    def dial(self, python: str | None, stack: contextlib.ExitStack) -> None:
+        """Begin to log in, if that is not done: what takes long may be done meanwhile, before :meth:`connect`."""
+        remote = self.command.remote
+        if self._hosts is not None or self._logins is not None or self._own is not None or remote is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # which connect() meets again
+            self._open(python, stack).dial(remote.user, remote.host)
+
     def connect(self, python: str | None, stack: contextlib.ExitStack) -> RemoteHost:
         """Start the agent. The login lasts as long as ``stack``, even without an agent. Raises LinkError."""
         remote = self.command.remote
         assert remote is not None
-        if self._hosts is None:
-            from ..hosts.pool import HostPool
-            from ..hosts.stderr_relay import Greeting
-
-            show = (self.embedding and self.embedding.stderr) or write_error
-            # What is said while the shared connection is not there yet is said once, by the login.
-            self._greeting = Greeting(show, lambda: self._own is not None and not self._own.shared.lost)
-            stack.callback(self._greeting.show)
-            self._own = stack.enter_context(
-                HostPool(
-                    remote.shell,
-                    python,
-                    prefix=remote.prefix,
-                    timeout=self.command.timeout,
-                    share=True,
-                    embedding=self.embedding,
-                    logins=self._logins,
-                    stderr=self._greeting.write,
-                )
-            )
-        hosts = self._hosts or self._own
-        assert hosts is not None
+        hosts = self._hosts or self._own or self._open(python, stack)
         self.host = hosts.host(remote.user, remote.host)
         # It may be a connection that others use, too.
         self._before = self._gone() if self._hosts else 0
         return self.host
+
+    def _open(self, python: str | None, stack: contextlib.ExitStack) -> HostPool:
+        from ..hosts.pool import HostPool
+        from ..hosts.stderr_relay import Greeting
+
+        remote = self.command.remote
+        assert remote is not None
+        show = (self.embedding and self.embedding.stderr) or write_error
+        # What is said while the shared connection is not there yet is said once, by the login.
+        self._greeting = Greeting(show, lambda: self._own is not None and not self._own.shared.lost)
+        stack.callback(self._greeting.show)
+        self._own = stack.enter_context(
+            HostPool(
+                remote.shell,
+                python,
+                prefix=remote.prefix,
+                timeout=self.command.timeout,
+                share=True,
+                embedding=self.embedding,
+                logins=self._logins,
+                stderr=self._greeting.write,
+            )
+        )
+        return self._own
 
     def wire(self) -> int:
         """Return the bytes that this run sent and received over the agent's connection."""

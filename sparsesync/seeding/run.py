@@ -6,7 +6,8 @@ leaves a file alone whose size and modification time agree at both ends. So::
     1. understand the command line        nothing certain?  rsync does it all
     2. look for one sparse file to bring  none?             rsync does it all
        (not on a pull)
-    3. start an agent on the other host, if there is one
+    3. start an agent on the other host, if there is one; the login begins when
+       the first sparse file is found
     4. ask rsync, by a dry run under exactly the user's filters and options,
        which files it would transfer
     5. seed the sparse ones among them: write the data to a temporary, give it
@@ -47,6 +48,7 @@ from .settled import NOTHING_TO_SEED, Looked, look
 if TYPE_CHECKING:
     from ..embedding import Embedding
     from ..hosts.pool import Connections, HostPool
+    from .login import Login
     from .result import SyncResult
 
 
@@ -100,8 +102,17 @@ def run(
             tracking, command = tracking_of(seed.track, seed, command, environ, say, stack)
         if embedding is not None:
             _check_shell(command, environ)
+        login: Login | None = None
+
+        def dial() -> None:
+            nonlocal login
+            from .login import Login
+
+            login = login or Login(command, hosts, embedding, logins)
+            login.dial(seed.python, stack)
+
         try:
-            looked = look(command, seed, environ, embedding.check if embedding else None)
+            looked = look(command, seed, environ, embedding.check if embedding else None, dial)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -114,7 +125,7 @@ def run(
         from .login import Login
         from .steps import SeededRun
 
-        login = Login(command, hosts, embedding, logins)
+        login = login or Login(command, hosts, embedding, logins)
         state = SeededRun(command, seed, say, bar, strict, login, embedding, tracking)
         if not state.until_rsync(looked, stack):
             return state.result

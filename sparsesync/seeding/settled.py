@@ -12,6 +12,7 @@ known before rsync is asked.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
@@ -56,11 +57,16 @@ class Looked(NamedTuple):
 
 
 def look(
-    command: rsync.Command, seed: SeedOptions, environ: Mapping[str, str], check: Callable[[], object] | None = None
+    command: rsync.Command,
+    seed: SeedOptions,
+    environ: Mapping[str, str],
+    check: Callable[[], object] | None = None,
+    dial: Callable[[], object] = lambda: None,
 ) -> Looked:
     """Return what can be known without asking rsync.
 
     ``check``: called for each directory.
+    ``dial``: called once the other host is going to be needed, perhaps while there is more to look at.
 
     Raises RsyncTooOldError, and FileNotFoundError if there is no rsync.
     """
@@ -70,29 +76,44 @@ def look(
     handoff = why_untold(command)
     if handoff:
         return Looked(handoff)
-    looked = look_for_sparse(command, seed, check) if remote is None or remote.push else Looked()
-    handoff = looked.why_not or no_temporary_directory()
-    if handoff:
-        return Looked(handoff)
-    from ..rsync.process import check_version
 
-    version = check_version(environ)
-    if remote is None:
-        return looked
-    handoff = why_not_plain(
-        remote,
-        rsync.quotes(command, version, environ),
-        secluded=rsync.secludes(command, environ),
-        relative=command.relative,
-        wild=not remote.push,
-    )
-    return looked._replace(why_not=handoff)
+    @functools.cache
+    def prepare() -> str | None:
+        """Return why nothing may be seeded, or None."""
+        handoff = no_temporary_directory()
+        if handoff:
+            return handoff
+        from ..rsync.process import check_version
+
+        version = check_version(environ)
+        if remote is None:
+            return None
+        handoff = why_not_plain(
+            remote,
+            rsync.quotes(command, version, environ),
+            secluded=rsync.secludes(command, environ),
+            relative=command.relative,
+            wild=not remote.push,
+        )
+        if handoff is None:
+            dial()
+        return handoff
+
+    looked = look_for_sparse(command, seed, check, prepare) if remote is None or remote.push else Looked()
+    handoff = looked.why_not or prepare()
+    return Looked(handoff) if handoff else looked
 
 
-def look_for_sparse(command: rsync.Command, seed: SeedOptions, check: Callable[[], object] | None = None) -> Looked:
+def look_for_sparse(
+    command: rsync.Command,
+    seed: SeedOptions,
+    check: Callable[[], object] | None = None,
+    found_first: Callable[[], object] = lambda: None,
+) -> Looked:
     """Return why there is nothing to be seeded or healed, or what may have to be.
 
     ``check``: called for each directory.
+    ``found_first``: called when the first sparse file is found that another host may lack.
     """
     walk = filters.walk(command)
     if walk is None or seed.min_hole == 0:
@@ -115,6 +136,8 @@ def look_for_sparse(command: rsync.Command, seed: SeedOptions, check: Callable[[
                 if not by_time or len(sparse) == _MAX_SETTLED or (command.remote is None and not is_settled(found)):
                     return Looked()
                 sparse.append(found)
+                if len(sparse) == 1 and command.remote is not None:
+                    found_first()
     if troubles:
         return Looked()
     if sparse and command.remote is not None:

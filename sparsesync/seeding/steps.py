@@ -147,7 +147,7 @@ class SeededRun:
         status = self.note(status=shown_status(returncode), returncode=returncode).status
         remote = self.command.remote
         if self.embedding is not None and remote is not None and self.result.handoff and status in LOST:
-            from ..hosts.ssh import is_refused
+            from ..hosts.stderr_relay import is_refused
 
             lost = f"rsync could not log in, or lost the connection (status {status})"
             raise LinkError(lost, remote.host, retryable=not is_refused(self.embedding.tail()))
