@@ -6,17 +6,24 @@ answers, gives it questions, and goes on with its own part. It takes the answers
 
 The two talk through pipes, in values that :mod:`marshal` writes, none of them long. The second process is a fork: to
 start another Python takes longer than most work that is shared. An error of the system goes back to who asked.
+
+It hears of the end of the first one by a signal, by what the terminal sends to both, or when it has nothing more to
+answer. It ends tidily by any of them, as a program does whose temporary files are removed on the way out.
 """
 
+import contextlib
 import errno
 import marshal
 import os
 import select
 import signal
 import struct
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, NoReturn, Optional
 
 _LENGTH = struct.Struct("=I")
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def possible() -> bool:
@@ -47,18 +54,29 @@ class SecondProcess:
         self._helps = helps
         asked, self._questions = os.pipe()
         self._answers, answering = os.pipe()
-        self.pid: int = os.fork()
-        if not self.pid:
-            try:
-                os.close(self._questions)
-                os.close(self._answers)
-                self._serve(answer, asked, answering)
-            except BaseException:
-                # An interrupt, or that the first process has gone. Of anything else it learns by what is missing.
-                os._exit(1)
-            os._exit(0)
-        os.close(asked)
-        os.close(answering)
+        # A signal that comes to the new process before it is ready would have it go on as the first one does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            self.pid: int = os.fork()
+            if not self.pid:
+                try:
+                    os.close(self._questions)
+                    os.close(self._answers)
+                    _end_by_signals()
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    self._serve(answer, asked, answering)
+                except BaseException:
+                    # A signal, or that the first process has gone. Of anything else it learns by what is missing.
+                    os._exit(1)
+                os._exit(0)
+        except OSError:
+            os.close(self._questions)
+            os.close(self._answers)
+            raise
+        finally:
+            os.close(asked)
+            os.close(answering)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
 
@@ -66,7 +84,7 @@ class SecondProcess:
         """Hand over a question."""
         self.waiting += 1
         try:
-            _send(self._questions, question)
+            send(self._questions, question)
         except BrokenPipeError:
             pass  # it is gone: there will be no answer, and that is the error
 
@@ -76,7 +94,7 @@ class SecondProcess:
         Raises what answering raised, an OSError, and HasEnded if the process has ended before it had answered.
         """
         while self.waiting and self._poll.poll(None if wait else 0):
-            answer = _receive(self._answers)
+            answer = receive(self._answers)
             if answer is None:
                 raise HasEnded(errno.EIO, "the process that helps to {} has ended".format(self._helps))
             failed, last, part = answer
@@ -88,39 +106,52 @@ class SecondProcess:
             yield None if last else part
 
     def close(self) -> None:
-        """End the process, even if it is busy."""
+        """End the process, even if it is busy, and has something to remove."""
         os.close(self._questions)
         os.close(self._answers)
-        os.kill(self.pid, signal.SIGKILL)
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass  # the program waits for children of its own, and got this one too
+        with contextlib.suppress(ChildProcessError):  # the program waits for children of its own, and got this one too
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                os.kill(self.pid, signal.SIGTERM)
+                os.waitpid(self.pid, 0)
 
     def _serve(self, answer: Callable[[Any], Iterable[Any]], asked: int, answering: int) -> None:
-        question = _receive(asked)
+        question = receive(asked)
         while question is not None:
             try:
                 for part in answer(question):
-                    _send(answering, (False, False, part))
+                    send(answering, (False, False, part))
             except OSError as error:
                 import pickle
 
-                _send(answering, (True, True, pickle.dumps(error)))
+                send(answering, (True, True, pickle.dumps(error)))
             else:
-                _send(answering, (False, True, None))
-            question = _receive(asked)
+                send(answering, (False, True, None))
+            question = receive(asked)
 
 
-def _send(fd: int, value: Any) -> None:
+def _end_by_signals() -> None:
+    """Have this process end by the first signal, undisturbed by others, unless the first one ignores it."""
+    heard = [number for number in _ENDING if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN]
+
+    def end(*signal_and_frame: object) -> NoReturn:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit
+
+    for number in heard:
+        signal.signal(number, end)
+
+
+def send(fd: int, value: Any) -> None:
+    """Send what :mod:`marshal` can write, of less than 4 GiB, to who calls :func:`receive`. Raises OSError."""
     data = marshal.dumps(value)
     left = memoryview(_LENGTH.pack(len(data)) + data)
     while left:
         left = left[os.write(fd, left) :]
 
 
-def _receive(fd: int) -> Optional[Any]:
-    """Return what :func:`_send` sent, or None at the end."""
+def receive(fd: int) -> Optional[Any]:
+    """Return what :func:`send` sent, or None at the end."""
     length = _read(fd, _LENGTH.size)
     return marshal.loads(_read(fd, _LENGTH.unpack(length)[0])) if length else None
 

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.messages import format_error
@@ -39,6 +40,9 @@ MAX_STREAMS = 16
 STREAM_BYTES = 64 << 20
 """The data for which another connection is opened: with less the login takes longer than it saves."""
 
+MIN_SHARED_FILES = 1000
+"""Fewer are done sooner than another process is worth."""
+
 
 class Settings(NamedTuple):
     """How files are transferred, mostly rsync's options.
@@ -52,6 +56,7 @@ class Settings(NamedTuple):
     ``workers``: opens the executor whose workers copy, on one machine, instead of threads.
     ``check``: called now and then while workers copy; what it raises ends the transfer.
     ``check_other``: have another of the workers read back what one wrote.
+    ``shares``: a second process may do a part of the files, if both ends are on this machine (:mod:`.local.second`).
     """
 
     sparse: bool = False
@@ -63,10 +68,12 @@ class Settings(NamedTuple):
     workers: Callable[[], AbstractContextManager[Executor]] | None = None
     check: Callable[[], object] = lambda: None
     check_other: bool = False
+    shares: bool = False
 
-    def sized(self, data: int) -> Settings:
-        """Return the settings for files that have so many bytes of data."""
-        return self._replace(streams=max(1, min(self.streams, data // STREAM_BYTES)))
+    def sized(self, data: int, files: int = 1) -> Settings:
+        """Return the settings for so many files that have so many bytes of data."""
+        streams = max(1, min(self.streams, data // STREAM_BYTES))
+        return self._replace(streams=streams, shares=self.shares and files >= MIN_SHARED_FILES)
 
 
 def parse_streams(value: str) -> int:
@@ -128,14 +135,19 @@ def _local(
 ) -> None:
     pace = RateLimit(settings.bwlimit).spend if settings.bwlimit else None
 
-    def put(file: OutgoingFile, workers: int = 0) -> Generator[Asked, int, None]:
-        return _put(file, destination, settings, on_result, progress, pace, workers)
+    def put_all(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        for file in source.outgoing(iter(files), on_result):
+            by_hands(_put(file, destination, settings, on_result, progress, pace, 0))
 
-    outgoing = source.outgoing(files, on_result)
     if settings.workers is None:
-        for file in outgoing:
-            by_hands(put(file))
+        if settings.shares and pace is None and settings.jobs != 1:
+            from .local.second import put_by_two
+
+            put_by_two(source, destination, files, put_all, on_result, progress)
+        else:
+            put_all(files, on_result, progress)
     else:
+        outgoing = source.outgoing(files, on_result)
         from ..workers.bundles import copy_all
         from ..workers.engines import count_workers
         from ..workers.run import check_enough
@@ -148,7 +160,9 @@ def _local(
                     check_enough(workers)
             except (OSError, ValueError) as error:
                 raise LinkError(format_error(error), retryable=isinstance(error, OSError)) from error
-            copy_all(executor, (put(file, workers) for file in outgoing), settings.check, settings.check_other)
+            put = partial(_put, destination=destination, settings=settings, on_result=on_result, progress=progress)
+            steps = (put(file, pace=pace, workers=workers) for file in outgoing)
+            copy_all(executor, steps, settings.check, settings.check_other)
     destination.place.settle()
 
 

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.messages import format_error
-from ..console.progress import BarFactory, begin_file, data_bar
+from ..console.progress import BarFactory, ProgressLines, begin_file, data_bar
 from ..console.units import iec
 from ..engine.errors import LinkError, NoSpaceError, OnProgress
 from ..engine.roles import Opening, Planned, SourceSettings
@@ -185,7 +185,9 @@ class Seeding:
             self.tracking.clone(self.source, plan)
         with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
             files = self._started(ordered(lambda: iter(plan), self.settings), advance)
-            transfer(self.source, self.destination, files, self.settings.sized(total), self._done, advance)
+            # Who is told which file is worked at is told of one at a time.
+            settings = self.settings.sized(total, 1 if isinstance(advance, ProgressLines) else count)
+            transfer(self.source, self.destination, files, settings, self._done, advance)
         if self.options.source_is_live:
             self.changing += self._changing(iter(plan))
         return None

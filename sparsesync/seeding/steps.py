@@ -197,6 +197,7 @@ class SeededRun:
         settings = Settings(
             command.sparse, command.bwlimit, compression, seed.streams, self.say, seed.jobs, seed.engine, self.check,
             seed.check_other,
+            shares=self.embedding is None,
         )  # fmt: skip
         self.seeding = seeding = Seeding(
             command, self.seed, source, destination, self.say, self.bar, settings, self.check

@@ -106,6 +106,7 @@ class Destination:
         self.modify_window = modify_window
         self.space_check = space_check
         self.merging = merging
+        self._fuzzy = fuzzy > 0
         self._umask = umask()
         self._room = Room()
         try:
@@ -216,6 +217,16 @@ class Destination:
         except BaseException:
             os.close(directory)
             raise
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether no file that is put in place has to do with another one."""
+        return not self.inplace and not self._fuzzy
+
+    def prepare(self, spec: FileSpec) -> None:
+        """Make the directory of a file, if it is missing. Raises LeftToRsync if rsync must make it, OSError."""
+        check_name(spec.name)
+        self._parents.find(os.path.split(self.single or spec.name)[0], spec.parents)
 
     def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
         """Return the mode to make a temporary file with."""

@@ -1,0 +1,205 @@
+"""A second process that puts every second batch of many small files in place.
+
+For a file with little data nearly all the time goes into Python, and into the kernel's calls for its name. Both are
+done on one processor, and where there is another, a process can do half of the files there::
+
+    a batch of files      put in place here, while
+    the next one          is put in place there; its results are told when those of the first have been
+    ...
+
+So results come in the order of the files, and what is told of them, and by whom, is as it is without. A file with more
+data than :data:`SMALL_BYTES`, and what comes in no full batch, is done here, with the threads that help there.
+
+The second process is a fork, and has the source and the destination as they were. It writes nothing but the files:
+directories are made here, before. Where one file may have to do with another (:func:`is_possible`), there is none. A
+Ctrl-C reaches it as well. Of any other end of this one it hears by a signal, or when it has done its batch. Then it
+leaves no temporary file, and is waited for.
+
+That it ends too early, since somebody has killed it, is an error. rsync does what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Callable, NoReturn
+
+from ...engine.errors import LeftToRsync, OnProgress
+from ...engine.roles import LocalDestination, LocalSource, OnResult, Planned
+from ...engine.second import possible, receive, send
+from ...engine.transfer.records import FileResult
+
+SMALL_BYTES = 64 * 1024
+"""The most data of a file that goes to the second process."""
+
+BATCH_FILES = 100
+"""Files that are done at a time, by each of the two."""
+
+PutAll = Callable[[Iterable[Planned], OnResult, OnProgress], None]
+"""Puts files in place, and tells their results and the bytes of data done."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+def is_possible(source: LocalSource, destination: LocalDestination) -> bool:
+    """Return whether there is another processor, and files can be put in place at the same time.
+
+    That is not so in place, where two names may be those of one file, nor where any file may be the basis of another,
+    nor for files whose content is in a clone.
+    """
+    return not (source.tracked or source.listed) and destination.place.is_apart and possible()
+
+
+def put_by_two(
+    source: LocalSource,
+    destination: LocalDestination,
+    files: Iterator[Planned],
+    put: PutAll,
+    on_result: OnResult,
+    progress: OnProgress,
+) -> None:
+    """Put files in place as ``put`` does, and have a second process do half of those that are small.
+
+    Raises OSError if the process ends too early.
+    """
+    with contextlib.ExitStack() as stack:
+        second: _Second | None = None
+        for batch in _batches(files):
+            own, others = batch[:BATCH_FILES], batch[BATCH_FILES:]
+            if others and second is None and _prepare(source, destination, others):
+                with contextlib.suppress(OSError):  # there may be no more processes: setrlimit(2)
+                    second = stack.enter_context(_Second(put))
+            if len(others) < BATCH_FILES or second is None or not _are_apart(source, destination, own, others):
+                put(batch, on_result, progress)
+                continue
+            second.give(others)
+            put(own, on_result, progress)
+            for result in second.results():
+                if progress is not None and result.data:
+                    progress(result.data)
+                on_result(result)
+
+
+def _batches(files: Iterator[Planned]) -> Iterator[list[Planned]]:
+    """Yield the files in order: as many small ones as two can do, or what is not shared."""
+    batch: list[Planned] = []
+    for file in files:
+        if file.data > SMALL_BYTES:
+            yield [*batch, file]
+            batch = []
+            continue
+        batch.append(file)
+        if len(batch) == 2 * BATCH_FILES:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _are_apart(
+    source: LocalSource, destination: LocalDestination, own: Iterable[Planned], others: Iterable[Planned]
+) -> bool:
+    """Return whether no file is in both batches, and the directories of the ``others`` are there."""
+    return {file.name for file in own}.isdisjoint(file.name for file in others) and _prepare(
+        source, destination, others
+    )
+
+
+def _prepare(source: LocalSource, destination: LocalDestination, files: Iterable[Planned]) -> bool:
+    """Make the directories of files. Returns False if one is not to be had, which whoever needs it will tell."""
+    last = None
+    try:
+        for file in files:
+            above = file.name.rpartition("/")[0]
+            if above != last:
+                last = above
+                destination.place.prepare(source.open(file.source, file.name, file.data).spec)
+    except (OSError, ValueError, LeftToRsync):
+        return False
+    return True
+
+
+class _Second:
+    """The second process. A context manager. Raises OSError as fork(2), pipe(2)."""
+
+    def __init__(self, put: PutAll) -> None:
+        asked, self._requests = os.pipe()
+        self._answers, answering = os.pipe()
+        # A signal that comes to the new process before it is ready would have it go on as the first one does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            self._pid = os.fork()
+            if not self._pid:
+                try:
+                    os.close(self._requests)
+                    os.close(self._answers)
+                    _end_by_signals()
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    _serve(put, asked, answering)
+                except BaseException:
+                    # A signal, or that the first one has gone. Of anything else that one learns by what is missing.
+                    os._exit(1)
+                os._exit(0)
+        except OSError:
+            os.close(self._requests)
+            os.close(self._answers)
+            raise
+        finally:
+            os.close(asked)
+            os.close(answering)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __enter__(self) -> _Second:
+        return self
+
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        """Wait until the process has ended. If there is an exception, it gives up its batch."""
+        os.close(self._requests)
+        os.close(self._answers)
+        with contextlib.suppress(ChildProcessError):  # who waits for all children has got this one too
+            if kind is not None and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
+
+    def give(self, files: Iterable[Planned]) -> None:
+        """Have files put in place."""
+        with contextlib.suppress(BrokenPipeError):  # there will be no results, and that is the error
+            send(self._requests, [tuple(file) for file in files])
+
+    def results(self) -> Iterator[FileResult]:
+        """Yield the results of the files that were given, once all are done. Raises OSError."""
+        answer = receive(self._answers)
+        if answer is None:
+            raise OSError(errno.EIO, "the process that puts half of the files in place has ended")
+        found, told = answer
+        for text in told:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        yield from (FileResult(*result) for result in found)
+
+
+def _end_by_signals() -> None:
+    """Have this process end by the first signal, tidily and undisturbed by others, unless it ignores that one."""
+    heard = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+
+    def end(*signal_and_frame: object) -> NoReturn:
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit
+
+    for number in heard:
+        signal.signal(number, end)
+
+
+def _serve(put: PutAll, asked: int, answering: int) -> None:
+    told: list[str] = []
+    warnings.showwarning = lambda message, *where, **how: told.append(str(message))
+    files = receive(asked)
+    while files is not None:
+        found: list[FileResult] = []
+        put((Planned(*file) for file in files), found.append, None)
+        send(answering, ([tuple(result) for result in found], told))
+        told.clear()
+        files = receive(asked)

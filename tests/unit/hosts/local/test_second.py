@@ -1,0 +1,185 @@
+"""The second process does every second batch: nothing of what is put in place, or told, differs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sparsesync.engine.errors import OnProgress
+from sparsesync.engine.roles import LocalDestination, LocalSource, OnResult, Opening, Planned, SourceSettings
+from sparsesync.engine.transfer.records import FileResult
+from sparsesync.hosts.local import second
+from sparsesync.hosts.local.second import SMALL_BYTES, is_possible, put_by_two
+from tests.support.filesystems import sparse_file
+
+HERE = os.getpid()
+
+
+class Ends:
+    """A source and a destination, and who has put which batch in place."""
+
+    def __init__(self, top: Path) -> None:
+        self.source = LocalSource(SourceSettings())
+        self.destination = LocalDestination()
+        assert self.destination.open(str(top / "dst"), Opening(many=True, one_source=True)) is None
+        self.results: list[FileResult] = []
+        self.done = 0
+        self.top = top
+
+    def put(self, files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        """Say who was asked for a file, as its reason."""
+        for file in files:
+            with open(self.top / "dst" / file.name, "x") as made:
+                made.write(file.source)
+            on_result(FileResult(file.name, file.size, file.data, 0, "here" if os.getpid() == HERE else "there"))
+            if progress is not None:
+                progress(file.data)
+
+    def run(self, files: Iterable[Planned], put: Callable[..., None] | None = None) -> list[tuple[str, str | None]]:
+        """Return the names of the results, and who put each file in place."""
+
+        def count(done: int) -> None:
+            self.done += done
+
+        put_by_two(self.source, self.destination, iter(files), put or self.put, self.results.append, count)
+        return [(result.name, result.reason) for result in self.results]
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    monkeypatch.setattr(second, "BATCH_FILES", 3)
+    for name in [*map(str, range(20)), "d/x", "d/y"]:
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        sparse_file(tmp_path / "src" / name, 1 << 20, [(0, 4096)])
+    made = Ends(tmp_path)
+    yield made
+    made.destination.close()
+    made.source.close()
+    with pytest.raises(ChildProcessError):  # all have ended, and were waited for
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _files(top: Path, names: Iterable[object], data: int = 4096) -> list[Planned]:
+    return [Planned(str(name), f"{top}/src/{name}", 1 << 20, data) for name in names]
+
+
+def test_the_results_come_in_the_order_of_the_files(tmp_path: Path, ends: Ends) -> None:
+    files = _files(tmp_path, range(14))
+    told = ends.run(files)
+    assert told == [(str(n), "here" if n in (0, 1, 2, 6, 7, 8, 12, 13) else "there") for n in range(14)]
+    assert ends.done == 14 * 4096
+    assert {path.name for path in (tmp_path / "dst").iterdir()} == {str(n) for n in range(14)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_few_are_not_shared(tmp_path: Path, ends: Ends, count: int) -> None:
+    assert ends.run(_files(tmp_path, range(count))) == [(str(n), "here") for n in range(count)]
+
+
+def test_what_has_much_data_is_done_here(tmp_path: Path, ends: Ends) -> None:
+    large = _files(tmp_path, [18], data=SMALL_BYTES + 1)
+    told = ends.run([*_files(tmp_path, range(6)), *large, *_files(tmp_path, range(6, 12))])
+    assert [name for name, _ in told] == [str(n) for n in (*range(6), 18, *range(6, 12))]
+    assert [name for name, who in told if who == "there"] == ["3", "4", "5", "9", "10", "11"]
+
+
+def test_a_name_that_comes_twice_is_not_written_twice_at_once(tmp_path: Path, ends: Ends) -> None:
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        for file in files:
+            on_result(FileResult(file.name, 1, 1, 0, "here" if os.getpid() == HERE else "there"))
+
+    names = [0, 1, 2, 3, 2, 4, 5, 6, 7, 8, 9, 10]
+    told = ends.run(_files(tmp_path, names), put)
+    assert told == [(str(n), "there" if n in (8, 9, 10) else "here") for n in names]
+
+
+def test_the_second_process_makes_no_directory(tmp_path: Path, ends: Ends) -> None:
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        files = list(files)
+        assert os.getpid() == HERE or (tmp_path / "dst/d").is_dir()
+        ends.put(files, on_result, progress)
+
+    assert ("d/x", "there") in ends.run(_files(tmp_path, [0, 1, 2, "d/x", 3, "d/y"]), put)
+
+
+def test_who_cannot_make_a_directory_tells_it_as_without(tmp_path: Path, ends: Ends) -> None:
+    (tmp_path / "dst/d").write_bytes(b"in the way")
+    reasons = dict(ends.run(_files(tmp_path, [0, 1, 2, "d/x", 3, 4]), put_none))
+    assert reasons == dict.fromkeys(["0", "1", "2", "d/x", "3", "4"], "here")
+
+
+def put_none(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+    """Say who was asked."""
+    for file in files:
+        on_result(FileResult(file.name, 1, 1, 0, "here" if os.getpid() == HERE else "there"))
+
+
+def test_a_warning_is_given_here(tmp_path: Path, ends: Ends) -> None:
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        for file in files:
+            warnings.warn(f"{file.name} is odd", RuntimeWarning, stacklevel=1)
+            on_result(FileResult(file.name, 1, 1, 0))
+
+    with pytest.warns(RuntimeWarning) as told:
+        ends.run(_files(tmp_path, range(6)), put)
+    assert sorted(str(each.message) for each in told) == [f"{n} is odd" for n in range(6)]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_that_it_is_killed_is_an_error(tmp_path: Path, ends: Ends, end: signal.Signals) -> None:
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        if os.getpid() != HERE:
+            os.kill(os.getpid(), end)
+        ends.put(files, on_result, progress)
+
+    with pytest.raises(OSError, match="the process that puts half of the files in place has ended"):
+        ends.run(_files(tmp_path, range(12)), put)
+    assert [result.name for result in ends.results] == ["0", "1", "2"]
+
+
+def test_what_ends_the_first_ends_the_second(tmp_path: Path, ends: Ends) -> None:
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        if os.getpid() == HERE:
+            while not (tmp_path / "begun").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        try:
+            (tmp_path / "begun").touch()
+            signal.pause()
+        finally:
+            (tmp_path / "tidy").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        ends.run(_files(tmp_path, range(6)), put)
+    assert (tmp_path / "tidy").exists()
+
+
+def test_without_another_process_all_is_done_here(tmp_path: Path, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", fork)
+    assert ends.run(_files(tmp_path, range(12))) == [(str(n), "here") for n in range(12)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the last directory at each end
+
+
+def test_files_that_have_to_do_with_others_are_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second, "possible", lambda: True)
+    source = LocalSource(SourceSettings())
+    for options, expected in (
+        ({}, True),
+        ({"inplace": True}, False),
+        ({"fuzzy": 1}, False),
+        ({"bases": ["../x"]}, True),
+    ):
+        destination = LocalDestination()
+        assert destination.open(str(tmp_path / "dst"), Opening(True, True, **options)) is None  # type: ignore[arg-type]
+        assert is_possible(source, destination) is expected, options
+        destination.close()
