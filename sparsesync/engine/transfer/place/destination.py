@@ -131,12 +131,17 @@ class Destination:
         os.close(self._root)
         self._temporaries.close()
 
+    def _split(self, name: str) -> Tuple[str, str]:
+        """Return the directory of a file, below the root, and its name there."""
+        parent, _, base = (self.single or name).rpartition("/")
+        return parent, base
+
     def expect(self, needs: Iterable[SpaceNeed]) -> None:
         """Add ``needs`` to what :meth:`space` counts."""
         last, there, holder, device = None, "", "", 0  # type: Optional[str], str, str, int
         for need in needs:
             check_name(need.name)
-            parent, base = os.path.split(self.single or need.name)
+            parent, base = self._split(need.name)
             if parent != last:
                 last, there = parent, deepest(self._root, parent)
                 holder = os.path.join(self.path, there) if there else self.path
@@ -156,7 +161,7 @@ class Destination:
     def has_basis(self, name: str) -> bool:
         """Return whether there may be a basis for a file: an earlier file, a partial one, or one elsewhere."""
         check_name(name)
-        parent, base = os.path.split(self.single or name)
+        parent, base = self._split(name)
         # If its directory is not there yet, or cannot be opened, target() will say what is wrong.
         with contextlib.suppress(OSError):
             directory = open_beneath(self._root, parent)
@@ -175,7 +180,7 @@ class Destination:
     def target(self, spec: FileSpec) -> DestinationFile:
         """Return the target for a file, not yet open. Raises LeftToRsync if rsync must make it, ValueError, OSError."""
         name = spec.name
-        parent, base = os.path.split(self.single or name)
+        parent, base = self._split(name)
         check_name(name)
         found = self._parents.find(parent, spec.parents)
         directory = os.dup(found.fd)
@@ -226,7 +231,7 @@ class Destination:
     def prepare(self, spec: FileSpec) -> None:
         """Make the directory of a file, if it is missing. Raises LeftToRsync if rsync must make it, OSError."""
         check_name(spec.name)
-        self._parents.find(os.path.split(self.single or spec.name)[0], spec.parents)
+        self._parents.find(self._split(spec.name)[0], spec.parents)
 
     def _made_mode(self, directory: int, spec: FileSpec, old: Optional[os.stat_result]) -> int:
         """Return the mode to make a temporary file with."""
@@ -359,7 +364,7 @@ class Destination:
         try:
             for name in names:
                 check_name(name)
-                parent, base = os.path.split(self.single or name)
+                parent, base = self._split(name)
                 if parent != last:
                     if directory is not None:
                         os.close(directory)
