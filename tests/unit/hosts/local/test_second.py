@@ -84,8 +84,9 @@ def test_few_are_not_shared(tmp_path: Path, ends: Ends, count: int) -> None:
 
 def test_what_has_much_data_is_done_here(tmp_path: Path, ends: Ends) -> None:
     large = _files(tmp_path, [18], data=SMALL_BYTES + 1)
+    large += [file._replace(room=1 << 30) for file in _files(tmp_path, [19])]  # its map is not believed
     told = ends.run([*_files(tmp_path, range(6)), *large, *_files(tmp_path, range(6, 12))])
-    assert [name for name, _ in told] == [str(n) for n in (*range(6), 18, *range(6, 12))]
+    assert [name for name, _ in told] == [str(n) for n in (*range(6), 18, 19, *range(6, 12))]
     assert [name for name, who in told if who == "there"] == ["3", "4", "5", "9", "10", "11"]
 
 
