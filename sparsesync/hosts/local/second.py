@@ -68,20 +68,27 @@ def put_by_two(
     """
     with contextlib.ExitStack() as stack:
         second: _Second | None = None
+        results: list[FileResult] = []
         for batch in _batches(files):
             own, others = batch[:BATCH_FILES], batch[BATCH_FILES:]
             if others and second is None and _prepare(source, destination, others):
                 with contextlib.suppress(OSError):  # there may be no more processes: setrlimit(2)
                     second = stack.enter_context(_Second(put))
-            if len(others) < BATCH_FILES or second is None or not _are_apart(source, destination, own, others):
-                put(batch, on_result, progress)
-                continue
-            second.give(others)
-            put(own, on_result, progress)
-            for result in second.results():
-                if progress is not None and result.data:
-                    progress(result.data)
-                on_result(result)
+            shared = None
+            if len(others) == BATCH_FILES and second is not None and _are_apart(source, destination, own, others):
+                shared = second
+                shared.give(others)
+            _tell(results, on_result, progress)  # while the second process is at work
+            put(own if shared else batch, on_result, progress)
+            results = shared.results() if shared else []
+        _tell(results, on_result, progress)
+
+
+def _tell(results: Iterable[FileResult], on_result: OnResult, progress: OnProgress) -> None:
+    for result in results:
+        if progress is not None and result.data:
+            progress(result.data)
+        on_result(result)
 
 
 def _batches(files: Iterator[Planned]) -> Iterator[list[Planned]]:
@@ -169,15 +176,15 @@ class _Second:
         with contextlib.suppress(BrokenPipeError):  # there will be no results, and that is the error
             send(self._requests, [tuple(file) for file in files])
 
-    def results(self) -> Iterator[FileResult]:
-        """Yield the results of the files that were given, once all are done. Raises OSError."""
+    def results(self) -> list[FileResult]:
+        """Return the results of the files that were given, once all are done. Raises OSError."""
         answer = receive(self._answers)
         if answer is None:
             raise OSError(errno.EIO, "the process that puts half of the files in place has ended")
         found, told = answer
         for text in told:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        yield from (FileResult(*result) for result in found)
+        return [FileResult(*result) for result in found]
 
 
 def _end_by_signals() -> None:
