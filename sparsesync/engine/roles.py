@@ -165,11 +165,34 @@ class LocalSource:
         found, follow = self._sources.find(path, name), self.settings.follow
         return open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
 
-    def outgoing(self, planned: Iterator[Planned], on_result: OnResult) -> Iterator["OutgoingFile"]:
-        """Yield the files, ready to be sent. ``on_result`` gets those that cannot be opened."""
+    def _opened(self, path: str, name: str, data: int) -> "OutgoingFile":
+        settings = self.settings
+        if settings.attributes or name in self.tracked or name in self.listed:
+            return self.open(path, name, data)
+        from .transfer.outgoing import opened
+
+        return opened(
+            path,
+            name,
+            self._sources,
+            data,
+            live=settings.live,
+            holes=settings.holes,
+            overlay=settings.overlay,
+            modify_window=settings.modify_window or 0,
+        )
+
+    def outgoing(
+        self, planned: Iterator[Planned], on_result: OnResult, at_once: bool = False
+    ) -> Iterator["OutgoingFile"]:
+        """Yield the files, ready to be sent. ``on_result`` gets those that cannot be opened.
+
+        ``at_once``: each is read before the next is asked for, and may be open already.
+        """
+        find = self._opened if at_once else self.open
         for file in planned:
             try:
-                yield self.open(file.source, file.name, file.data + file.reserved)
+                yield find(file.source, file.name, file.data + file.reserved)
             except OSError as error:
                 on_result(failed(file.name, file.size, error, True))
 

@@ -136,7 +136,7 @@ def _local(
     pace = RateLimit(settings.bwlimit).spend if settings.bwlimit else None
 
     def put_all(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
-        for file in source.outgoing(iter(files), on_result):
+        for file in source.outgoing(iter(files), on_result, at_once=True):
             by_hands(_put(file, destination, settings, on_result, progress, pace, 0))
 
     if settings.workers is None:

@@ -12,7 +12,7 @@ time that the file had before, or an earlier one if that is recent, so that it i
 import errno
 import os
 import stat
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 from ..content.changes import Change, changes, read_ahead, within
 from ..content.copy import not_to_be_merged
@@ -73,21 +73,14 @@ class OutgoingFile:
         self.guard: Any = None
 
     def open(self) -> int:
-        """Open the source. Raises OSError, and LeftToRsync if the file changed since it was announced."""
-        if self.tracked is None:
-            fd = _open(self.sources, self.path, self.spec.name)
-        else:
-            fd = open_quietly(self.tracked.snapshot, os.O_NOFOLLOW)
-        st = os.fstat(fd)
-        try:
-            self.check(st, "before it was sent")
-        except LeftToRsync:
-            os.close(fd)
-            raise
+        """Open the source, if it is not. Raises OSError, and LeftToRsync if it changed since it was announced."""
+        fd, st = self.fd, self.st
+        if fd is None:
+            fd, st = self._open()
         if is_view(fd, st):
-            os.close(fd)
+            self.close()
             raise LeftToRsync("it is a view of the kernel's, which has no size to go by; copy what cat(1) prints of it")
-        self.fd, self.opened = fd, st
+        self.opened = st
         self.believed = believes(fd, self.holes, st)
         if self.overlay and not self.believed:
             self.close()
@@ -100,6 +93,19 @@ class OutgoingFile:
         elif self.listed is not None:
             self.since = read_ahead(fd, within(fd, self.listed.changed, self.believed))
         return fd
+
+    def _open(self) -> Tuple[int, os.stat_result]:
+        if self.tracked is None:
+            fd = _open(self.sources, self.path, self.spec.name)
+        else:
+            fd = open_quietly(self.tracked.snapshot, os.O_NOFOLLOW)
+        self.fd, st = fd, os.fstat(fd)
+        try:
+            self.check(st, "before it was sent")
+        except LeftToRsync:
+            self.close()
+            raise
+        return fd, st
 
     def check(self, st: os.stat_result, when: str = "while it was copied") -> None:
         """Raise LeftToRsync if the file, whose stat is now ``st``, changed in a way that matters."""
@@ -182,11 +188,46 @@ def outgoing(
         where = (found.name, found.directory) if tracked is None else (tracked.snapshot, None)
         looked = stat_sparse(where[0], sources.follow, holes, reserve, where[1])
         data = looked.data + looked.reserved if looked else min(allocated(st), size)
-    mtime_ns = st.st_mtime_ns if tracked is None else tracked.mtime_ns
-    if live and tracked is None and is_recent(mtime_ns):
-        mtime_ns -= (max(modify_window, 0) + 1) * _SECOND_NS
+    live = live and tracked is None
+    mtime_ns = _announced_ns(st, live, modify_window) if tracked is None else tracked.mtime_ns
     spec = FileSpec(name, size, data, mode, mtime_ns, found.modes, carried, known)
-    return OutgoingFile(path, spec, st, sources, live and tracked is None, holes, overlay, tracked, listed)
+    return OutgoingFile(path, spec, st, sources, live, holes, overlay, tracked, listed)
+
+
+def _announced_ns(st: os.stat_result, live: bool, modify_window: int) -> int:
+    """Return the time that the receiver is told of a file."""
+    earlier = (max(modify_window, 0) + 1) * _SECOND_NS if live and is_recent(st.st_mtime_ns) else 0
+    return st.st_mtime_ns - earlier
+
+
+def opened(
+    path: str,
+    name: str,
+    sources: Sources,
+    data: int,
+    *,
+    live: bool = False,
+    holes: str = "auto",
+    overlay: bool = False,
+    modify_window: int = 0,
+) -> OutgoingFile:
+    """Return a file, open, whose content alone is to be sent at once. The parameters are those of :func:`outgoing`.
+
+    Only a regular file is open already. Raises OSError.
+    """
+    with error_path(path, instead=True):
+        found = sources.find(path, name)
+        fd = open_quietly(found.name, 0 if sources.follow else os.O_NOFOLLOW, found.directory)
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode):
+        os.close(fd)
+        more: Dict[str, Any] = {"live": live, "holes": holes, "overlay": overlay, "modify_window": modify_window}
+        return outgoing(path, name, sources, data=data, **more)
+    mtime_ns = _announced_ns(st, live, modify_window)
+    spec = FileSpec(name, st.st_size, data, stat.S_IMODE(st.st_mode), mtime_ns, found.modes)
+    file = OutgoingFile(path, spec, st, sources, live, holes, overlay)
+    file.fd = fd
+    return file
 
 
 def _device_size(fd: int) -> int:
