@@ -84,7 +84,7 @@ class SecondProcess:
         """Hand over a question."""
         self.waiting += 1
         try:
-            send(self._questions, question)
+            _send(self._questions, question)
         except BrokenPipeError:
             pass  # it is gone: there will be no answer, and that is the error
 
@@ -94,7 +94,7 @@ class SecondProcess:
         Raises what answering raised, an OSError, and HasEnded if the process has ended before it had answered.
         """
         while self.waiting and self._poll.poll(None if wait else 0):
-            answer = receive(self._answers)
+            answer = _receive(self._answers)
             if answer is None:
                 raise HasEnded(errno.EIO, "the process that helps to {} has ended".format(self._helps))
             failed, last, part = answer
@@ -112,21 +112,22 @@ class SecondProcess:
         with contextlib.suppress(ChildProcessError):  # the program waits for children of its own, and got this one too
             if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                 os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, signal.SIGCONT)
                 os.waitpid(self.pid, 0)
 
     def _serve(self, answer: Callable[[Any], Iterable[Any]], asked: int, answering: int) -> None:
-        question = receive(asked)
+        question = _receive(asked)
         while question is not None:
             try:
                 for part in answer(question):
-                    send(answering, (False, False, part))
+                    _send(answering, (False, False, part))
             except OSError as error:
                 import pickle
 
-                send(answering, (True, True, pickle.dumps(error)))
+                _send(answering, (True, True, pickle.dumps(error)))
             else:
-                send(answering, (False, True, None))
-            question = receive(asked)
+                _send(answering, (False, True, None))
+            question = _receive(asked)
 
 
 def _end_by_signals() -> None:
@@ -142,16 +143,15 @@ def _end_by_signals() -> None:
         signal.signal(number, end)
 
 
-def send(fd: int, value: Any) -> None:
-    """Send what :mod:`marshal` can write, of less than 4 GiB, to who calls :func:`receive`. Raises OSError."""
+def _send(fd: int, value: Any) -> None:
     data = marshal.dumps(value)
     left = memoryview(_LENGTH.pack(len(data)) + data)
     while left:
         left = left[os.write(fd, left) :]
 
 
-def receive(fd: int) -> Optional[Any]:
-    """Return what :func:`send` sent, or None at the end."""
+def _receive(fd: int) -> Optional[Any]:
+    """Return what :func:`_send` sent, or None at the end."""
     length = _read(fd, _LENGTH.size)
     return marshal.loads(_read(fd, _LENGTH.unpack(length)[0])) if length else None
 

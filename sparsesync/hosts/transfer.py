@@ -140,9 +140,12 @@ def _local(
             by_hands(_put(file, destination, settings, on_result, progress, pace, 0))
 
     if settings.workers is None:
-        if settings.shares and pace is None and settings.jobs != 1:
-            from .local.second import put_by_two
+        shares = settings.shares and pace is None and settings.jobs != 1
+        if shares:
+            from .local.second import is_possible, put_by_two
 
+            shares = is_possible(source, destination)
+        if shares:
             put_by_two(source, destination, files, put_all, on_result, progress)
         else:
             put_all(files, on_result, progress)

@@ -21,16 +21,13 @@ That it ends too early, since somebody has killed it, is an error. rsync does wh
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import signal
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Callable, NoReturn
+from typing import Any, Callable
 
 from ...engine.errors import LeftToRsync, OnProgress
 from ...engine.roles import LocalDestination, LocalSource, OnResult, Planned
-from ...engine.second import possible, receive, send
+from ...engine.second import SecondProcess, possible
 from ...engine.transfer.records import FileResult
 
 SMALL_BYTES = 64 * 1024
@@ -41,8 +38,6 @@ BATCH_FILES = 100
 
 PutAll = Callable[[Iterable[Planned], OnResult, OnProgress], None]
 """Puts files in place, and tells their results and the bytes of data done."""
-
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def is_possible(source: LocalSource, destination: LocalDestination) -> bool:
@@ -130,83 +125,36 @@ def _prepare(source: LocalSource, destination: LocalDestination, files: Iterable
 
 
 class _Second:
-    """The second process. A context manager. Raises OSError as fork(2), pipe(2)."""
+    """The second process, as a context manager. Raises OSError as fork(2), pipe(2)."""
 
     def __init__(self, put: PutAll) -> None:
-        asked, self._requests = os.pipe()
-        self._answers, answering = os.pipe()
-        # A signal that comes to the new process before it is ready would have it go on as the first one does.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        try:
-            self._pid = os.fork()
-            if not self._pid:
-                try:
-                    os.close(self._requests)
-                    os.close(self._answers)
-                    _end_by_signals()
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                    _serve(put, asked, answering)
-                except BaseException:
-                    # A signal, or that the first one has gone. Of anything else that one learns by what is missing.
-                    os._exit(1)
-                os._exit(0)
-        except OSError:
-            os.close(self._requests)
-            os.close(self._answers)
-            raise
-        finally:
-            os.close(asked)
-            os.close(answering)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._told: list[str] = []
+        self._put = put
+        self._process = SecondProcess(self._answer, "put files in place")
 
     def __enter__(self) -> _Second:
         return self
 
-    def __exit__(self, kind: object, *exc_info: object) -> None:
-        """Wait until the process has ended. If there is an exception, it gives up its batch."""
-        os.close(self._requests)
-        os.close(self._answers)
-        with contextlib.suppress(ChildProcessError):  # who waits for all children has got this one too
-            if kind is not None and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                os.kill(self._pid, signal.SIGTERM)
-            os.waitpid(self._pid, 0)
+    def __exit__(self, *exc_info: object) -> None:
+        """End the process, which removes what is not finished, and wait for that."""
+        self._process.close()
 
     def give(self, files: Iterable[Planned]) -> None:
         """Have files put in place."""
-        with contextlib.suppress(BrokenPipeError):  # there will be no results, and that is the error
-            send(self._requests, [tuple(file) for file in files])
+        self._process.ask([tuple(file) for file in files])
 
     def results(self) -> list[FileResult]:
         """Return the results of the files that were given, once all are done. Raises OSError."""
-        answer = receive(self._answers)
-        if answer is None:
-            raise OSError(errno.EIO, "the process that puts half of the files in place has ended")
-        found, told = answer
-        for text in told:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-        return [FileResult(*result) for result in found]
+        results: list[FileResult] = []
+        for found, told in filter(None, self._process.answers(wait=True)):
+            for text in told:
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            results += [FileResult(*result) for result in found]
+        return results
 
-
-def _end_by_signals() -> None:
-    """Have this process end by the first signal, tidily and undisturbed by others, unless it ignores that one."""
-    heard = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
-
-    def end(*signal_and_frame: object) -> NoReturn:
-        for number in heard:
-            signal.signal(number, signal.SIG_IGN)
-        raise SystemExit
-
-    for number in heard:
-        signal.signal(number, end)
-
-
-def _serve(put: PutAll, asked: int, answering: int) -> None:
-    told: list[str] = []
-    warnings.showwarning = lambda message, *where, **how: told.append(str(message))
-    files = receive(asked)
-    while files is not None:
+    def _answer(self, files: list[tuple[Any, ...]]) -> Iterator[tuple[list[tuple[Any, ...]], list[str]]]:
+        warnings.showwarning = lambda message, *where, **how: self._told.append(str(message))
         found: list[FileResult] = []
-        put((Planned(*file) for file in files), found.append, None)
-        send(answering, ([tuple(result) for result in found], told))
-        told.clear()
-        files = receive(asked)
+        self._put((Planned(*file) for file in files), found.append, None)
+        yield [tuple(result) for result in found], self._told
+        self._told.clear()

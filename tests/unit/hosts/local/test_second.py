@@ -146,7 +146,7 @@ def test_that_it_is_killed_is_an_error(tmp_path: Path, ends: Ends, end: signal.S
             os.kill(os.getpid(), end)
         ends.put(files, on_result, progress)
 
-    with pytest.raises(OSError, match="the process that puts half of the files in place has ended"):
+    with pytest.raises(OSError, match="the process that helps to put files in place has ended"):
         ends.run(_files(tmp_path, range(12)), put)
     assert [result.name for result in ends.results] == ["0", "1", "2"]
 
