@@ -28,8 +28,9 @@ Where one of the two is on another host, the comparison is another: :mod:`digest
 import contextlib
 import os
 import stat
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Callable, Optional
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from ..engine.content.compare import Tally, first_difference
 from ..engine.errors import OnError, OnProgress, error_path
@@ -43,6 +44,11 @@ from .difference import Difference, of_attributes
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from ..workers.comparing import Pair, Pairs
+
+_Root = tuple[int, str, LeftOut]
+"""A directory that is open, its path, and what is left out of it."""
 
 
 def verify(
@@ -81,14 +87,36 @@ def verify(
         )  # fmt: skip
     here, there = (Node(None, path, path) for path in (os.fsdecode(a), os.fsdecode(b)))
     compare: Callable[..., Optional[int]] = first_difference
+    pairs = None
     if executor is not None:
-        from ..workers.comparing import Comparing
+        from concurrent.futures import ThreadPoolExecutor
+
+        from ..workers.comparing import Comparing, Pairs
         from ..workers.engines import count_workers
 
         compare = Comparing(executor, count_workers(executor))
-    return _Comparison(full, holes, tallies, on_error, progress, rules, attributes, on_equal, compare).roots(
+        if not isinstance(executor, ThreadPoolExecutor):  # of threads one at a time runs Python's part of a small file
+            pairs = Pairs(executor, full, holes, tallies, progress)
+    return _Comparison(full, holes, tallies, on_error, progress, rules, attributes, on_equal, compare, pairs).roots(
         here, there
     )
+
+
+class _Outcome(NamedTuple):
+    """What has come of two entries of one name, or is to come: it is told in its turn.
+
+    ``st``: of the one in A, if they were compared and are no directories.
+    ``found``, ``more``: in what they differ.
+    ``error``: why they could not be compared.
+    ``pair``: a worker compares them.
+    """
+
+    path: str
+    st: Optional[os.stat_result] = None
+    found: Optional[Difference] = None
+    more: Sequence[Difference] = ()
+    error: Optional[OSError] = None
+    pair: "Optional[Pair]" = None
 
 
 class _Comparison:
@@ -105,10 +133,12 @@ class _Comparison:
         attributes: bool,
         on_equal: Callable[[str, bool], object],
         compare: Callable[..., Optional[int]],
+        pairs: "Optional[Pairs]",
     ) -> None:
         self.attributes = attributes
         self.on_equal = on_equal
         self.compare = compare
+        self.pairs = pairs
         self.full = full
         self.holes = holes
         self.tallies = tallies
@@ -147,7 +177,7 @@ class _Comparison:
 
     def _trees(self, a: str, b: str) -> Iterator[Difference]:
         with contextlib.ExitStack() as opened:
-            roots: list[tuple[int, str, LeftOut]] = []
+            roots: list[_Root] = []
             for root in (a, b):
                 with self._reporting(), error_path(root, instead=True):
                     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -155,13 +185,70 @@ class _Comparison:
                     roots.append((fd, root, left_out(root, self.rules)))
             if len(roots) < 2:
                 return
-            waiting = [""]
-            while waiting:
-                below: list[str] = []
-                yield from self._directory(waiting.pop(), roots, below)
-                waiting += reversed(below)
+            if self.pairs is not None:
+                opened.callback(self.pairs.close)
+            yield from self._in_turn(self._outcomes(roots), roots)
 
-    def _directory(self, path: str, roots: list[tuple[int, str, LeftOut]], below: list[str]) -> Iterator[Difference]:
+    def _outcomes(self, roots: "list[_Root]") -> Iterator[_Outcome]:
+        waiting = [""]
+        while waiting:
+            below: list[str] = []
+            yield from self._directory(waiting.pop(), roots, below)
+            waiting += reversed(below)
+
+    def _in_turn(self, outcomes: Iterator[_Outcome], roots: "list[_Root]") -> Iterator[Difference]:
+        """Tell of outcomes, one after the other, while others are worked at."""
+        ahead = 0 if self.pairs is None else self.pairs.ahead
+        held: deque[_Outcome] = deque()
+        failed: Optional[OSError] = None
+        while True:
+            try:
+                outcome = next(outcomes, None)
+            except OSError as error:
+                outcome, failed = None, error
+            if outcome is None:
+                break
+            held.append(outcome)
+            while len(held) > ahead:
+                yield from self._told(held.popleft(), roots)
+        while held:
+            yield from self._told(held.popleft(), roots)
+        if failed is not None:
+            raise failed
+
+    def _told(self, outcome: _Outcome, roots: "list[_Root]") -> Iterator[Difference]:
+        """Yield in what two entries differ, once that is known, and tell if they do not."""
+        found = outcome.found
+        with self._reporting():
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.pair is not None and self.pairs is not None:
+                done, offset = self.pairs.wait(outcome.pair)
+                if not done:
+                    found = self._again(outcome.path, roots)
+                elif offset is not None:
+                    found = Difference(outcome.path, "content", offset)
+            if outcome.st is not None and found is None and not outcome.more:
+                self.on_equal(outcome.path, self.names.again(outcome.st))
+        if found:
+            yield found
+        yield from outcome.more
+
+    def _again(self, path: str, roots: "list[_Root]") -> Optional[Difference]:
+        """Compare two files here, which a worker could not."""
+        above, name = os.path.split(path)
+        with contextlib.ExitStack() as opened:
+            nodes = []
+            for root, root_path, _ in roots:
+                here = os.path.join(root_path, above) if above else root_path
+                with error_path(here, instead=True):
+                    fd = open_beneath(root, above)
+                opened.callback(os.close, fd)
+                nodes.append(Node(fd, name, os.path.join(here, name)))
+            a, b = nodes
+            return self._entry(path, a, b, a.stat(), b.stat())
+
+    def _directory(self, path: str, roots: "list[_Root]", below: list[str]) -> Iterator[_Outcome]:
         """Compare the entries of one directory; those that are directories in both go to ``below``."""
         with contextlib.ExitStack() as opened:
             listings: list[tuple[int, str, set[str]]] = []
@@ -178,25 +265,32 @@ class _Comparison:
             for name in sorted(a_names | b_names):
                 entry = os.path.join(path, name)
                 if name not in b_names:
-                    yield Difference(entry, "missing")
+                    yield _Outcome(entry, found=Difference(entry, "missing"))
                 elif name not in a_names:
-                    yield Difference(entry, "extra")
+                    yield _Outcome(entry, found=Difference(entry, "extra"))
                 else:
                     a = Node(a_fd, name, os.path.join(a_path, name))
                     b = Node(b_fd, name, os.path.join(b_path, name))
-                    found, more = None, []
-                    with self._reporting():
+                    more: list[Difference] = []
+                    try:
                         a_st, b_st = a.stat(), b.stat()
                         more = self._attributes(entry, a_st, b_st)
-                        if not (stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode)):
-                            found = self._entry(entry, a, b, a_st, b_st)
-                            if found is None and not more:
-                                self.on_equal(entry, self.names.again(a_st))
-                        elif not _same_file(a_st, b_st):
-                            below.append(entry)
-                    if found:
-                        yield found
-                    yield from more
+                        if stat.S_ISDIR(a_st.st_mode) and stat.S_ISDIR(b_st.st_mode):
+                            if not _same_file(a_st, b_st):
+                                below.append(entry)
+                            yield _Outcome(entry, more=more)
+                            continue
+                        pair = self._pair(a, b, a_st, b_st)
+                        found = None if pair else self._entry(entry, a, b, a_st, b_st)
+                    except OSError as error:
+                        yield _Outcome(entry, more=more, error=error)
+                    else:
+                        yield _Outcome(entry, a_st, found, more, pair=pair)
+
+    def _pair(self, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> "Optional[Pair]":
+        """Have workers compare two files, if it is for them."""
+        regular = stat.S_ISREG(a_st.st_mode) and stat.S_ISREG(b_st.st_mode) and not _same_file(a_st, b_st)
+        return self.pairs.add(a.path, b.path, a_st, b_st) if self.pairs is not None and regular else None
 
     def _entry(self, path: str, a: Node, b: Node, a_st: os.stat_result, b_st: os.stat_result) -> Optional[Difference]:
         """Compare two files of any type but two directories."""

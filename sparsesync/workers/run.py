@@ -123,15 +123,7 @@ class Run:
         """
         try:
             while True:
-                while len(self._given) < self._in_flight:
-                    given = self._again.popleft() if self._again else None
-                    if given is None:
-                        task = next(tasks, None)
-                        if task is None:
-                            break
-                        given = Given(task)
-                    self._given.add(given)
-                    self.give(given)
+                self.fill(tasks)
                 if not self._given:
                     break
                 self._listen()
@@ -143,6 +135,18 @@ class Run:
         except BaseException:
             self._cancel()
             raise
+
+    def fill(self, tasks: Iterator[_Task]) -> None:
+        """Give out as many tasks as keep the workers busy. Raises OSError if the engine takes none."""
+        while len(self._given) < self._in_flight:
+            given = self._again.popleft() if self._again else None
+            if given is None:
+                task = next(tasks, None)
+                if task is None:
+                    break
+                given = Given(task)
+            self._given.add(given)
+            self.give(given)
 
     def _cancel(self) -> None:
         """Have what is given out not be begun, where that can be had."""
@@ -173,10 +177,10 @@ class Run:
         """Return what to raise for an engine that runs no more tasks."""
         return OSError(errno.ECHILD, gone_text(error), self._path)
 
-    def _listen(self) -> None:
-        """Wait for an answer, and take all that have come."""
+    def _listen(self, seconds: float | None = None) -> None:
+        """Wait for an answer, not for ever, and take all that have come."""
         with contextlib.suppress(queue.Empty):
-            heard = self._heard.get(timeout=_POLL_SECONDS)
+            heard = self._heard.get(timeout=_POLL_SECONDS if seconds is None else seconds)
             while True:
                 self._take(*heard)
                 heard = self._heard.get_nowait()

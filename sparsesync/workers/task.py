@@ -144,7 +144,11 @@ def machine() -> str:
 
 def identity(fd: int) -> Identity:
     """Return the identity of an open file."""
-    st = os.fstat(fd)
+    return identity_of(os.fstat(fd))
+
+
+def identity_of(st: os.stat_result) -> Identity:
+    """Return the identity of a file by its stat."""
     return st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 

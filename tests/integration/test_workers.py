@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import sparsesync
+from sparsesync.comparison import compare
 from sparsesync.engine.content.compare import Tally
 from sparsesync.engine.content.copy_file import CopyOptions
 from sparsesync.engine.files.writing.target import Target
@@ -33,6 +34,7 @@ from tests.support.executors import (
     Wrapped,
     dies_once,
     sees_another_mount,
+    writes_before,
     writes_wrong,
 )
 from tests.support.filesystems import allocated, need_root, same_content, sparse_file
@@ -229,6 +231,56 @@ def test_workers_find_the_first_difference(tmp_path: Path, monkeypatch: pytest.M
     with open(b, "ab") as file:
         file.write(b"longer")
     assert [found.offset for found in sparsesync.verify(a, b, executor=executor)] == [SIZE]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_workers_compare_small_files_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor, full: bool
+) -> None:
+    monkeypatch.setattr(comparing, "_MOST_PAIRS", 3)
+    monkeypatch.setattr(comparing, "_MOST_AHEAD", 7)
+    a, b = made_tree(tmp_path), tmp_path / "dst"
+    subprocess.run(["cp", "-a", a, b], check=True)
+    os.unlink(a / "f0")
+    os.unlink(b / "a/f1")
+    os.unlink(b / "a/b/f2")
+    (b / "a/b/f2").mkdir()
+    os.chmod(b / "f6", 0o600)
+    for number in (3, 4, 9, 12, 13, 27, 39):
+        with open(b / ["", "a", "a/b"][number % 3] / f"f{number}", "r+b") as file:
+            file.seek(number * 20000)
+            file.write(b"other")
+
+    def found(executor: Executor | None) -> tuple[object, ...]:
+        equal: list[tuple[str, bool]] = []
+        tallies = Tally(), Tally()
+        told: list[int] = []
+        differences = compare.verify(
+            a, b, full=full, tallies=tallies, progress=told.append, attributes=True, executor=executor,
+            on_equal=lambda path, again: equal.append((path, again)),
+        )  # fmt: skip
+        return [*differences], equal, tallies, sum(told)
+
+    alone = found(None)
+    assert len(alone[0]) == 11 and len(alone[1]) == 32  # type: ignore[arg-type]
+    assert found(executor) == alone
+
+
+def test_what_a_worker_cannot_compare_is_compared_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "_MOST_PAIRS", 3)
+    a, b = made_tree(tmp_path), tmp_path / "dst"
+    subprocess.run(["cp", "-a", a, b], check=True)
+    differing = b / "a/f10"
+    differing.write_bytes(b"other")
+    marker = tmp_path / "gone"
+    marker.touch()
+    with ProcessPoolExecutor(2) as pool:
+        touching = Wrapped(pool, writes_before, str(b / "f3"))
+        (found,) = sparsesync.verify(a, b, executor=touching)
+        assert (found.path, found.offset) == ("a/f10", 0) and os.stat(b / "f3").st_mtime > os.stat(a / "f3").st_mtime
+        with pytest.raises(OSError, match="the workers are gone") as caught:
+            list(sparsesync.verify(a, b, executor=Wrapped(pool, dies_once, str(marker))))
+        assert caught.value.filename is None
 
 
 def test_a_file_that_changes_while_workers_compare_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,15 @@ def dies_once(marker: str, do: Do, *args: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def writes_before(path: str, do: Do, *args: Any) -> Any:
+    """Run a task, after a file has been written to: the same byte."""
+    with open(path, "r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(byte)
+    return do(*args)
+
+
 def writes_wrong(name: str, do: Do, request: Any) -> Any:
     """Run a task. If it has copied to a temporary of the file ``name``, change a byte of that."""
     answer = do(request)
