@@ -1,40 +1,46 @@
-"""A second process that puts every second batch of many small files in place.
+"""A second process that puts a part of many small files in place.
 
 For a file with little data nearly all the time goes into Python, and into the kernel's calls for its name. Both are
-done on one processor, and where there is another, a process can do half of the files there::
+done on one processor, and where there is another, a process can do a part of the files there::
 
-    a batch of files      put in place here, while
-    the next one          is put in place there; its results are told when those of the first have been
-    ...
+    a batch of files
+        the second process has room    -> it gets them
+        else                           -> they are put in place here
+    its results come                   -> all that are next in the order of the files are told
 
-So results come in the order of the files, and what is told of them, and by whom, is as it is without. A file with more
-data than :data:`SMALL_BYTES`, and what comes in no full batch, is done here, with the threads that help there.
+So what is told of the files, in which order, and by whom, is as it is without. Whoever is faster does more. A file with
+more data than :data:`SMALL_BYTES` is done here, with the threads that help there.
 
 The second process is a fork, and has the source and the destination as they were. It writes nothing but the files:
-directories are made here, before. Where one file may have to do with another (:func:`is_possible`), there is none. A
-Ctrl-C reaches it as well. Of any other end of this one it hears by a signal, or when it has done its batch. Then it
-leaves no temporary file, and is waited for.
-
-That it ends too early, since somebody has killed it, is an error. rsync does what is left.
+directories are made here, before. Where one file may have to do with another (:func:`is_possible`), there is none. It
+leaves no temporary file when it is ended, and is waited for. If somebody kills it, what it has not told of is done
+here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from ...engine.errors import LeftToRsync, OnProgress
 from ...engine.roles import LocalDestination, LocalSource, OnResult, Planned
-from ...engine.second import SecondProcess, possible
+from ...engine.second import HasEnded, SecondProcess, possible
 from ...engine.transfer.records import FileResult
 
 SMALL_BYTES = 64 * 1024
 """The most data of a file that goes to the second process."""
 
-BATCH_FILES = 100
-"""Files that are done at a time, by each of the two."""
+BATCH_FILES = 50
+"""Files that are done at a time: some milliseconds' work."""
+
+_MAX_GIVEN = 2
+"""Batches with the second process: one that it does, and one for which it need not wait."""
+
+_MAX_UNTOLD = 64
+"""Batches whose results wait for those of an earlier one. Then that is waited for."""
 
 PutAll = Callable[[Iterable[Planned], OnResult, OnProgress], None]
 """Puts files in place, and tells their results and the bytes of data done."""
@@ -57,57 +63,71 @@ def put_by_two(
     on_result: OnResult,
     progress: OnProgress,
 ) -> None:
-    """Put files in place as ``put`` does, and have a second process do half of those that are small.
+    """Put files in place as ``put`` does, and have a second process do a part of those that are small."""
+    batches: deque[_Batch] = deque()
 
-    Raises OSError if the process ends too early.
-    """
+    def here(batch: _Batch) -> None:
+        results: list[FileResult] = []
+        put(batch.files, results.append, progress)
+        batch.results = results
+
+    def tell() -> None:
+        while batches and batches[0].results is not None:
+            for result in batches.popleft().results or ():
+                on_result(result)
+
+    def take(second: _Second, wait: bool) -> None:
+        for lost in second.take(wait):
+            here(lost)
+
     with contextlib.ExitStack() as stack:
         second: _Second | None = None
-        results: list[FileResult] = []
         for batch in _batches(files):
-            own, others = batch[:BATCH_FILES], batch[BATCH_FILES:]
-            if others and second is None and _prepare(source, destination, others):
-                with contextlib.suppress(OSError):  # there may be no more processes: setrlimit(2)
-                    second = stack.enter_context(_Second(put))
-            shared = None
-            if len(others) == BATCH_FILES and second is not None and _are_apart(source, destination, own, others):
-                shared = second
-                shared.give(others)
-            _tell(results, on_result, progress)  # while the second process is at work
-            put(own if shared else batch, on_result, progress)
-            results = shared.results() if shared else []
-        _tell(results, on_result, progress)
+            batches.append(batch)
+            room = batch.is_small and (second is None or second.has_room)
+            if room and _prepare(source, destination, batch.files):
+                if second is None:
+                    with contextlib.suppress(OSError):  # there may be no more processes: setrlimit(2)
+                        second = stack.enter_context(_Second(put, progress))
+                if second is not None:
+                    second.give(batch)
+                    continue
+            if second is not None and second.is_at(batch):
+                take(second, wait=True)
+            here(batch)
+            if second is not None:
+                take(second, wait=len(batches) > _MAX_UNTOLD)
+            tell()
+        if second is not None:
+            take(second, wait=True)
+        tell()
 
 
-def _tell(results: Iterable[FileResult], on_result: OnResult, progress: OnProgress) -> None:
-    for result in results:
-        if progress is not None and result.data:
-            progress(result.data)
-        on_result(result)
+class _Batch:
+    """Files that are done one after the other, and their results, when there are some."""
+
+    def __init__(self, files: list[Planned], is_small: bool) -> None:
+        self.files = files
+        self.is_small = is_small
+        self.results: list[FileResult] | None = None
 
 
-def _batches(files: Iterator[Planned]) -> Iterator[list[Planned]]:
-    """Yield the files in order: as many small ones as two can do, or what is not shared."""
+def _batches(files: Iterator[Planned]) -> Iterator[_Batch]:
+    """Yield the files in order. One with much data is a batch of its own."""
     batch: list[Planned] = []
     for file in files:
         if max(file.data, file.room) > SMALL_BYTES:  # all of it is read where its holes are not believed
-            yield [*batch, file]
+            if batch:
+                yield _Batch(batch, True)
+            yield _Batch([file], False)
             batch = []
             continue
         batch.append(file)
-        if len(batch) == 2 * BATCH_FILES:
-            yield batch
+        if len(batch) == BATCH_FILES:
+            yield _Batch(batch, True)
             batch = []
-    yield batch
-
-
-def _are_apart(
-    source: LocalSource, destination: LocalDestination, own: Iterable[Planned], others: Iterable[Planned]
-) -> bool:
-    """Return whether no file is in both batches, and the directories of the ``others`` are there."""
-    return {file.name for file in own}.isdisjoint(file.name for file in others) and _prepare(
-        source, destination, others
-    )
+    if batch:
+        yield _Batch(batch, True)
 
 
 def _prepare(source: LocalSource, destination: LocalDestination, files: Iterable[Planned]) -> bool:
@@ -127,9 +147,12 @@ def _prepare(source: LocalSource, destination: LocalDestination, files: Iterable
 class _Second:
     """The second process, as a context manager. Raises OSError as fork(2), pipe(2)."""
 
-    def __init__(self, put: PutAll) -> None:
-        self._told: list[str] = []
+    def __init__(self, put: PutAll, progress: OnProgress) -> None:
         self._put = put
+        self._progress = progress
+        self._given: deque[_Batch] = deque()
+        self._told: list[str] = []
+        self._is_there = True
         self._process = SecondProcess(self._answer, "put files in place")
 
     def __enter__(self) -> _Second:
@@ -139,18 +162,41 @@ class _Second:
         """End the process, which removes what is not finished, and wait for that."""
         self._process.close()
 
-    def give(self, files: Iterable[Planned]) -> None:
-        """Have files put in place."""
-        self._process.ask([tuple(file) for file in files])
+    @property
+    def has_room(self) -> bool:
+        """Whether it can be given a batch."""
+        return self._is_there and len(self._given) < _MAX_GIVEN
 
-    def results(self) -> list[FileResult]:
-        """Return the results of the files that were given, once all are done. Raises OSError."""
-        results: list[FileResult] = []
-        for found, told in filter(None, self._process.answers(wait=True)):
-            for text in told:
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
-            results += [FileResult(*result) for result in found]
-        return results
+    def is_at(self, batch: _Batch) -> bool:
+        """Return whether it may be at work on a file that is in a batch, too."""
+        names = {file.name for file in batch.files}
+        return any(file.name in names for given in self._given for file in given.files)
+
+    def give(self, batch: _Batch) -> None:
+        """Have a batch done."""
+        self._given.append(batch)
+        self._process.ask([tuple(file) for file in batch.files])
+
+    def take(self, wait: bool) -> list[_Batch]:
+        """Take the results so far, and return the batches that will have none, since the process has ended.
+
+        ``wait``: take the results of all that was given. Raises OSError.
+        """
+        lost: list[_Batch] = []
+        try:
+            for found, told in filter(None, self._process.answers(wait)):
+                for text in told:
+                    warnings.warn(text, RuntimeWarning, stacklevel=2)
+                results = [FileResult(*result) for result in found]
+                self._given.popleft().results = results
+                data = sum(result.data for result in results)
+                if self._progress is not None and data:
+                    self._progress(data)
+        except HasEnded:
+            self._is_there = False
+            lost += self._given
+            self._given.clear()
+        return lost
 
     def _answer(self, files: list[tuple[Any, ...]]) -> Iterator[tuple[list[tuple[Any, ...]], list[str]]]:
         warnings.showwarning = lambda message, *where, **how: self._told.append(str(message))
