@@ -121,7 +121,7 @@ def verify(
     the walk goes on. Without it the error is raised.
     ``progress``: called with the bytes compared since the last call.
     ``rsh``, ``python``: see :mod:`sparsesync.api`.
-    ``executor``: has its workers compare large files, as :func:`copyfile` has them copy; not another host's.
+    ``executor``: has its workers compare, as :func:`copyfile` has them copy; not another host's.
 
     Raises ValueError for an unknown ``holes``. The first step raises OSError if ``a`` or ``b`` itself cannot be
     examined, LinkError if there is no connection.

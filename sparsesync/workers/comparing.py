@@ -223,6 +223,7 @@ class Pairs(Run):
         self._progress = progress
         self._filling: list[Pair] = []
         self._data = 0
+        self._failed: OSError | None = None
         self._ready: deque[list[Pair]] = deque()
         self.ahead: int = min(_MOST_AHEAD, (self._in_flight + 1) * _MOST_PAIRS)
 
@@ -243,8 +244,19 @@ class Pairs(Run):
             pair.begun = True
         self._ready.append(self._filling)
         self._filling, self._data = [], 0
-        self._listen(0)
-        self.fill(self)
+        self._work(0)
+
+    def _work(self, seconds: float | None) -> None:
+        # What has failed once is not to be had later: of some pairs there will be no answer.
+        if self._failed is not None:
+            raise self._failed
+        try:
+            self._listen(seconds)
+            self.fill(self)
+            self._give_slow_ones_again()
+        except OSError as error:
+            self._failed = error
+            raise
 
     def __iter__(self) -> Pairs:
         return self
@@ -262,9 +274,7 @@ class Pairs(Run):
         if not pair.begun:
             self._begin()
         while pair.answer is None:
-            self.fill(self)
-            self._listen()
-            self._give_slow_ones_again()
+            self._work(None)
         return pair.answer.kind == "done", pair.answer.written - 1 if pair.answer.written else None
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from tests.support.executors import (
     Forgetting,
     Recording,
     Stalling,
+    TakesNoMore,
     Unruly,
     Wrapped,
     dies_once,
@@ -281,6 +282,9 @@ def test_what_a_worker_cannot_compare_is_compared_here(tmp_path: Path, monkeypat
         with pytest.raises(OSError, match="the workers are gone") as caught:
             list(sparsesync.verify(a, b, executor=Wrapped(pool, dies_once, str(marker))))
         assert caught.value.filename is None
+    for at in (1, 3, 14):
+        with ProcessPoolExecutor(2) as pool, pytest.raises(OSError, match="the workers are gone"):
+            list(sparsesync.verify(a, b, executor=TakesNoMore(pool, at)))
 
 
 def test_a_file_that_changes_while_workers_compare_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

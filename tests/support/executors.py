@@ -5,6 +5,7 @@ What is run in another process has to be found there by name, so functions that 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -164,7 +165,8 @@ def writes_wrong(name: str, do: Do, request: Any) -> Any:
     for each in request[1] if do is bundle_task else [request] if do is copy_task else []:
         asked = Request(*each)
         if asked.name.startswith(f".{name}."):
-            with open(os.path.join(asked.directory, asked.name), "r+b") as file:
+            # It may have failed by what another task has written, and be gone.
+            with contextlib.suppress(FileNotFoundError), open(os.path.join(asked.directory, asked.name), "r+b") as file:
                 (at, _), *_ = unpack(asked.ranges)
                 file.seek(at)
                 byte = file.read(1)
@@ -184,6 +186,22 @@ class Wrapped(Executor):
 
     def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
         return self._executor.submit(self._by, do, *args)
+
+
+class TakesNoMore(Executor):
+    """Hands tasks to another executor, of two workers, but for that of the number ``at`` and all behind it."""
+
+    _max_workers = 2
+
+    def __init__(self, executor: Executor, at: int) -> None:
+        self._executor = executor
+        self._left = at - 1
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        self._left -= 1
+        if self._left < 0:
+            raise RuntimeError("gone")
+        return self._executor.submit(do, *args)
 
 
 def sees_another_mount(there: str, here: str) -> None:
