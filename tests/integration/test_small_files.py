@@ -64,6 +64,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return source
 
 
+@pytest.mark.slow
 def test_two_processes_tell_and_do_what_one_does(many: Path, tmp_path: Path) -> None:
     need_tools("strace")
     log, told, renames = tmp_path / "log", [], []
