@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -106,15 +107,34 @@ def _dask(name: str, where: str) -> Iterator[Executor]:
     try:
         if where == "local":
             with _interrupts_held():  # from the new processes for good: they inherit that
-                client = Client(processes=True, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+                client = Client(
+                    processes=True, threads_per_worker=1, dashboard_address=None, silence_logs=50,
+                    # Without a dashboard it still listens, on a port that another may have, and tells of that.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                )  # fmt: skip
         elif where.endswith(".json"):
             client = Client(scheduler_file=where)
         else:
             client = Client(where)
-    except OSError as error:
-        raise OSError(error.errno, f"the scheduler cannot be reached: {error}", name) from None
-    with client:
+    except Exception as error:  # what dask raises is its own; of a worker that dies meanwhile a RuntimeError
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ECHILD
+        what = "its workers cannot be started" if where == "local" else "the scheduler cannot be reached"
+        raise OSError(number, f"{what}: {error}", name) from error
+    with client, _losses_told_once():
         yield client.get_executor(pure=False)
+
+
+@contextlib.contextmanager
+def _losses_told_once() -> Iterator[None]:
+    """Have dask and concurrent.futures say nothing of a scheduler that is lost: whoever gives out tasks tells of it."""
+    import logging
+
+    with contextlib.ExitStack() as stack:
+        for name in ("distributed.client", "concurrent.futures"):
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        yield
 
 
 @contextlib.contextmanager

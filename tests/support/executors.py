@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable
 
@@ -173,6 +173,14 @@ def writes_wrong(name: str, do: Do, request: Any) -> Any:
                 file.seek(at)
                 file.write(bytes([byte[0] ^ 1]))
     return answer
+
+
+def two_threads() -> Executor:
+    return ThreadPoolExecutor(2)
+
+
+def two_processes() -> Executor:
+    return ProcessPoolExecutor(2)
 
 
 class Wrapped(Executor):
