@@ -10,6 +10,7 @@ before that, and JSON, has the text as it is.
 
 import os
 import re
+import zlib
 
 _OBEYED = (
     "\0-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -53,8 +54,6 @@ def hidden_name(name: str, suffix: str, limit: int = NAME_MAX_BYTES) -> str:
     whole = os.fsencode("." + name)
     if len(whole) + len(suffix) <= limit:
         return "." + name + suffix
-    import zlib
-
     suffix = "~{:08x}{}".format(zlib.crc32(whole), suffix)
     end = max(1, limit - len(suffix))
     # Some filesystems take UTF-8 only (NTFS, exFAT). A name that is not UTF-8 is none of theirs.

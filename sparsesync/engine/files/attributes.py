@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 import warnings
+from base64 import b64decode, b64encode
 from typing import AbstractSet, Any, Callable, Dict, List, Optional, Union
 
 from ..errors import LeftToRsync
@@ -46,8 +47,6 @@ def read(file: Union[int, str]) -> Attributes:
 
 
 def _value(file: Union[int, str], name: str) -> str:
-    from base64 import b64encode
-
     return b64encode(os.getxattr(file, name)).decode()
 
 
@@ -200,8 +199,6 @@ def apply(fd: int, attributes: Attributes) -> List[str]:
             continue
         _if_held(lambda name=name: os.removexattr(fd, name))  # type: ignore[misc]
     if wanted:  # to set one takes the right to write, which a default ACL may have taken from the owner
-        from base64 import b64decode
-
         set_mode(fd, stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IWUSR)
     for name in sorted(wanted):
         held = _if_held(lambda name=name: os.setxattr(fd, name, b64decode(wanted[name])), _NOT_SET)  # type: ignore[misc]
