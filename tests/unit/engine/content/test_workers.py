@@ -56,6 +56,25 @@ def test_the_pieces_are_done_when_an_interruption_is_heard(interrupts: int) -> N
     assert helpers.done == helpers.result == 4096
 
 
+def test_a_piece_of_which_nobody_is_told_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may come when it is in the queue, and before a thread is woken."""
+    helpers = Helpers(lambda: lambda offset, length: length)
+    try:
+        with monkeypatch.context() as patched:
+
+            def interrupted() -> None:
+                raise Interrupted
+
+            patched.setattr(helpers._queue.not_empty, "notify", interrupted)
+            with pytest.raises(Interrupted):
+                helpers.offer(0, 4096)
+    finally:
+        stopping = threading.Thread(target=helpers.stop, daemon=True)
+        stopping.start()
+        stopping.join(20)
+    assert not stopping.is_alive() and helpers.done == 4096
+
+
 @pytest.mark.parametrize("make", [lambda: Helpers(lambda: lambda offset, length: length), StderrRelay])
 def test_what_interrupts_the_start_of_a_thread_ends_it(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
