@@ -62,7 +62,7 @@ class OutgoingFile:
         self.listed = listed
         self.was_known = False
         self.since: Optional[Iterator[Change]] = None
-        self.is_mapped = True
+        self.is_mapped: bool = True
         self._earlier: Optional[int] = None
         self.believed: bool = False
         self.number = 0

@@ -21,6 +21,7 @@ from ...files.claims import is_anybodys
 from ...files.flags import forbids_replacing
 from ...files.status import Identity, identity, is_past
 from ...files.writing.existing import LACKING
+from ...files.writing.known import Known
 from ...files.writing.target import Target
 
 _SECOND = 10**9
@@ -83,7 +84,8 @@ class DestinationFile(Target):
         """Make the temporary file a partial file ``name`` in the directory, before it is opened."""
         if self._partial is not None:
             os.close(self._partial[0])
-        self._partial, self.known = (os.dup(self.directory), name), None
+        self._partial = os.dup(self.directory), name
+        self.known: Optional[Known] = None
 
     def is_known(self, fd: int, known: Sequence[int]) -> bool:
         """Return whether the open file, which the target begins with, is the one with the identity ``known``.
