@@ -69,7 +69,6 @@ class WorkersHands(Hands):
     def __init__(self, workers: int, data: int, directory: str, check_other: bool = False) -> None:
         self.copy: FileCopy = FileCopy(workers, check_other, journaled=data > LEAST_BYTES)
         self.directory = directory
-        self.keep = False
 
     def partial(self, directory: int, name: str) -> tuple[int, str]:
         """Return the partial file."""
@@ -85,7 +84,7 @@ class WorkersHands(Hands):
 
     def __exit__(self, *exc_info: object) -> None:
         """Remove the journal, unless there is something to go on with."""
-        self.copy.close(self.keep)
+        self.copy.close()
 
 
 class _File:
@@ -273,7 +272,6 @@ class _BundleRun(CheckedRun):
     def __exit__(self, *exc_info: object) -> None:
         with contextlib.ExitStack() as stack:
             for file in self._files:
-                file.hands.keep = file.work.target.keep = file.hands.copy.resumable
                 stack.callback(file.steps.close)
 
 

@@ -41,7 +41,6 @@ class Coordinator(Hands):
         self._workers = max(1, workers)
         self._check_other = check_other
         self._copy = FileCopy(self._workers, check_other)
-        self._keep = False
 
     def partial(self, directory: int, name: str) -> tuple[int, str]:
         """Return the partial file."""
@@ -59,7 +58,6 @@ class Coordinator(Hands):
         copy.check_source(work)
         if self._check_other:
             check_enough(self._workers)
-        self._keep = True
         path = target.path
         real = os.path.realpath(path) if os.path.islink(path) else path
         run = CopyRun(self._executor, self._workers, copy, self._check_other, work.source_path)
@@ -73,15 +71,14 @@ class Coordinator(Hands):
                     what = "a worker does not answer, and may still write: end the workers, and run this again"
                     raise OSError(errno.EBUSY, what, target.path)
             copy.check_source(work)
-        except BaseException as error:
-            self._keep = target.taken_up and not getattr(error, "untrue", False) and copy.any_done
-            target.keep = self._keep
+        except Exception as error:
+            target.keep = copy.resumable and not getattr(error, "untrue", False)
             raise
         return copy.written
 
     def __exit__(self, *exc_info: object) -> None:
         """Remove the journal, unless there is something to go on with."""
-        self._copy.close(self._keep and exc_info[0] is not None)
+        self._copy.close()
 
 
 class CopyRun(CheckedRun):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _END_SECONDS = 10.0
 """How long a pool of processes has to end, when all that it was given is done or given up."""
 
+_NOISY = ("asyncio", "concurrent.futures", "distributed", "distributed.client", "tornado", "tornado.application")
+
 
 def check_name(name: str) -> None:
     """Raise ValueError unless ``name`` is that of an engine."""
@@ -98,6 +100,12 @@ def count_workers(executor: Any) -> int:
     return found if isinstance(found, int) and found > 0 else os.cpu_count() or 1
 
 
+def is_closed(executor: Any) -> bool:
+    """Return whether an executor is known to run no more tasks. What it was given before may never be answered."""
+    # Of a scheduler that was killed dask forgets some futures, and gives up after half a minute.
+    return getattr(getattr(executor, "_client", None), "status", None) == "closed"
+
+
 @contextlib.contextmanager
 def _dask(name: str, where: str) -> Iterator[Executor]:
     try:
@@ -120,7 +128,7 @@ def _dask(name: str, where: str) -> Iterator[Executor]:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.ECHILD
         what = "its workers cannot be started" if where == "local" else "the scheduler cannot be reached"
         raise OSError(number, f"{what}: {error}", name) from error
-    with client, _losses_told_once():
+    with _losses_told_once(), client:
         yield client.get_executor(pure=False)
 
 
@@ -130,7 +138,7 @@ def _losses_told_once() -> Iterator[None]:
     import logging
 
     with contextlib.ExitStack() as stack:
-        for name in ("distributed.client", "concurrent.futures"):
+        for name in _NOISY:
             logger = logging.getLogger(name)
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)

@@ -60,6 +60,7 @@ class FileCopy:
         self._journal: Journal | None = None
         self._header: dict[str, Any] = {}
         self._progress: OnProgress = None
+        self._target: Target | None = None
         self.written: int = 0
         self.any_done: bool = False
         self.request: Request | None = None
@@ -72,7 +73,7 @@ class FileCopy:
     @property
     def resumable(self) -> bool:
         """Whether there is something for a later run to go on with."""
-        return self.any_done and self._journal is not None
+        return self.any_done and self._journal is not None and self._target is not None and self._target.taken_up
 
     def partial(self, directory: int, name: str) -> tuple[int, str]:
         """Return the partial file. That of a run which was killed when it had withdrawn it gets its name back."""
@@ -108,6 +109,13 @@ class FileCopy:
                 raise OSError(errno.EBUSY, "another run is writing it", target.path)
         target.continued = found is not None
         self._header = found or {}
+        self._target = target
+        self._note_any(self._journal is not None and self._journal.any_done)
+
+    def _note_any(self, done: bool) -> None:
+        self.any_done = done
+        if self._target is not None:
+            self._target.continuable = self.resumable
 
     def _wanted(self, target: Target) -> dict[str, Any]:
         return {
@@ -189,7 +197,7 @@ class FileCopy:
 
     def _count(self, task: Task, written: int) -> None:
         self.written += written
-        self.any_done = True
+        self._note_any(True)
         if self._progress is not None:
             self._progress(task.data)
 
@@ -213,10 +221,10 @@ class FileCopy:
         """Undo :meth:`withdraw`, so that a later run goes on with it."""
         target.withdraw(_names(target.temporary_directory, target.name)[0])
 
-    def close(self, keep: bool) -> None:
-        """Close the journal, and remove it unless it is to be kept."""
+    def close(self) -> None:
+        """Close the journal, and remove it unless the partial file, which is closed by now, was kept."""
         if self._journal is not None:
-            self._journal.close(keep)
+            self._journal.close(self._target is not None and self._target.keep and self._target.temporary is not None)
             self._journal = None
 
 

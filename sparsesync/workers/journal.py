@@ -64,6 +64,11 @@ class Journal:
                         self._note(number, checksum, written)
         return first
 
+    @property
+    def any_done(self) -> bool:
+        """Whether it has a task of an earlier run."""
+        return any(self._checksums)
+
     def _note(self, number: int, checksum: int, written: int) -> None:
         missing = number + 1 - len(self._checksums)
         if missing > 0:

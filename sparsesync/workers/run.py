@@ -31,6 +31,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ..engine.errors import LinkError
+from .engines import is_closed
 from .task import Answer, NotBy, answers
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class Run:
             while True:
                 self._take(*heard)
                 heard = self._heard.get_nowait()
+        if self._given and is_closed(self._executor):
+            raise self.gone(ConnectionError("the scheduler is lost"))
         self.idle()
 
     def _take(self, given: Given, future: Future[Any]) -> None:

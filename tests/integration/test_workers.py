@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -375,6 +377,29 @@ def test_a_source_that_changes_is_an_error(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"old" and sorted(os.listdir(tmp_path)) == ["dst", "src"]
 
 
+class _Forgetful(Counting):
+    """Of which the connection is lost at the second task. What was given to it is never answered."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda count: None)
+        self._client = types.SimpleNamespace(status="running")
+
+    def submit(self, do, /, *args, **more):  # type: ignore[no-untyped-def]
+        future = super().submit(do, *args) if self.count == 0 else Future()
+        self.count += 1
+        if self.count == 2:
+            self._client.status = "closed"
+        return future
+
+
+def test_a_lost_scheduler_is_an_error(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+    with _Forgetful() as executor, pytest.raises(OSError, match="the scheduler is lost"):
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    assert copy.read_bytes() == b"old"
+
+
 def test_a_killed_worker_costs_its_tasks(tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
@@ -422,6 +447,58 @@ def test_a_killed_coordinator_is_gone_on_from(tmp_path: Path, seed: int) -> None
     assert done.returncode == 0 and read > whole // 10, done.stderr
     assert int(done.stdout) < whole - read + 256 * KIB  # Python reads modules, too
     check(source, copy)
+
+
+def interrupt(*args: object, **more: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def journals(folder: Path) -> dict[str, int]:
+    """The journals that can be gone on from, and how many tasks they have."""
+    return {
+        path.name: len(_tasks_in(path))
+        for path in folder.rglob(".*.sparsesync-journal")
+        if [*path.parent.glob(path.name.replace("-journal", "-[td]*"))]
+    }
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_an_interrupt_keeps_what_is_done_whenever_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: bool
+) -> None:
+    monkeypatch.setattr(file_copy, "_ORPHANS_SECONDS", 0)
+    monkeypatch.setattr(file_copy, "is_recent", lambda mtime_ns: False)
+    monkeypatch.setattr(bundles, "LEAST_BYTES", 128 * KIB)
+    source, copy = (tmp_path / "tree", tmp_path / "dst") if tree else made(tmp_path)
+    if tree:
+        source.mkdir()
+        for name in ("one", "other"):
+            sparse_file(source / name, SIZE, EXTENTS)
+
+    def run(executor: Executor) -> None:
+        if tree:
+            sparsesync.sync(f"{source}/", f"{copy}/", "-a", executor=executor)
+        else:
+            sparsesync.copy2(source, copy, reflink="never", executor=executor)
+
+    at = 28 if tree else 15  # of a tree the first file's tasks come first, and a few of the other's
+    with pytest.raises(KeyboardInterrupt), Counting(lambda n: time.sleep(0.1) or interrupt() if n == at else 0) as some:
+        run(some)
+    kept = journals(tmp_path)
+    assert len(kept) == 1 and min(kept.values()) > 3
+    # When it is being gone on with, before anything is planned; and when all is done, before it has its name.
+    for module, name in ((file_copy, "plan"), (Target, "commit")):
+        with monkeypatch.context() as patched, ThreadPoolExecutor(2) as threads:
+            patched.setattr(module, name, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(threads)
+        now = journals(tmp_path)
+        assert all(now[each] >= count for each, count in kept.items()), (name, kept, now)
+    with Counting(lambda n: None) as executor:
+        run(executor)
+    assert executor.count < 5 and not journals(tmp_path) and not [*tmp_path.rglob(".*")]
+    for path in [*source.iterdir()] if tree else [source]:
+        assert same_content(path, copy / path.name if tree else copy)
 
 
 _KILLED = """

@@ -115,11 +115,11 @@ class Counting(ThreadPoolExecutor):
     def __init__(self, before: Callable[[int], object]) -> None:
         super().__init__(2)
         self._before = before
-        self._count = 0
+        self.count = 0
 
     def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
-        self._count += 1
-        self._before(self._count)
+        self.count += 1
+        self._before(self.count)
         return super().submit(do, *args, **more)
 
 

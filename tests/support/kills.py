@@ -64,7 +64,7 @@ VICTIMS = {
 }
 
 _SMALL = """
-from sparsesync.commands import main
+from sparsesync.commands.main import main
 from sparsesync.workers import file_copy
 file_copy.share_of = lambda data, workers: {share}
 file_copy.is_recent = lambda mtime_ns: False

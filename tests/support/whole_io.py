@@ -5,9 +5,9 @@ waited for. So this process takes in all orphans (PR_SET_CHILD_SUBREAPER of prct
 its own. Killed processes are in it, too.
 
 What is to be run is one JSON object, the only argument: ``main``; ``background``, commands that are started before and
-get SIGTERM after it; ``ready``, a file that the first of them makes; ``before``, a command that has to end before
-``main`` starts, which gets the rest of the time of those. Three lines of JSON come out: the pid of ``main``, its exit
-status, and the counts when nothing is left.
+get SIGTERM after it, and SIGKILL 5 s later; ``ready``, a file that the first of them makes; ``before``, a command that
+has to end before ``main`` starts. Three lines of JSON come out: the pid of ``main``, its exit status, and the counts
+when nothing is left.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,12 @@ def cmdline(pid: int) -> str:
         return ""
 
 
+def _kill_all() -> None:
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def main() -> None:
     wanted = json.loads(sys.argv[1])
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -151,6 +158,8 @@ def main() -> None:
             for each in background:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(each.pid, signal.SIGTERM)
+            if background:  # a nanny of dask whose scheduler is gone may wait for good
+                threading.Timer(5, _kill_all).start()
     after = counted()
     print(json.dumps({name: after[name] - before[name] for name in after}), flush=True)
 

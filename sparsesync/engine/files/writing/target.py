@@ -24,7 +24,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import TYPE_CHECKING, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Optional, Tuple, Type, TypeVar
 
 from ...errors import error_path
 from ...text import hidden_name, name_limit
@@ -64,17 +64,13 @@ class Target:
     ``named``: where nothing can be renamed, a new file is made under its own name, as cp does, and removed if it is
     not committed.
 
-    A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem.
+    A temporary file is made in :attr:`temporary_directory`, which may be another one on the same filesystem. If
+    :attr:`checks_room` is not set, what does not seem to fit is tried, and the writes fail. If :attr:`merging` is set,
+    what is not written stays as it is, also beyond the source's end. If :attr:`is_readable` is not set, what is there
+    cannot be read, in place. Up to :attr:`reached`, bytes, an interrupted copy is complete.
 
-    If :attr:`checks_room` is not set, what does not seem to fit is tried, and the writes fail.
-
-    If :attr:`merging` is set, what is not written stays as it is, also beyond the source's end.
-
-    If :attr:`continued` is set, what a partial file has is known to be the source's content, as far as it goes.
-
-    If :attr:`is_readable` is not set, what is there cannot be read, in place.
-
-    Up to :attr:`reached`, bytes, a copy that was interrupted is complete.
+    If :attr:`continued` is set, what a partial file has is known to be the source's content, as far as it goes. If
+    :attr:`continuable` is set, an interrupt, or whoever gives the copy up, sets :attr:`keep`. An error does not.
 
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
 
@@ -106,7 +102,7 @@ class Target:
         self.is_readable: bool = True
         self.resumed: bool = False
         self.committed: bool = False
-        self.keep = self.reserving = self.merging = self.continued = False
+        self.keep = self.continuable = self.reserving = self.merging = self.continued = False
         self.checks_room = True
         self.allocated: int = 0
         self.reached = 0
@@ -276,7 +272,10 @@ class Target:
         self.open()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: Optional[Type[BaseException]] = None, *more: object) -> None:
+        if self.continuable and not issubclass(kind or Exception, Exception):
+            self.keep = True
+            os.fchmod(self.fd, 0o600)  # by which it is known as ours, and which it may have lost already
         self.close()
 
     def close(self) -> None:
@@ -299,8 +298,9 @@ class Target:
         finally:
             try:
                 if self._temporary is not None and not (self.keep and made >= 0 and allocated(os.fstat(made))):
+                    temporary, self._temporary = self._temporary, None
                     with contextlib.suppress(expected):
-                        os.unlink(self._temporary, dir_fd=self.temporary_directory)
+                        os.unlink(temporary, dir_fd=self.temporary_directory)
             finally:
                 if made >= 0:
                     os.close(made)
