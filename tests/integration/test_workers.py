@@ -35,8 +35,10 @@ from tests.support.executors import (
     TakesNoMore,
     Unruly,
     Wrapped,
+    changes_once,
     dies_once,
     sees_another_mount,
+    stalls_once,
     writes_before,
     writes_wrong,
 )
@@ -446,6 +448,32 @@ def test_a_killed_coordinator_is_gone_on_from(tmp_path: Path, seed: int) -> None
             read = sum(json.loads(line.rpartition(" ")[0])[2] for line in _tasks_in(journal))
     assert done.returncode == 0 and read > whole // 10, done.stderr
     assert int(done.stdout) < whole - read + 256 * KIB  # Python reads modules, too
+    check(source, copy)
+
+
+def test_every_engine_bears_a_source_that_changes_and_a_worker_that_stalls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
+) -> None:
+    monkeypatch.setattr(run, "_SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(coordinator, "GRACE_SECONDS", 0.1)
+    (tmp_path / "files").mkdir()
+    source, copy = made(tmp_path / "files")
+    copy.write_bytes(b"old")
+    change, stall, go_on = (tmp_path / name for name in ("change", "stall", "go on"))
+    change.touch()
+    changing = Wrapped(executor, changes_once, str(change), str(source))
+    with pytest.raises(OSError, match="it changed meanwhile"):
+        sparsesync.copy2(source, copy, reflink="never", executor=changing)
+    assert copy.read_bytes() == b"old" and sorted(os.listdir(copy.parent)) == ["dst", "src"]
+    stall.touch()
+    stalling = Wrapped(executor, stalls_once, str(stall), str(go_on))
+    try:
+        with pytest.raises(OSError, match="does not answer, and may still write"):
+            sparsesync.copy2(source, copy, reflink="never", executor=stalling)
+        assert copy.read_bytes() == b"old"
+    finally:
+        go_on.touch()
+    sparsesync.copy2(source, copy, reflink="never", executor=executor)
     check(source, copy)
 
 

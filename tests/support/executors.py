@@ -175,6 +175,25 @@ def writes_wrong(name: str, do: Do, request: Any) -> Any:
     return answer
 
 
+def changes_once(marker: str, source: str, do: Do, *args: Any) -> Any:
+    """Run a task; before, write to its source, if there is a file ``marker`` to remove."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(marker)
+        with open(source, "r+b") as file:
+            file.seek(-7, os.SEEK_END)
+            file.write(b"changed")
+    return do(*args)
+
+
+def stalls_once(marker: str, go_on: str, do: Do, *args: Any) -> Any:
+    """Run a task; before, wait for a file ``go_on``, if there is a file ``marker`` to remove."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(marker)
+        while not os.path.exists(go_on):
+            time.sleep(0.01)
+    return do(*args)
+
+
 def two_threads() -> Executor:
     return ThreadPoolExecutor(2)
 
