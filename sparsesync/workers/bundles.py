@@ -15,7 +15,7 @@ that does not see the files, ends all. A file with several tasks has a journal (
 the next run. Of a bundle the next run does all.
 
 A worker that was given the tasks of a file, and has not answered, may still write to it when others have. Then the
-file's temporary is withdrawn, and the file goes on when that worker has answered. If it does not, the file has failed.
+file waits until nobody does (:meth:`.file_copy.FileCopy.take_away`). If that does not come to be, the file has failed.
 
 Each file that is under way has descriptors open, so their limit (RLIMIT_NOFILE) bounds how many go into a bundle.
 Sizes and offsets are bytes.
@@ -36,7 +36,7 @@ from ..engine.content.hands.writer import Asked, Hands, Threads, Work
 from ..engine.errors import LinkError
 from ..engine.files.extents import Extent
 from ..engine.files.writing.target import Target
-from .coordinator import GRACE_SECONDS
+from .coordinator import GRACE_SECONDS, LOOK_SECONDS
 from .engines import count_workers
 from .file_copy import FileCopy
 from .plan import LEAST_BYTES, MOST_EXTENTS, Task, largest_first
@@ -100,7 +100,7 @@ class _File:
         self.hands = hands
         self.work = work
         self.left = self.out = 0
-        self.planned = self.withdrawn = self.over = False
+        self.planned = self.over = False
 
 
 class _Bundle(NamedTuple):
@@ -133,6 +133,7 @@ class _BundleRun(CheckedRun):
         super().__init__(executor, workers, "", check_other)
         self._check = check
         self._files: set[_File] = set()
+        self._waiting: set[_File] = set()
         self._flushed = time.monotonic()
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if descriptors == resource.RLIM_INFINITY:
@@ -198,7 +199,7 @@ class _BundleRun(CheckedRun):
         """Go on with files that waited only for this."""
         for file, _ in given.task.parts:
             file.out -= 1
-            if file.withdrawn:
+            if file in self._waiting:
                 self._go_on(file)
 
     def done(self, given: Given, copied: Answer, checked: Answer | None) -> None:
@@ -231,12 +232,10 @@ class _BundleRun(CheckedRun):
         """Go on with a file if all its tasks are done, and nobody may write to it any more."""
         if file.left or not file.planned or file.over:
             return
-        copy, target = file.hands.copy, file.work.target
+        copy = file.hands.copy
         try:
-            if not file.withdrawn and (file.out or target.continued):
-                copy.withdraw(target)
-                file.withdrawn = True
-            if file.out:
+            if not copy.take_away(file.work.target, file.out > 0):
+                self._waiting.add(file)
                 return
             copy.check_source(file.work)
         except OSError as error:
@@ -247,12 +246,15 @@ class _BundleRun(CheckedRun):
     def _end(self, file: _File, go: Callable[..., Asked], what: object) -> None:
         file.over = True
         self._files.discard(file)
+        self._waiting.discard(file)
         if _until_asked(file.steps, go, what) is not None:
             raise RuntimeError("a file's ranges are copied once")
 
     def idle(self) -> None:
-        """Have on the disk what journals say."""
+        """Have on the disk what journals say, and go on with files that wait no longer."""
         self._check()
+        for file in list(self._waiting):
+            self._go_on(file)
         if time.monotonic() > self._flushed + _FLUSH_SECONDS:
             for file in self._files:
                 file.hands.copy.flush()
@@ -264,7 +266,10 @@ class _BundleRun(CheckedRun):
 
     def end(self) -> None:
         """Wait for workers that are late. A file to which one may still write has failed."""
-        self.settle(GRACE_SECONDS)
+        end = time.monotonic() + GRACE_SECONDS
+        while (self.outstanding or self._waiting) and time.monotonic() < end:
+            self.settle(LOOK_SECONDS)
+            self.idle()
         for file in list(self._files):
             what = "a worker does not answer, and may still write to it"
             self._end(file, file.steps.throw, OSError(errno.EBUSY, what, file.work.target.path))

@@ -28,6 +28,9 @@ _FLUSH_SECONDS = 1.0
 GRACE_SECONDS = 60.0
 """How long late workers are waited for before the file gets its name."""
 
+LOOK_SECONDS = 0.05
+"""How often it is looked whether they are out of it."""
+
 
 class Coordinator(Hands):
     """Hands for one copy: workers that an executor has. A context manager.
@@ -64,12 +67,13 @@ class Coordinator(Hands):
         try:
             tasks = copy.tasks(work, ranges, os.path.dirname(absolute(real)))
             run.all_of(largest_first(tasks))
-            if run.outstanding or target.continued:
-                copy.withdraw(target)
-                if not run.settle(GRACE_SECONDS):
+            end = time.monotonic() + GRACE_SECONDS
+            while not copy.take_away(target, bool(run.outstanding)):
+                if time.monotonic() > end:
                     copy.give_back(target)
                     what = "a worker does not answer, and may still write: end the workers, and run this again"
                     raise OSError(errno.EBUSY, what, target.path)
+                run.settle(LOOK_SECONDS)
             copy.check_source(work)
         except Exception as error:
             target.keep = copy.resumable and not getattr(error, "untrue", False)

@@ -8,9 +8,11 @@
 
 Who gives the requests out is not known here: :mod:`coordinator` does it for one file, and :mod:`bundles` for many.
 
-**Late workers.** A task that was given out twice may still write when the other has answered. It writes what the source
-held, but whoever wrote to the finished file meanwhile would lose that. So before the file gets its name the temporary
-gets another, which no worker knows (``.NAME.sparsesync-done``), and they stop when they see that.
+**Late workers.** A task that was given out twice, here or by the engine, may still write when the other has answered,
+and so may one of a run that broke off. It writes what the source held, but whoever wrote to the finished file meanwhile
+would lose that. So who writes shares a lock, mostly of the journal, and before the file gets its name the coordinator
+has that alone (:meth:`FileCopy.take_away`). If somebody may be late, the temporary gets another name, which no worker
+knows (``.NAME.sparsesync-done``), and they stop when they see that.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 
 from ..engine.content.hands.writer import Work
 from ..engine.errors import OnProgress
-from ..engine.files.claims import allocated
+from ..engine.files.claims import allocated, knows_holes
 from ..engine.files.extents import Extent
 from ..engine.files.status import is_recent
 from ..engine.files.writing.target import Target
@@ -34,12 +36,14 @@ from ..engine.text import hidden_name, name_limit
 from .journal import Journal
 from .plan import UNIT_BYTES, Task, plan, share_of
 from .run import untrue
-from .task import CHANGED, Answer, Identity, Request, identity, machine, version
+from .task import CHANGED, Answer, Identity, Request, identity, lock, machine, version
 
 _MAX_UNIT_BYTES = 64 << 20
 
 _ORPHANS_SECONDS = 2.0
-"""How long workers of a run that broke off, which answer nobody, are waited for before the file gets its name."""
+"""How long workers of a run that broke off, which answer nobody, are waited for before the file gets its name.
+
+That is so where locks may be those of one machine, or where there are none."""
 
 
 class FileCopy:
@@ -61,6 +65,7 @@ class FileCopy:
         self._header: dict[str, Any] = {}
         self._progress: OnProgress = None
         self._target: Target | None = None
+        self._withdrawn: float | None = None
         self.written: int = 0
         self.any_done: bool = False
         self.request: Request | None = None
@@ -178,7 +183,15 @@ class FileCopy:
             zero_block=work.zero_block,
             digest=self._check_other,
             flush=self._journaled,
+            locked=self._locked(work.target),
         )
+
+    def _locked(self, target: Target) -> str:
+        """Return the name of the file whose lock tells who may write."""
+        if self._journal is not None:
+            return self._journal.name
+        # A partial file is locked by flock(2), which is one lock with these on some shared filesystems, as on NFS.
+        return "" if target.taken_up and not knows_holes(target.fd) else str(target.temporary)
 
     def requested(self, task: Task) -> Request:
         """Return the request for a task."""
@@ -211,14 +224,29 @@ class FileCopy:
         if identity(work.source) != self._identity:
             raise untrue(OSError(errno.ESTALE, CHANGED, work.source_path))
 
-    def withdraw(self, target: Target) -> None:
-        """Take the temporary from workers that may still have it."""
-        target.withdraw(_names(target.temporary_directory, target.name)[1])
-        if target.continued:
-            time.sleep(_ORPHANS_SECONDS)
+    def take_away(self, target: Target, late: bool) -> bool:
+        """Take the temporary from all workers, and return whether none may write to it any more. If not, ask again.
+
+        ``late``: one has not answered.
+        """
+        alone = locks = False
+        with contextlib.suppress(BlockingIOError):
+            if self._journal is not None:
+                locks = self._journal.lock()
+            elif self._locked(target):
+                locks = lock(target.fd, fcntl.F_WRLCK)
+            alone = True
+        # A filesystem that is known is of one machine, or has its locks on all of them.
+        orphans = target.continued and not (locks and knows_holes(target.fd))
+        if self._withdrawn is None and (late or orphans or not alone):
+            target.withdraw(_names(target.temporary_directory, target.name)[1])
+            self._withdrawn = time.monotonic()
+        if late or not alone:
+            return False
+        return not orphans or time.monotonic() >= (self._withdrawn or 0) + _ORPHANS_SECONDS
 
     def give_back(self, target: Target) -> None:
-        """Undo :meth:`withdraw`, so that a later run goes on with it."""
+        """Give the temporary its name again, so that a later run goes on with it."""
         target.withdraw(_names(target.temporary_directory, target.name)[0])
 
     def close(self) -> None:

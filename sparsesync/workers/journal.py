@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import stat
@@ -21,6 +22,7 @@ import zlib
 from typing import Any
 
 from .plan import Task
+from .task import lock
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -34,7 +36,7 @@ class Journal:
 
     def __init__(self, directory: int, name: str) -> None:
         self._directory = os.dup(directory)
-        self._name = name
+        self.name: str = name
         self._fd = -1
         # Of a million tasks twelve megabytes.
         self._checksums = array.array("Q")
@@ -46,7 +48,7 @@ class Journal:
         ``wanted``: what it has to be of.
         """
         try:
-            fd = os.open(self._name, _READ, dir_fd=self._directory)
+            fd = os.open(self.name, _READ, dir_fd=self._directory)
         except OSError:
             return None
         with open(fd, "rb") as file:
@@ -80,9 +82,9 @@ class Journal:
         """Open the journal for writing: a new one with ``header``, or the one that was taken up."""
         if header is not None:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._name, dir_fd=self._directory)
+                os.unlink(self.name, dir_fd=self._directory)
             self._checksums, self._written = array.array("Q"), array.array("I")
-        self._fd = os.open(self._name, _WRITE, 0o600, dir_fd=self._directory)
+        self._fd = os.open(self.name, _WRITE, 0o600, dir_fd=self._directory)
         if header is not None:
             self._append(header)
         else:
@@ -104,6 +106,10 @@ class Journal:
         text = json.dumps(what).encode()
         os.write(self._fd, text + b" %08x\n" % zlib.crc32(text))
 
+    def lock(self) -> bool:
+        """Have its lock alone: as :func:`.task.lock`."""
+        return lock(self._fd, fcntl.F_WRLCK)
+
     def flush(self) -> None:
         """Have what was noted on the disk."""
         os.fdatasync(self._fd)
@@ -111,10 +117,11 @@ class Journal:
     def close(self, keep: bool) -> None:
         """Close the journal, and remove it unless it is to be kept."""
         if self._fd >= 0:
+            lock(self._fd, fcntl.F_UNLCK)  # also if a process was forked meanwhile, and has it open
             os.close(self._fd)
             if not keep:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._name, dir_fd=self._directory)
+                    os.unlink(self.name, dir_fd=self._directory)
         os.close(self._directory)
 
 

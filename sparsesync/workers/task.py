@@ -7,7 +7,8 @@ A task trusts nobody. It opens both files itself and makes sure that they are th
 inode, size and times. It asks the source's map again, and copies what either map calls data. It has the data on the
 disk, and looks at the source once more, before it answers. What it writes is what the source holds, so it may run
 twice, or late. It may run even when the copy is over: therefore it looks now and then whether the temporary still has
-its name, and stops if not.
+its name, and stops if not. As long as it may write it shares a lock (:func:`lock`), which the coordinator has to have
+alone before the file gets its name. That holds for a task, too, which the engine has given to another by itself.
 
 A symlink that leads to the source is followed, as for whoever named it. On the way to the temporary only those of root
 and of our own user are (:func:`..engine.files.beneath.open_trusted`), and the temporary itself is none.
@@ -19,10 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import hashlib
 import os
 import stat
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -43,6 +46,9 @@ Identity = tuple[int, int, int, int]
 _LOOK_SECONDS = 0.5
 """How often a task looks whether its temporary is still there."""
 
+_LOCKED_BYTE = 1 << 62
+"""Beyond what any program has to lock in the finished file."""
+
 CHANGED = "it changed meanwhile: do it again"
 _STALE = "another file than the coordinator has open: are both on the same filesystem?"
 
@@ -62,6 +68,7 @@ class Request(NamedTuple):
     ``digest``: a digest is wanted.
     ``flush``: it is to be on the disk before the answer. Otherwise it is only to be seen by the coordinator, on the
     same machine or another.
+    ``locked``: the name, in the same directory, of the file whose lock tells who may write; "" for none.
     """
 
     version: str
@@ -79,6 +86,7 @@ class Request(NamedTuple):
     zero_block: int
     digest: bool
     flush: bool = True
+    locked: str = ""
 
 
 class NotBy(NamedTuple):
@@ -214,7 +222,9 @@ def _copy(request: tuple[Any, ...], answer: Answer) -> Answer:
         source = open_quietly(task.source)
         stack.callback(os.close, source)
         compare_identity(source, task.source_is, task.source)
-        directory, target = _open_temporary(task, os.O_RDWR, stack)
+        directory = _open_directory(task, stack)
+        _share_lock(directory, task, stack)
+        target = _open_temporary(directory, task, os.O_RDWR, stack)
         ranges = task.ranges
         if task.believed:
             with error_path(task.source):
@@ -244,7 +254,8 @@ def _copy(request: tuple[Any, ...], answer: Answer) -> Answer:
 def _check(request: tuple[Any, ...], answer: Answer) -> Answer:
     task = Request(*request)
     with contextlib.ExitStack() as stack:
-        directory, target = _open_temporary(task, os.O_RDONLY, stack)
+        directory = _open_directory(task, stack)
+        target = _open_temporary(directory, task, os.O_RDONLY, stack)
         look = _Watch(directory, task).look
         digest = hashlib.blake2b(task.ranges, digest_size=16)
         for _, data in read_ranges(target, unpack(task.ranges), os.path.join(task.directory, task.name)):
@@ -260,19 +271,57 @@ def compare_identity(fd: int, wanted: Identity, path: str) -> None:
         raise Changed(_STALE if now[0] != wanted[0] else CHANGED, path)
 
 
-def _open_temporary(task: Request, access: int, stack: contextlib.ExitStack) -> tuple[int, int]:
-    """Return descriptors of the temporary's directory and of the temporary. Raises _Stopped if it is not there."""
+def lock(fd: int, kind: int) -> bool:
+    """Share the lock of an open file (F_RDLCK), have it alone (F_WRLCK), or give it back (F_UNLCK).
+
+    It belongs to the open file description, as one of flock(2), and is one of the lock manager's, so that a shared
+    filesystem has it on all its machines: fcntl(2), F_OFD_SETLK.
+
+    Returns False where there are no such locks. Raises BlockingIOError if somebody else has it.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, _LOCKED_BYTE, 1, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        return False
+    return True
+
+
+def _open_directory(task: Request, stack: contextlib.ExitStack) -> int:
     directory = open_trusted(task.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, directory)
+    return directory
+
+
+def _open_named(directory: int, name: str, access: int, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor of a file of the coordinator's. Raises _Stopped if it is not there."""
     try:
-        target = os.open(task.name, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        fd = os.open(name, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         raise _Stopped from None
-    stack.callback(os.close, target)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _share_lock(directory: int, task: Request, stack: contextlib.ExitStack) -> None:
+    """Share the lock of those who may write, for as long as the stack lasts. Raises _Stopped if nobody may any more."""
+    if task.locked:
+        fd = _open_named(directory, task.locked, os.O_RDONLY, stack)
+        try:
+            lock(fd, fcntl.F_RDLCK)
+        except BlockingIOError:
+            raise _Stopped from None
+        stack.callback(lock, fd, fcntl.F_UNLCK)  # also if a process was forked meanwhile, and has it open
+
+
+def _open_temporary(directory: int, task: Request, access: int, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor of the temporary. Raises _Stopped if it is not there."""
+    target = _open_named(directory, task.name, access, stack)
     st = os.fstat(target)
     if not stat.S_ISREG(st.st_mode) or st.st_ino != task.inode:
         raise OSError(errno.ESTALE, _STALE, os.path.join(task.directory, task.name))
-    return directory, target
+    return target
 
 
 class _Watch:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -22,14 +24,16 @@ import sparsesync
 from sparsesync.comparison import compare
 from sparsesync.engine.content.compare import Tally
 from sparsesync.engine.content.copy_file import CopyOptions
+from sparsesync.engine.content.hands.writer import RangeWriter
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
-from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning
+from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning, task
 from sparsesync.workers.task import Request
 from tests.support.executors import (
     Counting,
     Forgetting,
+    Losing,
     Recording,
     Stalling,
     TakesNoMore,
@@ -342,6 +346,66 @@ def test_late_workers_write_nothing_into_the_finished_file(
     with kind(3) as stalling:
         sparsesync.copy2(source, copy, reflink="never", executor=stalling)
         assert isinstance(stalling.late[0], tuple) and stalling.late[0][0] == "stopped"
+    check(source, copy)
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_nor_does_a_worker_that_the_engine_has_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree: bool
+) -> None:
+    (tmp_path / "files").mkdir()
+    source, copy = made(tmp_path / "files")
+    go_on = threading.Event()
+    there: list[bool] = []
+
+    def then_go_on(method: Callable[..., None]) -> Callable[..., None]:
+        return lambda *args, **more: (method(*args, **more), go_on.set())[0]
+
+    def write(writer: RangeWriter, ranges: Iterable[tuple[int, int]]) -> int:
+        if threading.current_thread().name == Losing.LOST:
+            losing.inside.set()
+            go_on.wait(20)
+            there.append(copy.exists())
+        return really_write(writer, ranges)
+
+    really_write = RangeWriter.write
+    monkeypatch.setattr(RangeWriter, "write", write)
+    for name in ("withdraw", "commit"):
+        monkeypatch.setattr(Target, name, then_go_on(getattr(Target, name)))
+    with Losing() as losing:
+        if tree:
+            copy = tmp_path / "dst/src"
+            sparsesync.sync(f"{source.parent}/", f"{copy.parent}/", "-aX", executor=losing)
+        else:
+            sparsesync.copy2(source, copy, reflink="never", executor=losing)
+    assert there == [False]
+    check(source, copy)
+
+
+@pytest.mark.parametrize("locks", ["had by a worker", "of all machines", "of one machine"])
+def test_workers_of_a_run_that_broke_off_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: str
+) -> None:
+    monkeypatch.setattr(file_copy, "is_recent", lambda mtime_ns: False)
+    monkeypatch.setattr(file_copy, "_ORPHANS_SECONDS", 0.1 if locks == "of one machine" else 1e9)
+    monkeypatch.setattr(file_copy, "knows_holes", lambda fd: locks != "of one machine")
+    source, copy = made(tmp_path)
+    with pytest.raises(KeyboardInterrupt), Counting(lambda n: time.sleep(0.1) or interrupt() if n == 15 else 0) as some:
+        sparsesync.copy2(source, copy, reflink="never", executor=some)
+    assert journals(tmp_path)
+    withdraw, withdrawn = Target.withdraw, []
+    with open(tmp_path / ".dst.sparsesync-journal") as journal, ThreadPoolExecutor(2) as executor:
+        if locks == "had by a worker":
+            task.lock(journal.fileno(), fcntl.F_RDLCK)
+
+        def end(target: Target, name: str) -> None:
+            withdraw(target, name)
+            withdrawn.append(copy.exists())
+            task.lock(journal.fileno(), fcntl.F_UNLCK)
+
+        monkeypatch.setattr(Target, "withdraw", end)
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    assert withdrawn == ([] if locks == "of all machines" else [False])
     check(source, copy)
 
 

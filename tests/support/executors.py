@@ -56,6 +56,32 @@ class Forgetting(Stalling):
         return told
 
 
+class Losing(ThreadPoolExecutor):
+    """As dask when a connection breaks: a worker has the first task done that another still does.
+
+    ``inside``: to be set when that one has begun to write; its thread is ``LOST``.
+    """
+
+    LOST = "lost"
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.inside = threading.Event()
+        self._lost: threading.Thread | None = None
+
+    def submit(self, do: Do, /, *args: Any, **more: Any) -> Future[Any]:
+        if self._lost is None:
+            self._lost = threading.Thread(target=do, args=args, name=self.LOST)
+            self._lost.start()
+            self.inside.wait(20)
+        return super().submit(do, *args, **more)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self._lost is not None:
+            self._lost.join()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
 class Unruly(Executor):
     """Runs tasks in any order, some twice, some late, and loses one in ten. ``seed`` decides which."""
 
