@@ -638,6 +638,20 @@ def test_a_journal_of_another_source_is_not_believed(tmp_path: Path) -> None:
     check(source, copy)
 
 
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="needs e2fsprogs")
+def test_what_is_begun_anew_keeps_the_flags_of_the_old_file(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+    copy.write_bytes(b"old")
+    if subprocess.run(["chattr", "+d", copy], check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this filesystem has no flags")
+    (tmp_path / ".dst.sparsesync-tasks").write_bytes(b"of another source")
+    (tmp_path / ".dst.sparsesync-tasks").chmod(0o600)
+    with ThreadPoolExecutor(2) as threads:
+        sparsesync.copy2(source, copy, reflink="never", executor=threads)
+    check(source, copy)
+    assert "d" in subprocess.run(["lsattr", copy], check=True, capture_output=True, text=True).stdout.split()[0]
+
+
 def test_nothing_is_left_to_go_on_from_where_nothing_can_be_locked(tmp_path: Path) -> None:
     def fail(count: int) -> None:
         if count == 15:

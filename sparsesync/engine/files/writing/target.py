@@ -32,7 +32,7 @@ from .. import syscalls
 from ..beneath import check_renaming
 from ..claims import allocated, is_anybodys
 from ..extents import has_data, own_extents
-from ..flags import cannot_replace, copy_on_write_by_block, keeps_names, refusal
+from ..flags import cannot_replace, carry, copy_on_write_by_block, keeps_names, refusal
 from ..syscalls import NO_SIZE, check_room, clone, flush_directory, keeps_holes, preallocate, punch, release, resize
 from .existing import CREATE, UPDATE, emptied, is_empty, make, open_existing, rename_over, takes_any_order, write_once
 from .known import Known
@@ -73,7 +73,6 @@ class Target:
     :attr:`continuable` is set, an interrupt, or whoever gives the copy up, sets :attr:`keep`. An error does not.
 
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
-
     :attr:`known`: what is known of its directory, if it is to be a new file there, without a partial file.
     """
 
@@ -249,12 +248,13 @@ class Target:
         self.taken_up, self.temporary_directory, self._temporary = True, directory, name
 
     def renew(self) -> None:
-        """Begin a new partial file. Who still has the old one open cannot reach the new one."""
-        with error_path(self.path, instead=True):
+        """Begin a new partial file, with the flags of the old one. Who has that open cannot reach the new one."""
+        with error_path(self.path, instead=True), contextlib.ExitStack() as stack:
             os.unlink(str(self._temporary), dir_fd=self.temporary_directory)
-            os.close(self.fd)
-            self.fd, self.resumed, self.taken_up = -1, False, False
+            stack.callback(os.close, self.fd)
+            old, self.fd, self.resumed, self.taken_up = self.fd, -1, False, False
             self._take_up(*self._partial)  # type: ignore[misc]
+            carry(old, self.fd)
 
     @property
     def temporary(self) -> Optional[str]:
