@@ -31,6 +31,7 @@ from ..engine.errors import OnProgress
 from ..engine.files.claims import allocated, knows_holes
 from ..engine.files.extents import Extent
 from ..engine.files.status import is_recent
+from ..engine.files.writing.stripes import like_replaced, stripe_bytes
 from ..engine.files.writing.target import Target
 from ..engine.text import hidden_name, name_limit
 from .journal import Journal
@@ -108,14 +109,25 @@ class FileCopy:
                 self._journal = Journal(directory, name)
                 if target.resumed:
                     found = self._journal.take_up(self._wanted(target))
-        if target.resumed and found is None:
-            target.renew()
-            if target.resumed:
-                raise OSError(errno.EBUSY, "another run is writing it", target.path)
+        if found is None:
+            self._begin_anew(target)
         target.continued = found is not None
         self._header = found or {}
         self._target = target
         self._note_any(self._journal is not None and self._journal.any_done)
+
+    def _begin_anew(self, target: Target) -> None:
+        """Have an empty temporary, with the stripes of the file that it will replace if it is worth a journal."""
+        striped = None
+        if self._journal is not None and target.taken_up:
+            striped = like_replaced(target.directory, target.name, target.path)
+        if striped is not None:
+            target.renew(striped)
+        elif target.resumed:
+            target.renew()
+        if target.resumed and os.fstat(target.fd).st_size:
+            raise OSError(errno.EBUSY, "another run is writing it", target.path)
+        target.resumed = False
 
     def _note_any(self, done: bool) -> None:
         self.any_done = done
@@ -156,7 +168,7 @@ class FileCopy:
 
     def _new_header(self, work: Work) -> dict[str, Any]:
         st, held = os.fstat(work.source), os.fstat(work.target.fd)
-        block = held.st_blksize
+        block = stripe_bytes(work.target.fd, _MAX_UNIT_BYTES) or held.st_blksize
         return {
             **self._wanted(work.target),
             "recent": is_recent(max(st.st_mtime_ns, st.st_ctime_ns)),

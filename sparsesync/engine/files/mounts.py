@@ -16,9 +16,10 @@ from typing import Dict, List, Optional, Set, Tuple
 
 _MAGIC = {
     0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs", 0xF2F52010: "f2fs",
+    0x0BD00BD0: "lustre",
     0xEF53: "ext2",  # or ext3 or ext4: this is the one that is believed least
 }  # fmt: skip
-"""What statfs(2) has in f_type: linux/magic.h."""
+"""What statfs(2) has in f_type: linux/magic.h, and Lustre's lustre_user.h."""
 _STATFS_BYTES = 256
 
 

@@ -24,7 +24,7 @@ import errno
 import os
 import stat
 import warnings
-from typing import TYPE_CHECKING, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Callable, Optional, Tuple, Type, TypeVar
 
 from ...errors import error_path
 from ...text import hidden_name, name_limit
@@ -247,12 +247,13 @@ class Target:
         self.fd, self.resumed = taken
         self.taken_up, self.temporary_directory, self._temporary = True, directory, name
 
-    def renew(self) -> None:
-        """Begin a new partial file, with the flags of the old one. Who has that open cannot reach the new one."""
+    def renew(self, by: Callable[[int, str], object] = lambda directory, name: None) -> None:
+        """Begin a new partial file, with the flags of the old one, which is out of reach. ``by``: may make it first."""
         with error_path(self.path, instead=True), contextlib.ExitStack() as stack:
             os.unlink(str(self._temporary), dir_fd=self.temporary_directory)
             stack.callback(os.close, self.fd)
             old, self.fd, self.resumed, self.taken_up = self.fd, -1, False, False
+            by(*self._partial)  # type: ignore[misc]
             self._take_up(*self._partial)  # type: ignore[misc]
             carry(old, self.fd)
 
