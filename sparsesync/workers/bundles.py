@@ -262,7 +262,7 @@ class _BundleRun(CheckedRun):
 
     def gone(self, error: BaseException) -> OSError:
         """Return what to raise for an engine that runs no more tasks."""
-        return LinkError(gone_text(error))
+        return LinkError(gone_text(error, True))  # at least with the files that have their names
 
     def end(self) -> None:
         """Wait for workers that are late. A file to which one may still write has failed."""

@@ -293,7 +293,7 @@ class Pairs(Run):
 
     def gone(self, error: BaseException) -> OSError:
         """Return what to raise for an engine that runs no more tasks."""
-        return OSError(errno.ECHILD, gone_text(error))
+        return OSError(errno.ECHILD, gone_text(error, self.goes_on))
 
     def ends(self, given: Given, future: Future[Any], answer: Answer) -> bool:
         """Take what was found."""

@@ -93,6 +93,11 @@ class CopyRun(CheckedRun):
         self._copy = copy
         self._flushed = time.monotonic()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a partial file, and a task is done."""
+        return self._copy.resumable
+
     def to_copy(self, given: Given) -> tuple[Do, tuple[Any, ...]]:
         """Return what copies."""
         return copy_task, tuple(self._copy.requested(given.task))

@@ -174,9 +174,14 @@ class Run:
         self.outstanding.add(future)
         future.add_done_callback(lambda done: self._heard.put((given, done)))
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a later run goes on with what is done."""
+        return False
+
     def gone(self, error: BaseException) -> OSError:
         """Return what to raise for an engine that runs no more tasks."""
-        return OSError(errno.ECHILD, gone_text(error), self._path)
+        return OSError(errno.ECHILD, gone_text(error, self.goes_on), self._path)
 
     def _listen(self, seconds: float | None = None) -> None:
         """Wait for an answer, not for ever, and take all that have come."""
@@ -323,9 +328,10 @@ def _runs(future: Future[Any]) -> bool:
     return False
 
 
-def gone_text(error: BaseException) -> str:
-    """Return what to say of an engine that runs no more tasks."""
-    return f"the workers are gone ({type(error).__name__}: {error}): run this again, and it goes on where it was"
+def gone_text(error: BaseException, goes_on: bool) -> str:
+    """Return what to say of an engine that runs no more tasks. ``goes_on``: as :attr:`Run.goes_on`."""
+    again = "run this again, and it goes on where it was" if goes_on else "run this again"
+    return f"the workers are gone ({type(error).__name__}: {error}): {again}"
 
 
 def raise_failure(answer: Answer, path: str) -> None:

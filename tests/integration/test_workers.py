@@ -620,6 +620,26 @@ def _tasks_in(journal: Path) -> list[str]:
     return [line for line in journal.read_text().splitlines()[1:] if line]
 
 
+def test_only_what_goes_on_says_that_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = made(tmp_path)
+    tree, same = made_tree(tmp_path), tmp_path / "same"
+    shutil.copytree(tree, same, symlinks=True)
+
+    def told(at: int, do: Callable[[Executor], object]) -> bool:
+        with ThreadPoolExecutor(2) as threads, pytest.raises(OSError, match=r"workers are gone .*: run this") as caught:
+            do(TakesNoMore(threads, at))
+        assert str(caught.value).count("run this again") == 1
+        return "and it goes on where it was" in str(caught.value)
+
+    assert not told(1, lambda executor: list(sparsesync.scan(tree, executor=executor)))
+    for worth in (comparing._WORTH_TASKS, 0):  # many files in a task, and each in tasks of its own
+        monkeypatch.setattr(comparing, "_WORTH_TASKS", worth)
+        assert not told(1, lambda executor: list(sparsesync.verify(tree, same, executor=executor)))
+    assert not told(1, lambda executor: sparsesync.copyfile(source, copy, reflink="never", executor=executor))
+    assert told(15, lambda executor: sparsesync.copyfile(source, copy, reflink="never", executor=executor))
+    assert told(1, lambda executor: sparsesync.sync(f"{tree}/", tmp_path / "b", "-a", executor=executor))
+
+
 def test_a_journal_of_another_source_is_not_believed(tmp_path: Path) -> None:
     source, copy = made(tmp_path)
 
