@@ -17,7 +17,7 @@ and slices of bytes or bytearrays are copies.
 from itertools import islice, takewhile
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from ..errors import TruncatedError
+from ..errors import OnProgress, TruncatedError
 from ..files.claims import believes, file_size, is_view
 from ..files.extents import Extent, extents
 from ..files.syscalls import read_full
@@ -57,7 +57,7 @@ def first_difference(
     *,
     holes: str = "auto",
     tallies: Optional[Tuple[Tally, Tally]] = None,
-    progress: Optional[Callable[[int], object]] = None,
+    progress: OnProgress = None,
     a_path: Optional[str] = None,
     b_path: Optional[str] = None,
 ) -> Optional[int]:
@@ -84,7 +84,12 @@ def first_difference(
     else:
         segments = _segments(_extents(a_fd, common, holes, a_path), _extents(b_fd, common, holes, b_path))
     before = tallies[0].read, tallies[1].read
-    found = _first_by_two(a_fd, b_fd, segments, min(BUFFER_BYTES, common), tallies, progress, a_path, b_path)
+    size = min(BUFFER_BYTES, common)
+
+    def first(segments: Iterable[Segment], tallies: Tuple[Tally, Tally], progress: OnProgress) -> Optional[int]:
+        return first_in(a_fd, b_fd, segments, size, tallies, progress, a_path, b_path)
+
+    found = _first_by_two(first, segments, size, tallies, progress)
     for tally, read in zip(tallies, before):
         tally.believed += max(0, (common if found is None else found) - (tally.read - read))
     # What vanishes with the end of a file looks like a hole, and would be judged as one.
@@ -108,7 +113,7 @@ def _read_on(
     a_fd: int,
     b_fd: int,
     tallies: Tuple[Tally, Tally],
-    progress: Optional[Callable[[int], object]],
+    progress: OnProgress,
     a_path: Optional[str],
     b_path: Optional[str],
 ) -> Optional[int]:
@@ -133,24 +138,17 @@ def _read_on(
 
 
 def _first_by_two(
-    a_fd: int,
-    b_fd: int,
+    first: Callable[[Iterable[Segment], Tuple[Tally, Tally], OnProgress], Optional[int]],
     segments: Iterable[Segment],
     size: int,
     tallies: Tuple[Tally, Tally],
-    progress: Optional[Callable[[int], object]],
-    a_path: Optional[str],
-    b_path: Optional[str],
+    progress: OnProgress,
 ) -> Optional[int]:
-    """As :func:`first_in`. Of very many segments a second process compares a part."""
-
-    def here(segments: Iterable[Segment]) -> Optional[int]:
-        return first_in(a_fd, b_fd, segments, size, tallies, progress, a_path, b_path)
+    """As ``first``, which is :func:`first_in` of two files. Of very many segments a second process compares a part."""
 
     def do(segments: Iterable[Segment]) -> Tuple[Optional[int], int, int]:
         read = Tally(), Tally()
-        offset = first_in(a_fd, b_fd, segments, size, read, None, a_path, b_path)
-        return offset, read[0].read, read[1].read
+        return first(segments, read, None), read[0].read, read[1].read
 
     def took(result: Tuple[Optional[int], int, int], count: int) -> None:
         offset, tallies[0].read, tallies[1].read = result[0], tallies[0].read + result[1], tallies[1].read + result[2]
@@ -161,16 +159,16 @@ def _first_by_two(
 
     found: List[int] = []
     segments = iter(segments)
-    first = here(islice(segments, FEW_RANGES))
-    if first is not None:
-        return first
+    offset = first(islice(segments, FEW_RANGES), tallies, progress)
+    if offset is not None:
+        return offset
     rest, helper = RangeHelper.for_rest(segments, do, took, size, "compare")
     if helper is None:
-        return here(rest)
+        return first(rest, tallies, progress)
     try:
         # What lies behind a difference is not asked for, and what lies before one may still be with the helper.
         for part in (takewhile(lambda _: not found, helper.leave(rest)), helper.missing()):
-            offset = here(part)
+            offset = first(part, tallies, progress)
             if offset is not None:
                 found.append(offset)
     finally:
@@ -184,7 +182,7 @@ def first_in(
     segments: Iterable[Segment],
     size: int,
     tallies: Tuple[Tally, Tally],
-    progress: Optional[Callable[[int], object]],
+    progress: OnProgress,
     a_path: Optional[str],
     b_path: Optional[str],
 ) -> Optional[int]:
