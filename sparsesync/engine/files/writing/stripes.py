@@ -96,7 +96,7 @@ def like_replaced(directory: int, name: str, path: str) -> Optional[Callable[[in
     from shutil import which
 
     lfs = which("lfs")
-    if lfs is None or lfs in _hanging:
+    if lfs is None:
         return None
     try:
         if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
@@ -124,6 +124,9 @@ def _run(command: List[str], fds: List[int]) -> None:
     """Run lfs, not for ever. Raises OSError if it fails, with what it says, or does not end."""
     import subprocess
 
+    hangs = OSError(errno.ETIMEDOUT, "{} does not end".format(command[0]))
+    if command[0] in _hanging:
+        raise hangs
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=fds,
         env={**os.environ, "LC_ALL": "C"},
@@ -134,7 +137,7 @@ def _run(command: List[str], fds: List[int]) -> None:
             status = process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
             _hanging.append(command[0])
-            raise OSError(errno.ETIMEDOUT, "{} does not end".format(command[0])) from None
+            raise hangs from None
         finally:
             if process.poll() is None:
                 process.kill()
