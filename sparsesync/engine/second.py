@@ -4,8 +4,9 @@ Python runs on one processor, whatever its threads do. Where nearly all the time
 calls, another process can do half of the work. Who needs one makes a :class:`SecondProcess` with the function that
 answers, gives it questions, and goes on with its own part. It takes the answers when there are some.
 
-The two talk through pipes, in values that :mod:`marshal` writes, none of them long. The second process is a fork: to
-start another Python takes longer than most work that is shared. An error of the system goes back to who asked.
+The two talk through pipes, in values that :mod:`marshal` writes. A value need not fit into a pipe. The second process
+is a fork: to start another Python takes longer than most work that is shared. An error of the system goes back to who
+asked.
 
 It hears of the end of the first one by a signal, by what the terminal sends to both, or when it has nothing more to
 answer. It ends tidily by any of them, as a program does whose temporary files are removed on the way out.
@@ -18,7 +19,8 @@ import os
 import select
 import signal
 import struct
-from typing import Any, Callable, Iterable, Iterator, NoReturn, Optional
+from collections import deque
+from typing import Any, Callable, Deque, Iterable, Iterator, List, NoReturn, Optional
 
 _LENGTH = struct.Struct("=I")
 
@@ -45,56 +47,75 @@ class SecondProcess:
     ``answer``: called in it with each question; yields the parts of the answer.
     ``helps``: what the process helps to do, for the error that it has ended.
     ``waiting``: the questions that are not yet answered to the end.
+    ``pid``: its number.
 
     Raises OSError as fork(2) and pipe(2).
     """
 
     def __init__(self, answer: Callable[[Any], Iterable[Any]], helps: str) -> None:
         self.waiting: int = 0
+        self.pid: int = 0
         self._helps = helps
-        asked, self._questions = os.pipe()
-        self._answers, answering = os.pipe()
+        self._come: Deque[Any] = deque()
+        fds: List[int] = []
         # A signal that comes to the new process before it is ready would have it go on as the first one does.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
-            self.pid: int = os.fork()
-            if not self.pid:
-                try:
-                    os.close(self._questions)
-                    os.close(self._answers)
-                    _end_by_signals()
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                    self._serve(answer, asked, answering)
-                except BaseException:
-                    # A signal, or that the first process has gone. Of anything else it learns by what is missing.
-                    os._exit(1)
-                os._exit(0)
-        except OSError:
-            os.close(self._questions)
-            os.close(self._answers)
+            try:
+                fds += os.pipe()
+                fds += os.pipe()
+                asked, self._questions, self._answers, answering = fds
+                self.pid = os.fork()
+                if not self.pid:
+                    try:
+                        os.close(self._questions)
+                        os.close(self._answers)
+                        _end_by_signals()
+                        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                        self._serve(answer, asked, answering)
+                    except BaseException:
+                        # A signal, or that the first process has gone. Of anything else it learns by what is missing.
+                        os._exit(1)
+                    os._exit(0)
+                os.set_blocking(self._questions, False)
+                self._poll = select.poll()
+                self._poll.register(self._answers, select.POLLIN)
+                self._both = select.poll()
+                self._both.register(self._answers, select.POLLIN)
+                self._both.register(self._questions, select.POLLOUT)
+                for fd in (asked, answering):
+                    fds.remove(fd)
+                    os.close(fd)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # raises what a signal has raised meanwhile
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            self._end()
             raise
-        finally:
-            os.close(asked)
-            os.close(answering)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
 
     def ask(self, question: Any) -> None:
         """Hand over a question."""
         self.waiting += 1
-        try:
-            _send(self._questions, question)
-        except BrokenPipeError:
-            pass  # it is gone: there will be no answer, and that is the error
+        left = _packed(question)
+        while left:
+            try:
+                left = left[os.write(self._questions, left) :]
+            except BlockingIOError:
+                # It may be writing an answer that is as long, and reads on when somebody has taken that.
+                self._both.poll()
+                if self._poll.poll(0):
+                    self._come.append(_receive(self._answers))
+            except BrokenPipeError:
+                return  # it is gone: there will be no answer, and that is the error
 
     def answers(self, wait: bool) -> Iterator[Any]:
         """Yield the parts of the answers so far, and None at the end of each. ``wait``: also all there is to come.
 
         Raises what answering raised, an OSError, and HasEnded if the process has ended before it had answered.
         """
-        while self.waiting and self._poll.poll(None if wait else 0):
-            answer = _receive(self._answers)
+        while self.waiting and (self._come or self._poll.poll(None if wait else 0)):
+            answer = self._come.popleft() if self._come else _receive(self._answers)
             if answer is None:
                 raise HasEnded(errno.EIO, "the process that helps to {} has ended".format(self._helps))
             failed, last, part = answer
@@ -109,6 +130,11 @@ class SecondProcess:
         """End the process, even if it is busy, and has something to remove."""
         os.close(self._questions)
         os.close(self._answers)
+        self._end()
+
+    def _end(self) -> None:
+        if not self.pid:
+            return
         with contextlib.suppress(ChildProcessError):  # the program waits for children of its own, and got this one too
             if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                 os.kill(self.pid, signal.SIGTERM)
@@ -139,13 +165,18 @@ def _end_by_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
         raise SystemExit
 
+    signal.set_wakeup_fd(-1)  # the first one would hear by it of what is for this one
     for number in heard:
         signal.signal(number, end)
 
 
-def _send(fd: int, value: Any) -> None:
+def _packed(value: Any) -> memoryview:
     data = marshal.dumps(value)
-    left = memoryview(_LENGTH.pack(len(data)) + data)
+    return memoryview(_LENGTH.pack(len(data)) + data)
+
+
+def _send(fd: int, value: Any) -> None:
+    left = _packed(value)
     while left:
         left = left[os.write(fd, left) :]
 
