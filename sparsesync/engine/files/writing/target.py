@@ -42,7 +42,6 @@ _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
 _NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
-
 if TYPE_CHECKING:  # what has a forward reference in it is compiled, and that takes longer than all of this module
     _Target = TypeVar("_Target", bound="Target")
 
@@ -274,9 +273,11 @@ class Target:
         return self
 
     def __exit__(self, kind: Optional[Type[BaseException]] = None, *more: object) -> None:
-        if self.continuable and not issubclass(kind or Exception, Exception):
-            self.keep = True
-            os.fchmod(self.fd, 0o600)  # by which it is known as ours, and which it may have lost already
+        if self.continuable and self._temporary is not None and not issubclass(kind or Exception, Exception):
+            with contextlib.suppress(OSError):  # it has got its name, though that is not noted yet
+                os.stat(self._temporary, dir_fd=self.temporary_directory, follow_symlinks=False)
+                os.fchmod(self.fd, 0o600)  # by which it is known as ours
+                self.keep = True
         self.close()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -81,3 +82,29 @@ def test_an_interruption_right_after_the_rename_changes_nothing(
     finally:
         os.close(directory)
     assert os.listdir(tmp_path) == ["new"] and (tmp_path / "new").read_bytes() == content
+
+
+@pytest.mark.parametrize("after", ["flush_directory", "rename_over"])
+def test_an_interruption_after_the_rename_leaves_the_mode_of_what_may_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    do = getattr(module, after)
+
+    def interrupted(*arguments: object, **more: object) -> None:
+        do(*arguments, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, after, interrupted)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        target = module.Target(directory, "file", "file", partial=(directory, ".file.partial"))
+        with contextlib.suppress(KeyboardInterrupt), target:
+            target.continuable = True
+            os.write(target.fd, b"content")
+            target.commit(mode=0o644, fsync=True)
+            pytest.fail("it was not interrupted")
+    finally:
+        os.close(directory)
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+    assert target.temporary is None  # whoever has a journal of it knows that it is of no use
