@@ -64,10 +64,12 @@ def _leave_signals_to_us() -> None:
         import ctypes
 
         _forks.append(ctypes.CDLL(None).prctl)
-        os.register_at_fork(after_in_child=partial(_as_a_worker, os.getpid()))
+        os.register_at_fork(before=_note_forking, after_in_child=partial(_as_a_worker, os.getpid()))
 
 
 _forks: list[Callable[..., object]] = []
+_forking: list[int] = []
+"""The process that forks: who has been forked may come too late to ask for its parent."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -80,8 +82,12 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _note_forking() -> None:
+    _forking[:] = [os.getpid()]
+
+
 def _as_a_worker(parent: int) -> None:
-    if os.getppid() == parent:  # not a fork of a fork
+    if parent in _forking:  # not a fork of a fork
         for prctl in _forks:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:

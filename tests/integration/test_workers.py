@@ -594,17 +594,26 @@ def test_an_interrupt_keeps_what_is_done_whenever_it_comes(
 
 
 _KILLED = """
-import os, signal, time
+import os, signal, sys, time
 from sparsesync.workers.engines import engine
+parent = os.getpid()
+def wait():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+if sys.argv[1] == "new":
+    os.register_at_fork(after_in_child=wait)
 with engine("concurrent.futures:ProcessPoolExecutor") as executor:
-    executor.submit(time.time).result()
+    answer = executor.submit(time.time)
+    if sys.argv[1] == "old":
+        answer.result()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_no_process_of_a_pool_outlives_a_killed_coordinator() -> None:
+@pytest.mark.parametrize("age", ["old", "new"])
+def test_no_process_of_a_pool_outlives_a_killed_coordinator(age: str) -> None:
     # They have the same standard output, which ends with the last of them.
-    done = subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, timeout=20)
+    done = subprocess.run([sys.executable, "-c", _KILLED, age], stdout=subprocess.PIPE, timeout=20)
     assert done.returncode == -9
 
 
