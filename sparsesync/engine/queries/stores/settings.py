@@ -90,8 +90,9 @@ def _home_of(process: Process) -> Optional[str]:
     """
     try:
         user = os.stat("/proc/" + process.number).st_uid
-        with open("/proc/{}/status".format(process.number)) as status:
-            started_by = next(line.split()[1] for line in status if line.startswith("Uid:"))
+        with open("/proc/{}/status".format(process.number), "rb") as status:
+            # Of a name that a process gives itself not all need be text.
+            started_by = next(line.split()[1].decode() for line in status if line.startswith(b"Uid:"))
         if started_by != str(user):
             return None
         home = "" if user == 0 else pwd.getpwuid(user).pw_dir

@@ -208,11 +208,14 @@ def test_where_a_store_is_configured(
     ],
 )
 def test_where_a_daemon_was_told(fs: FakeFilesystem, command: str, kind: str) -> None:
-    """Unless the path is another one to it, who is in a container; or a user named a program so."""
+    """Unless the path is another one to it, who is in a container; or a user named a program so.
+
+    Whoever changes the name of his process behind its first word, has no say in whether others are found.
+    """
     argv, _, environ = command.partition("\0INCUS")
     comm, environ = f"{argv.partition(chr(0))[0]}\n", f"A=b\0INCUS{environ}\0" if environ else ""
     lay_out(fs, "/proc/7", contents={"comm": comm, "cmdline": argv + "\0", "environ": environ})
-    status = fs.create_file("/proc/7/status", contents="Uid:\t0\t0\t0\t0\n")
+    status = fs.create_file("/proc/7/status", contents=b"Name:\tx \xff\nUid:\t0\t0\t0\t0\n")
     lay_out(fs, "/srv/x", "nothing/")
     lay_out(fs, "/container/srv/x", "nothing/")
     lay_out(fs, "", contents={"/opt/own": '{"data-root": "/srv/x"}', "/opt/toml": 'imports = [\n "two.toml", # 2\n]'})
