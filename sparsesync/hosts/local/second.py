@@ -20,6 +20,7 @@ here.
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -151,7 +152,7 @@ class _Second:
         self._put = put
         self._progress = progress
         self._given: deque[_Batch] = deque()
-        self._told: list[str] = []
+        self._told: list[tuple[str, str, int]] = []
         self._is_there = True
         self._process = SecondProcess(self._answer, "put files in place")
 
@@ -185,8 +186,8 @@ class _Second:
         lost: list[_Batch] = []
         try:
             for found, told in filter(None, self._process.answers(wait)):
-                for text in told:
-                    warnings.warn(text, RuntimeWarning, stacklevel=2)
+                for text, file, line in told:
+                    warnings.warn_explicit(text, RuntimeWarning, file, line, registry=_warned(file))
                 results = [FileResult(*result) for result in found]
                 self._given.popleft().results = results
                 data = sum(result.data for result in results)
@@ -198,9 +199,27 @@ class _Second:
             self._given.clear()
         return lost
 
-    def _answer(self, files: list[tuple[Any, ...]]) -> Iterator[tuple[list[tuple[Any, ...]], list[str]]]:
-        warnings.showwarning = lambda message, *where, **how: self._told.append(str(message))
+    def _answer(self, files: list[tuple[Any, ...]]) -> Iterator[tuple[list[tuple[Any, ...]], list[Any]]]:
+        def note(
+            message: Warning | str,
+            category: object,
+            filename: str,
+            lineno: int,
+            file: object = None,
+            line: object = None,
+        ) -> None:
+            self._told.append((str(message), filename, lineno))
+
+        warnings.showwarning = note
         found: list[FileResult] = []
         self._put((Planned(*file) for file in files), found.append, None)
         yield [tuple(result) for result in found], self._told
         self._told.clear()
+
+
+def _warned(file: str) -> dict[Any, Any]:
+    """Return where :mod:`warnings` notes what was told of a module, so that it is not told by both processes."""
+    for module in [*sys.modules.values()]:
+        if getattr(module, "__file__", None) == file:
+            return vars(module).setdefault("__warningregistry__", {})  # type: ignore[no-any-return]
+    return {}

@@ -167,6 +167,20 @@ def test_a_warning_is_given_here(tmp_path: Path, ends: Ends) -> None:
     assert sorted(str(each.message) for each in told) == [f"{n} is odd" for n in range(6)]
 
 
+def test_a_warning_that_both_have_is_given_once(tmp_path: Path, ends: Ends) -> None:
+    """What is said of a filesystem names no file."""
+
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        for file in files:
+            warnings.warn("it has no map", RuntimeWarning, stacklevel=1)
+            on_result(FileResult(file.name, 1, 1, 0, "here" if os.getpid() == HERE else "there"))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        assert {who for _, who in ends.run(_files(tmp_path, range(20)), put)} == {"here", "there"}
+    assert [str(each.message) for each in told] == ["it has no map"]
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_what_a_killed_one_has_not_done_is_done_here(tmp_path: Path, ends: Ends, end: signal.Signals) -> None:
     def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
