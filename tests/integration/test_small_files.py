@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsesync.hosts.local.second import BATCH_FILES
 from tests.support.filesystems import command, filesystem, need, need_root, need_tools, written_bytes
 
 _SYNC = [sys.executable, "-B", "-m", "sparsesync", "sync"]
@@ -88,7 +89,8 @@ def test_two_processes_tell_and_do_what_one_does(many: Path, tmp_path: Path) -> 
     assert told[0][2] == told[1][2]
     assert told[0][0] == told[1][0] == 23  # of rsync, for what is in the way
     assert told[0][2].count("seeded d") == 1100
-    assert min(count for _, count in renames[0].most_common(2)) > 450
+    # How much each does is for the scheduler to say: each has more than the batches that it is given at the begin.
+    assert min(count for _, count in renames[0].most_common(2)) > 4 * BATCH_FILES
     assert renames[1].most_common(1)[0][1] >= 1100
     assert command("diff", "-r", f"{tmp_path}/dst0", f"{tmp_path}/dst1") == ""
     for path in ("d0/f1", "d7/f777", "d9/f999", "d10/f1099", "d7/large"):

@@ -29,6 +29,7 @@ from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
 from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning, task
+from sparsesync.workers.file_copy import FileCopy
 from sparsesync.workers.task import Request
 from tests.support.executors import (
     Counting,
@@ -466,15 +467,22 @@ def test_a_lost_scheduler_is_an_error(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"old"
 
 
-def test_a_killed_worker_costs_its_tasks(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
     source, copy = made(folder)
     copy.write_bytes(b"old")
     marker = tmp_path / "die"
-    marker.touch()
-    with ProcessPoolExecutor(2) as pool, pytest.raises(OSError, match="run this again, and it goes on"):
-        sparsesync.copy2(source, copy, reflink="never", executor=Wrapped(pool, dies_once, str(marker)))
+    take = FileCopy.take
+
+    def then_die(copy: FileCopy, task: plan.Task, written: int) -> None:
+        take(copy, task, written)
+        marker.touch()
+
+    with monkeypatch.context() as patched, ProcessPoolExecutor(2) as pool:
+        patched.setattr(FileCopy, "take", then_die)
+        with pytest.raises(OSError, match="run this again, and it goes on"):
+            sparsesync.copy2(source, copy, reflink="never", executor=Wrapped(pool, dies_once, str(marker)))
     assert copy.read_bytes() == b"old"
     with ProcessPoolExecutor(2) as pool:
         sparsesync.copy2(source, copy, reflink="never", executor=pool)

@@ -41,7 +41,6 @@ from .partial import take_up
 _MIN_NAME_BYTES = 32
 """Bytes of a name below which it is not cut further."""
 
-_NAMELESS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 if TYPE_CHECKING:  # what has a forward reference in it is compiled, and that takes longer than all of this module
     _Target = TypeVar("_Target", bound="Target")
 
@@ -119,7 +118,7 @@ class Target:
                 else:
                     self.check_renaming()
                     if self._nameless:
-                        self.fd = os.open(".", _NAMELESS, self._create_mode, dir_fd=self.directory)
+                        self.fd = os.open(".", UPDATE | os.O_TMPFILE, self._create_mode, dir_fd=self.directory)
                     elif self._temporary is not None:  # what was tried with, and cannot be removed
                         self.temporary_directory = self.directory
                         self.fd = os.open(self._temporary, UPDATE | os.O_TRUNC, dir_fd=self.directory)
