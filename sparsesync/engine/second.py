@@ -162,12 +162,16 @@ def _end_by_signals() -> None:
 
     def end(*signal_and_frame: object) -> NoReturn:
         for number in heard:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _pass)  # of one that has come and is ignored by now Python complains
         raise SystemExit
 
     signal.set_wakeup_fd(-1)  # the first one would hear by it of what is for this one
     for number in heard:
         signal.signal(number, end)
+
+
+def _pass(*signal_and_frame: object) -> None:
+    pass
 
 
 def _packed(value: Any) -> memoryview:

@@ -108,8 +108,9 @@ def test_no_temporary_file_is_left_by_either(many: Path, tmp_path: Path, group: 
             os.killpg(run.pid, signal.SIGINT)
         else:
             run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=20)
+        _, said = run.communicate(timeout=20)
     assert run.returncode == 20  # as rsync's
+    assert b"Traceback" not in said
     found = [path for path in destination.rglob("*") if path.is_file()]
     assert 0 < len(found) < 1101
     assert not [path for path in found if path.name.startswith(".")]

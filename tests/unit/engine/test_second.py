@@ -7,12 +7,13 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sparsesync.engine.second import SecondProcess
+from sparsesync.engine.second import HasEnded, SecondProcess
 
 
 def echo(question: bytes) -> Iterator[bytes]:
@@ -70,6 +71,31 @@ def test_its_end_is_no_signal_to_the_first() -> None:
         finally:
             signal.set_wakeup_fd(before[1])
             signal.signal(signal.SIGTERM, before[0])
+
+
+def test_a_second_signal_at_once_is_not_told_of(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An interrupt of the terminal's comes to both processes, and the first one ends the second."""
+
+    def interrupted(_: object) -> Iterator[None]:
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        for end in ends:
+            os.kill(os.getpid(), end)
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)  # as many a call does, it looks for signals that have come
+        yield None
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: os.write(2, str(told.exc_value).encode()))
+    second = SecondProcess(interrupted, "answer")
+    second.ask(b"x")
+    with pytest.raises(HasEnded):
+        list(second.answers(wait=True))
+    second.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_none_is_left_if_a_signal_comes_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
