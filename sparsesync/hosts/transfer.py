@@ -341,7 +341,7 @@ def needs(source: Source, files: Iterable[Planned], shares: bool = True) -> Iter
         # Files of one directory are on one filesystem, unless a symlink leads elsewhere. If one is a mount of its own
         # all the same, what is expected is off by one file, and whoever writes that asks for its room again.
         above = file.source.rpartition("/")[0]
-        if above != last or source.settings.follow:
+        if above != last or device is None or source.settings.follow:
             last, device = above, _device(file, source.settings.follow)
         yield SpaceNeed(file.name, file.room, device)
 
