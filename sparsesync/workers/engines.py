@@ -44,7 +44,6 @@ def engine(name: str) -> Iterator[Executor]:
     Raises ValueError for another name, or if the package is not installed; OSError if the engine cannot be reached.
     """
     check_name(name)
-    _leave_signals_to_us()
     kind, _, rest = name.partition(":")
     if name == "mpi":
         opened = _mpi(name)
@@ -52,22 +51,29 @@ def engine(name: str) -> Iterator[Executor]:
         opened = _dask(name, rest)
     else:
         opened = _made(name, kind, rest)
-    with opened as executor:
+    with _signals_left_to_us(), opened as executor:
         yield executor
 
 
-def _leave_signals_to_us() -> None:
-    """Have processes that are forked from here on end by SIGTERM, or with this one, and leave an interrupt to it."""
+@contextlib.contextmanager
+def _signals_left_to_us() -> Iterator[None]:
+    """Have processes that are forked meanwhile end by SIGTERM, or with this one, and leave an interrupt to it."""
     # What our handlers raise, a process pool's worker would take for the error of its task, and never end. And it holds
     # both ends of its queue of tasks: if this process is killed, it would wait for the next one for good.
-    if not _forks:
-        import ctypes
+    import ctypes
 
-        _forks.append(ctypes.CDLL(None).prctl)
+    if not _forking:
+        _note_forking()
         os.register_at_fork(before=_note_forking, after_in_child=partial(_as_a_worker, os.getpid()))
+    _forks.append(ctypes.CDLL(None).prctl)
+    try:
+        yield
+    finally:
+        _forks.pop()
 
 
 _forks: list[Callable[..., object]] = []
+"""prctl(2), for each engine that is open."""
 _forking: list[int] = []
 """The process that forks: who has been forked may come too late to ask for its parent."""
 _PR_SET_PDEATHSIG = 1
@@ -87,6 +93,8 @@ def _note_forking() -> None:
 
 
 def _as_a_worker(parent: int) -> None:
+    if not _forks:
+        return
     if parent in _forking:  # not a fork of a fork
         for prctl in _forks:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -631,6 +632,18 @@ def test_a_pool_whose_process_does_not_end_is_ended(monkeypatch: pytest.MonkeyPa
         late = pool.submit(time.sleep, 1000)
         pool.submit(time.time).result()
     assert late.done()
+
+
+def test_a_fork_ignores_interrupts_only_while_an_engine_is_open() -> None:
+    def ignores() -> bool:
+        pid = os.fork()
+        if not pid:
+            os._exit(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+        return bool(os.waitpid(pid, 0)[1])
+
+    with engines.engine("concurrent.futures:ThreadPoolExecutor"):
+        assert ignores()
+    assert not ignores()
 
 
 def _tasks_in(journal: Path) -> list[str]:
