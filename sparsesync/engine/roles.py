@@ -116,9 +116,13 @@ class LocalSource:
         """What changed in some files, by their names in the transfer."""
         self._sources = Sources(settings.follow, settings.listed)
 
-    def look(self, files: Iterable[Tuple[str, str]]) -> Iterator[Optional[SparseStat]]:
-        """Yield the SparseStat of each file, or None if it is dense and not asked for. A file is (path, name)."""
-        return look_at(files, self._sources, self.settings.holes, self.settings.reserve, self.settings.every)
+    def look(self, files: Iterable[Tuple[str, str]], roughly: bool = False) -> Iterator[Optional[SparseStat]]:
+        """Yield the SparseStat of each file, or None if it is dense and not asked for. A file is (path, name).
+
+        ``roughly``: as of :func:`~.files.status.stat_sparse`.
+        """
+        settings = self.settings
+        return look_at(files, self._sources, settings.holes, settings.reserve, settings.every, roughly)
 
     def ask_mode(self, path: str) -> Callable[[], Optional[int]]:
         """Return a function that returns the mode of ``path``, following symlinks, or None if nothing is there."""

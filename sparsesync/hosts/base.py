@@ -53,8 +53,11 @@ class Source(Protocol):
     def settings(self) -> SourceSettings:
         """How the source is read."""
 
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[SparseStat | None]:
-        """Yield the SparseStat of each file, or None if it is not sparse. A file is its path and its name."""
+    def look(self, files: Iterable[tuple[str, str]], roughly: bool = False) -> Iterator[SparseStat | None]:
+        """Yield the SparseStat of each file, or None if it is not sparse. A file is its path and its name.
+
+        ``roughly``: what small files hold need not be told to the byte (:func:`~..engine.files.status.stat_sparse`).
+        """
 
     def ask_mode(self, path: str) -> Callable[[], int | None]:
         """Return a function that returns the mode of ``path``, following symlinks, or None if nothing is there.

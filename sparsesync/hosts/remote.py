@@ -231,7 +231,7 @@ class RemoteSource:
         self.host = host
         self.settings = settings
 
-    def look(self, files: Iterable[tuple[str, str]]) -> Iterator[SparseStat | None]:
+    def look(self, files: Iterable[tuple[str, str]], roughly: bool = False) -> Iterator[SparseStat | None]:
         for batch in _batches(files):
             yield from _each(self.host, batch, maybe(_LOOKED), SparseStat, "look", files=batch, settings=self.settings)
 

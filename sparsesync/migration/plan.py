@@ -126,7 +126,8 @@ def make(
         try:
             sparse = []
             room = 0
-            for planned in seeding.sparse(listing) if command.handoff is None else ():
+            listing.seek(0)
+            for planned in seeding.planning.find(listing) if command.handoff is None else ():
                 plan.seeds.add(planned.size, planned.data)
                 tell("by extents", planned.name, planned.data, planned.size)
                 room += planned.room

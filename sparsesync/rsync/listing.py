@@ -26,14 +26,16 @@ to say it (:func:`~.paths.pulled_from`).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
 import re
 import select
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple, Protocol
 
 from ..embedding import WAIT_SECONDS, Embedding
 from .command import Command, end_of_options
@@ -64,6 +66,16 @@ class Listed(NamedTuple):
         return unescape(self.printed).lstrip(b"/")
 
 
+class Hearer(Protocol):
+    """Somebody who hears what rsync lists while it does."""
+
+    def begin(self) -> None:
+        """Forget what was heard: rsync begins, perhaps once more."""
+
+    def hear(self, lines: Iterable[bytes]) -> None:
+        """Hear some lines, in their order."""
+
+
 MARK = f"sparsesync-{os.urandom(6).hex()}:"
 """What stands before a line in the user's format. Names that are transferred were given before it was made up."""
 
@@ -71,6 +83,12 @@ MARK = f"sparsesync-{os.urandom(6).hex()}:"
 _FORMAT = "--out-format=%i %l %n//%f"
 _FORMAT_WITHOUT_SOURCES = "--out-format=%i %l %n//"
 _PIECE = 1 << 20
+_HEARD_BYTES = 32 * 1024
+"""Of lines that are heard at a time: some hundred."""
+_PIPE_BYTES = 1 << 20
+"""What rsync may have said and is not heard yet, so that it goes on meanwhile."""
+_SETPIPE_SZ = 1031
+"""F_SETPIPE_SZ: fcntl(2)."""
 _MAX_SAID_BYTES = 1 << 20
 """Of more, the end: why rsync ended."""
 # The name of a directory ends with a slash.
@@ -124,6 +142,7 @@ def dry_run(
     stdin: IO[bytes] | None = None,
     environ: Mapping[str, str] | None = None,
     embedding: Embedding | None = None,
+    hearer: Hearer | None = None,
 ) -> tuple[int, bytes]:
     """Have rsync write what it would transfer into ``listing``. Returns its exit status and its error messages.
 
@@ -131,6 +150,7 @@ def dry_run(
     ``destination``: replaces the command's.
     ``stdin``: read from its start.
     ``unchanged``: gets the files of at least 10,000 bytes whose content rsync would leave as it is.
+    ``hearer``: hears the lines of ``listing`` as they come. What it raises ends rsync.
 
     An rsync that is killed is run once more. A negative status is the signal that killed it, as in subprocess.
 
@@ -144,7 +164,7 @@ def dry_run(
             )
             if destination is not None:
                 argv[-1] = destination
-            status, said = _ask(argv, listing, unchanged, stdin, environ, embedding)
+            status, said = _ask(argv, listing, unchanged, stdin, environ, embedding, hearer)
             if status != Status.DIAGNOSTICS:
                 break
         if status >= 0 and status != Status.SIGNAL:
@@ -172,6 +192,7 @@ def _ask(
     stdin: IO[bytes] | None,
     environ: Mapping[str, str] | None,
     embedding: Embedding | None,
+    hearer: Hearer | None,
 ) -> tuple[int, bytes]:
     environ = os.environ if environ is None else environ
     for file in filter(None, (listing, unchanged)):
@@ -194,7 +215,7 @@ def _ask(
             with process.stdout as stream:
                 if embedding is not None:
                     stream = io.BufferedReader(_Watched(stream.fileno(), embedding))
-                cut = not _sort(stream, listing, unchanged)
+                cut = not _sort(stream, listing, unchanged, hearer)
             listing.flush()
             status = attend(process, [], None if embedding is None else embedding.check)
             if status in LISTED and cut:
@@ -226,20 +247,27 @@ class _Watched(io.RawIOBase):
         return os.readv(self._pipe, [buffer])
 
 
-def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None) -> bool:
+def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None, hearer: Hearer | None) -> bool:
     """Write rsync's lines to where they belong. False if the last line lacks its end: rsync never got to write it."""
     last = b"\n"
+    if hearer is not None:
+        hearer.begin()
+        with contextlib.suppress(OSError):  # a user has so much for all pipes
+            fcntl.fcntl(stream.fileno(), _SETPIPE_SZ, _PIPE_BYTES)
     # In large pieces: mostly rsync has ended before one of them cannot be written, and need not be killed.
-    for lines in iter(lambda: stream.readlines(_PIECE), []):
+    piece = _PIECE if hearer is None else _HEARD_BYTES
+    for lines in iter(lambda: stream.readlines(piece), []):
         last = lines[-1]
         if unchanged is not None:
             unchanged.writelines(filter(_LARGE_UNCHANGED.match, lines))
             lines = [line for line in lines if not _NOTHING_CHANGED.match(line)]
         listing.writelines(lines)
+        if hearer is not None:
+            hearer.hear(lines)
     return last.endswith(b"\n")
 
 
-def parse_listing(stream: IO[bytes]) -> Iterator[Listed]:
+def parse_listing(stream: Iterable[bytes]) -> Iterator[Listed]:
     """Yield the regular files that rsync would transfer, by its output for ``listing_argv``."""
     return _files(stream, b"<>")
 
@@ -249,13 +277,13 @@ def parse_unchanged(stream: IO[bytes]) -> Iterator[Listed]:
     return _files(stream, b".hc")
 
 
-def _files(stream: IO[bytes], what: bytes) -> Iterator[Listed]:
+def _files(stream: Iterable[bytes], what: bytes) -> Iterator[Listed]:
     for entry in parse_all(stream):
         if isinstance(entry, Listed) and entry.itemize[:1] in what and entry.itemize[1:2] == b"f":
             yield entry
 
 
-def parse_all(stream: IO[bytes]) -> Iterator[Listed | bytes]:
+def parse_all(stream: Iterable[bytes]) -> Iterator[Listed | bytes]:
     """Yield each file in rsync's output for ``listing_argv``, and any other line unchanged."""
     mark = MARK.encode()
     for line in stream:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from ..console.streams import write_error
 from ..hosts.address import remote_shell, with_words
-from ..rsync.listing import dry_run
+from ..rsync.listing import Hearer, dry_run
 from ..rsync.program import NEVER_SPOKE, NOT_BEGUN
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ class Login:
         self.doubtful = bool(self.words) and status in NOT_BEGUN and NEVER_SPOKE in said
         return self.doubtful
 
-    def dry_run(self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None) -> tuple[int, bytes]:
+    def dry_run(
+        self, listing: IO[bytes], unchanged: IO[bytes] | None, spool: IO[bytes] | None, hearer: Hearer | None
+    ) -> tuple[int, bytes]:
         """Have rsync list what it would transfer, as :func:`~..rsync.listing.dry_run`. Raises LinkError."""
         only = self._own.shared.only if self._own is not None else []
 
@@ -129,6 +131,7 @@ class Login:
                 stdin=spool,
                 environ=environ,
                 embedding=self.embedding,
+                hearer=hearer,
             )
 
         status, said = ask()

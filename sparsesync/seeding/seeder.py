@@ -3,8 +3,8 @@
 Given what rsync said it would transfer (the listing, see :mod:`rsync.listing`), this finds the sparse
 files in it and works out where each will be at the destination::
 
-    plan    ask the source which of the listed files are sparse; what is left of
-            the listing goes through a temporary file, since it may be long
+    plan    ask the source which of the listed files are sparse (:mod:`.planned.planning`);
+            what is left of the listing goes through a temporary file, since it may be long
     space   does all of it fit? If not, nothing is written
     run     :func:`~.hosts.transfer.transfer` puts the files in place
 
@@ -30,13 +30,13 @@ from ..engine.transfer.records import FileResult
 from ..hosts.base import Destination, Host, Source
 from ..hosts.transfer import Settings, check_space, needs, ordered, transfer
 from ..rsync import command as rsync
-from ..rsync.listing import parse_listing, source_path
+from ..rsync.listing import parse_listing
 from ..rsync.paths import is_wild, sent_as_top
 from ..rsync.program import Status
 from .healing import Healing
 from .losses import Losses
 from .options.own import SeedOptions
-from .planned.plan import Plan
+from .planned.planning import Planning
 from .result import Seeded
 from .settled import NOTHING_SPARSE
 
@@ -104,7 +104,7 @@ class Seeding:
         """The sparse files that are to be seeded, and their holes."""
         self._under_way: dict[str, int] = {}
         self._filled: set[str] = set()
-        self._plan: Plan = Plan()
+        self.planning: Planning = Planning(command, options, source, check)
         self._modes: list[Callable[[], int | None]] = []
         """Each gives the mode of a source."""
         self._top_modes: list[Callable[[], int | None]] = []
@@ -122,7 +122,7 @@ class Seeding:
         self.healing: Healing = Healing(command, options, source, destination, self._destination, say, bar, check)
 
     def run(self, listing: IO[bytes], unchanged: IO[bytes] | None = None) -> str | None:
-        """Seed the files of a listing. Returns why nothing at all was seeded, or None.
+        """Seed the files of a listing, which are planned. Returns why nothing at all was seeded, or None.
 
         ``unchanged``: the files among which to find those that lost their holes.
 
@@ -150,16 +150,15 @@ class Seeding:
         self._modes = [self.source.ask_mode(path) for path in self._sources]
         tops = (sent_as_top(path, self.command.relative) for path in self._sources)
         self._top_modes = [self.source.ask_mode(path) for path in tops if path is not None]
-        plan = self._plan
-        total = count = sparse = holes = 0
-        for planned in self.sparse(listing):
-            plan.add(planned)
-            total += planned.data
-            holes += planned.size - planned.data
-            count += 1
-            sparse += planned.size > planned.data
-        self.planned = Losses(sparse, holes)
-        if not count:
+        planning = self.planning
+        if not planning.is_heard:
+            listing.seek(0)
+            planning.hear(listing)
+        plan = planning.plan
+        for each in planning.left:
+            self._leave(*each)
+        self.planned = Losses(planning.sparse, planning.holes)
+        if not planning.files:
             return NOTHING_SPARSE
         if self.command.dry_run:
             reason = self.destination.find(self._destination, self._opening(listing))
@@ -183,10 +182,10 @@ class Seeding:
                 check_space(self.destination)
         if self.tracking is not None:
             self.tracking.clone(self.source, plan)
-        with self.bar(total, SEEDING, self.command.quiet > 0) as advance:
+        with self.bar(planning.data, SEEDING, self.command.quiet > 0) as advance:
             files = self._started(ordered(lambda: iter(plan), self.settings), advance)
             # Who is told which file is worked at is told of one at a time.
-            settings = self.settings.sized(total, 1 if isinstance(advance, ProgressLines) else count)
+            settings = self.settings.sized(planning.data, 1 if isinstance(advance, ProgressLines) else planning.files)
             transfer(self.source, self.destination, files, settings, self._done, advance)
         if self.options.source_is_live:
             self.changing += self._changing(iter(plan))
@@ -195,7 +194,7 @@ class Seeding:
     def close(self) -> None:
         """Discard the plan."""
         self.healing.close()
-        self._plan.close()
+        self.planning.close()
 
     def _started(self, plan: Iterator[Planned], advance: OnProgress) -> Iterator[Planned]:
         for planned in plan:
@@ -231,7 +230,7 @@ class Seeding:
         Raises OSError, LinkError.
         """
         whole = {*kept, *(each.name for each in self.seeded)} - self._filled
-        self.healing.heal(each for each in self._plan if each.name not in whole)
+        self.healing.heal(each for each in self.planning.plan if each.name not in whole)
         return self.healing.healed
 
     def touch(self) -> None:
@@ -245,7 +244,7 @@ class Seeding:
         """
         files, holes, first = 0, 0, ""
         seeded = {each.name: each for each in self.seeded}
-        plan = (planned for planned in self._plan if planned.name in seeded)
+        plan = (planned for planned in self.planning.plan if planned.name in seeded)
         for batch in iter(lambda: list(islice(plan, 1000)), []):
             states = list(self.destination.states([planned.name for planned in batch]))
             # What has another time by now is what the source was when rsync came to it; its holes may be others.
@@ -263,37 +262,6 @@ class Seeding:
                     files, holes, first = files + 1, holes + lost, first or planned.name
                     self._filled.add(planned.name)
         return Losses(files, holes), first
-
-    def sparse(self, listing: IO[bytes]) -> Iterator[Planned]:
-        """Yield the listed files that are sparse at the source and can be seeded."""
-        listing.seek(0)
-        candidates: list[tuple[str, str, int]] = []
-        for entry in parse_listing(listing):
-            source = source_path(self.command, entry)
-            if source is not None:
-                candidates.append((os.fsdecode(entry.name), source, entry.size))
-            if len(candidates) == 4096:
-                yield from self._those_sparse(candidates)
-                candidates = []
-        yield from self._those_sparse(candidates)
-
-    def _those_sparse(self, candidates: list[tuple[str, str, int]]) -> Iterator[Planned]:
-        found = self.source.look((source, name) for name, source, _ in candidates)
-        # With these each name of a file is a decision of its own, and rsync must find all of them as they were.
-        by_name = self.command.hard_links and (self.command.backup or self.command.update)
-        for (name, source, size), looked in zip(candidates, found):
-            self.check()
-            if looked is None:
-                continue
-            if looked.size != size:
-                self._leave(name, "it could not be looked at, or changed after rsync listed it", size - looked.data)
-                continue
-            if size - looked.data < self.options.min_hole:
-                continue
-            if by_name and looked.links > 1:
-                self._leave(name, "what becomes of its other hard links is for rsync to decide", size - looked.data)
-                continue
-            yield Planned(name, source, size, *looked[1:])
 
     def others(self, listing: IO[bytes], planned: Iterator[Planned]) -> Iterator[Planned]:
         """Yield the listed files that are not planned. ``planned``: in the order of the listing."""

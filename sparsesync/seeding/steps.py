@@ -22,7 +22,7 @@ from ..engine.host import LocalHost
 from ..engine.roles import SourceSettings
 from ..engine.text import printable_already
 from ..rsync import command as rsync
-from ..rsync.listing import LISTED, with_options
+from ..rsync.listing import LISTED, Hearer, with_options
 from ..rsync.process import run_rsync, spooled
 from ..rsync.program import LOST, NO_CONNECTION, Status, shown_status
 from ..rsync.verbosity import logging
@@ -335,7 +335,7 @@ class SeededRun:
         try:
             with tempfile.TemporaryFile() as listing, tempfile.TemporaryFile() as kept:
                 unchanged = kept if seeding.healing.wanted else None
-                status = self._ask(listing, unchanged)
+                status = self._ask(listing, unchanged, seeding.planning if seeding.planning.is_heard else None)
                 self.doubtful, self.hopeless = self.login.doubtful, status in losses.HOPELESS
                 if status not in LISTED:
                     return f"its dry run ends with status {status}"
@@ -350,9 +350,9 @@ class SeededRun:
             self.doubtful |= seeding.refused_all and not self.seed.required
             return f"seeding has ended early: {format_error(error)}"
 
-    def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None) -> int:
+    def _ask(self, listing: IO[bytes], unchanged: IO[bytes] | None, hearer: Hearer | None) -> int:
         """Have rsync list what it would transfer; returns its exit status. Raises _EndedError if it cannot be asked."""
-        status, said = self.login.dry_run(listing, unchanged, self.spool)
+        status, said = self.login.dry_run(listing, unchanged, self.spool, hearer)
         # What it says of troubles is said again by the real run, which meets the same.
         outside = self.strict or self.embedding is not None
         doubtful = not (outside or self.seed.required) and self.login.doubt(status, said)

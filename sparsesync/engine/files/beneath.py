@@ -338,7 +338,12 @@ def _mode(st: os.stat_result) -> int:
 
 
 def look_at(
-    files: Iterable[Tuple[str, str]], sources: Sources, holes: str, reserved: bool, every: bool = False
+    files: Iterable[Tuple[str, str]],
+    sources: Sources,
+    holes: str,
+    reserved: bool,
+    every: bool = False,
+    roughly: bool = False,
 ) -> Iterator[Optional[SparseStat]]:
     """Yield :func:`files.status.stat_sparse` of each file, given by its path and its name."""
     for path, name in files:
@@ -347,4 +352,4 @@ def look_at(
         except OSError as error:
             yield cannot_tell(error)
             continue
-        yield stat_sparse(found.name, sources.follow, holes, reserved, found.directory, every)
+        yield stat_sparse(found.name, sources.follow, holes, reserved, found.directory, every, roughly)

@@ -28,7 +28,7 @@ from typing import Iterator, Optional, Tuple
 
 from . import fiemap
 from .flags import is_compressed
-from .mounts import filesystem_of, mount_of, mounted
+from .mounts import filesystem_of, held_type, mount_of, mounted
 
 SECTOR_BYTES = 512
 """The unit of ``st_blocks``, whatever the filesystem's own block: see stat(2)."""
@@ -155,6 +155,15 @@ def believes(fd: int, holes: str = "auto", st: Optional[os.stat_result] = None) 
 def knows_holes(fd: int, st: Optional[os.stat_result] = None) -> bool:
     """Return whether an open file is on a filesystem whose map needs no check. ``st``: its stat, if that is known."""
     return _word(fd, st) == _TRUST
+
+
+def is_of_known(st: os.stat_result) -> bool:
+    """Return whether a file that is not open is on a filesystem that is held, and whose map needs no check.
+
+    ``st``: its stat.
+    """
+    name = held_type(st.st_dev)
+    return name != "zfs" and _WORD.get(name) == _TRUST  # whose version would have to be asked for
 
 
 def is_anybodys(fd: int, st: Optional[os.stat_result] = None) -> bool:

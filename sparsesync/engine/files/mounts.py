@@ -118,6 +118,13 @@ def hold(fd: int) -> int:
     return st.st_dev
 
 
+def held_type(device: int) -> str:
+    """Return the type of a filesystem that is held, or "" if it is not. Thread-safe."""
+    for held in _held.get(device, ()):
+        return held
+    return ""
+
+
 def let_go(device: int) -> None:
     """Undo one :func:`hold`, before its file is closed."""
     _held[device].pop()

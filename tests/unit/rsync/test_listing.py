@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,37 @@ def test_an_rsync_that_is_killed_is_asked_once_more(
     with tempfile.TemporaryFile() as listing:
         assert dry_run(parse(["a", "b"]), listing)[0] == status
     assert len((tmp_path / "runs").read_text()) == 2
+
+
+class _Heard:
+    """Hears what rsync lists, from its last beginning on."""
+
+    def begin(self) -> None:
+        self.lines: list[bytes] = []
+
+    def hear(self, lines: Iterable[bytes]) -> None:
+        self.lines += lines
+
+
+def test_what_a_killed_rsync_had_listed_is_heard_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who hears the lines as they come hears what is written to the listing, and of that only the last answer."""
+    need_tools("rsync")
+    for number in range(600):
+        (tmp_path / f"src/d{number // 200}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"src/d{number // 200}/f{number}").touch()
+    fake, heard = tmp_path / "rsync", _Heard()
+    fake.write_text(
+        "#!/bin/sh\n"
+        f'[ -e {tmp_path}/killed ] && exec {shutil.which("rsync")} "$@"\n'
+        f"echo '>f+++++++++ 1 gone//gone'; touch {tmp_path}/killed; kill -9 $$\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with tempfile.TemporaryFile() as listing:
+        asked = parse(["-a", f"{tmp_path}/src/", f"{tmp_path}/dst/"])
+        assert dry_run(asked, listing, hearer=heard)[0] == 0
+        assert heard.lines == listing.readlines()
+    assert len([*parse_listing(heard.lines)]) == 600
 
 
 def test_more_options_and_another_destination(tmp_path: Path) -> None:
