@@ -131,7 +131,9 @@ class error_path:  # it is used as a function is, and a generator would take fou
         pass
 
     def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException], *traceback: object) -> None:
-        if isinstance(error, OSError) and error.errno is not None and (error.filename is None or self._instead):
+        if kind is None or not isinstance(error, OSError) or error.errno is None:
+            return
+        if error.filename is None or self._instead:
             error.filename = self._path
             # None would be a second path, and shown as one.
             del error.filename2

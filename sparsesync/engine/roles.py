@@ -169,23 +169,6 @@ class LocalSource:
         found, follow = self._sources.find(path, name), self.settings.follow
         return open_quietly(found.name, 0 if follow else os.O_NOFOLLOW, found.directory)
 
-    def _opened(self, path: str, name: str, data: int) -> "OutgoingFile":
-        settings = self.settings
-        if settings.attributes or name in self.tracked or name in self.listed:
-            return self.open(path, name, data)
-        from .transfer.outgoing import opened
-
-        return opened(
-            path,
-            name,
-            self._sources,
-            data,
-            live=settings.live,
-            holes=settings.holes,
-            overlay=settings.overlay,
-            modify_window=settings.modify_window or 0,
-        )
-
     def outgoing(
         self, planned: Iterator[Planned], on_result: OnResult, at_once: bool = False
     ) -> Iterator["OutgoingFile"]:
@@ -193,10 +176,16 @@ class LocalSource:
 
         ``at_once``: each is read before the next is asked for, and may be open already.
         """
-        find = self._opened if at_once else self.open
+        from .transfer.outgoing import opened
+
+        settings, sources, window = self.settings, self._sources, self.settings.modify_window or 0
         for file in planned:
+            path, name, data = file.source, file.name, file.data + file.reserved
             try:
-                yield find(file.source, file.name, file.data + file.reserved)
+                if at_once and not (settings.attributes or name in self.tracked or name in self.listed):
+                    yield opened(path, name, sources, data, settings.live, settings.holes, settings.overlay, window)
+                else:
+                    yield self.open(path, name, data)
             except OSError as error:
                 on_result(failed(file.name, file.size, error, True))
 

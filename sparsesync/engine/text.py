@@ -23,6 +23,9 @@ _OBEYED = (
 _SPECIAL = "[{}]".format(_OBEYED)
 _SPECIAL_OR_ESCAPE = r"[{}]|\\(?=#[0-9]{{3}})".format(_OBEYED)
 
+_MAX_CHARACTER_BYTES = 4
+"""Of a character in a name; of what takes more, whoever makes the file hears that its name is too long."""
+
 NAME_MAX_BYTES = 255
 """Bytes in a name, where the filesystem does not say: limits.h."""
 
@@ -51,6 +54,8 @@ def hidden_name(name: str, suffix: str, limit: int = NAME_MAX_BYTES) -> str:
 
     A name that is cut gets a checksum of the whole name, so that two names remain two.
     """
+    if _MAX_CHARACTER_BYTES * (1 + len(name)) + len(suffix) <= limit:
+        return "." + name + suffix
     whole = os.fsencode("." + name)
     if len(whole) + len(suffix) <= limit:
         return "." + name + suffix

@@ -85,6 +85,8 @@ class Bases:
 
     def open(self, name: str, size: int, mtime_ns: int) -> Optional[int]:
         """Return a descriptor, for reading, of the basis of a new file of so many bytes, or None."""
+        if not self._directories and not self._alike:
+            return None
         found = self._named(name)
         return self._similar(name, size, mtime_ns) if found is None else found
 

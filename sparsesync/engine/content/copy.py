@@ -38,7 +38,7 @@ from ..files.claims import (
     is_view,
     looks_sparse,
 )
-from ..files.extents import Extent, extents, has_data, layers, nonzero
+from ..files.extents import Extent, extents, has_data, layers, mapped, nonzero
 from ..files.fiemap import records
 from ..files.syscalls import NO_ORDER, NO_SIZE, UNSUPPORTED, clone, filesystem_at, resize, write_all
 from ..files.writing.target import Target
@@ -281,8 +281,8 @@ def _make_room(target: Target, size: int, at_most: int, source: int, believed: b
     return True
 
 
-def _all_data(source: int, size: int, believed: bool, st: Optional[os.stat_result] = None) -> Iterator[Extent]:
-    return extents(source, 0, size, "trust", st) if believed else iter([(0, size)])
+def _all_data(source: int, size: int, believed: bool, st: os.stat_result) -> Iterator[Extent]:
+    return mapped(source, 0, size, st) if believed else iter([(0, size)])
 
 
 def _write(hands: Hands, work: Work, ranges: Iterable[Extent]) -> Generator[Asked, int, Optional[int]]:

@@ -138,8 +138,10 @@ def believes(fd: int, holes: str = "auto", st: Optional[os.stat_result] = None) 
 
     Raises ValueError for another ``holes``, OSError as fstat(2), and as pread(2) of a hole.
     """
-    check_holes(holes)
     st = os.fstat(fd) if st is None else st
+    if holes in ("auto", "trust") and stat.S_ISREG(st.st_mode) and is_of_known(st):
+        return True
+    check_holes(holes)
     word = _READ if stat.S_ISBLK(st.st_mode) else _word(fd, st)
     if word == _TRUST and holes in ("auto", "trust"):
         return True
@@ -154,13 +156,15 @@ def believes(fd: int, holes: str = "auto", st: Optional[os.stat_result] = None) 
 
 def knows_holes(fd: int, st: Optional[os.stat_result] = None) -> bool:
     """Return whether an open file is on a filesystem whose map needs no check. ``st``: its stat, if that is known."""
+    if st is not None and is_of_known(st):
+        return True
     return _word(fd, st) == _TRUST
 
 
 def is_of_known(st: os.stat_result) -> bool:
-    """Return whether a file that is not open is on a filesystem that is held, and whose map needs no check.
+    """Return whether a file with this stat is on a filesystem that is held, and whose map needs no check.
 
-    ``st``: its stat.
+    If not, the file has to be open to tell (:func:`knows_holes`).
     """
     name = held_type(st.st_dev)
     return name != "zfs" and _WORD.get(name) == _TRUST  # whose version would have to be asked for

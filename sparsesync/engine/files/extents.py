@@ -103,9 +103,16 @@ def extents(
         return iter(())
     if not believes(fd, holes, st):
         return nonzero(fd, start, end - start)
-    if asks_fiemap(fd, st):
-        return _mapped(fd, start, end)
-    return _sought(fd, start, end)
+    return mapped(fd, start, end, st)
+
+
+def mapped(fd: int, start: int, end: int, st: os.stat_result) -> Iterator[Extent]:
+    """Yield the data extents of an open file whose map is believed (:func:`believes`), as :func:`extents`.
+
+    ``end``: at most the file's size.
+    ``st``: the file's stat.
+    """
+    return _mapped(fd, start, end) if asks_fiemap(fd, st) else _sought(fd, start, end)
 
 
 def layers(fd: int, start: int = 0, end: Optional[int] = None, holes: str = "auto") -> Iterator[Layer]:

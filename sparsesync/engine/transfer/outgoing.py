@@ -205,7 +205,6 @@ def opened(
     name: str,
     sources: Sources,
     data: int,
-    *,
     live: bool = False,
     holes: str = "auto",
     overlay: bool = False,

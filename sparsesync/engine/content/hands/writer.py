@@ -11,7 +11,7 @@ Sizes and offsets are bytes.
 import os
 import stat
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from ...errors import OnProgress, TruncatedError
@@ -200,6 +200,10 @@ class RangeWriter:
         if self.helps:
             for extent in islice(ranges, FEW_RANGES):
                 yield extent
+            following = next(ranges, None)
+            if following is None:
+                return
+            ranges = chain([following], ranges)
             ranges, self._second = RangeHelper.for_rest(ranges, self._alone(), self._took, PIECE_BYTES, "copy")
         for extent in ranges if self._second is None else self._second.leave(ranges):
             yield extent

@@ -349,9 +349,10 @@ class Destination:
     def states(self, names: Iterable[str]) -> Iterator[Optional[Tuple[int, ...]]]:
         """Yield what each regular file is: allocated bytes, modification time, and identity; None if it is none."""
         for directory, base in self.each(names):
-            st = None
-            with contextlib.suppress(OSError):
+            try:
                 st = None if directory is None else os.stat(base, dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                st = None
             is_file = st is not None and stat.S_ISREG(st.st_mode)
             yield (allocated(st), st.st_mtime_ns, *identity_of(st)) if st and is_file else None
 
