@@ -3,13 +3,13 @@
 For a file with little data nearly all the time goes into Python, and into the kernel's calls for its name. Both are
 done on one processor, and where there is another, a process can do a part of the files there::
 
-    a batch of files
-        the second process has room    -> it gets them
-        else                           -> they are put in place here
-    its results come                   -> all that are next in the order of the files are told
+    the second process has room    -> it gets a batch of files, of other directories if there is one
+    else                           -> the next batch is put in place here
+    its results come               -> all that are next in the order of the files are told
 
-So what is told of the files, in which order, and by whom, is as it is without. Whoever is faster does more. A file with
-more data than :data:`SMALL_BYTES` is done here, with the threads that help there.
+In one directory the two would wait for each other: names are made there one by one. What is told of the files, in which
+order, and by whom, is as it is without a second process. Whoever is faster does more. A file with more data than
+:data:`SMALL_BYTES` is done here, with the threads that help there.
 
 The second process is a fork, and has the source and the destination as they were. It writes nothing but the files:
 directories are made here, before. Where one file may have to do with another (:func:`is_possible`), there is none. It
@@ -36,6 +36,9 @@ SMALL_BYTES = 64 * 1024
 
 BATCH_FILES = 50
 """Files that are done at a time: some milliseconds' work."""
+
+_MAX_AHEAD = 24
+"""Batches among which one of other directories is looked for."""
 
 _MAX_GIVEN = 2
 """Batches with the second process: one that it does, and one for which it need not wait."""
@@ -81,18 +84,29 @@ def put_by_two(
         for lost in second.take(wait):
             here(lost)
 
+    coming = _batches(files)
+    ahead: deque[_Batch] = deque()
     with contextlib.ExitStack() as stack:
         second: _Second | None = None
-        for batch in _batches(files):
-            batches.append(batch)
-            room = batch.is_small and (second is None or second.has_room)
-            if room and _prepare(source, destination, batch.files):
+        while True:
+            while len(ahead) < _MAX_AHEAD and (not ahead or len(batches) < _MAX_UNTOLD):
+                following = next(coming, None)
+                if following is None:
+                    break
+                ahead.append(following)
+                batches.append(following)
+            if not ahead:
+                break
+            given = _apart(ahead) if second is None or second.has_room else None
+            if given is not None and _prepare(source, destination, given):
                 if second is None:
                     with contextlib.suppress(OSError):  # there may be no more processes: setrlimit(2)
                         second = stack.enter_context(_Second(put, progress))
                 if second is not None:
-                    second.give(batch)
+                    ahead.remove(given)
+                    second.give(given)
                     continue
+            batch = ahead.popleft()
             if second is not None and second.is_at(batch):
                 take(second, wait=True)
             here(batch)
@@ -105,18 +119,46 @@ def put_by_two(
 
 
 class _Batch:
-    """Files that are done one after the other, and their results, when there are some."""
+    """Files that are done one after the other, and their results, when there are some.
+
+    ``is_small``: whether it may be given away.
+    """
 
     def __init__(self, files: list[Planned], is_small: bool) -> None:
         self.files = files
         self.is_small = is_small
+        self.directories: set[str] = {file.name.rpartition("/")[0] for file in files}
         self.results: list[FileResult] | None = None
 
 
+def _apart(ahead: Iterable[_Batch]) -> _Batch | None:
+    """Return the first small batch that has no directory of an earlier one, or else the first of all if it is small.
+
+    A name that comes twice has one directory, so what comes first is done first.
+    """
+    first: _Batch | None = None
+    earlier: set[str] = set()
+    for batch in ahead:
+        if first is None:
+            first = batch
+        elif batch.is_small and batch.directories.isdisjoint(earlier):
+            return batch
+        earlier |= batch.directories
+    return first if first is not None and first.is_small else None
+
+
 def _batches(files: Iterator[Planned]) -> Iterator[_Batch]:
-    """Yield the files in order. One with much data is a batch of its own."""
+    """Yield the files in order. One with much data is a batch of its own, and one with half of its files may end early.
+
+    So it is mostly of one directory.
+    """
     batch: list[Planned] = []
+    above = ""
     for file in files:
+        if 2 * len(batch) >= BATCH_FILES and file.name.rpartition("/")[0] != above:
+            yield _Batch(batch, True)
+            batch = []
+        above = file.name.rpartition("/")[0]
         if max(file.data, file.room) > SMALL_BYTES:  # all of it is read where its holes are not believed
             if batch:
                 yield _Batch(batch, True)
@@ -131,16 +173,17 @@ def _batches(files: Iterator[Planned]) -> Iterator[_Batch]:
         yield _Batch(batch, True)
 
 
-def _prepare(source: LocalSource, destination: LocalDestination, files: Iterable[Planned]) -> bool:
-    """Make the directories of files. Returns False if one is not to be had, which whoever needs it will tell."""
+def _prepare(source: LocalSource, destination: LocalDestination, batch: _Batch) -> bool:
+    """Make the directories of a batch. Returns False if one is not to be had, which whoever needs it will tell."""
     last = None
     try:
-        for file in files:
+        for file in batch.files:
             above = file.name.rpartition("/")[0]
             if above != last:
                 last = above
                 destination.place.prepare(source.open(file.source, file.name, file.data).spec)
     except (OSError, ValueError, LeftToRsync):
+        batch.is_small = False
         return False
     return True
 

@@ -135,6 +135,34 @@ def test_a_name_that_comes_twice_is_not_written_twice_at_once(tmp_path: Path, en
     assert [who for name, who in told if name == "2"] == ["there", "here"]
 
 
+def test_the_second_process_is_in_another_directory_where_there_is_one(tmp_path: Path, ends: Ends) -> None:
+    """And a name that comes twice is still done in the order of the files, and the results are told in that."""
+    for name in ("d", "e"):
+        (tmp_path / "dst" / name).mkdir()
+        (tmp_path / "src" / name).mkdir(exist_ok=True)
+    names = [*range(9), "d/0", "d/1", "d/2", 3, "e/0", "e/1", "e/2", "e/3"]
+    for name in names:
+        sparse_file(tmp_path / "src" / str(name), 1 << 20, [(0, 4096)])
+    begun = tmp_path / "begun"
+
+    def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
+        if os.getpid() != HERE:
+            begun.touch()
+            time.sleep(0.02)
+        while os.getpid() == HERE and not begun.exists():
+            time.sleep(0.001)
+        for file in files:
+            assert file.source != "again" or (tmp_path / "dst" / file.name).exists()
+            (tmp_path / "dst" / file.name).touch()
+            on_result(FileResult(file.name, 1, 1, 0, "here" if os.getpid() == HERE else "there"))
+
+    files = _files(tmp_path, names)
+    files[12] = files[12]._replace(source="again")
+    told = ends.run(files, put)
+    assert [name for name, _ in told] == [str(n) for n in names]
+    assert told[9:12] == [(f"d/{n}", "there") for n in range(3)]
+
+
 def test_the_second_process_makes_no_directory(tmp_path: Path, ends: Ends) -> None:
     def put(files: Iterable[Planned], on_result: OnResult, progress: OnProgress) -> None:
         files = list(files)
