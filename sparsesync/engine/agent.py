@@ -1,6 +1,6 @@
 """The remote end's main loop: a :class:`~.host.LocalHost` served over a connection, until the client goes away.
 
-The client starts this engine over ssh by sending it its sources (see :mod:`sparsesync.hosts.ssh`). It greets, tells
+The client starts this engine over ssh by sending it (see :mod:`sparsesync.hosts.loader`). It greets, tells
 what it can do, and takes CALL frames. Each names an operation and its arguments. :data:`OPERATIONS` says what each
 takes, which is checked, and how the host's answer goes over the wire: any number of ITEM and TROUBLE frames, then one
 DONE or FAIL. ``receive`` and ``send`` turn the connection into a transfer (:mod:`transfer.receiver`,
@@ -10,8 +10,8 @@ Whoever may log in may do all that his user may, as with rsync: the agent checks
 paths below a destination for leading out of it, but it is no guard against its own user. What may be used of a host is
 for an :class:`~.access.Access` to say, which sees all arguments first.
 
-All of the engine's sources are here, and what an operation needs is compiled when it is asked for: half of them are
-never needed, and the client waits.
+All of the engine is here. What an operation needs is imported when it is asked for, and then compiled, if it has come
+as source: half of it is never needed, and the client waits.
 """
 
 import contextlib

@@ -1,7 +1,14 @@
 """What starts the engine on another host, with nothing installed there.
 
-A shell looks for a Python of 3.6 or newer and has it read one line, a program that has the sources of the ``engine``
-package and of all packages in it, and imports them from memory. Nothing is written to the remote host's disk.
+A shell looks for a Python of 3.6 or newer and has it read one line, a program. That says which Python it is
+(:data:`RUNS`), takes the ``engine`` package and all packages in it, and imports them from memory. Nothing is written to
+the remote host's disk.
+
+**What is sent** is :class:`Engine`'s. A Python of the version that runs here too gets the modules that every connection
+needs as code, which is compiled already: to compile them there would take longer than all else that the start of the
+agent consists of. It gets the source of the others, and any other Python the source of all, which is less than half as
+many bytes: what an operation needs of that is compiled when it is asked for. The Python says its version in the time in
+which it imports what the engine needs of the standard library, so that is not waited for unless the other host is far.
 
 **How the shell is given its script** depends on the remote shell. ssh joins its words, and the login shell takes them
 apart again, whichever that is: so the script is one word in single quotes, ``sh -c '...'``, and all is sent at once.
@@ -16,16 +23,20 @@ in the prefix, such as ``cd there &&``, is understood by the script's. Which Pyt
 
 **A forced command** of sshd, ``sparsesync serve``, runs in place of the script, which it only recognises
 (:func:`is_script`), and answers with the engine that is installed there. So both have to be the same
-(:func:`fingerprint`). The source is sent all the same, and thrown away unread: to wait for the greeting first would
-cost every other host a round trip.
+(:func:`fingerprint`). It throws away the line, and its greeting comes in the place of a Python's version.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 import zlib
 from collections.abc import Iterator
+from types import CodeType
 from typing import NamedTuple
 
+from ..engine.wire.link import Link
+from ..engine.wire.protocol import MAGIC
 from .address import check_python
 
 NO_PYTHON = 86
@@ -37,39 +48,79 @@ READY = b"sparsesync\n"
 FOUND = b"sparsesync by "
 """What the script says before the path of a Python that it starts with a prefix, in a line."""
 
-# It has no character that has a meaning in sudoers(5). What Python reads ahead is none of the frames: we send none
-# before the agent has greeted.
+RUNS = b"sparsesync runs in "
+"""What the program says before the version of its Python, in a line."""
+
+# It has no character that has a meaning in sudoers(5). What Python reads ahead is none of the engine: we send none
+# before it has said its version.
 STAGE_ONE = "exec(input())"
+
+_LINE_BYTES = 4200
+"""A path is shorter, path_resolution(7)."""
 
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
 _OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
+# To start a Python only to ask it takes as long as the login shell, so its file's name is believed.
+_NAMED = "*/python3.[6-9]|*/python3.[1-9][0-9]"
 
+# ``says`` is what comes before the version, and ``code`` has the code of some modules. ``packed`` has of the others,
+# by name, whether each is a package, and its source; it is not unpacked before that is needed. All has to be read
+# before the agent reads.
 # Nothing must be imported from the current directory, which -c puts first.
-_LINE = (
-    "import sys; sys.path[:] = filter(None, sys.path); import base64, zlib, json; "
-    'sources = json.loads(zlib.decompress(base64.b64decode("%s")).decode()); exec(sources.pop(""), globals())\n'
-)
-
-# ``sources`` has for each module's name whether it is a package, and its text.
 # An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
-# Nothing of what is compiled is garbage, and to look for that each time would take a tenth of the whole.
+# Nothing of what is made here is garbage, and to look for that each time would take a tenth of the whole.
 _STAGE_TWO = """
-import gc, signal, importlib.machinery
+import gc, os, sys
 gc.disable()
+sys.path[:] = filter(None, sys.path)
+from importlib.util import MAGIC_NUMBER
+os.write(1, says + ("%s %s\\n" % (sys.implementation.cache_tag, MAGIC_NUMBER.hex())).encode())
+import importlib.machinery, json, marshal, signal, zlib
 signal.signal(signal.SIGINT, lambda number, frame: None)
+def read(count):
+    have = b""
+    while len(have) < count:
+        more = os.read(0, count - len(have))
+        if not more:
+            sys.exit(0)
+        have += more
+    return have
 class Finder:
     def find_spec(self, name, path, target=None):
-        if name in sources:
-            return importlib.machinery.ModuleSpec(name, self, is_package=sources[name][0])
+        if name not in code and packed:
+            sources.update(json.loads(zlib.decompress(packed.pop()).decode()))
+        if name in code or name in sources:
+            is_package = (code if name in code else sources)[name][0]
+            return importlib.machinery.ModuleSpec(name, self, is_package=is_package)
     def create_module(self, spec):
         return None
     def exec_module(self, module):
-        exec(compile(sources[module.__name__][1], module.__name__, "exec"), module.__dict__)
+        name = module.__name__
+        exec(code[name][1] if name in code else compile(sources[name][1], name, "exec"), module.__dict__)
+sources = {}
+size, more = int(read(10)), int(read(10))
+code = marshal.loads(zlib.decompress(read(size))) if size else {}
+packed = [] if size else [read(more)]
 sys.meta_path.insert(0, Finder())
 from sparsesync.engine.agent import main
+if size:
+    packed.append(read(more))
 gc.enable()
 sys.exit(main())
 """
+
+_AT_ONCE = """
+    __init__ access agent errors host roles text
+    content.__init__ content.basis
+    files.__init__ files.attributes files.beneath files.claims files.extents files.fiemap files.flags files.mounts
+    files.status files.syscalls
+    files.writing.__init__ files.writing.existing files.writing.known files.writing.partial files.writing.target
+    queries.__init__ queries.registry
+    transfer.__init__ transfer.records
+    transfer.place.__init__ transfer.place.destination transfer.place.destination_file transfer.place.parents
+    wire.__init__ wire.capabilities wire.compression wire.fields wire.link wire.protocol wire.rate_limit wire.streams
+"""
+"""The modules of the engine that an agent needs to greet, and to look for files at a destination."""
 
 
 class Shell(NamedTuple):
@@ -109,7 +160,9 @@ def _script(shell: Shell) -> str:
     # In one line, since csh ends a quoted word with it.
     told = f'echo "{FOUND.decode()}$p"; {shell.prefix} "$p" -c "{STAGE_ONE}"; exit $?'
     run = told if shell.prefix else f'exec "$p" -c "{STAGE_ONE}"'
-    find = f'for p in {names}; do p=$(command -v "$p") && "$p" -c "{_OLD_ENOUGH}" </dev/null 2>/dev/null && '
+    ask = f'"$p" -S -c "{_OLD_ENOUGH}" </dev/null 2>/dev/null'
+    is_new = f'case $(readlink -f "$p" 2>/dev/null) in {_NAMED}) ;; *) {ask} ;; esac'
+    find = f'for p in {names}; do p=$(command -v "$p") && {is_new} && '
     return f"{find}{{ {run}; }}; done; exit {NO_PYTHON}"
 
 
@@ -124,11 +177,81 @@ def is_prefixed(command: str) -> bool:
 
 
 def program() -> bytes:
-    """Return what is sent to the remote Python. Raises ValueError where sparsesync was installed without sources."""
-    import base64
+    """Return the line that is sent to the remote Python."""
+    return f"says = {RUNS!r}; exec({_STAGE_TWO!r}, globals())\n".encode("ascii")
 
-    packed = base64.b64encode(zlib.compress(_sources()))
-    return (_LINE % packed.decode("ascii")).encode("ascii")
+
+def expect(link: Link, line: bytes, have: bytes = b"") -> None:
+    """Read what the script or the program says, of which ``have`` is read. Raises LinkError, ProtocolError if not."""
+    while have != line:
+        if not line.startswith(have):
+            link.refuse(have)
+        have += link.ahead(len(line) - len(have))
+
+
+def rest_of_line(link: Link) -> str:
+    """Read the rest of such a line. Raises LinkError, and ProtocolError for an odd one."""
+    have = b""
+    while not have.endswith(b"\n"):
+        have += link.ahead(1)
+        if len(have) > _LINE_BYTES:
+            link.refuse(have)
+    text = have[:-1].decode("utf-8", "replace")
+    if not text.isprintable():
+        link.refuse(have)
+    return text
+
+
+def python_version(link: Link) -> str | None:
+    """Read what the program says after :data:`RUNS`, or None if an agent greets. Raises LinkError, ProtocolError."""
+    have = link.ahead(len(RUNS))
+    if have[:1] == MAGIC[:1]:
+        link.begin(have)
+        return None
+    expect(link, RUNS, have)
+    return rest_of_line(link)
+
+
+class Engine:
+    """What is sent to a remote Python once it has said its version: by :meth:`prepare` in time, or when needed."""
+
+    def prepare(self) -> None:
+        """Have ready what a Python of our own version gets, which takes some time.
+
+        Raises ValueError where sparsesync was installed without sources.
+        """
+        if self._code:
+            self._others  # noqa: B018
+
+    def for_python(self, version: str) -> bytes:
+        """Return what a Python gets, by what it has said after :data:`RUNS`. Raises ValueError as :meth:`prepare`."""
+        alike = version == our_version() and self._code
+        parts = (self._code, self._others) if alike else (b"", _packed(_all_modules()))
+        return b"".join([b"%10d" % len(part) for part in parts]) + b"".join(parts)
+
+    @functools.cached_property
+    def _code(self) -> bytes:
+        """The code of the modules of :data:`_AT_ONCE`; empty if it cannot be had of whatever imports them here."""
+        import marshal
+
+        code = {name: _compiled(name) for name in _named_modules()}
+        if not all(code.values()):
+            return b""
+        named = {name: (word == "__init__", code[name]) for name, word in _named_modules().items()}
+        named["sparsesync"] = True, compile("", "sparsesync", "exec")
+        return zlib.compress(marshal.dumps(named))
+
+    @functools.cached_property
+    def _others(self) -> bytes:
+        at_once = {"sparsesync", *_named_modules()}
+        return _packed({name: module for name, module in _all_modules().items() if name not in at_once})
+
+
+def our_version() -> str:
+    """Return what this Python would say after :data:`RUNS`."""
+    from importlib.util import MAGIC_NUMBER
+
+    return f"{sys.implementation.cache_tag} {MAGIC_NUMBER.hex()}"
 
 
 def fingerprint() -> str:
@@ -141,8 +264,38 @@ def fingerprint() -> str:
 def _sources() -> bytes:
     import json
 
-    sources = {"": _STAGE_TWO, "sparsesync": (True, ""), **dict(_modules("sparsesync.engine"))}
-    return json.dumps(sources).encode("ascii")
+    return json.dumps({"": _STAGE_TWO, **_all_modules()}).encode("ascii")
+
+
+def _packed(modules: dict[str, tuple[bool, str]]) -> bytes:
+    import json
+
+    return zlib.compress(json.dumps(modules).encode("ascii"))
+
+
+def _all_modules() -> dict[str, tuple[bool, str]]:
+    return {"sparsesync": (True, ""), **dict(_modules("sparsesync.engine"))}
+
+
+def _named_modules() -> dict[str, str]:
+    """Return the last word in :data:`_AT_ONCE` of each module there, by its name."""
+    words = [each.rpartition(".") for each in _AT_ONCE.split()]
+    names = [".".join(filter(None, (before, "" if word == "__init__" else word))) for before, _, word in words]
+    return {f"sparsesync.engine.{name}".rstrip("."): word for name, (_, _, word) in zip(names, words)}
+
+
+def _compiled(name: str) -> CodeType | None:
+    """Return the code of a module, whose file is named as the module: nobody there has to know where it is here."""
+    from importlib.util import find_spec
+
+    read = getattr(getattr(find_spec(name), "loader", None), "get_code", None)
+    code: CodeType | None = read(name) if read else None
+    return None if code is None else _in_file(code, name)
+
+
+def _in_file(code: CodeType, name: str) -> CodeType:
+    inner = [_in_file(each, name) if isinstance(each, CodeType) else each for each in code.co_consts]
+    return code.replace(co_filename=name, co_consts=tuple(inner))
 
 
 def _modules(package: str) -> Iterator[tuple[str, tuple[bool, str]]]:

@@ -34,7 +34,8 @@ from ..engine.wire.capabilities import Digest, capabilities, choose_compressor, 
 from ..engine.wire.fields import anything, get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
-from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, fingerprint, program, start
+from . import loader
+from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Engine, Shell, fingerprint, program, start
 from .stderr_relay import StderrRelay, is_refused, reason_of
 
 
@@ -110,27 +111,33 @@ class Connection:
         return capabilities()
 
     def load(self, script: bytes, prefixed: bool) -> None:
-        """Send the script, if there is one, and the program, and read the greeting. Raises LinkError.
+        """Send the script, if there is one, and the engine, and read the greeting. Raises LinkError.
 
         ``prefixed``: the Python is told before it is started.
         """
+        engine, at_once = Engine(), not (script or prefixed)
         with self.link.at_once():
-            if script:
-                self.link.write(script)
-            sources, _ = program(), self._ours  # while the host is logged in to
+            if script or at_once:
+                self.link.write(script or program())
+            engine.prepare()  # while the host is logged in to
+            _ = self._ours
             if script:
                 try:
-                    self.link.expect(READY)
+                    loader.expect(self.link, READY)
                 except ProtocolError:
                     self._given_up = True
                     self.process.terminate()  # a Python that waits for its program would say that there is none
                     raise
             try:
-                self.link.write(sources)
+                if not at_once:
+                    self.link.write(program())
             finally:  # sudo may be gone by now
                 if prefixed:
-                    self.link.expect(FOUND)
-                    self.python = self.link.line()
+                    loader.expect(self.link, FOUND)
+                    self.python = loader.rest_of_line(self.link)
+            version = loader.python_version(self.link)
+            if version is not None:
+                self.link.write(engine.for_python(version))
         # A login shell that echoes what it reads, or says something now and then, is no agent.
         with self.link.at_once():
             self._greeting = self.link.read()

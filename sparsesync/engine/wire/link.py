@@ -44,9 +44,6 @@ _IDLE_CPU_SECONDS = 0.0002
 
 _SHOWN_BYTES = 200
 
-_LINE_BYTES = 4200
-"""A path is shorter, path_resolution(7)."""
-
 _COUNT = struct.Struct(">Q")
 
 
@@ -125,30 +122,19 @@ class Link:
                     since = self._heard(bytes(frame.payload), since)
             self._fill()
 
-    def expect(self, line: bytes) -> None:
-        """Read a line that precedes the greeting. Raises LinkError, and ProtocolError for another line."""
-        have = b""
-        while have != line:
-            have += self._ahead(len(line) - len(have))
-            if not line.startswith(have):
-                with contextlib.suppress(OSError):
-                    have += os.read(self.source, _SHOWN_BYTES)
-                self._decoder.refuse(have)
+    def begin(self, have: bytes) -> None:
+        """Take what :meth:`ahead` has read as the beginning of the greeting. Raises ProtocolError if it is none."""
+        self._decoder.space()[: len(have)] = have
+        self._received(len(have))
 
-    def line(self) -> str:
-        """Read the rest of a line that precedes the greeting. Raises LinkError, and ProtocolError for an odd one."""
-        have = b""
-        while not have.endswith(b"\n"):
-            have += self._ahead(1)
-            if len(have) > _LINE_BYTES:
-                self._decoder.refuse(have)
-        text = have[:-1].decode("utf-8", "replace")
-        if not text.isprintable():
-            self._decoder.refuse(have)
-        return text
+    def refuse(self, have: bytes) -> NoReturn:
+        """Raise ProtocolError for what :meth:`ahead` has read, and what comes behind it at once."""
+        with contextlib.suppress(OSError):
+            have += os.read(self.source, _SHOWN_BYTES)
+        self._decoder.refuse(have)
 
-    def _ahead(self, count: int) -> bytes:
-        """Read bytes that precede the greeting, at most ``count``."""
+    def ahead(self, count: int) -> bytes:
+        """Read bytes that precede the greeting, at most ``count``. Raises LinkError."""
         while True:
             self._left()
             try:
@@ -206,6 +192,9 @@ class Link:
             except ProtocolError as error:
                 raise ProtocolError(str(error), self.name, retryable=True) from None
             raise LinkError("the connection has ended", self.name)
+        self._received(count)
+
+    def _received(self, count: int) -> None:
         self.received += count
         self._decoder.received(count)
         self._frames = self._decoder.frames()
