@@ -1,14 +1,12 @@
 """What starts the engine on another host, with nothing installed there.
 
-A shell looks for a Python of 3.6 or newer and has it read one line, a program. That says which Python it is
-(:data:`RUNS`), takes the ``engine`` package and all packages in it, and imports them from memory. Nothing is written to
-the remote host's disk.
+A shell looks for a Python of 3.6 or newer and has it read one line, a program that has the ``engine`` package and all
+packages in it, and imports them from memory. Nothing is written to the remote host's disk.
 
-**What is sent** is :class:`Engine`'s. A Python of the version that runs here too gets the modules that every connection
-needs as code, which is compiled already: to compile them there would take longer than all else that the start of the
-agent consists of. It gets the source of the others, and any other Python the source of all, which is less than half as
-many bytes: what an operation needs of that is compiled when it is asked for. The Python says its version in the time in
-which it imports what the engine needs of the standard library, so that is not waited for unless the other host is far.
+**What is in the line**: the modules that every connection needs as code, which is compiled already, since to compile
+them there would take longer than all else that the start of the agent consists of; and the source of the others, which
+is compiled when an operation needs it. A Python of another version than the one that runs here asks for the source of
+the first, too (:data:`NEEDS`).
 
 **How the shell is given its script** depends on the remote shell. ssh joins its words, and the login shell takes them
 apart again, whichever that is: so the script is one word in single quotes, ``sh -c '...'``, and all is sent at once.
@@ -23,12 +21,14 @@ in the prefix, such as ``cd there &&``, is understood by the script's. Which Pyt
 
 **A forced command** of sshd, ``sparsesync serve``, runs in place of the script, which it only recognises
 (:func:`is_script`), and answers with the engine that is installed there. So both have to be the same
-(:func:`fingerprint`). It throws away the line, and its greeting comes in the place of a Python's version.
+(:func:`fingerprint`). The line is sent all the same, and thrown away unread: to wait for the greeting first would
+cost every other host a round trip.
 """
 
 from __future__ import annotations
 
-import functools
+import base64
+import marshal
 import sys
 import zlib
 from collections.abc import Iterator
@@ -48,34 +48,37 @@ READY = b"sparsesync\n"
 FOUND = b"sparsesync by "
 """What the script says before the path of a Python that it starts with a prefix, in a line."""
 
-RUNS = b"sparsesync runs in "
-"""What the program says before the version of its Python, in a line."""
+NEEDS = b"sparsesync needs source\n"
+"""What the program says where its Python is of another version."""
 
-# It has no character that has a meaning in sudoers(5). What Python reads ahead is none of the engine: we send none
-# before it has said its version.
+# It has no character that has a meaning in sudoers(5). What Python reads ahead is none of what comes later: we send
+# nothing before it asks, or the agent has greeted.
 STAGE_ONE = "exec(input())"
+
+_LEVEL = 4
+"""Of zlib: half the time of its own level 6, for 5 % more."""
 
 _LINE_BYTES = 4200
 """A path is shorter, path_resolution(7)."""
+
+_LINES = (3, 11), (3, 15)
+"""The Pythons whose code has its lines in one known form."""
 
 _PYTHONS = ["python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(19, 5, -1))]
 _OLD_ENOUGH = "import sys;sys.exit(sys.version_info<(3,6))"
 # To start a Python only to ask it takes as long as the login shell, so its file's name is believed.
 _NAMED = "*/python3.[6-9]|*/python3.[1-9][0-9]"
 
-# ``says`` is what comes before the version, and ``code`` has the code of some modules. ``packed`` has of the others,
-# by name, whether each is a package, and its source; it is not unpacked before that is needed. All has to be read
-# before the agent reads.
+# ``version`` and ``code`` are of the Python that runs here: ``code`` has by each module's name whether it is a package,
+# and its code. ``packed`` has of the others the source, and is not unpacked before that is needed.
 # Nothing must be imported from the current directory, which -c puts first.
 # An interrupt that reaches the remote end too is the client's to act on: the agent ends with the connection.
 # Nothing of what is made here is garbage, and to look for that each time would take a tenth of the whole.
 _STAGE_TWO = """
-import gc, os, sys
+import gc, sys
 gc.disable()
 sys.path[:] = filter(None, sys.path)
-from importlib.util import MAGIC_NUMBER
-os.write(1, says + ("%s %s\\n" % (sys.implementation.cache_tag, MAGIC_NUMBER.hex())).encode())
-import importlib.machinery, json, marshal, signal, zlib
+import base64, importlib.machinery, importlib.util, json, marshal, os, signal, zlib
 signal.signal(signal.SIGINT, lambda number, frame: None)
 def read(count):
     have = b""
@@ -87,8 +90,8 @@ def read(count):
     return have
 class Finder:
     def find_spec(self, name, path, target=None):
-        if name not in code and packed:
-            sources.update(json.loads(zlib.decompress(packed.pop()).decode()))
+        while name not in code and packed:
+            sources.update(json.loads(zlib.decompress(base64.b64decode(packed.pop())).decode()))
         if name in code or name in sources:
             is_package = (code if name in code else sources)[name][0]
             return importlib.machinery.ModuleSpec(name, self, is_package=is_package)
@@ -97,14 +100,15 @@ class Finder:
     def exec_module(self, module):
         name = module.__name__
         exec(code[name][1] if name in code else compile(sources[name][1], name, "exec"), module.__dict__)
-sources = {}
-size, more = int(read(10)), int(read(10))
-code = marshal.loads(zlib.decompress(read(size))) if size else {}
-packed = [] if size else [read(more)]
+sources, packed = {}, [packed]
+if version == "%s %s" % (sys.implementation.cache_tag, importlib.util.MAGIC_NUMBER.hex()):
+    code = marshal.loads(zlib.decompress(base64.b64decode(code)))
+else:
+    code = {}
+    os.write(1, needs)
+    packed.append(read(int(read(10))))
 sys.meta_path.insert(0, Finder())
 from sparsesync.engine.agent import main
-if size:
-    packed.append(read(more))
 gc.enable()
 sys.exit(main())
 """
@@ -177,8 +181,25 @@ def is_prefixed(command: str) -> bool:
 
 
 def program() -> bytes:
-    """Return the line that is sent to the remote Python."""
-    return f"says = {RUNS!r}; exec({_STAGE_TWO!r}, globals())\n".encode("ascii")
+    """Return what is sent to the remote Python. Raises ValueError where sparsesync was installed without sources."""
+    named = _named_modules()
+    code = {name: (is_package, _compiled(name)) for name, is_package in named.items()}
+    version = our_version() if all(each for _, each in code.values()) else ""
+    parts = {
+        "version": version,
+        "code": _text(marshal.dumps(code)) if version else "",
+        "packed": _text(_json({name: module for name, module in _all_modules().items() if name not in named})),
+        "needs": NEEDS,
+    }
+    assigned = "".join(f"{name} = {value!r}; " for name, value in parts.items())
+    return f"{assigned}exec({_STAGE_TWO!r}, globals())\n".encode("ascii")
+
+
+def needed_source() -> bytes:
+    """Return what is sent to a Python of another version when it says so: a length in 10 bytes, and so many more."""
+    named, modules = _named_modules(), _all_modules()
+    text = _text(_json({name: modules[name] for name in named})).encode("ascii")
+    return b"%10d" % len(text) + text
 
 
 def expect(link: Link, line: bytes, have: bytes = b"") -> None:
@@ -202,53 +223,18 @@ def rest_of_line(link: Link) -> str:
     return text
 
 
-def python_version(link: Link) -> str | None:
-    """Read what the program says after :data:`RUNS`, or None if an agent greets. Raises LinkError, ProtocolError."""
-    have = link.ahead(len(RUNS))
+def needs_source(link: Link) -> bool:
+    """Return whether a Python says that it :data:`NEEDS` source; if not, an agent greets. Raises as :func:`expect`."""
+    have = link.ahead(len(NEEDS))
     if have[:1] == MAGIC[:1]:
         link.begin(have)
-        return None
-    expect(link, RUNS, have)
-    return rest_of_line(link)
-
-
-class Engine:
-    """What is sent to a remote Python once it has said its version: by :meth:`prepare` in time, or when needed."""
-
-    def prepare(self) -> None:
-        """Have ready what a Python of our own version gets, which takes some time.
-
-        Raises ValueError where sparsesync was installed without sources.
-        """
-        if self._code:
-            self._others  # noqa: B018
-
-    def for_python(self, version: str) -> bytes:
-        """Return what a Python gets, by what it has said after :data:`RUNS`. Raises ValueError as :meth:`prepare`."""
-        alike = version == our_version() and self._code
-        parts = (self._code, self._others) if alike else (b"", _packed(_all_modules()))
-        return b"".join([b"%10d" % len(part) for part in parts]) + b"".join(parts)
-
-    @functools.cached_property
-    def _code(self) -> bytes:
-        """The code of the modules of :data:`_AT_ONCE`; empty if it cannot be had of whatever imports them here."""
-        import marshal
-
-        code = {name: _compiled(name) for name in _named_modules()}
-        if not all(code.values()):
-            return b""
-        named = {name: (word == "__init__", code[name]) for name, word in _named_modules().items()}
-        named["sparsesync"] = True, compile("", "sparsesync", "exec")
-        return zlib.compress(marshal.dumps(named))
-
-    @functools.cached_property
-    def _others(self) -> bytes:
-        at_once = {"sparsesync", *_named_modules()}
-        return _packed({name: module for name, module in _all_modules().items() if name not in at_once})
+        return False
+    expect(link, NEEDS, have)
+    return True
 
 
 def our_version() -> str:
-    """Return what this Python would say after :data:`RUNS`."""
+    """Return what the code of this Python is for: its implementation, and importlib's magic number."""
     from importlib.util import MAGIC_NUMBER
 
     return f"{sys.implementation.cache_tag} {MAGIC_NUMBER.hex()}"
@@ -258,44 +244,51 @@ def fingerprint() -> str:
     """Return what tells an engine from all others. Raises ValueError as :func:`program`."""
     from hashlib import sha256
 
-    return sha256(_sources()).hexdigest()[:32]
+    return sha256(_json({"": _STAGE_TWO, **_all_modules()})).hexdigest()[:32]
 
 
-def _sources() -> bytes:
+def _text(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, _LEVEL)).decode("ascii")
+
+
+def _json(what: dict[str, object]) -> bytes:
     import json
 
-    return json.dumps({"": _STAGE_TWO, **_all_modules()}).encode("ascii")
+    return json.dumps(what).encode("ascii")
 
 
-def _packed(modules: dict[str, tuple[bool, str]]) -> bytes:
-    import json
-
-    return zlib.compress(json.dumps(modules).encode("ascii"))
-
-
-def _all_modules() -> dict[str, tuple[bool, str]]:
+def _all_modules() -> dict[str, object]:
     return {"sparsesync": (True, ""), **dict(_modules("sparsesync.engine"))}
 
 
-def _named_modules() -> dict[str, str]:
-    """Return the last word in :data:`_AT_ONCE` of each module there, by its name."""
-    words = [each.rpartition(".") for each in _AT_ONCE.split()]
-    names = [".".join(filter(None, (before, "" if word == "__init__" else word))) for before, _, word in words]
-    return {f"sparsesync.engine.{name}".rstrip("."): word for name, (_, _, word) in zip(names, words)}
+def _named_modules() -> dict[str, bool]:
+    """Return for each module of :data:`_AT_ONCE`, and for what contains them, whether it is a package."""
+    names = [f"sparsesync.engine.{name}" for name in _AT_ONCE.split()]
+    return {"sparsesync": True, **{name.replace(".__init__", ""): name.endswith(".__init__") for name in names}}
 
 
 def _compiled(name: str) -> CodeType | None:
-    """Return the code of a module, whose file is named as the module: nobody there has to know where it is here."""
+    """Return the code of a module, from its .pyc file if there is one."""
     from importlib.util import find_spec
 
+    if name == "sparsesync":
+        return compile("", name, "exec")
     read = getattr(getattr(find_spec(name), "loader", None), "get_code", None)
     code: CodeType | None = read(name) if read else None
-    return None if code is None else _in_file(code, name)
+    return None if code is None else _lean(code, name)
 
 
-def _in_file(code: CodeType, name: str) -> CodeType:
-    inner = [_in_file(each, name) if isinstance(each, CodeType) else each for each in code.co_consts]
-    return code.replace(co_filename=name, co_consts=tuple(inner))
+def _lean(code: CodeType, name: str) -> CodeType:
+    """Return code whose file is named as the module, since nobody there has to know where it is here, without lines.
+
+    Where each instruction has its line and columns that is a third of all bytes: Objects/locations.md in CPython.
+    """
+    inner = tuple([_lean(each, name) if isinstance(each, CodeType) else each for each in code.co_consts])
+    if not _LINES[0] <= sys.version_info < _LINES[1]:
+        return code.replace(co_filename=name, co_consts=inner)
+    eights, rest = divmod(len(code.co_code) // 2, 8)
+    lines = b"\xff" * eights + (bytes([0xF8 | rest - 1]) if rest else b"")
+    return code.replace(co_filename=name, co_consts=inner, co_linetable=lines)
 
 
 def _modules(package: str) -> Iterator[tuple[str, tuple[bool, str]]]:

@@ -35,7 +35,7 @@ from ..engine.wire.fields import anything, get, integer, maybe, text
 from ..engine.wire.link import Link, peer_error, unexpected
 from ..engine.wire.protocol import Frame
 from . import loader
-from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Engine, Shell, fingerprint, program, start
+from .loader import FOUND, NO_PYTHON, READY, STAGE_ONE, Shell, fingerprint, program, start
 from .stderr_relay import StderrRelay, is_refused, reason_of
 
 
@@ -115,12 +115,10 @@ class Connection:
 
         ``prefixed``: the Python is told before it is started.
         """
-        engine, at_once = Engine(), not (script or prefixed)
         with self.link.at_once():
-            if script or at_once:
-                self.link.write(script or program())
-            engine.prepare()  # while the host is logged in to
-            _ = self._ours
+            if script:
+                self.link.write(script)
+            line, _ = program(), self._ours  # while the host is logged in to
             if script:
                 try:
                     loader.expect(self.link, READY)
@@ -129,15 +127,13 @@ class Connection:
                     self.process.terminate()  # a Python that waits for its program would say that there is none
                     raise
             try:
-                if not at_once:
-                    self.link.write(program())
+                self.link.write(line)
             finally:  # sudo may be gone by now
                 if prefixed:
                     loader.expect(self.link, FOUND)
                     self.python = loader.rest_of_line(self.link)
-            version = loader.python_version(self.link)
-            if version is not None:
-                self.link.write(engine.for_python(version))
+            if loader.needs_source(self.link):
+                self.link.write(loader.needed_source())
         # A login shell that echoes what it reads, or says something now and then, is no agent.
         with self.link.at_once():
             self._greeting = self.link.read()
