@@ -88,12 +88,12 @@ class FileCopy:
             fd = os.open(withdrawn, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of a run that goes on it is not ours
-                try:
-                    os.stat(partial, dir_fd=directory, follow_symlinks=False)
-                except FileNotFoundError:
+                if not _is_there(directory, partial):
                     os.rename(withdrawn, partial, src_dir_fd=directory, dst_dir_fd=directory)
             finally:
                 os.close(fd)
+        if not any(_is_there(directory, each) for each in (partial, withdrawn)):
+            _discard_journal(directory, name)
         return directory, partial
 
     def begin(self, source: int, target: Target) -> None:
@@ -105,8 +105,7 @@ class FileCopy:
             self._identity = identity(source)
             if self._journaled:
                 directory = target.temporary_directory
-                name = hidden_name(target.name, ".sparsesync-journal", name_limit(directory))
-                self._journal = Journal(directory, name)
+                self._journal = Journal(directory, _journal_name(directory, target.name))
                 if target.resumed:
                     found = self._journal.take_up(self._wanted(target))
         if found is None:
@@ -121,10 +120,9 @@ class FileCopy:
         striped = None
         if self._journal is not None and target.taken_up:
             striped = like_replaced(target.directory, target.name, target.path)
-        if striped is not None:
-            target.renew(striped)
-        elif target.resumed:
-            target.renew()
+        if striped is not None or target.resumed:
+            _discard_journal(target.temporary_directory, target.name)
+            target.renew(*filter(None, [striped]))
         if target.resumed and os.fstat(target.fd).st_size:
             raise OSError(errno.EBUSY, "another run is writing it", target.path)
         target.resumed = False
@@ -271,6 +269,24 @@ class FileCopy:
 def absolute(path: str) -> str:
     """Return a path that a worker finds, too: as it is, since what is normalised may lead elsewhere."""
     return path if path.startswith("/") else os.path.join(os.getcwd(), path)
+
+
+def _journal_name(directory: int, name: str) -> str:
+    return hidden_name(name, ".sparsesync-journal", name_limit(directory))
+
+
+def _discard_journal(directory: int, name: str) -> None:
+    """Remove the journal of a temporary that is gone, or going. The next one may have its inode. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_journal_name(directory, name), dir_fd=directory)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _names(directory: int, name: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from sparsesync.engine.content.hands.writer import RangeWriter
 from sparsesync.engine.files.writing.target import Target
 from sparsesync.hosts.copies import Copies
 from sparsesync.seeding.embedded import Done
-from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, plan, run, scanning, task
+from sparsesync.workers import bundles, comparing, coordinator, engines, file_copy, journal, plan, run, scanning, task
 from sparsesync.workers.file_copy import FileCopy
 from sparsesync.workers.task import Request
 from tests.support.executors import (
@@ -700,6 +700,38 @@ def test_what_is_begun_anew_keeps_the_flags_of_the_old_file(tmp_path: Path) -> N
         sparsesync.copy2(source, copy, reflink="never", executor=threads)
     check(source, copy)
     assert "d" in subprocess.run(["lsattr", copy], check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_journal_of_a_temporary_that_is_gone_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    """The next temporary may have its inode, and be of a run that is killed before it has a journal of its own."""
+    source, copy = made(tmp_path)
+    wanted = file_copy.FileCopy._wanted
+    monkeypatch.setattr(file_copy.FileCopy, "_wanted", lambda *given: {**wanted(*given), "temporary": 12})
+    monkeypatch.setattr(file_copy, "is_recent", lambda mtime_ns: False)
+    monkeypatch.setattr(file_copy, "_ORPHANS_SECONDS", 0)
+
+    def fail(count: int) -> None:
+        if count == 15:
+            time.sleep(0.1)
+            raise RuntimeError("gone")
+
+    with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+        sparsesync.copy2(source, copy, reflink="never", executor=executor)
+    if removed:
+        (tmp_path / ".dst.sparsesync-tasks").unlink()
+    killed = os.fork()
+    if not killed:
+        monkeypatch.setattr(journal.Journal, "begin", lambda *_: os._exit(0))
+        with Copies(executor=ThreadPoolExecutor(2), check_other=not removed) as copies:
+            copies.copy(source, copy, CopyOptions("all", reflink="never"))
+        os._exit(1)
+    assert os.waitpid(killed, 0)[1] == 0
+    with ThreadPoolExecutor(2) as threads:
+        sparsesync.copy2(source, copy, reflink="never", executor=threads)
+    check(source, copy)
 
 
 def test_nothing_is_left_to_go_on_from_where_nothing_can_be_locked(tmp_path: Path) -> None:
