@@ -126,18 +126,19 @@ class SecondProcess:
             self.waiting -= last
             yield None if last else part
 
-    def close(self) -> None:
-        """End the process, even if it is busy, and has something to remove."""
+    def close(self, tidy: bool = False) -> None:
+        """End the process, even if it is busy. ``tidy``: it has something to remove, and is waited for until then."""
         os.close(self._questions)
         os.close(self._answers)
-        self._end()
+        self._end(tidy)
 
-    def _end(self) -> None:
+    def _end(self, tidy: bool = False) -> None:
         if not self.pid:
             return
         with contextlib.suppress(ChildProcessError):  # the program waits for children of its own, and got this one too
             if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                os.kill(self.pid, signal.SIGTERM)
+                # Nothing else ends one that waits for a server which is gone.
+                os.kill(self.pid, signal.SIGTERM if tidy else signal.SIGKILL)
                 os.kill(self.pid, signal.SIGCONT)
                 os.waitpid(self.pid, 0)
 

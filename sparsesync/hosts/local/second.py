@@ -204,7 +204,7 @@ class _Second:
 
     def __exit__(self, *exc_info: object) -> None:
         """End the process, which removes what is not finished, and wait for that."""
-        self._process.close()
+        self._process.close(tidy=True)
 
     @property
     def has_room(self) -> bool:

@@ -165,3 +165,31 @@ print(second.possible(), threading.active_count())
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert alone.stdout == "True\nFalse 1\n"
+
+
+def test_one_that_a_dead_server_keeps_is_ended() -> None:
+    """A call that waits for NFS is ended by SIGKILL, and by nothing else."""
+    begun, begins = os.pipe()
+
+    def look_through(directory: str) -> Iterator[tuple[str, Found]]:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        os.write(begins, b"x")
+        time.sleep(60)
+        yield from ()
+
+    helper = Helper(look_through)
+    helper.give(["a", "b"])
+    assert os.read(begun, 1) == b"x"
+
+    def late(*_: object) -> None:
+        os.kill(helper._pid, signal.SIGKILL)
+        pytest.fail("it is waited for")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    helper.close()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    assert gone([helper])
+    os.close(begun)
+    os.close(begins)
