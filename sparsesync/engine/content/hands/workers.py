@@ -8,6 +8,7 @@ since a disk that is read serves several reads at once; where the content is cac
 other's way. Sizes and offsets are bytes.
 """
 
+import contextlib
 import os
 import time
 from functools import lru_cache, partial
@@ -127,7 +128,7 @@ class Helpers:
             except self._empty:
                 continue
             if piece is None:
-                self._queue.task_done()
+                self._note_done()
                 return
             if self._error is None:
                 try:
@@ -137,6 +138,10 @@ class Helpers:
                         self.done += piece[1]
                 except BaseException as error:
                     self._error = error
+            self._note_done()
+
+    def _note_done(self) -> None:
+        with contextlib.suppress(ValueError):  # a signal may also come before the piece that is put is counted
             self._queue.task_done()
 
     def offer(self, offset: int, length: int) -> bool:

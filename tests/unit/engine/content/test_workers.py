@@ -75,6 +75,25 @@ def test_a_piece_of_which_nobody_is_told_is_done(monkeypatch: pytest.MonkeyPatch
     assert not stopping.is_alive() and helpers.done == 4096
 
 
+def test_a_piece_that_is_put_and_not_counted_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal may have it that comes between the two."""
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    helpers = Helpers(lambda: lambda offset, length: length)
+    with monkeypatch.context() as patched:
+        put = helpers._queue._put
+
+        def interrupted(piece: object) -> None:
+            put(piece)  # type: ignore[arg-type]
+            raise Interrupted
+
+        patched.setattr(helpers._queue, "_put", interrupted)
+        with pytest.raises(Interrupted):
+            helpers.offer(0, 4096)
+    helpers.stop()
+    assert helpers.done == 4096 and told == []
+
+
 @pytest.mark.parametrize("make", [lambda: Helpers(lambda: lambda offset, length: length), StderrRelay])
 def test_what_interrupts_the_start_of_a_thread_ends_it(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
