@@ -24,6 +24,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -55,6 +56,13 @@ ALONE = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=non
 
 _FREE_SECONDS = 10
 """Seconds in which a server notices that a session has ended."""
+
+_TOLD_SECONDS = 1
+"""Seconds in which a master answers that is on this machine."""
+_MESSAGE = struct.Struct(">III")
+"""The length of what follows, the type of a message, and its only field."""
+_MUX_VERSION = 4
+_MUX_HELLO, _MUX_TERMINATE, _MUX_OK = 0x00000001, 0x10000005, 0x80000001
 
 REFUSED_SESSION = b"session request failed"
 """ssh says it of a session that the server does not open in the connection: OpenSSH, mux.c."""
@@ -141,13 +149,32 @@ def sharing(
         yield Sharing(login_options, control, not _jumps(command))
     finally:
         try:
-            if os.path.exists(path):
+            if os.path.exists(path) and not _end_master(path):
                 silent = subprocess.DEVNULL
                 with contextlib.suppress(OSError):
                     leave = [*command, *control, "-O", "exit", *login]
                     subprocess.run(leave, stdin=silent, stdout=silent, stderr=silent, env=environ)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_master(path: str) -> bool:
+    """Tell a master by its socket to end, and return whether it does.
+
+    It is what ``ssh -O exit`` does, which takes as long as the start of an ssh: OpenSSH, PROTOCOL.mux.
+    """
+    hello = _MESSAGE.pack(8, _MUX_HELLO, _MUX_VERSION)
+    said = b""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as master:
+        master.settimeout(_TOLD_SECONDS)
+        master.connect(path)
+        master.sendall(hello + _MESSAGE.pack(8, _MUX_TERMINATE, 0))
+        while len(said) < 2 * _MESSAGE.size:
+            more = master.recv(2 * _MESSAGE.size - len(said))
+            if not more:  # it may end before it has answered, as ssh knows too
+                return said == hello
+            said += more
+    return said == hello + _MESSAGE.pack(8, _MUX_OK, 0)
 
 
 class Trial:
@@ -310,6 +337,8 @@ def _settings(
     asked = [*command[:count], "-G", *command[count:], *login]
     with subprocess.Popen(asked, stdin=silent, stdout=subprocess.PIPE, stderr=silent, text=True, env=environ) as ssh:
         try:
+            from . import ssh as connecting  # noqa: F401, what comes next: it takes as long as ssh does
+
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     said, _ = ssh.communicate(timeout=WAIT_SECONDS)

@@ -85,7 +85,7 @@ def look(
             return handoff
         from ..rsync.process import check_version
 
-        version = check_version(environ)
+        version = check_version(environ, _import_login if remote is not None else lambda: None)
         if remote is None:
             return None
         handoff = why_not_plain(
@@ -102,6 +102,12 @@ def look(
     looked = look_for_sparse(command, seed, check, prepare) if remote is None or remote.push else Looked()
     handoff = looked.why_not or prepare()
     return Looked(handoff) if handoff else looked
+
+
+def _import_login() -> None:
+    """Import what the login is going to need, which takes as long as rsync does to say its version."""
+    from ..hosts import pool, sharing  # noqa: F401
+    from . import login  # noqa: F401
 
 
 def look_for_sparse(

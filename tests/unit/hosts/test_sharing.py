@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,44 @@ def test_what_interrupts_the_making_of_a_folder_removes_it(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt), sharing.sharing([ssh], ["far"], True):
         pass
     assert os.listdir(tmp_path) == ["ssh"]
+
+
+_HELLO = bytes.fromhex("00000008 00000001 00000004")
+
+
+@pytest.mark.parametrize(
+    ("says", "is_believed"),
+    [
+        (_HELLO + bytes.fromhex("00000008 80000001 00000000"), True),  # it will end
+        (_HELLO, True),  # it has ended
+        (_HELLO + bytes.fromhex("0000000c 80000002 00000000 00000000"), False),  # it may not
+        (bytes.fromhex("00000008 00000001 00000005"), False),  # another version of the protocol
+        (b"", False),
+    ],
+)
+def test_a_master_ends_without_another_ssh_if_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: bytes, is_believed: bool
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    ssh = script(tmp_path / "ssh", f"echo controlmaster false; echo $* >> {tmp_path}/started")
+    heard: list[bytes] = []
+
+    def master() -> None:
+        client, _ = listening.accept()
+        with client:
+            heard.append(client.recv(100))
+            client.sendall(says)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        answering = threading.Thread(target=master)
+        with sharing.sharing([ssh], ["far"], True) as shared:
+            listening.bind(shared.control[1].partition("=")[2])
+            listening.listen()
+            answering.start()
+        answering.join()
+    assert heard == [_HELLO + bytes.fromhex("00000008 10000005 00000000")]  # OpenSSH, PROTOCOL.mux
+    assert ("-O exit far" in (tmp_path / "started").read_text()) == (not is_believed)
+    assert sorted(os.listdir(tmp_path)) == ["ssh", "started"]
 
 
 def test_no_more_connections_by_another_shell_than_ssh() -> None:
