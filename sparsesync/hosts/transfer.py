@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
@@ -181,13 +181,11 @@ def _put(
     """Put a file in place, and yield what hands are to copy on the way. ``workers``: about how many; 0 for threads."""
     place = destination.place
     opened = False
+    target: DestinationFile | None = None
     try:
         fd = file.open()
-        with (
-            closing(place.target(file.spec)) as target,
-            _hands(file, target, place, settings, workers) as hands,
-            target,
-        ):
+        target = place.target(file.spec)
+        with _hands(file, target, place, settings, workers) as hands, target:
             opened = True
             hands.begin(fd, file.path, target)
             result = yield from _copy(fd, file, target, destination, settings.sparse, progress, pace, hands)
@@ -199,6 +197,8 @@ def _put(
         refusal = place.refusal(file.spec.name, error, opened=opened)
         on_result(result._replace(refusal=refusal))
     finally:
+        if target is not None:
+            target.close()
         file.close()
 
 

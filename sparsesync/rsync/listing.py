@@ -40,7 +40,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from ..embedding import WAIT_SECONDS, Embedding
 from .command import Command, end_of_options
 from .paths import pulled_from
-from .process import attend, end, run_rsync
+from .process import attend, end, ends_with_us, run_rsync
 from .program import Status, environment, program, shown_status
 from .verbosity import shown
 
@@ -251,6 +251,7 @@ def _sort(stream: IO[bytes], listing: IO[bytes], unchanged: IO[bytes] | None, he
     """Write rsync's lines to where they belong. False if the last line lacks its end: rsync never got to write it."""
     last = b"\n"
     if hearer is not None:
+        ends_with_us()  # of the rsync that is run next
         hearer.begin()
         with contextlib.suppress(OSError):  # a user has so much for all pipes
             fcntl.fcntl(stream.fileno(), _SETPIPE_SZ, _PIPE_BYTES)

@@ -126,8 +126,12 @@ def _memory() -> IO[bytes]:
     return open(os.memfd_create("sparsesync"), "r+b", buffering=0)
 
 
-def _ends_with_us() -> Callable[[], object]:
-    """Return a function that makes a new process end with this one: left alone it would disturb the next run."""
+@functools.cache
+def ends_with_us() -> Callable[[], object]:
+    """Return a function that makes a new process end with this one: left alone it would disturb the next run.
+
+    The first call takes some milliseconds. There is time for it while another rsync is waited for.
+    """
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
@@ -177,7 +181,7 @@ def run_rsync(
             stdin=stdin,
             stdout=subprocess.PIPE if output else None,
             pass_fds=inherited,
-            preexec_fn=_ends_with_us(),
+            preexec_fn=ends_with_us(),
         )
         for missed in early:
             process.send_signal(missed)

@@ -139,7 +139,6 @@ class RangeWriter:
         self.position: int = 0
         self.proven: bool = False
         self._second: Optional[RangeHelper[Extent]] = None
-        self._clock = Clock()
         # A device number without a major is a filesystem without a disk of its own: tmpfs, NFS, SMB, overlay.
         st = os.fstat(source) if st is None else st
         self.kernel: bool = kernel and stat.S_ISREG(st.st_mode) and os.major(st.st_dev) == 0
@@ -148,6 +147,7 @@ class RangeWriter:
         """Copy every range; returns the bytes written."""
         buffer = memoryview(b"")
         helper: Optional[Helpers] = None
+        clock: Optional[Clock] = None
         try:
             for offset, length in self._own(ranges):
                 self.position = offset
@@ -169,11 +169,12 @@ class RangeWriter:
                     for piece, count in pieces(offset, length, PIECE_BYTES):
                         self.position = piece
                         if helper is None or not helper.offer(piece, count):
-                            started = self._clock.read()
+                            clock = Clock() if clock is None else clock
+                            started = clock.read()
                             self.written += self.copy_piece(buffer, piece, count)
                             self.position += count
                             self.done += count
-                            if helper is not None and self._clock.mostly_waits(started):
+                            if helper is not None and clock.mostly_waits(started):
                                 helper.more()
                             self._tell(helper)
                 if self.done - self.told >= _PROGRESS_BYTES:

@@ -170,7 +170,8 @@ class DestinationFile(Target):
             if self.seeds and not self.is_readable:
                 raise LeftToRsync("it can be written to, and not read")
             if not self.inplace:
-                self._check_old()
+                if self.old is not None:
+                    self._check_old()
                 self._try_time()
         except BaseException:
             self.close()
