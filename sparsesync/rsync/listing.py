@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import io
 import os
 import re
@@ -318,7 +319,12 @@ def source_path(command: Command, listed: Listed) -> str | None:
         return os.path.join(command.sources[0], shown) if len(command.sources) == 1 else None
     found = set()
     for source in command.sources:
-        beginning = "/".join(part for part in source.split("/") if part not in ("", "."))
+        beginning = _beginning(source)
         if not beginning or shown == beginning or shown.startswith(beginning + "/"):
             found.add("/" + shown if source.startswith("/") else shown)
     return found.pop() if len(found) == 1 else None
+
+
+@functools.lru_cache  # each file that is listed may be of each source
+def _beginning(source: str) -> str:
+    return "/".join(part for part in source.split("/") if part not in ("", "."))

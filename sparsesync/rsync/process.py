@@ -43,26 +43,31 @@ _PIECE_BYTES = 64 * 1024
 def about(environ: Mapping[str, str] = os.environ, meanwhile: Callable[[], object] = lambda: None) -> bytes:
     """Return the output of ``rsync --version``. Raises FileNotFoundError if rsync is not installed.
 
-    ``meanwhile``: called while rsync runs.
+    ``meanwhile``: called while rsync starts.
     """
     silent = subprocess.DEVNULL  # what it complains of, the run itself will complain of, where that is heard
-    asked = [program(environ), "--version"]
     with subprocess.Popen(
-        asked, env=environment(environ), stdin=silent, stdout=subprocess.PIPE, stderr=silent
-    ) as rsync:
-        meanwhile()
-        return rsync.communicate()[0]
+        [program(environ), "--version"],
+        env=environment(environ), stdin=silent, stdout=subprocess.PIPE, stderr=silent,
+    ) as process:  # fmt: skip
+        try:
+            meanwhile()
+            return process.communicate()[0]
+        except BaseException:
+            process.kill()  # else it would be waited for
+            raise
 
 
 def version(
     environ: Mapping[str, str] = os.environ, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[int, int, int]:
-    """Return the version of the installed rsync. ``meanwhile``: called while rsync is asked.
+    """Return the version of the installed rsync.
+
+    ``meanwhile``: as of :func:`about`.
 
     Raises FileNotFoundError if rsync is not installed, ValueError if the program is not an rsync.
     """
-    said = about(environ, meanwhile)
-    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", said)
+    match = re.match(rb"rsync +version v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?", about(environ, meanwhile))
     if match is None:
         raise ValueError(f"{program(environ)} is not a known rsync; use --seed-off to run it without seeding")
     return int(match[1]), int(match[2]), int(match[3] or 0)
@@ -71,7 +76,7 @@ def version(
 def check_version(
     environ: Mapping[str, str] = os.environ, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[int, int, int]:
-    """Return the version of the installed rsync, as :func:`version`. Raises RsyncTooOldError, too, below 3.1."""
+    """Return the version of the installed rsync. Raises as :func:`version`, and RsyncTooOldError below 3.1."""
     found = version(environ, meanwhile)
     if found < OLDEST:
         shown = ".".join(map(str, found))

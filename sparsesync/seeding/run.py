@@ -112,7 +112,7 @@ def run(
             login.dial(seed.python, stack)
 
         try:
-            looked = look(command, seed, environ, embedding.check if embedding else None, dial)
+            looked = look(command, seed, environ, embedding.check if embedding else None, dial, _load_steps)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -136,6 +136,11 @@ def run(
         state.after_rsync()
         wire = login.wire()
     return state.note(wire=wire, seconds=time.monotonic() - started)
+
+
+def _load_steps() -> None:
+    from ..hosts import pool, sharing  # noqa: F401
+    from . import login, seeder, steps  # noqa: F401
 
 
 def _check_shell(command: rsync.Command, environ: Mapping[str, str]) -> None:

@@ -229,8 +229,11 @@ class Seeding:
 
         Raises OSError, LinkError.
         """
-        whole = {*kept, *(each.name for each in self.seeded)} - self._filled
-        self.healing.heal(each for each in self.planning.plan if each.name not in whole)
+        more: Iterable[Planned] = ()
+        if self._filled or len(self.seeded) < self.planning.files:
+            whole = {*kept, *(each.name for each in self.seeded)} - self._filled
+            more = (each for each in self.planning.plan if each.name not in whole)
+        self.healing.heal(more)
         return self.healing.healed
 
     def touch(self) -> None:

@@ -62,11 +62,13 @@ def look(
     environ: Mapping[str, str],
     check: Callable[[], object] | None = None,
     dial: Callable[[], object] = lambda: None,
+    load: Callable[[], object] = lambda: None,
 ) -> Looked:
     """Return what can be known without asking rsync.
 
     ``check``: called for each directory.
     ``dial``: called once the other host is going to be needed, perhaps while there is more to look at.
+    ``load``: called while rsync is waited for, if there may be something to seed.
 
     Raises RsyncTooOldError, and FileNotFoundError if there is no rsync.
     """
@@ -85,7 +87,7 @@ def look(
             return handoff
         from ..rsync.process import check_version
 
-        version = check_version(environ, _import_login if remote is not None else lambda: None)
+        version = check_version(environ, load)
         if remote is None:
             return None
         handoff = why_not_plain(
@@ -102,12 +104,6 @@ def look(
     looked = look_for_sparse(command, seed, check, prepare) if remote is None or remote.push else Looked()
     handoff = looked.why_not or prepare()
     return Looked(handoff) if handoff else looked
-
-
-def _import_login() -> None:
-    """Import what the login is going to need, which takes as long as rsync does to say its version."""
-    from ..hosts import pool, sharing  # noqa: F401
-    from . import login  # noqa: F401
 
 
 def look_for_sparse(

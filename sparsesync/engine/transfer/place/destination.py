@@ -140,14 +140,15 @@ class Destination:
         """Add ``needs`` to what :meth:`space` counts."""
         last, there, holder, device = None, "", "", 0  # type: Optional[str], str, str, int
         for need in needs:
-            check_name(need.name)
             parent, base = self._split(need.name)
             if parent != last:
+                check_name(need.name)
                 last, there = parent, deepest(self._root, parent)
                 holder = os.path.join(self.path, there) if there else self.path
                 device = os.stat(holder or ".").st_dev
             if device == need.device:
                 continue  # extents may be shared; the target itself checks once it knows
+            check_name(need.name)
             held = 0
             for name in (base, self._partial_name(self._root, base)) if there == parent else ():
                 with contextlib.suppress(OSError):
