@@ -33,7 +33,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..console.messages import format_error
-from ..embedding import WAIT_SECONDS, Stopped
+from ..embedding import WAIT_SECONDS, Stopped, ends_within
 from ..engine.errors import LinkError
 from ..engine.wire.fields import digits, get, row
 from .address import until_ssh
@@ -315,8 +315,7 @@ def _join(
 def _wait(process: subprocess.Popen[bytes], check: Callable[[], object], until: float = math.inf) -> None:
     """Wait for a process to end, until a time of time.monotonic(). What ``check`` raises ends the waiting."""
     while time.monotonic() < until:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(WAIT_SECONDS)
+        if ends_within(process, WAIT_SECONDS):
             return
         check()
 

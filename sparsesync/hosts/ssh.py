@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 from ..console.streams import write_error
-from ..embedding import Embedding, NoAgentError, Stopped, Write
+from ..embedding import Embedding, NoAgentError, Stopped, Write, ends_within
 from ..engine.errors import LinkError, LoginError, ProtocolError
 from ..engine.text import printable_already
 from ..engine.wire import protocol
@@ -188,12 +188,10 @@ class Connection:
 
     def status(self) -> int | None:
         """Return the exit status of the remote shell, or None if it does not end. A negative one is a signal's."""
-        try:
-            status = self.process.wait(2)
-        except subprocess.TimeoutExpired:
+        if not ends_within(self.process, 2):
             return None
         # ssh, which a signal ends with 255 as a failed login does, may be behind any remote shell.
-        return -signal.SIGTERM if self._given_up else status
+        return -signal.SIGTERM if self._given_up else self.process.returncode
 
     def start(self, op: str, **arguments: Any) -> None:
         """Call an operation that turns the connection into a transfer."""
@@ -285,9 +283,7 @@ class Connection:
         if self._busy or self._posted:
             # Nobody wants the rest, and an agent that is reading a large file would not notice for long.
             self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
+        if not ends_within(self.process, 10):
             self.process.kill()
             self.process.wait()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsesync.embedding import Stopped
+from sparsesync.embedding import Stopped, ends_within
 from sparsesync.hosts import sharing
 from sparsesync.hosts.ssh import Connection
 from tests.support.shells import script
@@ -57,6 +57,21 @@ def test_what_interrupts_the_making_of_a_folder_removes_it(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt), sharing.sharing([ssh], ["far"], True):
         pass
     assert os.listdir(tmp_path) == ["ssh"]
+
+
+@pytest.mark.parametrize("kernel", ["tells", "is too old"])
+def test_whether_a_process_ends_in_time(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    def lacking(pid: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    if kernel == "is too old":
+        monkeypatch.setattr(os, "pidfd_open", lacking)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        assert not ends_within(process, 0.01)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert ends_within(process, 60) and process.returncode == 0
+        assert ends_within(process, 60)
 
 
 _HELLO = bytes.fromhex("00000008 00000001 00000004")
