@@ -24,7 +24,8 @@ if sys.version_info < (3, 9):
 
 from sparsesync.__main__ import run
 
-run()
+if __name__ == "__main__":
+    run()
 """
 
 

@@ -144,7 +144,7 @@ def add_engine(command: argparse.ArgumentParser, does: str) -> None:
 
 def workers(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Executor | None:
     """Return the executor that the options name, or None. The stack closes it. Raises ValueError, OSError."""
-    if not arguments.workers:
+    if arguments.workers is None:
         return None
     if arguments.jobs:
         raise ValueError("--workers and --jobs do not go together")

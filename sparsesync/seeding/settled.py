@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..engine.errors import LinkError
 from ..engine.files.claims import looks_sparse
+from ..engine.tree.left_out import left_out
 from ..engine.tree.scan import Sparse
 from ..rsync import command as rsync
 from ..rsync import filters
@@ -75,7 +76,7 @@ def look(
     remote = command.remote
     if seed.off or command.handoff:
         return Looked("--seed-off is given" if seed.off else command.handoff)
-    handoff = why_untold(command)
+    handoff = why_untold(command) or why_within(command)
     if handoff:
         return Looked(handoff)
 
@@ -104,6 +105,38 @@ def look(
     looked = look_for_sparse(command, seed, check, prepare) if remote is None or remote.push else Looked()
     handoff = looked.why_not or prepare()
     return Looked(handoff) if handoff else looked
+
+
+def why_within(command: rsync.Command) -> str | None:
+    """Return why nothing may be put below the destination before rsync has listed the source, or None.
+
+    rsync would find it there, and copy it once more, if the destination is in a source, and not excluded.
+    """
+    if command.remote is not None or command.destination is None:
+        return None
+    walk = filters.walk(command)
+    destination = os.path.realpath(command.destination)
+    for source in command.sources:
+        top = os.path.realpath(source)
+        if destination != top and not destination.startswith(os.path.join(top, "")):
+            continue
+        if command.one_file_system and _device(destination) != _device(top):
+            continue
+        excluded = left_out(source, None if walk is None else walk.rules(source))
+        names = os.path.relpath(destination, top).split("/") if destination != top else []
+        inner = [os.path.join(source, *names[:count]) for count in range(1, len(names) + 1)]
+        if excluded is None or not any(excluded(path, True) for path in inner):
+            return "the destination is in a source"
+    return None
+
+
+def _device(path: str) -> int:
+    """Return the device of what there is of a path."""
+    while True:
+        try:
+            return os.stat(path).st_dev
+        except OSError:
+            path = os.path.dirname(path)
 
 
 def look_for_sparse(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.content.hands.writer import Hands, Threads, Work
 from ..engine.files.extents import Extent
 from ..engine.files.writing.target import Target
+from ..engine.transfer.place.parents import NO_ROOM
 from .file_copy import FileCopy, absolute
 from .plan import largest_first
 from .run import CheckedRun, Do, Given, check_enough, compare_digests, parts_of
@@ -76,7 +77,8 @@ class Coordinator(Hands):
                 run.settle(LOOK_SECONDS)
             copy.check_source(work)
         except Exception as error:
-            target.keep = copy.resumable and not getattr(error, "untrue", False)
+            full = isinstance(error, OSError) and error.errno in NO_ROOM
+            target.keep = copy.resumable and not full and not getattr(error, "untrue", False)
             raise
         return copy.written
 

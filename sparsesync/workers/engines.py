@@ -12,6 +12,8 @@ import os
 import re
 import signal
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
@@ -21,6 +23,7 @@ from . import KINDS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+_LOOK_SECONDS = 0.1
 _END_SECONDS = 10.0
 """How long a pool of processes has to end, when all that it was given is done or given up."""
 
@@ -114,10 +117,14 @@ def count_workers(executor: Any) -> int:
     return found if isinstance(found, int) and found > 0 else os.cpu_count() or 1
 
 
-def is_closed(executor: Any) -> bool:
-    """Return whether an executor is known to run no more tasks. What it was given before may never be answered."""
+def why_closed(executor: Any) -> str | None:
+    """Return why an executor runs no more tasks, if that is known. What it was given may never be answered."""
     # Of a scheduler that was killed dask forgets some futures, and gives up after half a minute.
-    return getattr(getattr(executor, "_client", None), "status", None) == "closed"
+    if getattr(getattr(executor, "_client", None), "status", None) == "closed":
+        return "the scheduler is lost"
+    # A pool of processes needs more threads than the one that was started.
+    thread = getattr(executor, "_executor_manager_thread", None)
+    return "the pool's thread has ended" if thread is not None and not thread.is_alive() else None
 
 
 @contextlib.contextmanager
@@ -135,6 +142,7 @@ def _dask(name: str, where: str) -> Iterator[Executor]:
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 )  # fmt: skip
         elif where.endswith(".json"):
+            _await_file(where)
             client = Client(scheduler_file=where)
         else:
             client = Client(where)
@@ -143,7 +151,20 @@ def _dask(name: str, where: str) -> Iterator[Executor]:
         what = "its workers cannot be started" if where == "local" else "the scheduler cannot be reached"
         raise OSError(number, f"{what}: {error}", name) from error
     with _losses_told_once(), client:
+        if not client.nthreads():
+            warnings.warn(f"{name}: the scheduler has no workers yet, and is waited for", RuntimeWarning, stacklevel=2)
         yield client.get_executor(pure=False)
+
+
+def _await_file(path: str) -> None:
+    """Wait for the file of a scheduler that is being started, as long as dask waits for one with an address."""
+    import dask.utils
+
+    end = time.monotonic() + dask.utils.parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    while not os.path.exists(path):
+        if time.monotonic() > end:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file, which it writes when it starts")
+        time.sleep(_LOOK_SECONDS)
 
 
 @contextlib.contextmanager
@@ -181,15 +202,41 @@ def _made(name: str, module: str, function: str) -> Iterator[Executor]:
         raise ValueError(f"{name}: {error}") from None
     for part in function.split("."):
         made = getattr(made, part, None)
-    executor: Any = made() if callable(made) else None
+    try:
+        executor: Any = made() if callable(made) else None
+    except Exception as error:  # it is somebody's own
+        raise ValueError(f"{name}: it raises {type(error).__name__}: {error}") from error
     if not hasattr(executor, "submit"):
         raise ValueError(f"{name}: it is no function that returns an executor (concurrent.futures.Executor)")
     if not hasattr(executor, "__exit__"):
         yield executor
         return
-    with executor, contextlib.ExitStack() as stack:
-        stack.callback(_have_ended, executor)
-        yield executor
+    try:
+        with _lack_of_threads_told_once(), executor, contextlib.ExitStack() as stack:
+            stack.callback(_have_ended, executor)
+            yield executor
+    except RuntimeError as error:
+        # That a pool's own thread could not be started was heard when it was given a task.
+        if "cannot join thread" not in str(error):
+            raise
+        if error.__context__ is not None:
+            raise error.__context__ from None
+
+
+@contextlib.contextmanager
+def _lack_of_threads_told_once() -> Iterator[None]:
+    """Have a pool's thread say nothing when it can start no other: whoever gives out tasks tells of it."""
+    before = threading.excepthook
+
+    def tell(what: threading.ExceptHookArgs) -> None:
+        if not (isinstance(what.exc_value, RuntimeError) and "can't start new thread" in str(what.exc_value)):
+            before(what)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _have_ended(executor: Any) -> None:
@@ -205,7 +252,10 @@ def _have_ended(executor: Any) -> None:
 
     timer = threading.Timer(_END_SECONDS, kill)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # there may be no more threads, and without them a pool does not end
+        kill()
 
 
 def _missing(name: str, extra: str, error: ImportError) -> ValueError:

@@ -31,7 +31,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ..engine.errors import LinkError
-from .engines import is_closed
+from .engines import why_closed
 from .task import Answer, NotBy, answers
 
 if TYPE_CHECKING:
@@ -190,8 +190,9 @@ class Run:
             while True:
                 self._take(*heard)
                 heard = self._heard.get_nowait()
-        if self._given and is_closed(self._executor):
-            raise self.gone(ConnectionError("the scheduler is lost"))
+        closed = why_closed(self._executor)
+        if self._given and closed and self._heard.empty():  # in this order: it may answer a last time
+            raise self.gone(ConnectionError(closed))
         self.idle()
 
     def _take(self, given: Given, future: Future[Any]) -> None:
@@ -281,7 +282,7 @@ class CheckedRun(Run):
             given.same += 1
             if given.same > _MAX_SAME:
                 what = f"no other worker than {answer.by} could be had to read back what it wrote"
-                raise OSError(errno.EAGAIN, what, self._path)
+                raise OSError(errno.EAGAIN, what, self._path or None)
             if not given.out:  # the one who wrote it takes one of two, and while it keeps that, another is free
                 self.give(given)
                 self.give(given)

@@ -252,3 +252,21 @@ def test_nothing_is_said_to_be_left_where_rsync_cannot_make_the_destination(top:
     assert alone.returncode == 11 and (said.returncode, said.stderr) == (11, alone.stderr)
     said = sync("--seed-required", *argv, cwd=top)
     assert said.returncode == 4 and said.stderr.endswith(b"no/such/: No such file or directory\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--exclude=/q"], ["--exclude=/q/r"], ["--exclude=/f", "--include=/q"]])
+def test_a_destination_in_the_source_is_left_unless_it_is_excluded(top: Path, options: list[str]) -> None:
+    trees = []
+    for program in (["rsync"], [sys.executable, "-m", "sparsesync", "sync", "--seed-verbose"]):
+        folder = top / f"by {len(program)}"
+        (folder / "src/q/r").mkdir(parents=True)
+        for name in ("src/f", "src/q/g"):
+            image(folder / name)
+        # With incremental recursion rsync may find what it has just made.
+        done = run(*program, "-a", "--no-inc-recursive", *options, "src/", "src/q/r/", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        trees.append(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
+    assert trees[0] == trees[1]
+    excluded = bool({"--exclude=/q", "--exclude=/q/r"} & {*options})
+    assert (b"seeded f" in done.stderr) == excluded
+    assert (b"the destination is in a source" in done.stderr) != excluded

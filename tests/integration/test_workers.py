@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -632,6 +633,73 @@ def test_a_pool_whose_process_does_not_end_is_ended(monkeypatch: pytest.MonkeyPa
         late = pool.submit(time.sleep, 1000)
         pool.submit(time.time).result()
     assert late.done()
+
+
+def test_the_command_is_not_run_again_by_a_process_that_is_spawned(tmp_path: Path) -> None:
+    source, copy = made(tmp_path)
+    script = ROOT / "sparsesync/bin/sparsesync"
+    workers = "tests.support.executors:two_spawned"
+    argv = [sys.executable, str(script), "copy", "-p", "--workers", workers, str(source), str(copy)]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    check(source, copy)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_where_no_threads_can_be_started_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    source, copy = made(tmp_path)
+    start, count = threading.Thread.start, itertools.count()
+
+    def lacking(thread: threading.Thread) -> None:
+        if next(count) >= at:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with engines.engine("concurrent.futures:ProcessPoolExecutor") as pool:
+        monkeypatch.setattr(threading.Thread, "start", lacking)
+        if at < 2:
+            with pytest.raises(OSError, match="the workers are gone"):
+                sparsesync.copy2(source, copy, reflink="never", executor=pool)
+            assert os.listdir(tmp_path) == ["src"]
+        else:
+            sparsesync.copy2(source, copy, reflink="never", executor=pool)
+
+
+def test_a_scheduler_that_is_not_there_or_has_no_workers_is_told(tmp_path: Path) -> None:
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    briefly = dask.config.set({"distributed.comm.timeouts.connect": "100ms"})
+    missing = engines.engine(f"dask:{tmp_path}/none.json")
+    with briefly, pytest.raises(OSError, match="there is no such file"), missing:
+        pass
+    cluster = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with (
+        cluster,
+        pytest.warns(RuntimeWarning, match="no workers yet"),
+        engines.engine(f"dask:{cluster.scheduler_address}"),
+    ):
+        pass
+
+
+def test_what_makes_no_executor_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^json:loads: it raises TypeError: "), engines.engine("json:loads"):
+        pass
+    with pytest.raises(ValueError, match=r"^'' is no engine"), engines.engine(""):
+        pass
+
+
+def test_where_there_is_no_room_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = made(tmp_path)
+    fdatasync, count = os.fdatasync, itertools.count()
+
+    def full(fd: int) -> None:
+        if next(count) > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    with ThreadPoolExecutor(2) as threads, pytest.raises(OSError, match="No space left"):
+        sparsesync.copy2(source, copy, reflink="never", executor=threads)
+    assert os.listdir(tmp_path) == ["src"]
 
 
 def test_a_fork_ignores_interrupts_only_while_an_engine_is_open() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import multiprocessing
 import os
 import random
 import signal
@@ -226,6 +227,10 @@ def two_threads() -> Executor:
 
 def two_processes() -> Executor:
     return ProcessPoolExecutor(2)
+
+
+def two_spawned() -> Executor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
 
 
 class Wrapped(Executor):
