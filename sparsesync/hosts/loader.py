@@ -61,6 +61,9 @@ _LEVEL = 4
 _LINE_BYTES = 4200
 """A path is shorter, path_resolution(7)."""
 
+NO_PROGRAM = b"raise SystemExit\n"
+"""What is sent in place of a program, to a Python that would say at length that it gets none."""
+
 _LINES = (3, 11), (3, 15)
 """The Pythons whose code has its lines in one known form."""
 

@@ -124,7 +124,9 @@ class Connection:
                     loader.expect(self.link, READY)
                 except ProtocolError:
                     self._given_up = True
-                    self.process.terminate()  # a Python that waits for its program would say that there is none
+                    with contextlib.suppress(LinkError):
+                        self.link.write(loader.NO_PROGRAM)
+                    self.process.terminate()
                     raise
             try:
                 self.link.write(line)

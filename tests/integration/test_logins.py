@@ -161,6 +161,11 @@ def test_what_is_wrong_by_another_shell_than_ssh(place: Path, other_shell: str) 
     for shell, why in (
         (script(place / "sad", "echo 'no such container' >&2; exit 1"), b"box: no agent could be started: "),
         (script(place / "chatty", "echo 'Welcome!'; sh"), b"perhaps a .bashrc or a login banner: 'Welcome!'"),
+        # Its Python goes on when it is to end.
+        (
+            script(place / "deaf", "trap '' TERM; echo 'Welcome!'; sh"),
+            b"perhaps a .bashrc or a login banner: 'Welcome!'",
+        ),
         (
             script(place / "forced", "exec rsync --server -logDtpre.iLsfxCIvu . dst"),
             b"a forced command there runs rsync",

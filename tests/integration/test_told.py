@@ -208,6 +208,8 @@ def test_what_the_destination_refuses_is_told_as_rsync_tells_it(tmp_path: Path, 
         (place / "src/d").mkdir(parents=True)
         for name in ("img", "d/img"):
             sparse_file(place / "src" / name, MIB, [(4096, 5000)])
+        for name in ("src/d", "src"):  # other times than what is made below, whenever that is
+            os.utime(place / name, (1, 1))
         with contextlib.ExitStack() as stack:
             if kind in ("read-only", "no inodes"):
                 limit = "nr_inodes=3" if kind == "no inodes" else "size=9m"
