@@ -64,6 +64,13 @@ def _small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_copy, "share_of", lambda data, workers: 128 * KIB)
 
 
+def goes_at_15(count: int) -> None:
+    """Have no executor any more at that task, when some of those before are done."""
+    if count == 15:
+        time.sleep(0.1)
+        raise RuntimeError("gone")
+
+
 def made(folder: Path) -> tuple[Path, Path]:
     """A sparse source that was not written to a moment ago, and the place for its copy."""
     source = sparse_file(folder / "src", SIZE, EXTENTS)
@@ -741,12 +748,7 @@ def test_only_what_goes_on_says_that_it_does(tmp_path: Path, monkeypatch: pytest
 def test_a_journal_of_another_source_is_not_believed(tmp_path: Path) -> None:
     source, copy = made(tmp_path)
 
-    def fail(count: int) -> None:
-        if count == 15:
-            time.sleep(0.1)
-            raise RuntimeError("gone")
-
-    with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+    with Counting(goes_at_15) as executor, pytest.raises(OSError, match="the workers are gone"):
         sparsesync.copy2(source, copy, reflink="never", executor=executor)
     assert len(_tasks_in(tmp_path / ".dst.sparsesync-journal")) > 5
     with open(source, "r+b") as file:
@@ -781,12 +783,7 @@ def test_a_journal_of_a_temporary_that_is_gone_is_not_believed(
     monkeypatch.setattr(file_copy, "is_recent", lambda mtime_ns: False)
     monkeypatch.setattr(file_copy, "_ORPHANS_SECONDS", 0)
 
-    def fail(count: int) -> None:
-        if count == 15:
-            time.sleep(0.1)
-            raise RuntimeError("gone")
-
-    with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+    with Counting(goes_at_15) as executor, pytest.raises(OSError, match="the workers are gone"):
         sparsesync.copy2(source, copy, reflink="never", executor=executor)
     if removed:
         (tmp_path / ".dst.sparsesync-tasks").unlink()
@@ -803,15 +800,10 @@ def test_a_journal_of_a_temporary_that_is_gone_is_not_believed(
 
 
 def test_nothing_is_left_to_go_on_from_where_nothing_can_be_locked(tmp_path: Path) -> None:
-    def fail(count: int) -> None:
-        if count == 15:
-            time.sleep(0.1)
-            raise RuntimeError("gone")
-
     (tmp_path / "files").mkdir()
     source, copy = made(tmp_path / "files")
     with refuser(tmp_path / "files", tmp_path / "refuser", flock=errno.ENOSYS) as mount:
-        with Counting(fail) as executor, pytest.raises(OSError, match="the workers are gone"):
+        with Counting(goes_at_15) as executor, pytest.raises(OSError, match="the workers are gone"):
             sparsesync.copyfile(mount / source.name, mount / copy.name, executor=executor)
         assert os.listdir(tmp_path / "files") == [source.name]
 
