@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -610,38 +609,6 @@ def test_an_interrupt_keeps_what_is_done_whenever_it_comes(
         assert same_content(path, copy / path.name if tree else copy)
 
 
-_KILLED = """
-import os, signal, sys, time
-from sparsesync.workers.engines import engine
-parent = os.getpid()
-def wait():
-    while os.getppid() == parent:
-        time.sleep(0.01)
-if sys.argv[1] == "new":
-    os.register_at_fork(after_in_child=wait)
-with engine("concurrent.futures:ProcessPoolExecutor") as executor:
-    answer = executor.submit(time.time)
-    if sys.argv[1] == "old":
-        answer.result()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.parametrize("age", ["old", "new"])
-def test_no_process_of_a_pool_outlives_a_killed_coordinator(age: str) -> None:
-    # They have the same standard output, which ends with the last of them.
-    done = subprocess.run([sys.executable, "-c", _KILLED, age], stdout=subprocess.PIPE, timeout=20)
-    assert done.returncode == -9
-
-
-def test_a_pool_whose_process_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_END_SECONDS", 0.1)
-    with engines.engine("concurrent.futures:ProcessPoolExecutor") as pool:
-        late = pool.submit(time.sleep, 1000)
-        pool.submit(time.time).result()
-    assert late.done()
-
-
 def test_the_command_is_not_run_again_by_a_process_that_is_spawned(tmp_path: Path) -> None:
     source, copy = made(tmp_path)
     script = ROOT / "sparsesync/bin/sparsesync"
@@ -672,28 +639,6 @@ def test_where_no_threads_can_be_started_it_ends(tmp_path: Path, monkeypatch: py
             sparsesync.copy2(source, copy, reflink="never", executor=pool)
 
 
-def test_a_scheduler_that_is_not_there_or_has_no_workers_is_told(tmp_path: Path) -> None:
-    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
-    briefly = dask.config.set({"distributed.comm.timeouts.connect": "100ms"})
-    missing = engines.engine(f"dask:{tmp_path}/none.json")
-    with briefly, pytest.raises(OSError, match="there is no such file"), missing:
-        pass
-    cluster = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
-    with (
-        cluster,
-        pytest.warns(RuntimeWarning, match="no workers yet"),
-        engines.engine(f"dask:{cluster.scheduler_address}"),
-    ):
-        pass
-
-
-def test_what_makes_no_executor_is_named() -> None:
-    with pytest.raises(ValueError, match=r"^json:loads: it raises TypeError: "), engines.engine("json:loads"):
-        pass
-    with pytest.raises(ValueError, match=r"^'' is no engine"), engines.engine(""):
-        pass
-
-
 def test_where_there_is_no_room_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, copy = made(tmp_path)
     fdatasync, count = os.fdatasync, itertools.count()
@@ -707,18 +652,6 @@ def test_where_there_is_no_room_nothing_is_kept(tmp_path: Path, monkeypatch: pyt
     with ThreadPoolExecutor(2) as threads, pytest.raises(OSError, match="No space left"):
         sparsesync.copy2(source, copy, reflink="never", executor=threads)
     assert os.listdir(tmp_path) == ["src"]
-
-
-def test_a_fork_ignores_interrupts_only_while_an_engine_is_open() -> None:
-    def ignores() -> bool:
-        pid = os.fork()
-        if not pid:
-            os._exit(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
-        return bool(os.waitpid(pid, 0)[1])
-
-    with engines.engine("concurrent.futures:ThreadPoolExecutor"):
-        assert ignores()
-    assert not ignores()
 
 
 def _tasks_in(journal: Path) -> list[str]:
