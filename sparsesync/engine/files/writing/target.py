@@ -69,7 +69,6 @@ class Target:
 
     If :attr:`continued` is set, what a partial file has is known to be the source's content, as far as it goes. If
     :attr:`continuable` is set, an interrupt, or whoever gives the copy up, sets :attr:`keep`. An error does not.
-
     If :attr:`reserving` is set, the file gets the source's reservations (:meth:`preallocate`), and no others.
     :attr:`known`: what is known of its directory, if it is to be a new file there, without a partial file.
     """
@@ -99,7 +98,8 @@ class Target:
         self.is_readable: bool = True
         self.resumed: bool = False
         self.committed: bool = False
-        self.keep = self.continuable = self.reserving = self.merging = self.continued = False
+        self.keep: bool = False
+        self.continuable = self.reserving = self.merging = self.continued = False
         self.checks_room = True
         self.allocated: int = 0
         self.reached = 0
