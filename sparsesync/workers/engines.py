@@ -13,7 +13,6 @@ import re
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
@@ -127,6 +126,14 @@ def why_closed(executor: Any) -> str | None:
     return "the pool's thread has ended" if thread is not None and not thread.is_alive() else None
 
 
+def has_workers(executor: Any) -> bool:
+    """Return False for a scheduler that is known to have no workers. It is asked, which may take a while."""
+    client: Any = getattr(executor, "_client", None)
+    with contextlib.suppress(Exception):  # one that is lost is told otherwise
+        return not hasattr(client, "nthreads") or bool(client.nthreads())
+    return True
+
+
 @contextlib.contextmanager
 def _dask(name: str, where: str) -> Iterator[Executor]:
     try:
@@ -151,8 +158,6 @@ def _dask(name: str, where: str) -> Iterator[Executor]:
         what = "its workers cannot be started" if where == "local" else "the scheduler cannot be reached"
         raise OSError(number, f"{what}: {error}", name) from error
     with _losses_told_once(), client:
-        if not client.nthreads():
-            warnings.warn(f"{name}: the scheduler has no workers yet, and is waited for", RuntimeWarning, stacklevel=2)
         yield client.get_executor(pure=False)
 
 
@@ -211,6 +216,7 @@ def _made(name: str, module: str, function: str) -> Iterator[Executor]:
     if not hasattr(executor, "__exit__"):
         yield executor
         return
+    _have_spawned_end_with_us(executor)
     try:
         with _lack_of_threads_told_once(), executor, contextlib.ExitStack() as stack:
             stack.callback(_have_ended, executor)
@@ -221,6 +227,28 @@ def _made(name: str, module: str, function: str) -> Iterator[Executor]:
             raise
         if error.__context__ is not None:
             raise error.__context__ from None
+
+
+def _have_spawned_end_with_us(executor: Any) -> None:
+    """Have the processes of a pool that does not fork them do what is done after a fork (:func:`_as_a_worker`)."""
+    method = getattr(getattr(executor, "_mp_context", None), "get_start_method", lambda: "fork")
+    if method() != "fork" and hasattr(executor, "_initializer"):
+        executor._initargs = (executor._initializer, executor._initargs)
+        executor._initializer = _as_spawned
+
+
+def _as_spawned(then: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """Begin a process of a pool. ``then``: how it would have begun."""
+    from multiprocessing import parent_process
+
+    def end_with(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with, args=[parent_process()], daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if then is not None:
+        then(*arguments)
 
 
 @contextlib.contextmanager

@@ -26,12 +26,13 @@ import errno
 import queue
 import statistics
 import time
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ..engine.errors import LinkError
-from .engines import why_closed
+from .engines import has_workers, why_closed
 from .task import Answer, NotBy, answers
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _MAX_FAILURES = 3
 """How often the engine may lose one task."""
 
 _POLL_SECONDS = 0.5
+_ASK_SECONDS = 5.0
+"""How often a scheduler is asked whether it has workers."""
 _SLOW = 5
 """A task that takes so many times the median is given out a second time, but not before _SLOW_SECONDS."""
 _SLOW_SECONDS = 5.0
@@ -91,6 +94,8 @@ class Run:
         self._heard: queue.SimpleQueue[tuple[Given, Future[Any]]] = queue.SimpleQueue()
         self._took: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._looked = time.monotonic()
+        self._looked_for_workers = self._looked
+        self._has_workers = True
         self._tells = False
         self.outstanding: set[Future[Any]] = set()
 
@@ -193,7 +198,17 @@ class Run:
         closed = why_closed(self._executor)
         if self._given and closed and self._heard.empty():  # in this order: it may answer a last time
             raise self.gone(ConnectionError(closed))
+        self._tell_of_no_workers()
         self.idle()
+
+    def _tell_of_no_workers(self) -> None:
+        """Say once for each time that there are no workers, since others may come, and are waited for."""
+        if time.monotonic() < self._looked_for_workers + _ASK_SECONDS:
+            return
+        before, self._has_workers = self._has_workers, has_workers(self._executor)
+        self._looked_for_workers = time.monotonic()
+        if before and not self._has_workers:
+            warnings.warn("the scheduler has no workers: they are waited for", RuntimeWarning, stacklevel=2)
 
     def _take(self, given: Given, future: Future[Any]) -> None:
         self.outstanding.discard(future)

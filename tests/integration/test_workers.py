@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -607,6 +608,19 @@ def test_an_interrupt_keeps_what_is_done_whenever_it_comes(
     assert executor.count < 5 and not journals(tmp_path) and not [*tmp_path.rglob(".*")]
     for path in [*source.iterdir()] if tree else [source]:
         assert same_content(path, copy / path.name if tree else copy)
+
+
+def test_a_scheduler_without_workers_is_told_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(run, "_ASK_SECONDS", 0.1)
+    source, copy = made(tmp_path)
+    cluster = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with cluster, distributed.Client(cluster) as client, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        # Who is told that there are none has one started.
+        monkeypatch.setattr(warnings, "showwarning", lambda *told, **more: cluster.scale(1))
+        sparsesync.copy2(source, copy, reflink="never", executor=client.get_executor(pure=False))
+    check(source, copy)
 
 
 def test_the_command_is_not_run_again_by_a_process_that_is_spawned(tmp_path: Path) -> None:
