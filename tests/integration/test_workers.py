@@ -614,12 +614,19 @@ def test_a_scheduler_without_workers_is_told_and_waited_for(tmp_path: Path, monk
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(run, "_ASK_SECONDS", 0.1)
     source, copy = made(tmp_path)
+    told: list[str] = []
+
+    def tell(what: Warning | str, *rest: object, **more: object) -> None:
+        told.append(str(what))
+        cluster.scale(1)
+
     cluster = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
     with cluster, distributed.Client(cluster) as client, warnings.catch_warnings():
         warnings.simplefilter("always")
         # Who is told that there are none has one started.
-        monkeypatch.setattr(warnings, "showwarning", lambda *told, **more: cluster.scale(1))
+        monkeypatch.setattr(warnings, "showwarning", tell)
         sparsesync.copy2(source, copy, reflink="never", executor=client.get_executor(pure=False))
+    assert told[0] == "the scheduler has no workers: they are waited for"
     check(source, copy)
 
 
